@@ -1,0 +1,1 @@
+"""What faces the outside: GraphQL, HTTP and the command line."""

@@ -1,0 +1,69 @@
+"""Instances: one document per SOP instance, however many frames it has."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+
+from models.stored import StoredDocument
+
+
+class InstanceDocument(StoredDocument):
+    """One SOP instance: what a tree shows of it and what rendering its frames needs."""
+
+    orthanc_series_id: str
+    orthanc_study_id: str
+    orthanc_patient_id: str
+    revision: str
+    """8 lower-case hex digits; changes when Orthanc's stored file was replaced."""
+    file_size_bytes: int
+    use_orthanc_preview: bool = True
+    """False: Orthanc is never asked for this instance's pictures."""
+
+    sop_instance_uid: str
+    sop_class_uid: str | None = None
+    transfer_syntax_uid: str | None = None
+    instance_number: int | None = None
+
+    # Image pixel and display attributes (PS3.3 C.7.6.3, C.11.1, C.11.2).
+    rows: int | None = None
+    columns: int | None = None
+    samples_per_pixel: int | None = None
+    bits_allocated: int | None = None
+    bits_stored: int | None = None
+    pixel_representation: int | None = None
+    photometric_interpretation: str | None = None
+    window_center: float | None = None
+    window_width: float | None = None
+    voi_lut_function: str | None = None
+    rescale_slope: float | None = None
+    rescale_intercept: float | None = None
+    has_complex_display: bool = False
+    """Display needs more of the header than is stored here: LUT sequences, palettes, per-frame
+    windows."""
+
+    number_of_frames: int
+    """Renderable frames; 0 for what has no pixels or can't be shown."""
+    not_renderable_reason: str | None = None
+    """A sentence for a person; None when the frames can be shown."""
+
+    patient_name: str | None = None
+    patient_birth_date: str | None = None
+    indexed_at: datetime
+    """When this revision was first indexed."""
+
+    class Settings:
+        """Collection and indexes."""
+
+        name = "instances"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel(
+                [
+                    ("orthancSeriesId", ASCENDING),
+                    ("instanceNumber", ASCENDING),
+                    ("sopInstanceUID", ASCENDING),
+                ]
+            ),
+            IndexModel([("orthancStudyId", ASCENDING)]),
+            IndexModel([("sopInstanceUID", ASCENDING), ("indexedAt", DESCENDING)]),
+        ]

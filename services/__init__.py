@@ -1,0 +1,1 @@
+"""What the system does, without an HTTP server and without GraphQL."""

@@ -1,0 +1,1 @@
+"""DICOM bytes to facts: headers, values, safety checks, windowing. Pure, without network."""

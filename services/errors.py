@@ -1,0 +1,185 @@
+"""Every error that callers can act on, in one tree.
+
+    Error
+    ├── InvalidInput              INVALID_INPUT            an argument makes no sense
+    ├── NotFound                  NOT_FOUND
+    ├── Forbidden                 FORBIDDEN                known, but not allowed
+    ├── Unauthenticated           UNAUTHENTICATED          no or unknown credentials
+    ├── LimitExceeded             LIMIT_EXCEEDED           larger than a setting allows
+    ├── FileRejected              (its own code)           a file that is not stored
+    ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
+    ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
+    ├── FrameError
+    │   ├── FrameNotFound         FRAME_NOT_FOUND
+    │   ├── FrameNotRenderable    FRAME_NOT_RENDERABLE
+    │   ├── FrameQuarantined      FRAME_QUARANTINED
+    │   └── RenderQueueFull       SERVER_BUSY
+    └── OrthancError              ORTHANC_ERROR            Orthanc answered something unexpected
+        ├── OrthancUnavailable    ORTHANC_UNAVAILABLE      no answer: nothing was done
+        ├── OrthancOutcomeUnknown ORTHANC_OUTCOME_UNKNOWN  the answer broke off: maybe it was done
+        ├── OrthancAuthenticationFailed  ORTHANC_AUTHENTICATION_FAILED
+        ├── OrthancNotFound       ORTHANC_NOT_FOUND
+        ├── OrthancRefused        ORTHANC_REFUSED          it does not accept this content
+        └── OrthancFull           ORTHANC_FULL             no room left (507)
+
+`message` is for the person at the other end and holds no patient data, credential or address;
+`detail` is for the log. Foreign exceptions are translated where they enter, `raise ... from exc`.
+"""
+
+from typing import ClassVar
+
+
+class Error(Exception):
+    """What went wrong, told twice: `message` for the caller, `detail` for the log.
+
+    Attributes:
+        code: A stable name for programs.
+        message: A sentence for people: safe to show, says what to do where something can be done.
+        detail: What the log should know besides.
+    """
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    default_message: ClassVar[str] = "Something went wrong in the server."
+
+    def __init__(self, message: str | None = None, *, detail: str = "") -> None:
+        self.message = message or self.default_message
+        self.detail = detail
+        super().__init__(self.message)
+
+
+class InvalidInput(Error):
+    """An argument makes no sense."""
+
+    code = "INVALID_INPUT"
+
+
+class NotFound(Error):
+    """There is no such object."""
+
+    code = "NOT_FOUND"
+
+
+class Forbidden(Error):
+    """The caller is known and may not do this."""
+
+    code = "FORBIDDEN"
+    default_message = "Your role does not allow this."
+
+
+class Unauthenticated(Error):
+    """No credentials, or ones that nobody issued."""
+
+    code = "UNAUTHENTICATED"
+    default_message = "Send a valid token: Authorization: Bearer <token>."
+
+
+class LimitExceeded(Error):
+    """Larger, deeper or longer than a setting allows."""
+
+    code = "LIMIT_EXCEEDED"
+
+
+class FileRejected(Error):
+    """A file that is not stored, with the reason; its code says which."""
+
+    code = "NOT_DICOM"
+
+    def __init__(self, code: str, message: str, *, detail: str = "") -> None:
+        super().__init__(message, detail=detail)
+        self.code = code  # type: ignore[misc]  # one class, many reasons
+
+
+class PacsDisabled(Error):
+    """ENABLE_PACS_INTEGRATION is false."""
+
+    code = "PACS_DISABLED"
+    default_message = "PACS integration is off on this server (ENABLE_PACS_INTEGRATION=false)."
+
+
+class DatabaseUnavailable(Error):
+    """MongoDB does not answer."""
+
+    code = "DATABASE_UNAVAILABLE"
+    default_message = "The database does not answer. Try again in a few seconds."
+
+
+class FrameError(Error):
+    """A frame that can't be shown."""
+
+
+class FrameNotFound(FrameError):
+    """There is no such frame, or no longer."""
+
+    code = "FRAME_NOT_FOUND"
+    default_message = "Frame not found"
+
+
+class FrameNotRenderable(FrameError):
+    """The frame is there and can't be made a picture."""
+
+    code = "FRAME_NOT_RENDERABLE"
+    default_message = "This frame can't be shown as a picture."
+
+
+class FrameQuarantined(FrameError):
+    """Rendering this frame stopped Orthanc before; it is not tried again."""
+
+    code = "FRAME_QUARANTINED"
+    default_message = "This frame is quarantined: rendering it stopped Orthanc repeatedly."
+
+
+class RenderQueueFull(FrameError):
+    """Too many frames are waiting to be rendered."""
+
+    code = "SERVER_BUSY"
+    default_message = "Too many frames are waiting to be rendered. Try again in a second."
+
+
+class OrthancError(Error):
+    """Orthanc answered something that was not expected."""
+
+    code = "ORTHANC_ERROR"
+    default_message = "Orthanc answered with an error."
+
+
+class OrthancUnavailable(OrthancError):
+    """Orthanc gave no answer and did nothing."""
+
+    code = "ORTHANC_UNAVAILABLE"
+    default_message = "Orthanc does not answer. Try again in a few seconds."
+
+
+class OrthancOutcomeUnknown(OrthancUnavailable):
+    """The connection broke after the request went out: it may have been carried out."""
+
+    code = "ORTHANC_OUTCOME_UNKNOWN"
+
+
+class OrthancAuthenticationFailed(OrthancError):
+    """Orthanc does not accept our user name and password."""
+
+    code = "ORTHANC_AUTHENTICATION_FAILED"
+    default_message = (
+        "Orthanc authentication failed. Check ORTHANC_USERNAME and ORTHANC_PASSWORD on the server."
+    )
+
+
+class OrthancNotFound(OrthancError):
+    """Orthanc has no such resource."""
+
+    code = "ORTHANC_NOT_FOUND"
+    default_message = "Orthanc has no such object."
+
+
+class OrthancRefused(OrthancError):
+    """Orthanc does not accept or can't process this content."""
+
+    code = "ORTHANC_REFUSED"
+    default_message = "Orthanc refused this file."
+
+
+class OrthancFull(OrthancError):
+    """Orthanc has no room left (HTTP 507)."""
+
+    code = "ORTHANC_FULL"
+    default_message = "Orthanc has no room left. Ask its administrator to free or add space."

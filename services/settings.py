@@ -1,0 +1,148 @@
+"""Every setting in one frozen class, read from the environment, `.env` and the command line."""
+
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+MINIMUM_KEY_BYTES = 32
+"""HMAC-SHA256 gains nothing from keys longer than its output and loses with shorter ones."""
+
+
+class Settings(BaseSettings):
+    """Settings; the environment variable is the field's name in capitals.
+
+    Secrets have no default. Units stand in the names.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    # Where things are
+    data_dir: Path = Field(
+        default=Path(".data"), description="Folder of the embedded stores and the generated keys."
+    )
+    mongodb_url: SecretStr | None = Field(
+        default=None, description="MongoDB to use; empty: a private one in DATA_DIR."
+    )
+    mongodb_database: str = Field(
+        default="orthanc_graphql", description="Name of the database in MongoDB."
+    )
+    orthanc_url: str | None = Field(
+        default=None, description="Orthanc to use; empty: a private one in DATA_DIR."
+    )
+    orthanc_username: str = Field(default="", description="Orthanc's user name.")
+    orthanc_password: SecretStr = Field(
+        default=SecretStr(""), description="Orthanc's password."
+    )
+    enable_pacs_integration: bool = Field(
+        default=True,
+        description="false: metadata is served; uploads and frames answer that PACS is off.",
+    )
+    orthanc_dicom_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="DICOM port of the embedded Orthanc; empty: off.",
+    )
+
+    # How the outside sees us
+    public_url: str | None = Field(
+        default=None, description="Scheme, host and path that signed URLs start with."
+    )
+    cors_allowed_origins: list[str] | None = Field(
+        default=None,
+        description="Origins of front ends, as JSON list; empty: any localhost port when all "
+        "stores are embedded, none otherwise.",
+    )
+    frame_url_keys: SecretStr | None = Field(
+        default=None,
+        description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "
+        "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
+    )
+
+    # Limits
+    upload_max_bytes: int = Field(
+        default=4 * _GIB, gt=0, description="Largest upload request, in bytes."
+    )
+    upload_max_files: int = Field(
+        default=1000, gt=0, description="Most files in one GraphQL upload."
+    )
+    upload_idle_seconds: float = Field(
+        default=30, gt=0, description="An upload that sends nothing for so long is cut."
+    )
+    upload_concurrency: int = Field(
+        default=4, gt=0, description="Files of one upload that go to Orthanc at once."
+    )
+    zip_max_members: int = Field(default=10_000, gt=0, description="Most members of a ZIP.")
+    zip_max_bytes: int = Field(
+        default=20 * _GIB, gt=0, description="Most bytes that a ZIP may unpack to."
+    )
+    zip_max_ratio: int = Field(default=100, gt=0, description="Highest compression of a member.")
+    sequence_max_depth: int = Field(
+        default=24, gt=0, description="Deepest nesting of sequences in a header."
+    )
+    keep_tiff_preamble: bool = Field(
+        default=False, description="Keep the first 128 bytes of dual DICOM/TIFF files."
+    )
+    page_max_size: int = Field(default=500, gt=0, description="Largest `first` of a list.")
+    frame_max_pixels: int = Field(
+        default=64_000_000, gt=0, description="Largest frame that is rendered, in pixels."
+    )
+    frame_decode_seconds: float = Field(
+        default=10, gt=0, description="Longest wait for Orthanc's pixels of a frame."
+    )
+    frame_queue_size: int = Field(
+        default=64, gt=0, description="Most frames that wait to be rendered."
+    )
+    frame_cache_bytes: int = Field(
+        default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
+    )
+    operation_seconds: float = Field(
+        default=10, gt=0, description="Longest time of a query."
+    )
+    frame_url_seconds: int = Field(
+        default=900, ge=60, le=86_400, description="Shortest validity of a signed URL."
+    )
+
+    @field_validator("orthanc_url", "public_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("mongodb_url", "frame_url_keys", mode="after")
+    @classmethod
+    def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value().strip() else None
+
+    @model_validator(mode="after")
+    def _keys_where_they_are_needed(self) -> "Settings":
+        if self.frame_url_keys is None and not self.is_fully_embedded:
+            raise ValueError(
+                "FRAME_URL_KEYS is required when MONGODB_URL or ORTHANC_URL is set. "
+                "Make one with: orthanc-graphql key"
+            )
+        return self
+
+    @property
+    def embeds_mongodb(self) -> bool:
+        """Whether this process runs its own MongoDB."""
+        return self.mongodb_url is None
+
+    @property
+    def embeds_orthanc(self) -> bool:
+        """Whether this process runs its own Orthanc."""
+        return self.orthanc_url is None and self.enable_pacs_integration
+
+    @cached_property
+    def is_fully_embedded(self) -> bool:
+        """Whether no store of somebody else is involved."""
+        return self.embeds_mongodb and self.orthanc_url is None
