@@ -19,7 +19,7 @@ class PatientDocument(StoredDocument):
     has_conflicting_demographics: bool = False
     """Files under this PatientID disagree on name or birth date."""
     number_of_studies: int = 0
-    name_words: list[str] = []
+    name_words: list[str]
     """Words of the name, without case and accents, for search by prefix."""
     order_patient_name: str = ""
     """The name without case and accents, for ordering."""

@@ -26,7 +26,7 @@ class SeriesDocument(StoredDocument):
     number_of_instances: int = 0
     number_of_frames: int = 0
     """Renderable frames only."""
-    demographics: list[list[str | None]] = []
+    demographics: list[list[str | None]]
     """Distinct (PatientName, PatientBirthDate) of its files."""
     thumbnail: Thumbnail | None = None
     latest_indexed_at: datetime | None = None

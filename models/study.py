@@ -30,17 +30,17 @@ class StudyDocument(StoredDocument):
     patient_sex: str | None = None
 
     # Rolled up from the series, never incremented.
-    modalities_in_study: list[str] = []
+    modalities_in_study: list[str]
     number_of_series: int = 0
     number_of_instances: int = 0
     number_of_frames: int = 0
-    demographics: list[list[str | None]] = []
+    demographics: list[list[str | None]]
     """Distinct (PatientName, PatientBirthDate) of its files."""
     thumbnail: Thumbnail | None = None
 
     # Derived from the above, for filters and orders.
-    name_words: list[str] = []
-    search_words: list[str] = []
+    name_words: list[str]
+    search_words: list[str]
     """Words of patient name, patient ID, accession number and description."""
     order_study_date: str = ""
     """StudyDate and StudyTime; `""` when there is no date, so that every study has a place."""

@@ -1,6 +1,6 @@
 """Every error that callers can act on, in one tree.
 
-    Error
+    Error                         INTERNAL_ERROR           the root: never raised itself
     ├── InvalidInput              INVALID_INPUT            an argument makes no sense
     ├── NotFound                  NOT_FOUND
     ├── Forbidden                 FORBIDDEN                known, but not allowed

@@ -36,9 +36,7 @@ class Settings(BaseSettings):
         default=None, description="Orthanc to use; empty: a private one in DATA_DIR."
     )
     orthanc_username: str = Field(default="", description="Orthanc's user name.")
-    orthanc_password: SecretStr = Field(
-        default=SecretStr(""), description="Orthanc's password."
-    )
+    orthanc_password: SecretStr = Field(default=SecretStr(""), description="Orthanc's password.")
     enable_pacs_integration: bool = Field(
         default=True,
         description="false: metadata is served; uploads and frames answer that PACS is off.",
@@ -102,9 +100,7 @@ class Settings(BaseSettings):
     frame_cache_bytes: int = Field(
         default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
     )
-    operation_seconds: float = Field(
-        default=10, gt=0, description="Longest time of a query."
-    )
+    operation_seconds: float = Field(default=10, gt=0, description="Longest time of a query.")
     frame_url_seconds: int = Field(
         default=900, ge=60, le=86_400, description="Shortest validity of a signed URL."
     )

@@ -1,0 +1,196 @@
+"""Orthanc's answers as dataclasses; each `from_json` is the only reader of its JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+Json = Mapping[str, Any]
+
+KNOWN_VULNERABLE_BEFORE = (1, 12, 11)
+"""Releases before this one have published vulnerabilities in their DICOM and image parsers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemInfo:
+    """`GET /system`."""
+
+    version: str
+    api_version: int
+    dicom_aet: str
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read the answer of `GET /system`."""
+        return cls(
+            version=str(json["Version"]),
+            api_version=int(json.get("ApiVersion", 0)),
+            dicom_aet=str(json.get("DicomAet", "")),
+        )
+
+    @property
+    def has_known_vulnerabilities(self) -> bool:
+        """Whether this release should not face untrusted files; development builds are trusted."""
+        parts = self.version.split(".")
+        if not all(part.isdigit() for part in parts):
+            return False
+        return tuple(int(part) for part in parts) < KNOWN_VULNERABLE_BEFORE
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAnswer:
+    """`POST /instances`: where the file went, and whether it was there before."""
+
+    instance_id: str
+    study_id: str
+    series_id: str
+    patient_id: str
+    already_stored: bool
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read the answer of `POST /instances`."""
+        return cls(
+            instance_id=json["ID"],
+            study_id=json["ParentStudy"],
+            series_id=json["ParentSeries"],
+            patient_id=json["ParentPatient"],
+            already_stored=json["Status"] == "AlreadyStored",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """`GET /instances/{id}` or an entry of `POST /tools/bulk-content`.
+
+    Attributes:
+        file_uuid: Orthanc's name of the file; a new one whenever the file is stored again.
+        metadata: Orthanc's metadata by name (TransferSyntax, PixelDataOffset ...); empty when
+            they were not asked for.
+    """
+
+    instance_id: str
+    series_id: str
+    file_uuid: str
+    file_size_bytes: int
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read an instance resource."""
+        return cls(
+            instance_id=json["ID"],
+            series_id=json["ParentSeries"],
+            file_uuid=json["FileUuid"],
+            file_size_bytes=int(json["FileSize"]),
+            metadata=json.get("Metadata", {}),
+        )
+
+    @property
+    def revision(self) -> str:
+        """8 lower-case hex digits that change when the stored file is replaced."""
+        return self.file_uuid[:8].lower()
+
+    @property
+    def pixel_data_offset(self) -> int | None:
+        """Byte offset of the PixelData element in the file, None when there is none."""
+        offset = self.metadata.get("PixelDataOffset", "")
+        return int(offset) if offset.isdigit() and int(offset) > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyListing:
+    """An entry of `GET /studies?expand`."""
+
+    study_id: str
+    patient_id: str
+    series_ids: Sequence[str]
+    last_update: str
+    is_stable: bool
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read a study resource."""
+        return cls(
+            study_id=json["ID"],
+            patient_id=json["ParentPatient"],
+            series_ids=tuple(json["Series"]),
+            last_update=json.get("LastUpdate", ""),
+            is_stable=bool(json.get("IsStable", False)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesListing:
+    """An entry of `GET /series?expand`."""
+
+    series_id: str
+    study_id: str
+    instance_ids: Sequence[str]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read a series resource."""
+        return cls(
+            series_id=json["ID"],
+            study_id=json["ParentStudy"],
+            instance_ids=tuple(json["Instances"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of `GET /changes`."""
+
+    sequence: int
+    change_type: str
+    resource_id: str
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read an entry of `Changes`."""
+        return cls(
+            sequence=int(json["Seq"]), change_type=json["ChangeType"], resource_id=json["ID"]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """`GET /changes`: a page of the change feed.
+
+    Attributes:
+        last: Sequence number to continue from; smaller than asked when the database was replaced.
+        is_last_page: Nothing more is waiting.
+    """
+
+    changes: Sequence[Change]
+    last: int
+    is_last_page: bool
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read the answer of `GET /changes`."""
+        return cls(
+            changes=tuple(Change.from_json(change) for change in json["Changes"]),
+            last=int(json["Last"]),
+            is_last_page=bool(json["Done"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """`GET /statistics`: how much Orthanc holds."""
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read the answer of `GET /statistics`."""
+        return cls(
+            patients=int(json["CountPatients"]),
+            studies=int(json["CountStudies"]),
+            series=int(json["CountSeries"]),
+            instances=int(json["CountInstances"]),
+        )

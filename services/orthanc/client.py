@@ -1,0 +1,237 @@
+"""The routes of Orthanc's REST API that this server uses, one method each.
+
+Every identifier is checked for its form before it becomes part of a path; answers are dataclasses
+of `services.orthanc.answers`; faults are errors of `services.errors`.
+"""
+
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from services.errors import OrthancError, OrthancOutcomeUnknown
+from services.orthanc.answers import (
+    ChangePage,
+    SeriesListing,
+    Statistics,
+    StoreAnswer,
+    StoredFile,
+    StudyListing,
+    SystemInfo,
+)
+from services.orthanc.identifiers import is_orthanc_id
+from services.orthanc.transport import raise_for_status, streamed, translated_faults
+
+_LIST_SECONDS = 120
+"""Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
+
+_STORE_SECONDS = 600
+"""Orthanc answers a store when the whole file is on its disk."""
+
+
+class OrthancClient:
+    """Orthanc, as this server uses it."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def system(self) -> SystemInfo:
+        """`GET /system`: version and identity."""
+        return SystemInfo.from_json(await self._get_json("/system"))
+
+    async def statistics(self) -> Statistics:
+        """`GET /statistics`: how much is stored."""
+        return Statistics.from_json(await self._get_json("/statistics"))
+
+    async def store(self, chunks: AsyncIterable[bytes], size_bytes: int) -> StoreAnswer:
+        """`POST /instances`: store one DICOM file, streamed.
+
+        Args:
+            chunks: The file's bytes.
+            size_bytes: Their number.
+
+        Raises:
+            OrthancRefused: Orthanc can't read the file.
+            OrthancFull: There is no room left.
+            OrthancUnavailable: Nothing was stored.
+            OrthancOutcomeUnknown: It may have been stored; look its identifier up.
+        """
+        answer = await self._send_json(
+            "POST",
+            "/instances",
+            content=chunks,
+            headers={"Content-Type": "application/dicom", "Content-Length": str(size_bytes)},
+            timeout=httpx.Timeout(_STORE_SECONDS, connect=3),
+        )
+        return StoreAnswer.from_json(answer)
+
+    async def stored_file(self, instance_id: str) -> StoredFile:
+        """`GET /instances/{id}`: what is stored of one instance, without metadata.
+
+        Raises:
+            OrthancNotFound: There is no such instance.
+        """
+        return StoredFile.from_json(await self._get_json(_path("instances", instance_id)))
+
+    async def stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
+        """`POST /tools/bulk-content`: many instances with their metadata, in one call.
+
+        Instances that are gone are left out.
+        """
+        answer = await self._send_json(
+            "POST",
+            "/tools/bulk-content",
+            json={"Resources": list(instance_ids), "Level": "Instance", "Metadata": True},
+            timeout=_LIST_SECONDS,
+        )
+        return [StoredFile.from_json(entry) for entry in answer]
+
+    async def dicom_md5(self, instance_id: str) -> str:
+        """`GET /instances/{id}/attachments/dicom/md5`: MD5 of the stored file, 32 hex digits."""
+        path = _path("instances", instance_id, "attachments/dicom/md5")
+        return (await self._get(path)).text.strip().lower()
+
+    async def frame_count(self, instance_id: str) -> int:
+        """`GET /instances/{id}/frames`: number of frames as Orthanc counts them."""
+        return len(await self._get_json(_path("instances", instance_id, "frames")))
+
+    async def instance_tags(self, instance_id: str) -> Mapping[str, Any]:
+        """`GET /instances/{id}/tags`: the header in Orthanc's full JSON format."""
+        answer: Mapping[str, Any] = await self._get_json(_path("instances", instance_id, "tags"))
+        return answer
+
+    async def series_instance_tags(self, series_id: str) -> Mapping[str, Mapping[str, Any]]:
+        """`GET /series/{id}/instances-tags`: the headers of all instances, by instance id."""
+        answer: Mapping[str, Mapping[str, Any]] = await self._get_json(
+            _path("series", series_id, "instances-tags"), timeout_seconds=_LIST_SECONDS
+        )
+        return answer
+
+    async def frame_numpy(
+        self, instance_id: str, frame_index: int, *, timeout_seconds: float
+    ) -> bytes:
+        """`GET /instances/{id}/frames/{n}/numpy?rescale=false`: decoded stored values as `.npy`.
+
+        Args:
+            instance_id: The instance.
+            frame_index: 0-based.
+            timeout_seconds: Longest wait, in seconds.
+
+        Raises:
+            OrthancNotFound: There is no such frame.
+            OrthancError: Orthanc can't decode it.
+        """
+        path = _path("instances", instance_id, f"frames/{int(frame_index)}/numpy?rescale=false")
+        return (await self._get(path, timeout_seconds=timeout_seconds)).content
+
+    async def frame_png(
+        self, instance_id: str, frame_index: int, route: str, *, timeout_seconds: float
+    ) -> bytes:
+        """`GET /instances/{id}/frames/{n}/preview` or `.../rendered`: Orthanc's own PNG.
+
+        Args:
+            instance_id: The instance.
+            frame_index: 0-based.
+            route: The last part of the path, with its query.
+            timeout_seconds: Longest wait, in seconds.
+
+        Raises:
+            OrthancRefused: Orthanc can't show this frame (HTTP 415).
+        """
+        path = _path("instances", instance_id, f"frames/{int(frame_index)}/{route}")
+        response = await self._get(
+            path, timeout_seconds=timeout_seconds, headers={"Accept": "image/png"}
+        )
+        return response.content
+
+    @asynccontextmanager
+    async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """`GET /instances/{id}/file`: the stored DICOM file, streamed; leaving early stops it."""
+        async with streamed(self._http, _path("instances", instance_id, "file")) as response:
+            yield response.aiter_bytes()
+
+    @asynccontextmanager
+    async def study_archive(self, study_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """`GET /studies/{id}/archive`: a ZIP of the study, streamed."""
+        path = _path("studies", study_id, "archive")
+        async with streamed(self._http, path, timeout_seconds=_LIST_SECONDS) as response:
+            yield response.aiter_bytes()
+
+    async def changes(self, since: int, limit: int) -> ChangePage:
+        """`GET /changes`: what happened after a sequence number; deletions are not told."""
+        return ChangePage.from_json(
+            await self._get_json(f"/changes?since={int(since)}&limit={int(limit)}")
+        )
+
+    async def last_change(self) -> int:
+        """`GET /changes?last`: the newest sequence number, 0 when there is none."""
+        return ChangePage.from_json(await self._get_json("/changes?last")).last
+
+    async def studies(self, since: int, limit: int) -> list[StudyListing]:
+        """`GET /studies?expand`: a page of all studies, by 0-based position."""
+        entries = await self._list("/studies", since, limit)
+        return [StudyListing.from_json(entry) for entry in entries]
+
+    async def series(self, since: int, limit: int) -> list[SeriesListing]:
+        """`GET /series?expand`: a page of all series, by 0-based position."""
+        entries = await self._list("/series", since, limit)
+        return [SeriesListing.from_json(entry) for entry in entries]
+
+    async def study_series(self, study_id: str) -> list[SeriesListing]:
+        """`GET /studies/{id}/series`: the series of one study with their instance ids."""
+        entries = await self._get_json(
+            _path("studies", study_id, "series"), timeout_seconds=_LIST_SECONDS
+        )
+        return [SeriesListing.from_json(entry) for entry in entries]
+
+    async def delete(self, level: str, resource_id: str) -> None:
+        """`DELETE /{patients,studies,series,instances}/{id}`.
+
+        Raises:
+            OrthancNotFound: It is not there (any more).
+        """
+        await self._request("DELETE", _path(level, resource_id), timeout=_LIST_SECONDS)
+
+    async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = await self._get_json(
+            f"{path}?expand&since={int(since)}&limit={int(limit)}", timeout_seconds=_LIST_SECONDS
+        )
+        return entries
+
+    async def _get_json(self, path: str, *, timeout_seconds: float | None = None) -> Any:  # noqa: ANN401  # JSON is what it is
+        return _decoded(await self._get(path, timeout_seconds=timeout_seconds))
+
+    async def _send_json(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401  # JSON is what it is
+        return _decoded(await self._request(method, path, **options))
+
+    async def _get(
+        self,
+        path: str,
+        *,
+        timeout_seconds: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
+        return await self._request("GET", path, timeout=timeout, headers=headers)
+
+    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with translated_faults():
+            response = await self._http.request(method, path, **options)
+        raise_for_status(response)
+        return response
+
+
+def _path(collection: str, resource_id: str, below: str = "") -> str:
+    if not is_orthanc_id(resource_id):
+        raise OrthancError("That is not an Orthanc identifier.")
+    return f"/{collection}/{resource_id}" + (f"/{below}" if below else "")
+
+
+def _decoded(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON is what it is
+    """Parse an answer; one that is cut off counts as unknown, whatever its status said."""
+    try:
+        return json.loads(response.content)
+    except ValueError as exc:
+        raise OrthancOutcomeUnknown(detail="Orthanc's answer was no JSON") from exc
