@@ -1,0 +1,1 @@
+"""Storing files: check, push to Orthanc, index in MongoDB, one result per file."""
