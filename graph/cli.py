@@ -1,0 +1,41 @@
+"""`orthanc-graphql`: the command line. A command's module is imported when it is called."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+import click
+
+_COMMANDS = {
+    "serve": ("graph.commands.serve", "Run the server, with its own MongoDB and Orthanc or yours."),
+    "doctor": ("graph.commands.doctor", "Check every part and say what to do."),
+    "import": ("graph.commands.import_", "Upload folders, files and ZIPs of DICOM files."),
+    "migrate": ("graph.commands.migrate", "Move the local files of the old system into Orthanc."),
+    "sync": ("graph.commands.sync", "Compare MongoDB with Orthanc and repair, once."),
+    "schema": ("graph.commands.schema", "Print the GraphQL schema (SDL)."),
+    "key": ("graph.commands.key", "Print a new key for FRAME_URL_KEYS."),
+}
+"""Module and one-line help of each command: `--help` needs no import."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("orthanc-graphql"), prog_name="orthanc-graphql")
+def main() -> None:
+    """A GraphQL API in front of an Orthanc PACS.
+
+    Settings come from the environment and from a file `.env`; README.md lists them.
+    """

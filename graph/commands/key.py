@@ -1,0 +1,15 @@
+"""`orthanc-graphql key`."""
+
+import click
+
+from services.frames.signing import generate_key
+
+
+@click.command()
+def command() -> None:
+    """Print a new key for FRAME_URL_KEYS.
+
+    Put it first in the list to sign with it; keep the old ones behind it for as long as their URLs
+    shall work (20 minutes).
+    """
+    click.echo(generate_key())

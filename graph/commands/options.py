@@ -1,0 +1,57 @@
+"""What the commands share: settings with their options, and errors as one clear line."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ValidationError
+
+from services.errors import Error
+from services.settings import Settings
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the embedded stores and generated keys.  [default: DATA_DIR or .data]",
+)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; options that were given win over the environment.
+
+    Args:
+        overrides: Values by setting name; None means that the option was not given.
+
+    Raises:
+        click.ClickException: A setting is wrong; the message names it.
+    """
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as exc:
+        raise click.ClickException(_explain(exc)) from exc
+
+
+def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
+    """Run a command's coroutine; an error that people can act on is one line, not a traceback.
+
+    Args:
+        main: Makes the coroutine; it answers the exit code, None for 0.
+    """
+    try:
+        code = asyncio.run(main())
+    except Error as exc:
+        raise click.ClickException(exc.message) from exc
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    raise SystemExit(code or 0)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False):
+        setting = ".".join(str(part) for part in fault["loc"]).upper()
+        message = fault["msg"].removeprefix("Value error, ")
+        lines.append(f"{setting}: {message}" if setting else message)
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""Logging of the server process: our lines with their correlation id, the talkative ones quiet."""
+
+import logging
+
+from graph.correlation import correlation_id
+
+_QUIET = ("httpx", "httpcore", "pymongo", "uvicorn.access", "multipart", "python_multipart", "asyncio")
+"""These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
+
+
+class _CorrelationFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.correlation_id = correlation_id.get()
+        return True
+
+
+def configure_logging(level: str) -> None:
+    """Send the logs to stderr, one line each, with time, level, logger and correlation id.
+
+    Args:
+        level: Name of the lowest level that is shown, as `INFO`.
+    """
+    handler = logging.StreamHandler()
+    handler.addFilter(_CorrelationFilter())
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
+    )
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,26 @@
+"""Health: `/healthz` for the process, `/readyz` for what it depends on."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from graph.state import runtime_of
+from services.health import check_health
+
+
+async def healthz(_request: Request) -> JSONResponse:
+    """Answer that the process runs; asks nobody else."""
+    return JSONResponse({"status": "ok"}, headers={"Cache-Control": "no-store"})
+
+
+async def readyz(request: Request) -> JSONResponse:
+    """Answer each dependency by name; 503 when one is away."""
+    health = await check_health(runtime_of(request))
+    return JSONResponse(
+        health.to_json(),
+        status_code=200 if health.is_ready else 503,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+routes = [Route("/healthz", healthz, methods=["GET"]), Route("/readyz", readyz, methods=["GET"])]

@@ -1,0 +1,105 @@
+"""What the server depends on, asked and named one by one."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pymongo.errors import PyMongoError
+
+from services.errors import Error, OrthancError
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
+
+    from services.orthanc.client import OrthancClient
+    from services.runtime import Runtime
+
+_ANSWER_SECONDS = 3
+"""A part that takes longer counts as away: load balancers ask every few seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One dependency.
+
+    Attributes:
+        is_ready: It answers and can be used.
+        version: Its release, None when it did not answer or is off.
+        message: What is wrong and what to do, None when all is well.
+    """
+
+    is_ready: bool
+    version: str | None = None
+    message: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the part as `/readyz` shows it, without what is absent."""
+        facts = {"version": self.version, "message": self.message}
+        status = "ok" if self.is_ready else "unavailable"
+        return {"status": status} | {name: fact for name, fact in facts.items() if fact}
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All dependencies by name."""
+
+    parts: dict[str, PartHealth]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether everything that is needed answers."""
+        return all(part.is_ready for part in self.parts.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer of `/readyz`."""
+        status = "ok" if self.is_ready else "unavailable"
+        return {"status": status} | {name: part.to_json() for name, part in self.parts.items()}
+
+
+async def check_health(runtime: "Runtime") -> Health:
+    """Ask MongoDB and Orthanc at once; never raises.
+
+    Args:
+        runtime: The services to ask.
+    """
+    mongodb, orthanc = await asyncio.gather(
+        _within_limit("MongoDB", check_mongodb(runtime.database)),
+        _within_limit("Orthanc", check_orthanc(runtime.orthanc)),
+    )
+    return Health({"mongodb": mongodb, "orthanc": orthanc})
+
+
+async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
+    """Ask MongoDB for its version, as a client that wants to write."""
+    try:
+        hello = await database.command("hello")
+        build = await database.client.admin.command("buildInfo")
+    except PyMongoError as exc:
+        reason = "MongoDB does not answer. Check MONGODB_URL and that MongoDB runs."
+        return PartHealth(is_ready=False, message=f"{reason} ({type(exc).__name__})")
+    if not hello.get("isWritablePrimary"):
+        return PartHealth(is_ready=False, message="MongoDB has no primary that takes writes.")
+    return PartHealth(is_ready=True, version=str(build["version"]))
+
+
+async def check_orthanc(orthanc: "OrthancClient | None") -> PartHealth:
+    """Ask Orthanc for its version; off counts as ready."""
+    if orthanc is None:
+        return PartHealth(is_ready=True, message="off (ENABLE_PACS_INTEGRATION=false)")
+    try:
+        system = await orthanc.system()
+    except OrthancError as exc:
+        return PartHealth(is_ready=False, message=exc.message)
+    return PartHealth(is_ready=True, version=system.version)
+
+
+async def _within_limit(name: str, check: Awaitable[PartHealth]) -> PartHealth:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await check
+    except TimeoutError:
+        message = f"{name} did not answer within {_ANSWER_SECONDS} seconds."
+        return PartHealth(is_ready=False, message=message)
+    except Error as exc:
+        return PartHealth(is_ready=False, message=exc.message)
