@@ -4,23 +4,36 @@ Stored field names are the names of the public API (`models.names`); `_id` is Or
 deterministic identifier, so writing the same object twice is writing it once.
 """
 
+from models.compared_study import ComparedStudyDocument
+from models.feed_cursor import FeedCursorDocument
+from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
+from models.lease import LeaseDocument
 from models.patient import PatientDocument
 from models.series import SeriesDocument
-from models.stored import StoredDocument
+from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
 
-DOCUMENTS: tuple[type[StoredDocument], ...] = (
+DOCUMENTS: tuple[type[NamedDocument], ...] = (
     PatientDocument,
     StudyDocument,
     SeriesDocument,
     InstanceDocument,
+    LeaseDocument,
+    FeedCursorDocument,
+    ComparedStudyDocument,
+    IndexFaultDocument,
 )
 
 __all__ = [
+    "ComparedStudyDocument",
     "DOCUMENTS",
+    "FeedCursorDocument",
+    "IndexFaultDocument",
     "InstanceDocument",
+    "LeaseDocument",
+    "NamedDocument",
     "PatientDocument",
     "SeriesDocument",
     "StoredDocument",

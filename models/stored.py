@@ -6,8 +6,8 @@ from pydantic import ConfigDict
 from models.names import contract_name
 
 
-class StoredDocument(Document):
-    """A document whose `_id` is Orthanc's identifier and whose fields have the public names."""
+class NamedDocument(Document):
+    """A document with a text as `_id` and the public names as fields."""
 
     model_config = ConfigDict(
         alias_generator=contract_name,
@@ -15,6 +15,11 @@ class StoredDocument(Document):
         extra="ignore",
     )
 
-    id: str  # type: ignore[assignment]  # Beanie declares an ObjectId; ours is Orthanc's id
+    id: str  # type: ignore[assignment]  # Beanie declares an ObjectId; ours is a text
+
+
+class StoredDocument(NamedDocument):
+    """A document of a DICOM level, whose `_id` is Orthanc's identifier."""
+
     version: str
     """A new random value at every write: the guard of compare-and-set roll-ups."""

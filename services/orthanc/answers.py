@@ -144,12 +144,16 @@ class Change:
     sequence: int
     change_type: str
     resource_id: str
+    date: str = ""
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
         """Read an entry of `Changes`."""
         return cls(
-            sequence=int(json["Seq"]), change_type=json["ChangeType"], resource_id=json["ID"]
+            sequence=int(json["Seq"]),
+            change_type=json["ChangeType"],
+            resource_id=json["ID"],
+            date=json.get("Date", ""),
         )
 
 

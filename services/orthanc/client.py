@@ -169,6 +169,18 @@ class OrthancClient:
         """`GET /changes?last`: the newest sequence number, 0 when there is none."""
         return ChangePage.from_json(await self._get_json("/changes?last")).last
 
+    async def newest_change(self) -> ChangePage:
+        """`GET /changes?last`: the newest change that is still in the feed, or an empty page."""
+        return ChangePage.from_json(await self._get_json("/changes?last"))
+
+    async def series_study(self, series_id: str) -> StudyListing:
+        """`GET /series/{id}/study`: the study of a series.
+
+        Raises:
+            OrthancNotFound: There is no such series.
+        """
+        return StudyListing.from_json(await self._get_json(_path("series", series_id, "study")))
+
     async def studies(self, since: int, limit: int) -> list[StudyListing]:
         """`GET /studies?expand`: a page of all studies, by 0-based position."""
         entries = await self._list("/studies", since, limit)

@@ -1,0 +1,17 @@
+"""What the last comparison saw of a study, so that the next can pass it by."""
+
+from models.stored import NamedDocument
+
+
+class ComparedStudyDocument(NamedDocument):
+    """A study that was the same in Orthanc and here; `_id` is the study's."""
+
+    last_update: str
+    """Orthanc's LastUpdate of the study: moves with every instance that is added."""
+    study_version: str
+    """`version` of our study document: moves with everything that is written to it."""
+
+    class Settings:
+        """Collection."""
+
+        name = "comparedStudies"

@@ -1,0 +1,20 @@
+"""Instances that Orthanc holds and that could not be indexed."""
+
+from datetime import datetime
+
+from models.stored import NamedDocument
+
+
+class IndexFaultDocument(NamedDocument):
+    """An instance that was given up by the change feed; `_id` is the instance's."""
+
+    revision: str
+    """The stored file that failed; another file of the same instance is tried again."""
+    reason: str
+    attempts: int
+    failed_at: datetime
+
+    class Settings:
+        """Collection."""
+
+        name = "indexFaults"
