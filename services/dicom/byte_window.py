@@ -1,0 +1,38 @@
+"""Bounds-checked reads of a few bytes anywhere in a large file."""
+
+from typing import BinaryIO
+
+_WINDOW_BYTES = 16 * 1024
+"""Headers are a few kB: one read shows most of them, and little of the pixel data."""
+
+
+class ByteWindow:
+    """A seekable file seen through a window of 16 kB, so that small reads cost no system call."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._start = 0
+        self._bytes = b""
+        self.size = file.seek(0, 2)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes; fewer than `length` only at the end of the file."""
+        begin = offset - self._start
+        if begin < 0 or begin + length > len(self._bytes):
+            self._file.seek(offset)
+            self._bytes = self._file.read(max(length, _WINDOW_BYTES))
+            self._start, begin = offset, 0
+        return self._bytes[begin : begin + length]
+
+    def read_only(self, offset: int, length: int) -> bytes:
+        """Return bytes without looking ahead: what follows is pixel data."""
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def is_zero_from(self, offset: int) -> bool:
+        """Tell whether nothing but zero bytes follows."""
+        self._file.seek(offset)
+        while chunk := self._file.read(64 * 1024):
+            if chunk.count(0) != len(chunk):
+                return False
+        return True

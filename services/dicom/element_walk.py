@@ -1,0 +1,253 @@
+"""The loop of the walk: elements, items and fragments of one dataset (PS3.5 7.5, A.4)."""
+
+import struct
+from dataclasses import dataclass
+from typing import NoReturn
+
+from services.dicom.byte_window import ByteWindow
+from services.dicom.element_names import LONG_VRS, bytes_text, is_sequence_tag, tag_text
+from services.dicom.layout import WalkLimits
+from services.errors import FileRejected
+
+_UNDEFINED = 0xFFFFFFFF
+_DELIMITER_GROUP = 0xFFFE
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD
+_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""FloatPixelData, DoubleFloatPixelData, PixelData."""
+_HEAD_BYTES = 8
+_LONG_HEAD_BYTES = 12
+
+
+@dataclass(slots=True)
+class _Container:
+    """A sequence or an item that is open; `end` is None until its delimiter is found."""
+
+    is_sequence: bool
+    end: int | None
+    is_implicit_vr: bool
+
+
+class ElementWalk:
+    """One walk over one dataset; what it found stands in its attributes afterwards."""
+
+    def __init__(
+        self,
+        window: ByteWindow,
+        *,
+        is_implicit_vr: bool,
+        is_little_endian: bool,
+        limits: WalkLimits,
+    ) -> None:
+        self.pixel_data_offset: int | None = None
+        self.pixel_data_length: int | None = None
+        self.pixel_data_is_encapsulated = False
+        self.fragment_count = 0
+        self.offset_table_entries = 0
+        self.deepest_nesting = 0
+        self.element_count = 0
+        self._window = window
+        self._limits = limits
+        self._is_implicit_vr = is_implicit_vr
+        order = "<" if is_little_endian else ">"
+        self._implicit = struct.Struct(f"{order}HHI")
+        self._explicit = struct.Struct(f"{order}HH2sH")
+        self._length = struct.Struct(f"{order}I")
+        self._open: list[_Container] = []
+        self._depth = 0
+
+    def walk(self, offset: int) -> int:
+        """Walk from the first element on.
+
+        Returns:
+            The end of the last element; behind it are zero bytes or nothing.
+
+        Raises:
+            FileRejected: TRUNCATED, MALFORMED, NESTED_TOO_DEEP or TOO_MANY_ELEMENTS.
+        """
+        while True:
+            while self._open and self._open[-1].end == offset:
+                self._close()
+            head = self._window.read(offset, _HEAD_BYTES)
+            if not self._open and self._is_finished(head, offset):
+                return offset
+            if len(head) < _HEAD_BYTES:
+                raise FileRejected("TRUNCATED", _ends_within(self._open))
+            self._count()
+            group, element, length = self._implicit.unpack(head)
+            if group == _DELIMITER_GROUP:
+                offset = self._delimiter(element, length, offset)
+            else:
+                offset = self._element(head, offset)
+
+    def _is_finished(self, head: bytes, offset: int) -> bool:
+        if not head:
+            return True
+        if head[:4] != b"\0\0\0\0"[: len(head)] or not self._window.is_zero_from(offset):
+            if len(head) < _HEAD_BYTES:
+                message = f"{bytes_text(len(head))} follow the last element and are none."
+                raise FileRejected("MALFORMED", message)
+            return False
+        return True
+
+    def _count(self) -> None:
+        self.element_count += 1
+        if self.element_count > self._limits.max_elements:
+            message = f"The file has more than {self._limits.max_elements:,} elements."
+            raise FileRejected("TOO_MANY_ELEMENTS", message)
+
+    def _delimiter(self, element: int, length: int, offset: int) -> int:
+        top = self._open[-1] if self._open else None
+        offset += _HEAD_BYTES
+        if element == _ITEM and top is not None and top.is_sequence:
+            self._descend(offset, length, is_sequence=False, tag=(_DELIMITER_GROUP, _ITEM))
+            return offset
+        expected = _SEQUENCE_END if top is not None and top.is_sequence else _ITEM_END
+        if top is None or top.end is not None or element != expected:
+            message = f"The file has a stray {tag_text(_DELIMITER_GROUP, element)} in its header."
+            raise FileRejected("MALFORMED", message)
+        self._close()
+        return offset
+
+    def _element(self, head: bytes, offset: int) -> int:
+        top = self._open[-1] if self._open else None
+        if top is not None and top.is_sequence:
+            message = "A sequence of this file holds something that is no item."
+            raise FileRejected("MALFORMED", message)
+        is_implicit_vr = top.is_implicit_vr if top is not None else self._is_implicit_vr
+        group, element, vr, value_offset, length = self._head(head, offset, is_implicit_vr)
+        tag = group << 16 | element
+        if tag in _PIXEL_DATA and not self._open:
+            return self._pixel_data(tag, value_offset, length)
+        if length == _UNDEFINED and vr in (b"OB", b"OW"):
+            return self._fragments(value_offset)[0]
+        if length == _UNDEFINED and vr not in (b"SQ", b"UN", b""):
+            message = f"Element {tag_text(group, element)} has no length."
+            raise FileRejected("MALFORMED", message)
+        if length == _UNDEFINED or self._is_sequence(vr, tag, value_offset, length):
+            self._descend(value_offset, length, is_sequence=True, tag=(group, element), vr=vr)
+            return value_offset
+        self._check_end(value_offset, length, (group, element))
+        return value_offset + length
+
+    def _head(
+        self, head: bytes, offset: int, is_implicit_vr: bool  # noqa: FBT001 - private, hot
+    ) -> tuple[int, int, bytes, int, int]:
+        """Return group, element, VR (empty when implicit), offset and length of the value."""
+        group, element, vr, length = self._explicit.unpack(head)
+        if is_implicit_vr or not (vr.isalpha() and vr.isupper()):
+            group, element, length = self._implicit.unpack(head)
+            return group, element, b"", offset + _HEAD_BYTES, length
+        if vr not in LONG_VRS:
+            return group, element, vr, offset + _HEAD_BYTES, length
+        long_head = self._window.read(offset, _LONG_HEAD_BYTES)
+        if len(long_head) < _LONG_HEAD_BYTES:
+            raise FileRejected("TRUNCATED", f"The file ends within {tag_text(group, element)}.")
+        (length,) = self._length.unpack_from(long_head, _HEAD_BYTES)
+        return group, element, vr, offset + _LONG_HEAD_BYTES, length
+
+    def _is_sequence(self, vr: bytes, tag: int, offset: int, length: int) -> bool:
+        """Tell whether a value of defined length is a sequence.
+
+        Implicit VR leaves that to dictionaries, and DCMTK's knows private sequences: a value that
+        begins like one and is tiled by its items counts as one.
+        """
+        if vr == b"SQ":
+            return True
+        if vr or length < _HEAD_BYTES:
+            return False
+        if not tag >> 16 & 1:
+            return is_sequence_tag(tag)
+        end = offset + length
+        while offset < end:
+            head = self._window.read(offset, _HEAD_BYTES)
+            if len(head) < _HEAD_BYTES:
+                return False
+            group, element, item_length = self._implicit.unpack(head)
+            if (group, element) != (_DELIMITER_GROUP, _ITEM):
+                return False
+            if item_length == _UNDEFINED:
+                return True
+            self._count()
+            offset += _HEAD_BYTES + item_length
+        return offset == end
+
+    def _descend(
+        self, offset: int, length: int, *, is_sequence: bool, tag: tuple[int, int], vr: bytes = b""
+    ) -> None:
+        if length != _UNDEFINED:
+            self._check_end(offset, length, tag)
+        if is_sequence:
+            self._depth += 1
+            self.deepest_nesting = max(self.deepest_nesting, self._depth)
+            if self._depth > self._limits.sequence_max_depth:
+                message = (
+                    f"The sequences of this file are nested deeper than "
+                    f"{self._limits.sequence_max_depth} levels."
+                )
+                raise FileRejected("NESTED_TOO_DEEP", message)
+        implicit = self._open[-1].is_implicit_vr if self._open else self._is_implicit_vr
+        if vr == b"UN":
+            implicit = True  # PS3.5 6.2.2 note 2
+        end = None if length == _UNDEFINED else offset + length
+        self._open.append(_Container(is_sequence, end, implicit))
+
+    def _close(self) -> None:
+        self._depth -= self._open.pop().is_sequence
+
+    def _check_end(self, offset: int, length: int, tag: tuple[int, int]) -> None:
+        end = offset + length
+        if end > self._window.size:
+            self._too_short(offset, length, tag)
+        inner = self._open[-1].end if self._open else None
+        if inner is not None and end > inner:
+            message = f"Element {tag_text(*tag)} is longer than the item around it."
+            raise FileRejected("MALFORMED", message)
+
+    def _too_short(self, offset: int, length: int, tag: tuple[int, int]) -> NoReturn:
+        message = (
+            f"The file ends in the middle of element {tag_text(*tag)}: {bytes_text(length)} were "
+            f"announced, {bytes_text(max(0, self._window.size - offset))} are there."
+        )
+        raise FileRejected("TRUNCATED", message)
+
+    def _pixel_data(self, tag: int, offset: int, length: int) -> int:
+        self.pixel_data_offset = offset
+        if length != _UNDEFINED:
+            self._check_end(offset, length, (tag >> 16, tag & 0xFFFF))
+            self.pixel_data_length = length
+            self.pixel_data_is_encapsulated = False
+            return offset + length
+        self.pixel_data_is_encapsulated = True
+        end, self.fragment_count, self.offset_table_entries = self._fragments(offset)
+        self.pixel_data_length = end - offset
+        return end
+
+    def _fragments(self, offset: int) -> tuple[int, int, int]:
+        """Walk over encapsulated fragments; return end, fragments, entries of the offset table."""
+        lengths = 0
+        table_bytes = 0
+        while True:
+            head = self._window.read_only(offset, _HEAD_BYTES)
+            if len(head) < _HEAD_BYTES:
+                message = "The file ends in the middle of its compressed pixel data."
+                raise FileRejected("TRUNCATED", message)
+            group, element, length = self._implicit.unpack(head)
+            offset += _HEAD_BYTES
+            if group == _DELIMITER_GROUP and element == _SEQUENCE_END:
+                return offset, max(0, lengths - 1), table_bytes // 4
+            if group != _DELIMITER_GROUP or element != _ITEM or length == _UNDEFINED:
+                message = "The compressed pixel data of this file is damaged."
+                raise FileRejected("MALFORMED", message)
+            self._count()
+            self._check_end(offset, length, (group, element))
+            if lengths == 0:
+                table_bytes = length
+            lengths += 1
+            offset += length
+
+
+def _ends_within(containers: list[_Container]) -> str:
+    if not containers:
+        return "The file ends in the middle of an element's tag."
+    kind = "sequence" if containers[-1].is_sequence else "item of a sequence"
+    return f"The file ends in the middle of a {kind}."

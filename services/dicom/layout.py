@@ -1,0 +1,82 @@
+"""Where things are in a DICOM file, as a frozen record, and the limits of the walk that finds out."""
+
+from dataclasses import dataclass
+
+_MIB = 1024 * 1024
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkLimits:
+    """What a file may ask of the walk.
+
+    Attributes:
+        sequence_max_depth: Deepest nesting of sequences. Orthanc 1.10.1 dies at 50.
+        max_elements: Most elements, items and fragments: bounds the time, about 1 us each.
+        inflated_max_bytes: Largest dataset of a deflated file, in bytes.
+        inflated_max_ratio: Highest compression of a deflated dataset over 16 MiB.
+    """
+
+    sequence_max_depth: int = 24
+    max_elements: int = 2_000_000
+    inflated_max_bytes: int = 1024 * _MIB
+    inflated_max_ratio: int = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLayout:
+    """The structure of one file, proven by a walk over all of its elements.
+
+    Offsets are in bytes from the beginning of the file. Those inside the dataset of a deflated
+    file count as if the dataset stood inflated behind the meta header.
+
+    Attributes:
+        transfer_syntax_uid: As the meta header says, or as guessed without one (PS3.5 10).
+        is_implicit_vr: How the dataset is really encoded, whatever the header claims.
+        is_little_endian: Byte order of the dataset.
+        is_deflated: The dataset is compressed as a whole (PS3.5 A.5).
+        has_preamble: The file starts with 128 bytes and `DICM` (PS3.10 7.1).
+        meta_offset: First element of group 0002, None without a meta header.
+        dataset_offset: First element of the dataset.
+        end_offset: End of the last element; what is behind are zero bytes.
+        file_size: Size of the file itself, in bytes.
+        pixel_data_offset: First byte of the value of PixelData, FloatPixelData or
+            DoubleFloatPixelData of the top level; None without.
+        pixel_data_length: Bytes of that value, with item headers when encapsulated.
+        pixel_data_is_encapsulated: The value is a sequence of fragments (PS3.5 A.4).
+        fragment_count: Fragments behind the basic offset table.
+        offset_table_entries: Entries of the basic offset table.
+        deepest_nesting: Sequences around the deepest element.
+        element_count: Elements, items and fragments.
+    """
+
+    transfer_syntax_uid: str
+    is_implicit_vr: bool
+    is_little_endian: bool
+    is_deflated: bool
+    has_preamble: bool
+    meta_offset: int | None
+    dataset_offset: int
+    end_offset: int
+    file_size: int
+    pixel_data_offset: int | None = None
+    pixel_data_length: int | None = None
+    pixel_data_is_encapsulated: bool = False
+    fragment_count: int = 0
+    offset_table_entries: int = 0
+    deepest_nesting: int = 0
+    element_count: int = 0
+
+    @property
+    def encapsulated_frames(self) -> int | None:
+        """Frames that the fragments can hold, None when the pixel data is not encapsulated.
+
+        A basic offset table names every frame (PS3.5 A.4); without one each fragment may be one.
+        """
+        if not self.pixel_data_is_encapsulated:
+            return None
+        return min(self.offset_table_entries or self.fragment_count, self.fragment_count)

@@ -1,0 +1,148 @@
+"""DICOM's values as plain Python ones (PS3.5 6.2). Nonsense is None, never an error."""
+
+import math
+import re
+import unicodedata
+from datetime import date
+
+_DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})[.\-/](\d\d)[.\-/](\d\d)", re.ASCII)
+_TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6})\d*)?)?)?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,12}(?:\.0*)?", re.ASCII)
+_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
+_LARGEST_INTEGER = 2**31 - 1
+"""IS and every integer of the API have 32 bits (PS3.5 6.2)."""
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories that show nothing and can only deceive: controls, bidi marks, surrogates."""
+_JOINERS = frozenset({"\u200c", "\u200d"})
+"""Spelling of Persian and of Indic scripts needs them."""
+_MAX_WORDS = 32
+_WORD_CHARACTERS = 64
+_MULTIPLE = re.compile(r"[\\\u00a5]")
+"""A backslash in ISO_IR 13 is a yen sign (PS3.5 6.1.2.5.3), and Orthanc hands it out as one."""
+
+
+def parse_date(text: str | None) -> str | None:
+    """Read DA, also in the form of ACR-NEMA (`1995.09.03`), as ISO 8601; ranges are no date."""
+    match = _DATE.fullmatch(first_value(text))
+    if match is None:
+        return None
+    year, month, day = (int(part) for part in match.groups() if part is not None)
+    try:
+        return date(year, month, day).isoformat()
+    except ValueError:
+        return None
+
+
+def parse_time(text: str | None) -> str | None:
+    """Read TM, also with colons, as ISO 8601: `HH:MM:SS` with the fraction that was written."""
+    match = _TIME.fullmatch(first_value(text))
+    if match is None:
+        return None
+    hour, minute, second, fraction = match.groups()
+    hours, minutes, seconds = int(hour), int(minute or 0), int(second or 0)
+    if hours > 23 or minutes > 59 or seconds > 60:  # noqa: PLR2004 - a clock; 60 is a leap second
+        return None
+    whole = f"{hours:02}:{minutes:02}:{min(seconds, 59):02}"
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def parse_int(text: str | None) -> int | None:
+    """Read the first value of IS, US and the like; None beyond 32 bits."""
+    value = first_value(text)
+    if _INTEGER.fullmatch(value) is None:
+        return None
+    number = int(value.split(".")[0])
+    return number if -_LARGEST_INTEGER - 1 <= number <= _LARGEST_INTEGER else None
+
+
+def parse_float(text: str | None) -> float | None:
+    """Read the first value of DS, FL and the like; None when not finite."""
+    value = first_value(text).replace(",", ".")
+    if "_" in value:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def first_value(text: str | None) -> str:
+    """Return the first of the values that a backslash separates, without padding."""
+    return _MULTIPLE.split(text or "", maxsplit=1)[0].strip(" \0\t\r\n")
+
+
+def clean_text(text: str | None) -> str | None:
+    """Return text without padding, control, bidi and other invisible characters; empty is None."""
+    if text is None:
+        return None
+    visible = "".join(
+        character
+        for character in re.sub(r"[\t\r\n\f]+", " ", text)
+        if character in _JOINERS or unicodedata.category(character) not in _INVISIBLE
+    )
+    return visible.strip() or None
+
+
+def clean_person_name(text: str | None) -> str | None:
+    """Return a person name with its component groups and components trimmed (PS3.5 6.2.1)."""
+    cleaned = clean_text(text)
+    if cleaned is None:
+        return None
+    groups = [
+        "^".join(component.strip() for component in group.split("^")).rstrip("^")
+        for group in cleaned.split("=")[:3]
+    ]
+    return "=".join(groups).rstrip("=") or None
+
+
+def display_name(person_name: str | None) -> str | None:
+    """Write a person name as people do: `Tarou Yamada (山田 太郎)`.
+
+    The alphabetic group reads prefix, given, middle, family, suffix; the ideographic and phonetic
+    groups family name first, as East Asian names do (PS3.5 6.2.1.2). The first of those that is
+    there stands in parentheses.
+    """
+    cleaned = clean_person_name(person_name)
+    if cleaned is None:
+        return None
+    alphabetic, *others = cleaned.split("=")
+    western = _western_order(alphabetic)
+    eastern = next((name for name in map(_eastern_order, others) if name), "")
+    if western and eastern:
+        return f"{western} ({eastern})"
+    return western or eastern or None
+
+
+def _western_order(group: str) -> str:
+    family, given, middle, prefix, suffix = (*group.split("^")[:5], *[""] * 5)[:5]
+    name = " ".join(part for part in (prefix, given, middle, family) if part)
+    return ", ".join(part for part in (name, suffix) if part)
+
+
+def _eastern_order(group: str) -> str:
+    return " ".join(part for part in group.split("^") if part)
+
+
+def search_words(*texts: str | None) -> list[str]:
+    """Return the words of texts without case and accents, for search by their beginnings.
+
+    Returns:
+        At most 32 words of at most 64 characters, sorted, each once.
+    """
+    words: dict[str, None] = {}
+    for text in texts:
+        for word in re.findall(r"\w+", order_name(text).replace("_", " ")):
+            words.setdefault(word[:_WORD_CHARACTERS])
+    return sorted(list(words)[:_MAX_WORDS])
+
+
+def order_name(text: str | None) -> str:
+    """Return a text without case and accents, for ordering; `""` when there is none."""
+    decomposed = unicodedata.normalize("NFKD", (clean_text(text) or "").casefold())
+    return "".join(c for c in decomposed if not unicodedata.combining(c))
+
+
+def is_valid_uid(text: str | None) -> bool:
+    """Tell whether a text is a UID (PS3.5 9.1), liberal on leading zeros and empty components."""
+    return text is not None and _UID.fullmatch(text) is not None

@@ -1,0 +1,101 @@
+"""A bounds-checking walk over every element of a DICOM file (PS3.5 7, PS3.10 7), without recursion.
+
+Orthanc's parser dies of lengths past the end and of deep nesting, so nothing reaches it that was
+not walked to the end here. Values are skipped, never read: time and memory do not depend on them.
+"""
+
+from dataclasses import replace
+from typing import BinaryIO
+
+from services.dicom.byte_window import ByteWindow
+from services.dicom.deflation import inflated_copy
+from services.dicom.element_walk import ElementWalk
+from services.dicom.layout import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    FileLayout,
+    WalkLimits,
+)
+from services.dicom.meta_header import MetaHeader, read_meta_header
+from services.errors import FileRejected
+
+_UNREADABLE_SYNTAXES = frozenset({"1.2.840.113619.5.2", "1.2.840.10008.1.2.4.95"})
+"""GE's private mixed byte order and deflated JPIP references: Orthanc refuses both."""
+
+
+def walk(file: BinaryIO, limits: WalkLimits | None = None) -> FileLayout:
+    """Walk over a file and prove its structure.
+
+    Accepts what Orthanc accepts: files without preamble, without meta header, of unknown transfer
+    syntaxes (read as Explicit VR Little Endian), odd lengths, unknown VRs. Zero bytes behind the
+    last element are accepted as well; `rewriting.prepare` leaves them out.
+
+    Args:
+        file: Seekable and binary; its position does not matter and is not kept.
+        limits: What the file may ask for.
+
+    Raises:
+        FileRejected: EMPTY_FILE, NOT_DICOM, TRUNCATED, MALFORMED, NESTED_TOO_DEEP,
+            TOO_MANY_ELEMENTS, INFLATES_TOO_FAR or UNSUPPORTED_TRANSFER_SYNTAX.
+    """
+    limits = limits or WalkLimits()
+    window = ByteWindow(file)
+    if window.size == 0:
+        raise FileRejected("EMPTY_FILE", "The file is empty.")
+    meta = read_meta_header(window)
+    if meta.transfer_syntax_uid in _UNREADABLE_SYNTAXES:
+        message = f"Transfer syntax {meta.transfer_syntax_uid} is not supported."
+        raise FileRejected("UNSUPPORTED_TRANSFER_SYNTAX", message)
+    if meta.transfer_syntax_uid != DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        return _walk_dataset(window, meta, limits)
+    with inflated_copy(file, meta.dataset_offset, limits) as inflated:
+        layout = _walk_dataset(ByteWindow(inflated), meta, limits)
+    return replace(layout, is_deflated=True, file_size=window.size)
+
+
+def _walk_dataset(window: ByteWindow, meta: MetaHeader, limits: WalkLimits) -> FileLayout:
+    is_implicit_vr, is_little_endian = _encoding(window, meta)
+    elements = ElementWalk(
+        window, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian, limits=limits
+    )
+    end_offset = elements.walk(meta.dataset_offset)
+    return FileLayout(
+        transfer_syntax_uid=meta.transfer_syntax_uid
+        or _transfer_syntax(is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian),
+        is_implicit_vr=is_implicit_vr,
+        is_little_endian=is_little_endian,
+        is_deflated=False,
+        has_preamble=meta.has_preamble,
+        meta_offset=meta.meta_offset,
+        dataset_offset=meta.dataset_offset,
+        end_offset=end_offset,
+        file_size=window.size,
+        pixel_data_offset=elements.pixel_data_offset,
+        pixel_data_length=elements.pixel_data_length,
+        pixel_data_is_encapsulated=elements.pixel_data_is_encapsulated,
+        fragment_count=elements.fragment_count,
+        offset_table_entries=elements.offset_table_entries,
+        deepest_nesting=elements.deepest_nesting,
+        element_count=elements.element_count,
+    )
+
+
+def _transfer_syntax(*, is_implicit_vr: bool, is_little_endian: bool) -> str:
+    if is_implicit_vr:
+        return IMPLICIT_VR_LITTLE_ENDIAN
+    return EXPLICIT_VR_LITTLE_ENDIAN if is_little_endian else EXPLICIT_VR_BIG_ENDIAN
+
+
+def _encoding(window: ByteWindow, meta: MetaHeader) -> tuple[bool, bool]:
+    """Tell (implicit VR, little endian): by the first element, as pydicom and DCMTK do."""
+    first = window.read(meta.dataset_offset, 6)
+    declared_implicit = meta.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
+    if len(first) < 6:  # noqa: PLR2004 - tag and VR; a file without dataset has neither
+        return declared_implicit, meta.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
+    has_vr = first[4:6].isalpha() and first[4:6].isupper()
+    if meta.transfer_syntax_uid is None:
+        little = int.from_bytes(first[:2], "little") <= int.from_bytes(first[:2], "big")
+        return not has_vr, little or not has_vr
+    return not has_vr, meta.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
