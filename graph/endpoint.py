@@ -1,35 +1,148 @@
 """`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
-from graphql import GraphQLError
+from cross_web import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse, process_result
+from strawberry.http import GraphQLHTTPResponse
 from strawberry.http.async_base_view import AsyncHTTPRequestAdapter
-from strawberry.http.exceptions import HTTPException
 from strawberry.schema.base import BaseSchema
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
+from strawberry.types.unset import UNSET, UnsetType
 
 from graph.authentication import principal_of, principal_of_connection_params
 from graph.base_url import base_url_of
-from graph.context import Context, open_context
+from graph.context import Context
+from graph.graphiql import graphiql_page
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
-from graph.uploads import UploadLimits, parse_upload_request
 
 _JSON = "application/json"
 _RESPONSE_JSON = "application/graphql-response+json"
 """GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
 
-_CODES = {405: "METHOD_NOT_ALLOWED", 413: "LIMIT_EXCEEDED", 415: "UNSUPPORTED_MEDIA_TYPE"}
+_CODES: Mapping[int, str] = {
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    413: "LIMIT_EXCEEDED",
+    415: "UNSUPPORTED_MEDIA_TYPE",
+}
 
 
 class GraphQLEndpoint(GraphQL[Context, None]):
-    """The GraphQL endpoint of this server."""
+    """The GraphQL endpoint of this server.
+
+    Args:
+        schema: The schema.
+        origins: Whose pages may open a WebSocket.
+        body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
+    """
+
+    def __init__(self, schema: BaseSchema, *, origins: AllowedOrigins, body_max_bytes: int) -> None:
+        super().__init__(
+            schema,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            multipart_uploads_enabled=True,
+        )
+        self._origins = origins
+        self._body_max_bytes = body_max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request or WebSocket; every refusal is a GraphQL error in JSON."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self.run(request)
+        except HTTPException as exc:
+            response = _refusal(exc.status_code, exc.reason)
+        await response(scope, receive, send)
+
+    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
+        """Let pages of the allowed origins subscribe."""
+        return self._origins.allow(origin)
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        """Make the context of one request or connection."""
+        del response
+        runtime = runtime_of(request)
+        return Context(
+            runtime=runtime,
+            principal=await principal_of(request),
+            base_url=base_url_of(request, runtime.settings.public_url),
+        )
+
+    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
+        """Identify a WebSocket by its `connection_init`: browsers can't set its headers."""
+        params = context.connection_params
+        if isinstance(params, Mapping):
+            found = await principal_of_connection_params(context.runtime, params)
+            context.principal = found or context.principal
+        return UNSET
+
+    async def get_sub_response(self, request: Request | WebSocket) -> Response:
+        """Note which media type the caller wants, for `create_response`."""
+        accept = request.headers.get("accept", "")
+        return _Negotiated(media_type=_RESPONSE_JSON if _RESPONSE_JSON in accept else _JSON)
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> Any:  # noqa: ANN401  # Strawberry's type is private
+        """Read the operation; refuse media types that are none of ours with 415."""
+        if request.method == "POST":
+            media_type = (request.content_type or "").partition(";")[0].strip().lower()
+            if media_type not in (_JSON, "multipart/form-data"):
+                raise HTTPException(415, "Send application/json or multipart/form-data.")
+        return await super().parse_http_body(request)
+
+    async def process_result(
+        self, request: Request, result: ExecutionResult
+    ) -> GraphQLHTTPResponse:
+        """Leave `data` out where nothing was executed (GraphQL specification, 7.1)."""
+        response = await super().process_result(request, result)
+        if isinstance(result, PreExecutionError):
+            response.pop("data", None)  # type: ignore[misc]  # optional in the specification
+        return response
+
+    def create_response(
+        self,
+        response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
+        sub_response: Response,
+    ) -> Response:
+        """Encode the answer with the media type and the status that the caller asked for."""
+        media_type = sub_response.media_type or _JSON
+        refused = media_type == _RESPONSE_JSON and "data" not in response_data
+        return Response(
+            orjson.dumps(response_data),
+            status_code=400 if refused else 200,
+            media_type=media_type,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def render_graphql_ide(self, request: Request) -> Response:
+        """Answer GraphiQL to browsers."""
+        return HTMLResponse(graphiql_page(request), headers={"Cache-Control": "no-store"})
+
+
+class _Negotiated(Response):
+    """Carries the media type that the answer shall have."""
+
+
+def _refusal(status: int, reason: str) -> Response:
+    error = {"message": reason, "extensions": {"code": _CODES.get(status, "BAD_REQUEST")}}
+    return Response(
+        orjson.dumps({"errors": [error]}),
+        status_code=status,
+        media_type=_JSON,
+        headers={"Cache-Control": "no-store"} | ({"Allow": "GET, POST"} if status == 405 else {}),
+    )

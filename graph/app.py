@@ -1,0 +1,77 @@
+"""The HTTP application: routes, middleware and lifespan, in one place."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from graph.endpoint import GraphQLEndpoint
+from graph.middleware import RequestScope
+from graph.origins import AllowedOrigins
+from graph.routes import archives, dicom_api, frames, health
+from graph.schema import build_schema
+from graph.state import State
+from services.runtime import Runtime, open_runtime
+from services.settings import Settings
+
+_PREFLIGHT_SECONDS = 600
+"""Browsers ask again after this time: short enough for changed settings to arrive."""
+
+
+def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlette:
+    """Compose the application.
+
+    Args:
+        settings: All settings.
+        runtime: Services that are open already; None opens them in the lifespan.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[State]:
+        opened: AbstractAsyncContextManager[Runtime] = (
+            open_runtime(settings) if runtime is None else nullcontext(runtime)
+        )
+        async with opened as services:
+            yield State(runtime=services)
+
+    origins = AllowedOrigins.from_settings(settings)
+    return Starlette(
+        routes=_routes(settings, origins),
+        middleware=[Middleware(RequestScope), _cors(origins)],
+        lifespan=lifespan,
+    )
+
+
+def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
+    endpoint = GraphQLEndpoint(
+        build_schema(settings), origins=origins, body_max_bytes=settings.graphql_body_max_bytes
+    )
+    return [
+        Route("/graphql", endpoint),
+        WebSocketRoute("/graphql", endpoint),
+        *frames.routes,
+        *archives.routes,
+        *dicom_api.routes,
+        *health.routes,
+    ]
+
+
+def _cors(origins: AllowedOrigins) -> Middleware:
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=origins.origins,
+        allow_origin_regex=origins.pattern,
+        allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "GraphQL-Preflight",
+            "Apollo-Require-Preflight",
+            "X-Apollo-Operation-Name",
+        ],
+        expose_headers=["X-Request-ID", "ETag", "Retry-After"],
+        max_age=_PREFLIGHT_SECONDS,
+    )

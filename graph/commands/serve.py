@@ -1,0 +1,121 @@
+"""`orthanc-graphql serve`."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import click
+import uvicorn
+from starlette.applications import Starlette
+
+from graph.app import create_app
+from graph.authentication import refuse_open_server
+from graph.commands.options import data_dir_option, load_settings, run
+from graph.logs import configure_logging
+from services.errors import Error
+from services.runtime import Runtime, open_runtime
+from services.settings import Settings
+
+_SHUTDOWN_SECONDS = 5
+"""Requests that run longer than this after Ctrl-C are cut."""
+
+_WEBSOCKET_MAX_BYTES = 1024 * 1024
+"""Messages are GraphQL operations: the same limit as a body's."""
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
+@data_dir_option
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Least level shown.",
+)
+def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None:
+    """Run the server.
+
+    Without MONGODB_URL and ORTHANC_URL it starts a private MongoDB and a private Orthanc in the
+    data directory, on loopback, and stops them when it stops.
+    """
+    configure_logging(log_level.upper())
+    settings = load_settings(data_dir=data_dir)
+    run(lambda: _serve(settings, host, port))
+
+
+async def _serve(settings: Settings, host: str, port: int) -> int:
+    listener = _listen(host, port)
+    async with open_runtime(settings, serves=True) as runtime:
+        refuse_open_server(host, runtime.authenticator)
+        server = uvicorn.Server(_server_config(create_app(settings, runtime=runtime)))
+        announcement = asyncio.create_task(_announce(server, runtime, listener))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            announcement.cancel()
+            with suppress(asyncio.CancelledError):
+                await announcement
+    return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port before anything is started: an error here costs nobody time."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise AddressUnavailable(
+            f"Can't listen on {host}:{port}: {exc.strerror}. Is a server running there? "
+            "Choose another with --port."
+        ) from exc
+    listener.set_inheritable(False)
+    return listener
+
+
+class AddressUnavailable(Error):
+    """The address to listen on is taken or is none of this machine's."""
+
+    code = "ADDRESS_UNAVAILABLE"
+
+
+def _server_config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=_WEBSOCKET_MAX_BYTES,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+
+
+async def _announce(server: uvicorn.Server, runtime: Runtime, listener: socket.socket) -> None:
+    while not server.started:
+        await asyncio.sleep(0.02)
+    host, port = listener.getsockname()[:2]
+    address = runtime.settings.public_url or f"http://{_bracketed(host)}:{port}"
+    runtime.announce(address)
+    click.echo(
+        f"\n  Study browser  {address}/\n"
+        f"  GraphiQL       {address}/graphql\n"
+        f"  Health         {address}/readyz\n\n"
+        "  Ctrl-C stops the server.\n"
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

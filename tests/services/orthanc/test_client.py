@@ -1,0 +1,106 @@
+"""Faults that a real Orthanc can't be brought to on demand; tests/real has the rest."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import respx
+
+from services import errors
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+
+URL = "http://orthanc.test"
+INSTANCE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[OrthancClient]:
+    async with open_http_client(URL, "user", "secret") as http:
+        yield OrthancClient(http)
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield b"abc"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (302, errors.OrthancError),
+        (400, errors.OrthancRefused),
+        (401, errors.OrthancAuthenticationFailed),
+        (403, errors.OrthancAuthenticationFailed),
+        (404, errors.OrthancNotFound),
+        (415, errors.OrthancRefused),
+        (500, errors.OrthancError),
+        (503, errors.OrthancUnavailable),
+        (504, errors.OrthancOutcomeUnknown),
+        (507, errors.OrthancFull),
+    ],
+)
+async def test_a_status_of_orthanc_is_an_error_of_ours(
+    client: OrthancClient, status: int, error: type[errors.OrthancError]
+) -> None:
+    with respx.mock:
+        respx.post(f"{URL}/instances").respond(status)
+        with pytest.raises(errors.OrthancError) as raised:
+            await client.store(chunks(), 3)
+    assert type(raised.value) is error
+    assert URL not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fault
+        for fault in vars(httpx).values()
+        if isinstance(fault, type) and issubclass(fault, httpx.RequestError)
+    ],
+)
+async def test_every_fault_of_the_http_library_is_translated(
+    client: OrthancClient, fault: type[httpx.RequestError]
+) -> None:
+    with respx.mock:
+        respx.get(f"{URL}/system").mock(side_effect=fault("secret in the text"))
+        with pytest.raises(errors.OrthancUnavailable) as raised:
+            await client.system()
+    assert "secret" not in raised.value.message + raised.value.detail
+
+
+@pytest.mark.parametrize("fault", [httpx.ReadError, httpx.RemoteProtocolError, httpx.ReadTimeout])
+async def test_a_connection_that_breaks_after_sending_leaves_the_outcome_unknown(
+    client: OrthancClient, fault: type[httpx.RequestError]
+) -> None:
+    with respx.mock:
+        respx.post(f"{URL}/instances").mock(side_effect=fault("broken"))
+        with pytest.raises(errors.OrthancOutcomeUnknown):
+            await client.store(chunks(), 3)
+
+
+async def test_an_answer_that_is_cut_off_counts_as_unknown(client: OrthancClient) -> None:
+    with respx.mock:
+        respx.post(f"{URL}/instances").respond(200, text='{"ID": "f689')
+        with pytest.raises(errors.OrthancOutcomeUnknown):
+            await client.store(chunks(), 3)
+
+
+async def test_orthanc_is_asked_not_to_compress_and_gets_the_size(client: OrthancClient) -> None:
+    with respx.mock:
+        route = respx.post(f"{URL}/instances").respond(507)
+        with pytest.raises(errors.OrthancFull):
+            await client.store(chunks(), 3)
+    request = route.calls.last.request
+    assert request.headers["accept-encoding"] == "identity"
+    assert request.headers["content-length"] == "3"
+    assert "transfer-encoding" not in request.headers
+
+
+@pytest.mark.parametrize("identifier", ["../system", "", f"{INSTANCE}/../..", INSTANCE.upper()])
+async def test_what_is_no_identifier_never_becomes_a_path(
+    client: OrthancClient, identifier: str
+) -> None:
+    with respx.mock(assert_all_called=False) as orthanc:
+        with pytest.raises(errors.OrthancError):
+            await client.dicom_md5(identifier)
+        assert not orthanc.calls
