@@ -1,0 +1,119 @@
+"""A private Orthanc as a child: own folder, own port, generated password."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from services.embedded.child import Child, ChildSpec, supervise
+from services.embedded.failures import StartFailed
+from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
+from services.embedded.orthanc_installation import OrthancInstallation, find_orthanc
+from services.embedded.ports import LOOPBACK, keep_port
+from services.embedded.private_files import keep_password, make_private_folder, write_private
+
+USERNAME = "orthanc-graphql"
+
+_POLL_SECONDS = 0.02
+_ANSWER_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedOrthanc:
+    """A running private Orthanc.
+
+    Attributes:
+        url: Of its REST API, without a slash at the end; the same after a restart of the child.
+        username: The only user.
+        password: Of that user.
+        child: The process.
+    """
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+    child: Child
+
+
+@asynccontextmanager
+async def run_orthanc(
+    folder: Path,
+    *,
+    dicom_port: int | None = None,
+    lua_scripts: Sequence[Path] = (),
+    stable_age_seconds: int = 5,
+    installation: OrthancInstallation | None = None,
+    on_restart: Callable[[str], None] | None = None,
+) -> AsyncIterator[EmbeddedOrthanc]:
+    """Run Orthanc with its data in a folder: it answers `GET /system` when entered.
+
+    Args:
+        folder: Holds storage, index, configuration, password, port and log; created when missing.
+        dicom_port: Port for modalities, open to the network; None: no DICOM server.
+        lua_scripts: Server-side scripts to load.
+        stable_age_seconds: A study is stable when nothing came for so long.
+        installation: The Orthanc to run; None: `find_orthanc`.
+        on_restart: Called with the name after each restart of an Orthanc that died.
+
+    Raises:
+        NotInstalled: There is no Orthanc on this machine, or an old one.
+        StartFailed: It stopped while it started.
+    """
+    binary, options, configuration = await asyncio.to_thread(
+        _prepare, folder, installation, dicom_port, lua_scripts, stable_age_seconds
+    )
+    spec = ChildSpec(
+        name="Orthanc",
+        command=[str(binary), str(configuration)],
+        log_path=folder / "orthanc.log",
+        on_restart=on_restart,
+    )
+    password = options.password
+    url = f"http://{LOOPBACK}:{options.http_port}"
+    async with supervise(spec, lambda: _until_it_answers(url, password)) as child:
+        yield EmbeddedOrthanc(url=url, username=USERNAME, password=password, child=child)
+
+
+def _prepare(
+    folder: Path,
+    installation: OrthancInstallation | None,
+    dicom_port: int | None,
+    lua_scripts: Sequence[Path],
+    stable_age_seconds: int,
+) -> tuple[Path, OrthancOptions, Path]:
+    installed = installation or find_orthanc()
+    make_private_folder(folder)
+    make_private_folder(folder / "storage")
+    make_private_folder(folder / "index")
+    options = OrthancOptions(
+        folder=folder.absolute(),
+        http_port=keep_port(folder / "port"),
+        username=USERNAME,
+        password=keep_password(folder / "password"),
+        dicom_port=dicom_port,
+        plugins=installed.plugins,
+        lua_scripts=[script.absolute() for script in lua_scripts],
+        stable_age_seconds=stable_age_seconds,
+    )
+    configuration = folder.absolute() / "configuration.json"
+    write_private(configuration, json.dumps(compose_configuration(options), indent=2))
+    return installed.binary, options, configuration
+
+
+async def _until_it_answers(url: str, password: str) -> None:
+    async with httpx.AsyncClient(
+        auth=(USERNAME, password), timeout=_ANSWER_SECONDS, trust_env=False
+    ) as client:
+        while True:
+            try:
+                answer = await client.get(f"{url}/system")
+            except httpx.TransportError:
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            if answer.status_code != httpx.codes.OK:
+                raise StartFailed(f"The embedded Orthanc answers {answer.status_code}")
+            return

@@ -1,0 +1,108 @@
+"""Start the stores that are not given from outside."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from services.embedded.data_dir import RunningStores, Stores, lock_data_dir, write_running_stores
+from services.embedded.mongod import EmbeddedMongod, run_mongod
+from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+
+_T = TypeVar("_T")
+
+
+@asynccontextmanager
+async def open_stores(
+    *,
+    data_dir: Path,
+    embed_mongodb: bool,
+    embed_orthanc: bool,
+    dicom_port: int | None = None,
+    address: str = "",
+    lua_scripts: Sequence[Path] = (),
+    stable_age_seconds: int = 5,
+    mongodb_cache_bytes: int = 256 * 1024 * 1024,
+    on_restart: Callable[[str], None] | None = None,
+) -> AsyncIterator[Stores]:
+    """Run the embedded stores, both started at once, both ready when entered.
+
+    Without any embedded store this does nothing and leaves `data_dir` alone.
+
+    Args:
+        data_dir: Holds `mongodb/`, `orthanc/`, the lock and, while inside, `stores.json`.
+        embed_mongodb: Whether to run MongoDB.
+        embed_orthanc: Whether to run Orthanc.
+        dicom_port: Orthanc's port for modalities; None: no DICOM server.
+        address: Where this process serves HTTP, told to whoever starts a second one.
+        lua_scripts: Orthanc's server-side scripts.
+        stable_age_seconds: A study is stable when nothing came for so long.
+        mongodb_cache_bytes: MongoDB's cache, in bytes, 256 MiB at least.
+        on_restart: Called with "MongoDB" or "Orthanc" after each restart of one that died.
+
+    Raises:
+        DataDirInUse: Another process runs its stores there.
+        NotInstalled: A program is missing; the message says how to get it.
+        StartFailed: A store stopped while it started.
+    """
+    mongod = orthanc = None
+    if embed_mongodb:
+        mongod = run_mongod(
+            data_dir / "mongodb", cache_bytes=mongodb_cache_bytes, on_restart=on_restart
+        )
+    if embed_orthanc:
+        orthanc = run_orthanc(
+            data_dir / "orthanc",
+            dicom_port=dicom_port,
+            lua_scripts=lua_scripts,
+            stable_age_seconds=stable_age_seconds,
+            on_restart=on_restart,
+        )
+    if mongod is None and orthanc is None:
+        yield Stores()
+        return
+    with ExitStack() as lock:
+        await asyncio.to_thread(lock.enter_context, lock_data_dir(data_dir, address=address))
+        async with _both(mongod, orthanc) as (running_mongod, running_orthanc):
+            stores = _describe(running_mongod, running_orthanc)
+            running = RunningStores(pid=os.getpid(), address=address, stores=stores)
+            await asyncio.to_thread(write_running_stores, data_dir, running)
+            yield stores
+
+
+def _describe(mongod: EmbeddedMongod | None, orthanc: EmbeddedOrthanc | None) -> Stores:
+    return Stores(
+        mongodb_url=mongod.url if mongod else None,
+        orthanc_url=orthanc.url if orthanc else None,
+        orthanc_username=orthanc.username if orthanc else "",
+        orthanc_password=orthanc.password if orthanc else "",
+    )
+
+
+@asynccontextmanager
+async def _both(
+    mongod: AbstractAsyncContextManager[EmbeddedMongod] | None,
+    orthanc: AbstractAsyncContextManager[EmbeddedOrthanc] | None,
+) -> AsyncIterator[tuple[EmbeddedMongod | None, EmbeddedOrthanc | None]]:
+    """Enter both at once and leave both at once: each takes about a second."""
+    mongod_stack, orthanc_stack = AsyncExitStack(), AsyncExitStack()
+    try:
+        entered = await asyncio.gather(
+            _enter(mongod_stack, mongod), _enter(orthanc_stack, orthanc), return_exceptions=True
+        )
+        running_mongod, running_orthanc = entered
+        if isinstance(running_mongod, BaseException):
+            raise running_mongod
+        if isinstance(running_orthanc, BaseException):
+            raise running_orthanc
+        yield running_mongod, running_orthanc
+    finally:
+        await asyncio.gather(mongod_stack.aclose(), orthanc_stack.aclose())
+
+
+async def _enter(
+    stack: AsyncExitStack, context: AbstractAsyncContextManager[_T] | None
+) -> _T | None:
+    return None if context is None else await stack.enter_async_context(context)
