@@ -1,11 +1,11 @@
 """One view of a header's attributes, whether pydicom or Orthanc read them."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
 from services.dicom.character_sets import decode, encodings_of
@@ -22,7 +22,7 @@ class Attributes(Protocol):
     def text(self, tag: int) -> str | None:
         """Return the values as text, separated by backslashes; None when absent or no text."""
 
-    def items(self, tag: int) -> list["Attributes"]:
+    def items(self, tag: int) -> Sequence["Attributes"]:
         """Return the items of a sequence; none when absent or no sequence."""
 
     def __contains__(self, tag: int) -> bool:
@@ -47,13 +47,26 @@ class DatasetAttributes:
         raw = self._dataset.get_item(tag)
         if not isinstance(raw, RawDataElement):
             return None
-        vr = raw.VR if raw.VR not in (None, "UN") else _dictionary_vr(tag)
+        vr = self._vr(tag)
         value = raw.value or b""
         if vr in _NUMBER_FORMATS:
             return _numbers(value, _NUMBER_FORMATS[vr], is_little_endian=raw.is_little_endian)
         return decode(value, self._encodings)
 
-    def items(self, tag: int) -> list[Attributes]:
+    def element(self, tag: int) -> DataElement | RawDataElement | None:
+        """Return the element as pydicom keeps it: raw, or a sequence that it has read."""
+        return self._dataset.get_item(tag)
+
+    def vrs(self) -> list[tuple[int, str]]:
+        """Return the tags and VRs, in order; VRs that are missing come from the dictionary."""
+        return [(int(tag), self._vr(int(tag))) for tag in self._dataset.keys()]  # noqa: SIM118 - iterating converts the values
+
+    def _vr(self, tag: int) -> str:
+        element = self._dataset.get_item(tag)
+        vr = str(element.VR) if element is not None and element.VR is not None else "UN"
+        return vr if vr != "UN" else _dictionary_vr(tag)
+
+    def items(self, tag: int) -> list["DatasetAttributes"]:
         """Return the items; a sequence that pydicom can't read has none."""
         if tag not in self._dataset:
             return []
@@ -82,7 +95,7 @@ class OrthancAttributes:
         value = self._tags.get(_orthanc_name(tag), {}).get("Value")
         return value if isinstance(value, str) else None
 
-    def items(self, tag: int) -> list[Attributes]:
+    def items(self, tag: int) -> Sequence[Attributes]:
         """Return the items of a sequence."""
         value = self._tags.get(_orthanc_name(tag), {}).get("Value")
         return [OrthancAttributes(item) for item in value] if isinstance(value, list) else []

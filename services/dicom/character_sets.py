@@ -11,6 +11,7 @@ from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 _ESCAPE = b"\x1b"
 _KEEPS_ESCAPE = frozenset({"iso2022_jp", "iso2022_jp_2"})
 """Python's codecs of these read the escape sequence themselves."""
+_ASCII_ONLY = _KEEPS_ESCAPE | {"shift_jis", "euc_kr", "iso_ir_58"}
 _FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 _NUMBER = re.compile(r"(?:ISO)?[ _-]*(2022)?[ _-]*IR[ _-]*(\d+)", re.IGNORECASE)
 _DELIMITERS = re.compile(rb"[\^=\\\r\n\t\f]")
@@ -78,12 +79,13 @@ def _decode_fragment(fragment: bytes, encodings: Sequence[str]) -> str:
 def encode(text: str, specific_character_set: str | None) -> bytes | None:
     """Encode a text in a character set, None when its characters are not in it.
 
-    Multi-byte sets with escape sequences are used for ASCII only: other text needs UTF-8.
+    Sets with escape sequences and half-width katakana are used for ASCII only: other text needs
+    UTF-8.
     """
     codecs = encodings_of(specific_character_set)
     first = (specific_character_set or "").split("\\")[0].strip()
     try:
-        if not first or codecs[0] in _KEEPS_ESCAPE or len(codecs) > 1:
+        if not first or codecs[0] in _ASCII_ONLY or len(codecs) > 1:
             return text.encode("ascii")
         encoded = text.encode(codecs[0])
     except UnicodeEncodeError:

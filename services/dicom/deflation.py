@@ -69,3 +69,28 @@ def _check(written: int, consumed: int, limits: WalkLimits) -> None:
     if too_large or too_dense:
         message = "The deflated dataset of this file inflates further than this server allows."
         raise FileRejected("INFLATES_TOO_FAR", message)
+
+
+def deflated_tail(chunks: Iterator[bytes], dataset_offset: int) -> BinaryIO:
+    """Write chunks to a temporary file, deflating what follows the meta header (PS3.5 A.5).
+
+    Args:
+        chunks: A whole file with its dataset inflated.
+        dataset_offset: Bytes that are written as they are.
+
+    Returns:
+        A seekable file; the caller closes it, and then it is gone.
+    """
+    spool = cast("BinaryIO", SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    plain = dataset_offset
+    try:
+        for chunk in chunks:
+            spool.write(chunk[:plain])
+            spool.write(deflater.compress(chunk[plain:]))
+            plain = max(0, plain - len(chunk))
+        spool.write(deflater.flush())
+    except BaseException:
+        spool.close()
+        raise
+    return spool

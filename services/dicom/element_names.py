@@ -25,6 +25,12 @@ def bytes_text(count: int) -> str:
     return f"{count / _KILO / _KILO:.1f} MB"
 
 
+def bytes_texts(first: int, second: int) -> tuple[str, str]:
+    """Write two numbers of bytes so that people see that they differ."""
+    texts = bytes_text(first), bytes_text(second)
+    return texts if texts[0] != texts[1] else (f"{first:,} bytes", f"{second:,} bytes")
+
+
 @lru_cache(maxsize=8192)
 def is_sequence_tag(tag: int) -> bool:
     """Tell whether the data dictionary (PS3.6) gives a tag the VR SQ; private tags are unknown."""

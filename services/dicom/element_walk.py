@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from services.dicom.byte_window import ByteWindow
-from services.dicom.element_names import LONG_VRS, bytes_text, is_sequence_tag, tag_text
+from services.dicom.element_names import (
+    LONG_VRS,
+    bytes_text,
+    bytes_texts,
+    is_sequence_tag,
+    tag_text,
+)
 from services.dicom.layout import WalkLimits
 from services.errors import FileRejected
 
@@ -28,7 +34,10 @@ class _Container:
 
 
 class ElementWalk:
-    """One walk over one dataset; what it found stands in its attributes afterwards."""
+    """One walk over one dataset; what it found stands in its attributes afterwards.
+
+    Tag and offset of every element of the top level are appended to `index`, when it is given.
+    """
 
     def __init__(
         self,
@@ -37,6 +46,7 @@ class ElementWalk:
         is_implicit_vr: bool,
         is_little_endian: bool,
         limits: WalkLimits,
+        index: list[tuple[int, int]] | None = None,
     ) -> None:
         self.pixel_data_offset: int | None = None
         self.pixel_data_length: int | None = None
@@ -47,6 +57,7 @@ class ElementWalk:
         self.element_count = 0
         self._window = window
         self._limits = limits
+        self._index = index
         self._is_implicit_vr = is_implicit_vr
         order = "<" if is_little_endian else ">"
         self._implicit = struct.Struct(f"{order}HHI")
@@ -116,6 +127,8 @@ class ElementWalk:
         is_implicit_vr = top.is_implicit_vr if top is not None else self._is_implicit_vr
         group, element, vr, value_offset, length = self._head(head, offset, is_implicit_vr)
         tag = group << 16 | element
+        if self._index is not None and not self._open:
+            self._index.append((tag, offset))
         if tag in _PIXEL_DATA and not self._open:
             return self._pixel_data(tag, value_offset, length)
         if length == _UNDEFINED and vr in (b"OB", b"OW"):
@@ -130,7 +143,10 @@ class ElementWalk:
         return value_offset + length
 
     def _head(
-        self, head: bytes, offset: int, is_implicit_vr: bool  # noqa: FBT001 - private, hot
+        self,
+        head: bytes,
+        offset: int,
+        is_implicit_vr: bool,  # noqa: FBT001 - private, hot
     ) -> tuple[int, int, bytes, int, int]:
         """Return group, element, VR (empty when implicit), offset and length of the value."""
         group, element, vr, length = self._explicit.unpack(head)
@@ -204,9 +220,10 @@ class ElementWalk:
             raise FileRejected("MALFORMED", message)
 
     def _too_short(self, offset: int, length: int, tag: tuple[int, int]) -> NoReturn:
+        announced, present = bytes_texts(length, max(0, self._window.size - offset))
         message = (
-            f"The file ends in the middle of element {tag_text(*tag)}: {bytes_text(length)} were "
-            f"announced, {bytes_text(max(0, self._window.size - offset))} are there."
+            f"The file ends in the middle of element {tag_text(*tag)}: {announced} were announced, "
+            f"{present} are there."
         )
         raise FileRejected("TRUNCATED", message)
 

@@ -64,6 +64,8 @@ class ImageModule:
         window_width: First value of WindowWidth.
         has_complex_display: Showing it needs more than these attributes: a LUT sequence, a
             palette, or windows and rescaling per frame in functional groups.
+        lacks_number_of_frames: FrameIncrementPointer is there and NumberOfFrames is not; decoding
+            such a file stops an Orthanc with GDCM.
     """
 
     has_pixel_data: bool
@@ -81,6 +83,7 @@ class ImageModule:
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
     has_complex_display: bool = False
+    lacks_number_of_frames: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import struct
 from dataclasses import dataclass
 
 from services.dicom.byte_window import ByteWindow
-from services.dicom.element_names import LONG_VRS, bytes_text, tag_text
+from services.dicom.element_names import LONG_VRS, bytes_texts, tag_text
 from services.errors import FileRejected
 
 _PREAMBLE_BYTES = 128
@@ -88,10 +88,10 @@ def _meta_element(window: ByteWindow, offset: int) -> tuple[int, int, int]:
     if element == 0 and length == 4:  # noqa: PLR2004 - FileMetaInformationGroupLength, UL
         announced += int.from_bytes(window.read(value_offset, 4), "little")
     if value_offset + announced > window.size:
+        wanted, present = bytes_texts(announced, max(0, window.size - value_offset))
         message = (
             f"The file ends in the middle of its meta header {tag_text(2, element)}: "
-            f"{bytes_text(announced)} were announced, "
-            f"{bytes_text(window.size - value_offset)} are there."
+            f"{wanted} were announced, {present} are there."
         )
         raise FileRejected("TRUNCATED", message)
     return element, value_offset, length

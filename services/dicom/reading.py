@@ -45,7 +45,7 @@ _SPECIFIC_TAGS = [
         0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080030, 0x00080050, 0x00080060,
         0x00080070, 0x00080080, 0x00080090, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
         0x00100030, 0x00100040, 0x00180015, 0x00181030, 0x0020000D, 0x0020000E, 0x00200010,
-        0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011,
+        0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280009, 0x00280010, 0x00280011,
         0x00280100, 0x00280101, 0x00280103, 0x00281050, 0x00281051, 0x00281052, 0x00281053,
         0x00281056, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
     )
@@ -211,6 +211,7 @@ def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
         has_complex_display=photometric_interpretation == "PALETTE COLOR"
         or any(tag in attributes for tag in _LUT_SEQUENCES)
         or _has_display_groups(attributes),
+        lacks_number_of_frames=0x00280009 in attributes and not frames_text,
     )
 
 

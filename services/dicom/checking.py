@@ -1,0 +1,65 @@
+"""The one call that decides whether a file may be stored."""
+
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from services.dicom.frame_count import renderable_frames
+from services.dicom.header import InstanceHeader
+from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.reading import read_header
+from services.dicom.values import is_valid_uid
+from services.dicom.walk import walk
+from services.errors import FileRejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFile:
+    """A file that may be stored.
+
+    Attributes:
+        number_of_frames: Frames that can be proven and shown.
+        not_renderable_reason: A sentence when there are none, else None.
+    """
+
+    layout: FileLayout
+    header: InstanceHeader
+    number_of_frames: int
+    not_renderable_reason: str | None
+
+
+def check_file(file: BinaryIO, *, limits: WalkLimits | None = None) -> CheckedFile:
+    """Check a file and read its header. Blocking: call it in a thread.
+
+    Args:
+        file: Seekable and binary; its position is not kept.
+        limits: What the file may ask for.
+
+    Raises:
+        FileRejected: With the codes of `walk.walk`, or MISSING_UID or INVALID_UID.
+    """
+    layout = walk(file, limits)
+    header = read_header(file, layout, limits)
+    _check_uids(header)
+    number_of_frames, reason = renderable_frames(header, layout)
+    return CheckedFile(
+        layout=layout,
+        header=header,
+        number_of_frames=number_of_frames,
+        not_renderable_reason=reason,
+    )
+
+
+def _check_uids(header: InstanceHeader) -> None:
+    required = {
+        "StudyInstanceUID": header.study.study_instance_uid,
+        "SeriesInstanceUID": header.series.series_instance_uid,
+        "SOPInstanceUID": header.sop_instance_uid,
+    }
+    for keyword, uid in required.items():
+        if not uid:
+            raise FileRejected("MISSING_UID", f"The file has no {keyword}.")
+        if not is_valid_uid(uid):
+            message = (
+                f"The {keyword} of this file is no valid UID: digits and dots, at most 64 of them."
+            )
+            raise FileRejected("INVALID_UID", message)

@@ -1,0 +1,135 @@
+"""What is sent to Orthanc: the file with a clean preamble and, if asked for, another patient.
+
+Everything else stays byte for byte: new elements are spliced between ranges of the original, so
+that pixel data is never in memory.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from services.dicom.deflation import deflated_tail, inflated_copy
+from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.patient_override import Splice, patient_splices, validate_override
+
+_CHUNK_BYTES = 1024 * 1024
+_PREAMBLE_BYTES = 128
+_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""TIFF and BigTIFF in both byte orders: dual-personality files of pathology (PS3.10 7.5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedFile:
+    """A file as it is sent: ranges of the original and what stands between them.
+
+    Attributes:
+        parts: New bytes, or (begin, end) ranges of `source`.
+        source: The original, or a temporary file that holds it deflated anew.
+        length: Bytes in all.
+        owns_source: `close` closes `source`.
+    """
+
+    parts: tuple[bytes | tuple[int, int], ...]
+    source: BinaryIO
+    length: int
+    owns_source: bool = False
+
+    def chunks(self) -> Iterator[bytes]:
+        """Iterate over the bytes in chunks of at most 1 MiB; blocking, can be repeated."""
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            position, end = part
+            while position < end:
+                self.source.seek(position)
+                chunk = self.source.read(min(_CHUNK_BYTES, end - position))
+                if not chunk:
+                    raise EOFError("The file became shorter while it was read.")
+                position += len(chunk)
+                yield chunk
+
+    def md5(self) -> str:
+        """Return the MD5 that Orthanc will report for the bytes, in lower-case hex; blocking."""
+        digest = hashlib.md5(usedforsecurity=False)
+        for chunk in self.chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Remove the temporary file, when there is one."""
+        if self.owns_source:
+            self.source.close()
+
+
+def prepare(
+    file: BinaryIO,
+    layout: FileLayout,
+    *,
+    patient_id: str | None = None,
+    patient_name: str | None = None,
+    keep_tiff_preamble: bool = False,
+    limits: WalkLimits | None = None,
+) -> PreparedFile:
+    """Plan what is sent to Orthanc. Blocking; the pixel data is read by `chunks` only.
+
+    The preamble becomes zeros, unless it is TIFF's and may stay. Zero bytes behind the last
+    element are left out, because Orthanc refuses them. A deflated file with another patient is
+    inflated, spliced and deflated anew in a temporary file; without one its bytes stay.
+
+    Args:
+        file: The file, open until the last chunk was read.
+        layout: What `walk` said about it.
+        patient_id: New PatientID (LO), None to keep it.
+        patient_name: New PatientName (PN), None to keep it.
+        keep_tiff_preamble: Leave the preamble of a file that is a TIFF as well.
+        limits: Those of the walk; used for deflated files only.
+
+    Raises:
+        InvalidInput: The new PatientID or PatientName is no valid value.
+        FileRejected: MALFORMED when the header can't be rewritten.
+    """
+    validate_override(patient_id, patient_name)
+    overrides = patient_id is not None or patient_name is not None
+    if not layout.is_deflated:
+        splices = patient_splices(file, layout, patient_id, patient_name) if overrides else []
+        end = layout.end_offset
+        return _prepared(file, layout, splices, end, keep_tiff_preamble=keep_tiff_preamble)
+    if not overrides:
+        end = layout.file_size
+        return _prepared(file, layout, [], end, keep_tiff_preamble=keep_tiff_preamble)
+    with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
+        splices = patient_splices(inflated, layout, patient_id, patient_name)
+        plain = _prepared(
+            inflated, layout, splices, layout.end_offset, keep_tiff_preamble=keep_tiff_preamble
+        )
+        source = deflated_tail(plain.chunks(), layout.dataset_offset)
+    size = source.seek(0, 2)
+    return PreparedFile(parts=((0, size),), source=source, length=size, owns_source=True)
+
+
+def _prepared(
+    file: BinaryIO,
+    layout: FileLayout,
+    splices: list[Splice],
+    end: int,
+    *,
+    keep_tiff_preamble: bool,
+) -> PreparedFile:
+    parts: list[bytes | tuple[int, int]] = []
+    position = 0
+    if layout.has_preamble and not (keep_tiff_preamble and _is_tiff(file)):
+        parts.append(bytes(_PREAMBLE_BYTES))
+        position = _PREAMBLE_BYTES
+    for splice in splices:
+        parts += [(position, splice.begin), splice.replacement]
+        position = splice.end
+    parts.append((position, end))
+    length = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in parts)
+    return PreparedFile(parts=tuple(parts), source=file, length=length)
+
+
+def _is_tiff(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(4) in _TIFF_MAGICS
