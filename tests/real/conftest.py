@@ -1,0 +1,66 @@
+"""The real servers: one MongoDB and one Orthanc for all tests, empty for each that asks."""
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from services.embedded.mongod import EmbeddedMongod, run_mongod
+from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.frames.signing import generate_key
+from services.runtime import Runtime, open_runtime
+from services.settings import Settings
+from tests.servers import RunningServer, run_server
+
+
+@pytest.fixture(scope="session")
+async def mongodb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
+    async with run_mongod(tmp_path_factory.mktemp("mongodb")) as mongod:
+        yield mongod
+
+
+@pytest.fixture(scope="session")
+async def orthanc(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedOrthanc]:
+    async with run_orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+        yield running
+
+
+@pytest.fixture
+async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
+    async with httpx.AsyncClient(
+        base_url=orthanc.url, auth=(orthanc.username, orthanc.password), timeout=60
+    ) as http:
+        for patient in (await http.get("/patients")).json():
+            (await http.delete(f"/patients/{patient}")).raise_for_status()
+    return orthanc
+
+
+@pytest.fixture
+def settings(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, tmp_path: Path) -> Settings:
+    """Settings of a server on the real stores, with a database of its own."""
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path,
+        mongodb_url=SecretStr(mongodb.url),
+        mongodb_database=f"test_{secrets.token_hex(6)}",
+        orthanc_url=empty_orthanc.url,
+        orthanc_username=empty_orthanc.username,
+        orthanc_password=SecretStr(empty_orthanc.password),
+        frame_url_keys=SecretStr(generate_key()),
+    )
+
+
+@pytest.fixture
+async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
+    async with open_runtime(settings) as opened:
+        yield opened
+        await opened.database.client.drop_database(settings.mongodb_database)
+
+
+@pytest.fixture
+async def server(settings: Settings, runtime: Runtime) -> AsyncIterator[RunningServer]:
+    async with run_server(settings, runtime) as running:
+        yield running

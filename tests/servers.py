@@ -1,0 +1,58 @@
+"""The server under test, on a port of the loopback interface."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import uvicorn
+
+from graph.app import create_app
+from services.runtime import Runtime
+from services.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers, and a client for it."""
+
+    url: str
+    runtime: Runtime
+    http: httpx.AsyncClient
+
+    async def graphql(self, query: str, **variables: object) -> dict[str, object]:
+        """Execute an operation that must succeed; answers its data."""
+        response = await self.http.post(
+            "/graphql", json={"query": query, "variables": variables}
+        )
+        body = response.json()
+        assert "errors" not in body, body
+        data: dict[str, object] = body["data"]
+        return data
+
+
+@asynccontextmanager
+async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[RunningServer]:
+    """Serve `runtime` over real HTTP for as long as the context is open."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            create_app(settings, runtime=runtime),
+            lifespan="on",
+            log_config=None,
+            ws="websockets-sansio",
+            timeout_graceful_shutdown=2,
+        )
+        server = uvicorn.Server(config)
+        # The test's own signal handlers stay: `serve` would replace them.
+        task = asyncio.create_task(server._serve([listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+            try:
+                yield RunningServer(url, runtime, http)
+            finally:
+                server.should_exit = True
+                await task
