@@ -1,0 +1,1 @@
+"""Benchmarks: every figure is a ratio beside a rival in the same run. `make bench`."""
