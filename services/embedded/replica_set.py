@@ -16,6 +16,10 @@ USERNAME = "orthanc-graphql"
 _POLL_SECONDS = 0.02
 _AUTHENTICATION_FAILED = 18
 """MongoDB's error code AuthenticationFailed."""
+_UNAUTHORIZED = 13
+"""Unauthorized: there are users already, so this is not the first start."""
+_STARTING_UP = frozenset({23, 94})
+"""AlreadyInitialized and NotYetInitialized."""
 
 
 async def become_primary(port: int, password: str) -> None:
@@ -32,39 +36,59 @@ async def become_primary(port: int, password: str) -> None:
         StartFailed: The password is not the one that the data were made with.
     """
     async with _client(port) as stranger, _client(port, password) as owner:
-        hello = await _first_hello(stranger)
-        if not hello.get("setName"):
-            await _join_replica_set(stranger, owner, port)
+        await _until_it_answers(stranger)
+        await _join_replica_set(stranger, owner, port)
         await _until_writable(stranger)
         await _ensure_user(stranger, owner, password)
 
 
-async def _first_hello(client: AsyncMongoClient[dict[str, Any]]) -> Mapping[str, Any]:
+async def _until_it_answers(client: AsyncMongoClient[dict[str, Any]]) -> None:
     while True:
         try:
-            hello: Mapping[str, Any] = await client.admin.command("hello")
+            await client.admin.command("hello")
         except ConnectionFailure:
             await asyncio.sleep(_POLL_SECONDS)
         else:
-            return hello
+            return
 
 
 async def _join_replica_set(
     stranger: AsyncMongoClient[dict[str, Any]], owner: AsyncMongoClient[dict[str, Any]], port: int
 ) -> None:
-    """Initiate the replica set, or tell it that its only member has a new port."""
+    """Initiate the replica set, or tell it that its only member has a new port.
+
+    A mongod that has just begun to listen may not have read its configuration yet; then every
+    way fails with NotYetInitialized or AlreadyInitialized, and is tried again.
+    """
     member = f"{LOOPBACK}:{port}"
+    while not await _is_member(stranger):
+        try:
+            # Allowed without a user from this machine while there is none (localhost exception).
+            await stranger.admin.command(
+                "replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": member}]}
+            )
+        except OperationFailure as exc:
+            if exc.code == _UNAUTHORIZED:
+                await _move(owner, member)
+            elif exc.code not in _STARTING_UP:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _is_member(client: AsyncMongoClient[dict[str, Any]]) -> bool:
+    return "setName" in await client.admin.command("hello")
+
+
+async def _move(owner: AsyncMongoClient[dict[str, Any]], member: str) -> None:
+    configuration = await _stored_configuration(owner)
+    if configuration is None or configuration["members"][0]["host"] == member:
+        return
+    moved = moved_configuration(configuration, member)
     try:
-        # Allowed without a user from this machine while there is none (the localhost exception).
-        await stranger.admin.command(
-            "replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": member}]}
-        )
-    except OperationFailure:
-        configuration = await _stored_configuration(owner)
-        if configuration is None:
-            raise
-        moved = moved_configuration(configuration, member)
         await owner.admin.command("replSetReconfig", moved, force=True)
+    except OperationFailure as exc:
+        if exc.code not in _STARTING_UP:
+            raise
 
 
 async def _stored_configuration(

@@ -1,0 +1,56 @@
+# Everything a person or a pipeline calls. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.setup-done
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup orthanc run test bench format constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(SETUP) orthanc ## Virtual environment, packages, and Orthanc by apt where it is missing
+
+run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
+	@exec $(BIN)/orthanc-graphql serve
+
+test: setup ## Every check: format, lint, types, import directions, all tests with coverage
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+bench: setup ## Measure against Orthanc on this machine
+	$(BIN)/python -m tests.benchmarks
+
+format: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+constraints: setup ## Write the versions that are installed now to constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --exclude orthanc-graphql > constraints.txt
+
+clean: ## Remove the environment and what the tools left; the data in .data stay
+	rm -rf $(VENV) build dist .coverage .coverage.* .hypothesis .import_linter_cache \
+	  .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.data/*' -prune -exec rm -rf {} +
+
+# A second run costs nothing: the stamp is newer than what it was made from.
+$(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "The module venv is missing: sudo apt-get install python3-venv"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --constraint constraints.txt --editable '.[embedded,dev]'
+	@touch $@
+
+orthanc:
+	@services/embedded/install-orthanc.sh

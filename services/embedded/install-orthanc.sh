@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Install what the embedded stores and the tests need from Debian's or Ubuntu's packages: Orthanc
+# with its DICOMweb and GDCM plugins, libcurl for MongoDB, DCMTK's command line tools.
+#
+# Does nothing where Orthanc is there. Run by `make setup`; safe to run again. With ORTHANC_URL set
+# and no apt it only says what is missing, since the server can do without.
+set -euo pipefail
+
+packages=(orthanc orthanc-dicomweb orthanc-gdcm dcmtk libcurl4 util-linux)
+
+orthanc_is_there() {
+  [[ -n "${ORTHANC_BINARY:-}" && -x "${ORTHANC_BINARY}" ]] || [[ -x /usr/sbin/Orthanc ]] ||
+    command -v Orthanc >/dev/null
+}
+
+missing() {
+  orthanc_is_there || echo Orthanc
+  command -v storescu >/dev/null || echo DCMTK
+}
+
+as_root() {
+  if [[ "$(id -u)" == 0 ]]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    echo "Neither root nor sudo: ask an administrator for: apt-get install ${packages[*]}" >&2
+    return 1
+  fi
+}
+
+has_systemd() {
+  [[ -d /run/systemd/system ]] && command -v systemctl >/dev/null
+}
+
+install_packages() {
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get -qq install --yes --no-install-recommends "${packages[@]}" >/dev/null
+}
+
+# The package starts a service of its own on ports 8042 and 4242, with no password. One that was
+# here before is somebody's and stays.
+stop_new_service() {
+  if has_systemd; then
+    as_root systemctl disable --now --quiet orthanc.service
+  fi
+}
+
+main() {
+  local wanted was_here=no
+  wanted="$(missing | paste -sd ' ')"
+  [[ -n "${wanted}" ]] || return 0
+  if ! command -v apt-get >/dev/null; then
+    echo "Missing: ${wanted}. There is no apt-get here: install Orthanc 1.10.1 or newer by hand," \
+      "set ORTHANC_URL to use another Orthanc, or use compose.yaml." >&2
+    # A server that is given its Orthanc does not need one here.
+    [[ -n "${ORTHANC_URL:-}" ]] || ! grep -q Orthanc <<<"${wanted}"
+    return
+  fi
+  echo "Installing ${packages[*]}"
+  if orthanc_is_there; then was_here=yes; fi
+  install_packages
+  if [[ "${was_here}" == no ]]; then stop_new_service; fi
+}
+
+main "$@"

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
+
+_OPTIONS = OrthancOptions(
+    folder=Path("/data/orthanc"),
+    http_port=20_000,
+    username="user",
+    password="canary",
+    plugins=[Path("/plugins/libOrthancGdcm.so")],
+    lua_scripts=[Path("/scripts/deleted.lua")],
+)
+
+
+def test_the_configuration_is_the_one_that_security_asks_for() -> None:
+    assert compose_configuration(_OPTIONS) == {
+        "Name": "orthanc-graphql",
+        "StorageDirectory": "/data/orthanc/storage",
+        "IndexDirectory": "/data/orthanc/index",
+        "StableAge": 5,
+        "OverwriteInstances": False,
+        "Plugins": ["/plugins/libOrthancGdcm.so"],
+        "LuaScripts": ["/scripts/deleted.lua"],
+        "DicomWeb": {"Enable": True},
+        "Gdcm": {
+            "Enable": True,
+            "RestrictTransferSyntaxes": [
+                "1.2.840.10008.1.2.4.90",
+                "1.2.840.10008.1.2.4.91",
+                "1.2.840.10008.1.2.4.92",
+                "1.2.840.10008.1.2.4.93",
+            ],
+        },
+        "HttpPort": 20_000,
+        "HttpBindAddresses": ["127.0.0.1"],
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"user": "canary"},
+        "HttpCompressionEnabled": False,
+        "HttpThreadsCount": 64,
+        "KeepAlive": True,
+        "TcpNoDelay": True,
+        "DicomServerEnabled": False,
+        "ExecuteLuaEnabled": False,
+        "RestApiWriteToFileSystemEnabled": False,
+        "WebDavEnabled": False,
+        "DeidentifyLogs": True,
+    }
+
+
+def test_the_dicom_server_listens_only_when_a_port_is_given() -> None:
+    options = OrthancOptions(
+        folder=Path("/data"), http_port=20_000, username="u", password="p", dicom_port=4242
+    )
+    configuration = compose_configuration(options)
+    assert configuration["DicomServerEnabled"] is True
+    assert configuration["DicomPort"] == 4242
+
+
+def test_the_password_is_not_printed_with_the_options() -> None:
+    assert "canary" not in repr(_OPTIONS)
