@@ -1,6 +1,9 @@
 """Instances that Orthanc holds and that could not be indexed."""
 
 from datetime import datetime
+from typing import ClassVar
+
+from pymongo import ASCENDING, IndexModel
 
 from models.stored import NamedDocument
 
@@ -15,6 +18,9 @@ class IndexFaultDocument(NamedDocument):
     failed_at: datetime
 
     class Settings:
-        """Collection."""
+        """Collection and indexes."""
 
         name = "indexFaults"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("failedAt", ASCENDING)], expireAfterSeconds=30 * 24 * 3600),
+        ]

@@ -1,0 +1,232 @@
+"""What happens to studies, told to whoever listens, whichever process wrote it.
+
+One change stream on the collection `studies` per process, only while somebody listens, fanned out
+to a bounded queue per listener.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo.asynchronous.change_stream import AsyncCollectionChangeStream
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure, PyMongoError
+
+from models.study import StudyDocument
+from services.errors import Error, LimitExceeded
+from services.sync.pacing import EventPacing, StudyChange, StudyChangeKind
+
+_log = logging.getLogger(__name__)
+
+LISTENER_MAX_EVENTS = 1_000
+"""Events that wait for one listener: one that is further behind is told to ask again."""
+
+TICK_SECONDS = 0.25
+"""How often held-back events are looked at."""
+
+_RETRY_SECONDS = 1.0
+
+_NO_REPLICA_SET = 40573
+"""MongoDB's code for: change streams are only supported on replica sets."""
+
+
+class EventsUnavailable(Error):
+    """MongoDB can't tell what changes."""
+
+    code = "EVENTS_UNAVAILABLE"
+    default_message = (
+        "Study events need a MongoDB that runs as a replica set (one node is enough). "
+        "Ask for updatedSince instead."
+    )
+
+
+class Listener:
+    """One who listens; holds at most `LISTENER_MAX_EVENTS` events."""
+
+    def __init__(self, study_instance_uid: str | None) -> None:
+        self._study_instance_uid = study_instance_uid
+        self._events: asyncio.Queue[StudyChange] = asyncio.Queue(LISTENER_MAX_EVENTS)
+        self._error: Error | None = None
+        self._failed = asyncio.Event()
+
+    def tell(self, event: StudyChange) -> None:
+        """Queue an event; one too many ends the listening."""
+        if self._study_instance_uid not in (None, event.study_instance_uid):
+            return
+        try:
+            self._events.put_nowait(event)
+        except asyncio.QueueFull:
+            self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
+
+    def fail(self, error: Error) -> None:
+        """End the listening with an error."""
+        self._error = error
+        self._failed.set()
+
+    async def events(self) -> AsyncIterator[StudyChange]:
+        """Yield events as they come.
+
+        Raises:
+            LimitExceeded: The listener was too slow.
+            EventsUnavailable: MongoDB can't tell what changes.
+        """
+        failing = asyncio.ensure_future(self._failed.wait())
+        try:
+            while self._error is None:
+                coming = asyncio.ensure_future(self._events.get())
+                await asyncio.wait({coming, failing}, return_when=asyncio.FIRST_COMPLETED)
+                if coming.done():
+                    yield coming.result()
+                else:
+                    coming.cancel()
+        finally:
+            failing.cancel()
+        raise self._error
+
+
+class StudyEvents:
+    """The change stream and its listeners."""
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], *, stable_seconds: float) -> None:
+        """Open nothing yet.
+
+        Args:
+            database: Where the studies are.
+            stable_seconds: A study is stable when nothing new came for so long, in seconds.
+        """
+        self._database = database
+        self._studies = database[StudyDocument.Settings.name]
+        self._stable_seconds = stable_seconds
+        self._listeners: set[Listener] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._is_open = asyncio.Event()
+
+    @asynccontextmanager
+    async def listen(self, study_instance_uid: str | None = None) -> AsyncIterator[Listener]:
+        """Listen; every change from here on is told.
+
+        Args:
+            study_instance_uid: Only this study; None for all.
+
+        Raises:
+            EventsUnavailable: MongoDB is no replica set.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        listener = Listener(study_instance_uid)
+        self._listeners.add(listener)
+        try:
+            await self._ensure_watching()
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            if not self._listeners:
+                await self.close()
+
+    async def close(self) -> None:
+        """Stop watching."""
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+
+    async def _ensure_watching(self) -> None:
+        if self._watching is None:
+            self._is_open.clear()
+            self._watching = asyncio.create_task(self._watch(), name="study events")
+        opening = asyncio.ensure_future(self._is_open.wait())
+        watching = self._watching
+        try:
+            await asyncio.wait({opening, watching}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            opening.cancel()
+        if watching.done() and not watching.cancelled():
+            self._watching = None
+            error = watching.exception()
+            raise error if isinstance(error, Error) else EventsUnavailable from error
+
+    async def _watch(self) -> None:
+        pacing = EventPacing(self._stable_seconds)
+        resume_after: Any = None
+        while True:
+            try:
+                await self._allow_pre_images()
+                async with await self._open_stream(resume_after) as stream:
+                    await self._expect_stable(pacing)
+                    self._is_open.set()
+                    while True:
+                        await self._step(stream, pacing)
+                        resume_after = stream.resume_token
+            except OperationFailure as exc:
+                if exc.code == _NO_REPLICA_SET:
+                    raise EventsUnavailable from exc
+                # The history is gone: go on from now.
+                resume_after = None
+                _log.warning("the change stream of studies starts again: code %s", exc.code)
+            except PyMongoError as exc:
+                _log.warning("the change stream of studies waits: %s", type(exc).__name__)
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _step(
+        self, stream: AsyncCollectionChangeStream[dict[str, Any]], pacing: EventPacing
+    ) -> None:
+        """Wait a tick for a change and tell what is due."""
+        clock = asyncio.get_running_loop().time
+        change = await stream.try_next()
+        if change is not None:
+            pacing.note(_study_change(change), clock())
+        for event in pacing.due(clock()):
+            for listener in tuple(self._listeners):
+                listener.tell(event)
+
+    async def _expect_stable(self, pacing: EventPacing) -> None:
+        """Take in the studies that changed shortly before: they become stable while we watch."""
+        now = datetime.now(UTC)
+        since = now - timedelta(seconds=self._stable_seconds)
+        async for document in self._studies.find({"updatedAt": {"$gte": since}}):
+            age_seconds = (now - document["updatedAt"].replace(tzinfo=UTC)).total_seconds()
+            pacing.expect_stable(
+                _told(StudyChangeKind.UPDATED, document),
+                asyncio.get_running_loop().time() - age_seconds,
+            )
+
+    async def _allow_pre_images(self) -> None:
+        """Let MongoDB keep a study for the moment of its deletion: events tell its UID."""
+        await self._database.command(
+            "collMod",
+            StudyDocument.Settings.name,
+            changeStreamPreAndPostImages={"enabled": True},
+        )
+
+    async def _open_stream(self, resume_after: Any) -> AsyncCollectionChangeStream[dict[str, Any]]:  # noqa: ANN401  # MongoDB's token
+        return await self._studies.watch(
+            [{"$match": {"operationType": {"$in": ["insert", "update", "replace", "delete"]}}}],
+            full_document="updateLookup",
+            full_document_before_change="whenAvailable",
+            resume_after=resume_after,
+            max_await_time_ms=round(TICK_SECONDS * 1000),
+        )
+
+
+def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
+    """Read an event of MongoDB's change stream; None when its study is gone without a trace."""
+    if change["operationType"] == "delete":
+        before = change.get("fullDocumentBeforeChange")
+        return _told(StudyChangeKind.DELETED, before) if before else None
+    document = change.get("fullDocument")
+    if not document:
+        return None
+    is_new = change["operationType"] == "insert"
+    return _told(StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED, document)
+
+
+def _told(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyChange:
+    return StudyChange(
+        kind=kind,
+        study_id=document["_id"],
+        study_instance_uid=document["studyInstanceUID"],
+        document=None if kind is StudyChangeKind.DELETED else document,
+    )

@@ -1,0 +1,154 @@
+"""A lease in MongoDB: of all processes one does the job, and another takes over when it dies."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models.lease import LeaseDocument
+from services.database import translated_database_faults
+from services.errors import DatabaseUnavailable, Error
+
+_log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 9.0
+"""A dead holder's lease runs out after this; with `RENEW_SECONDS` well under 15 s for a takeover."""
+
+RENEW_SECONDS = 3.0
+"""A third of the lease: two renewals may fail before it is lost."""
+
+
+class LeaseLost(Error):
+    """Another process has taken the lease over."""
+
+    code = "LEASE_LOST"
+    default_message = "Another process has taken over this job."
+
+
+class Lease:
+    """One process's hold on a job. All times are MongoDB's, so clocks need not agree."""
+
+    def __init__(
+        self,
+        database: AsyncDatabase[dict[str, Any]],
+        job: str,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        renew_seconds: float = RENEW_SECONDS,
+    ) -> None:
+        self._leases = database[LeaseDocument.Settings.name]
+        self._job = job
+        self._holder = secrets.token_hex(8)
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self.is_held = False
+
+    async def hold(self, work: Callable[[int], Awaitable[None]]) -> None:
+        """Do the work whenever the lease is ours, until cancelled; then let the lease go.
+
+        Args:
+            work: Called with the fencing token; cancelled when the lease is lost.
+        """
+        try:
+            while True:
+                token = await self._acquired_or_none()
+                if token is None:
+                    await asyncio.sleep(self._renew_seconds)
+                else:
+                    await self._work_while_held(work, token)
+        finally:
+            await self._release()
+
+    async def acquire(self) -> int | None:
+        """Take or renew the lease in one atomic command.
+
+        Returns:
+            The fencing token, None while another process holds the lease.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            lease = await self._leases.find_one_and_update(
+                {"_id": self._job},
+                _acquisition(self._holder, self._lease_seconds),
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
+            )
+        self.is_held = lease["holder"] == self._holder
+        return int(lease["token"]) if self.is_held else None
+
+    async def _acquired_or_none(self) -> int | None:
+        try:
+            return await self.acquire()
+        except DatabaseUnavailable as exc:
+            _log.warning("the lease waits for MongoDB: %s", exc.detail or exc.message)
+            return None
+
+    async def _work_while_held(self, work: Callable[[int], Awaitable[None]], token: int) -> None:
+        _log.info("this process follows Orthanc now")
+        working = asyncio.ensure_future(work(token))
+        renewing = asyncio.ensure_future(self._renew(token))
+        try:
+            await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.is_held = False
+            for task in (working, renewing):
+                task.cancel()
+            outcomes = await asyncio.gather(working, renewing, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, LeaseLost):
+                _log.warning("%s", outcome.message)
+            elif isinstance(outcome, Exception):
+                _log.error("following Orthanc stopped and starts again", exc_info=outcome)
+                await asyncio.sleep(1)
+
+    async def _renew(self, token: int) -> None:
+        """Renew until the lease is lost, which includes not knowing for as long as it lasts."""
+        clock = asyncio.get_running_loop().time
+        renewed_at = clock()
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            asked_at = clock()
+            try:
+                if await self.acquire() != token:
+                    raise LeaseLost
+                renewed_at = asked_at
+            except DatabaseUnavailable as exc:
+                if clock() - renewed_at > self._lease_seconds:
+                    raise LeaseLost("MongoDB did not answer for as long as the lease.") from exc
+
+    async def _release(self) -> None:
+        """Let another process begin at once; without MongoDB the lease runs out by itself."""
+        try:
+            async with asyncio.timeout(2):
+                with translated_database_faults():
+                    await self._leases.update_one(
+                        {"_id": self._job, "holder": self._holder},
+                        [{"$set": {"expiresAt": "$$NOW"}}],
+                    )
+        except (DatabaseUnavailable, TimeoutError) as exc:
+            _log.info("the lease was not released: %s", type(exc).__name__)
+
+
+def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
+    """Return the update that takes a free, expired or own lease and leaves another's alone."""
+    is_own = {"$eq": ["$holder", holder]}
+    is_free = {"$lte": [{"$ifNull": ["$expiresAt", "$$NOW"]}, "$$NOW"]}
+    may_take = {"$or": [is_own, is_free]}
+    next_token = {"$add": [{"$ifNull": ["$token", 0]}, {"$cond": [is_own, 0, 1]}]}
+    expires_at = {"$add": ["$$NOW", round(lease_seconds * 1000)]}
+    return [
+        {
+            "$set": {
+                # One stage: all of these are computed from the lease as it was.
+                "token": {"$cond": [may_take, next_token, "$token"]},
+                "holder": {"$cond": [may_take, holder, "$holder"]},
+                "expiresAt": {"$cond": [may_take, expires_at, "$expiresAt"]},
+            }
+        }
+    ]

@@ -1,0 +1,30 @@
+"""The Lua script by which Orthanc tells us at once what it deletes."""
+
+EVENTS_PATH = "/internal/orthanc-events"
+"""Where Orthanc calls us."""
+
+SECRET_HEADER = "X-Orthanc-Events-Secret"  # noqa: S105  # a header's name
+
+_SCRIPT = """\
+-- Tells orthanc-graphql which instances are deleted, so that it need not wait for a comparison.
+-- Orthanc calls this in its own thread; with nobody listening a call fails at once and nothing
+-- is lost, because the next comparison finds the deletion.
+function OnDeletedInstance(instanceId)
+  pcall(HttpPost, '{url}', '{{"deleted":["' .. instanceId .. '"]}}',
+        {{ ['Content-Type'] = 'application/json', ['{header}'] = '{secret}' }})
+end
+"""
+
+
+def deletion_script(base_url: str, secret: str) -> str:
+    """Return the script for the setting `LuaScripts` of Orthanc's configuration.
+
+    Args:
+        base_url: Scheme, host and port of this server as Orthanc reaches it.
+        secret: What tells Orthanc's calls from others': letters and digits.
+    """
+    if not secret.isalnum():
+        raise ValueError("the secret must be letters and digits: it is quoted in a script")
+    return _SCRIPT.format(
+        url=base_url.rstrip("/") + EVENTS_PATH, header=SECRET_HEADER, secret=secret
+    )

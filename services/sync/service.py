@@ -1,0 +1,224 @@
+"""Everything that keeps MongoDB in step with Orthanc, put together."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.errors import DatabaseUnavailable, Error, OrthancError
+from services.ingest.indexer import Indexer
+from services.orthanc.client import OrthancClient
+from services.orthanc.identifiers import is_orthanc_id
+from services.sync.comparing import Comparison
+from services.sync.cursor import FeedCursor
+from services.sync.follower import Follower
+from services.sync.lease import Lease
+from services.sync.reconciling import Reconciler
+from services.sync.repairs import SyncReport
+from services.sync.roll_ups import RollUps
+from services.sync.status import FeedStatus, seconds_behind
+from services.sync.waiting import Alarm
+
+_log = logging.getLogger(__name__)
+
+FOLLOWING = "follow-orthanc"
+"""Name of the lease."""
+
+SKIPPED_COMPARISONS = 9
+"""So many comparisons in a row may be passed by because no figure moved; then one is done."""
+
+_RETRY_SECONDS = 5.0
+"""Pause after a comparison that failed: shorter than the interval, for a quick recovery."""
+
+_NOTICE_SECONDS = 0.2
+"""Notices of deletions are gathered for so long: a study's come one by one, in a burst."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What moves when anything changes: cheap to ask, compared with the figures before."""
+
+    last_change: int
+    held: int
+    indexed: int
+
+
+class SyncService:
+    """Follows, compares and answers how far it is."""
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        indexer: Indexer,
+        *,
+        poll_seconds: float,
+        interval_seconds: float,
+        frame_max_pixels: int,
+    ) -> None:
+        """Start nothing yet: `run` does.
+
+        Args:
+            orthanc: What to be in step with.
+            database: Where the index is.
+            indexer: What writes it.
+            poll_seconds: Pause between two looks at a quiet change feed, in seconds.
+            interval_seconds: Pause between two comparisons, in seconds.
+            frame_max_pixels: Largest frame that is shown, in pixels.
+        """
+        self._orthanc = orthanc
+        self._interval_seconds = interval_seconds
+        self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        self.comparison = Comparison(
+            orthanc,
+            database,
+            self.reconciler,
+            RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels),
+        )
+        self._cursor = FeedCursor(database)
+        self._lease = Lease(database, FOLLOWING)
+        self._comparison_due = Alarm()
+        self._is_forced = True
+        self._follower = Follower(
+            orthanc,
+            self._cursor,
+            self.reconciler,
+            poll_seconds=poll_seconds,
+            on_gap=self._demand_comparison,
+        )
+        self._comparing = asyncio.Lock()
+        self._noticed: set[str] = set()
+        self._notice = Alarm()
+
+    async def run(self) -> None:
+        """Follow and compare while this process holds the lease, until cancelled."""
+        tasks = [
+            asyncio.create_task(self._lease.hold(self._work), name="follow Orthanc"),
+            asyncio.create_task(self._look_into_notices(), name="deletions in Orthanc"),
+        ]
+        await _together(tasks)
+
+    async def synchronize(self) -> SyncReport:
+        """Compare everything with Orthanc now and repair it, in whichever process.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer; what was done until then stays.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        async with self._comparing:
+            await self.reconciler.forget_faults()
+            return await self.comparison.run()
+
+    async def check(self) -> SyncReport:
+        """Compare everything and change nothing.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        return await self.comparison.run(repair=False)
+
+    def notice_deleted(self, instance_ids: Iterable[str]) -> None:
+        """Take note of instances that Orthanc says it deleted; they are looked into soon.
+
+        Args:
+            instance_ids: From outside; what is no identifier is left out.
+        """
+        self._noticed.update(filter(is_orthanc_id, instance_ids))
+        self._notice.ring()
+
+    def wake(self) -> None:
+        """Look at the change feed at once."""
+        self._follower.wake()
+
+    async def status(self) -> FeedStatus:
+        """Tell how far behind the index is; never raises."""
+        state = self._follower.state
+        try:
+            position = await self._cursor.read()
+            since = position.sequence if position else 0
+            waiting = await self._orthanc.changes(since, 1)
+            newest = (await self._orthanc.newest_change()).last if waiting.changes else since
+        except (OrthancError, DatabaseUnavailable) as exc:
+            return FeedStatus(self._lease.is_held, last_error=exc.message)
+        return FeedStatus(
+            is_following=self._lease.is_held,
+            behind_changes=max(0, newest - since),
+            behind_seconds=seconds_behind(waiting, datetime.now(UTC)),
+            last_error=state.last_error if self._lease.is_held else None,
+        )
+
+    async def _work(self, token: int) -> None:
+        self._demand_comparison()
+        tasks = [
+            asyncio.create_task(self._follower.follow(token), name="change feed"),
+            asyncio.create_task(self._compare_regularly(), name="comparison"),
+        ]
+        await _together(tasks)
+
+    def _demand_comparison(self) -> None:
+        self._is_forced = True
+        self._comparison_due.ring()
+
+    async def _compare_regularly(self) -> None:
+        agreed: _Figures | None = None
+        skipped = 0
+        while True:
+            await self._comparison_due.wait(self._interval_seconds)
+            try:
+                figures = await self._figures()
+                may_skip = not self._is_forced and skipped < SKIPPED_COMPARISONS
+                if may_skip and figures == agreed:
+                    skipped += 1
+                    continue
+                self._is_forced, skipped = False, 0
+                report = await self._compare()
+                agreed = figures if report.up_to_date and not report.faults else None
+            except (OrthancError, DatabaseUnavailable) as exc:
+                _log.warning("the comparison is put off: %s", exc.message)
+                await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
+                self._demand_comparison()
+
+    async def _compare(self) -> SyncReport:
+        async with self._comparing:
+            report = await self.comparison.run()
+        if not report.up_to_date:
+            _log.info(
+                "comparison with Orthanc: %d indexed, %d removed, %d studies recounted",
+                report.indexed,
+                report.removed,
+                report.recounted,
+            )
+        return report
+
+    async def _figures(self) -> _Figures:
+        return _Figures(
+            last_change=(await self._orthanc.newest_change()).last,
+            held=(await self._orthanc.statistics()).instances,
+            indexed=await self.comparison.count_indexed(),
+        )
+
+    async def _look_into_notices(self) -> None:
+        while True:
+            await self._notice.wait(self._interval_seconds)
+            await asyncio.sleep(_NOTICE_SECONDS)
+            noticed, self._noticed = self._noticed, set()
+            try:
+                await self.reconciler.reconcile(noticed)
+            except Error as exc:
+                # The next comparison finds them.
+                _log.warning("deletions in Orthanc are not looked into yet: %s", exc.message)
+
+
+async def _together(tasks: list[asyncio.Task[None]]) -> None:
+    """Run tasks until one fails or the caller is cancelled; leave none behind."""
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

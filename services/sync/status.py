@@ -1,0 +1,42 @@
+"""How far behind the index is."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from services.orthanc.answers import ChangePage
+
+_ORTHANC_DATE = "%Y%m%dT%H%M%S"
+"""Orthanc's dates are in UTC, to the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """Where the change feed stands, for people and for load balancers.
+
+    Attributes:
+        is_following: This process follows it; another one may do so instead.
+        behind_changes: Changes in Orthanc that are not applied, None when that can't be told.
+        behind_seconds: Age of the oldest of them, in seconds, None when that can't be told.
+        last_error: Why it does not get on, None when it does.
+    """
+
+    is_following: bool
+    behind_changes: int | None = None
+    behind_seconds: float | None = None
+    last_error: str | None = None
+
+
+def seconds_behind(waiting: ChangePage, now: datetime) -> float:
+    """Return the age of the oldest change that waits, 0 when none does or its date makes no sense.
+
+    Args:
+        waiting: The page of changes after the cursor.
+        now: In UTC.
+    """
+    if not waiting.changes:
+        return 0.0
+    try:
+        oldest = datetime.strptime(waiting.changes[0].date, _ORTHANC_DATE).replace(tzinfo=UTC)
+    except ValueError:
+        return 0.0
+    return max(0.0, (now - oldest).total_seconds())
