@@ -34,17 +34,22 @@ class DatasetAttributes:
 
     def __init__(self, dataset: Dataset, encodings: list[str] | None = None) -> None:
         self._dataset = dataset
+        # Kept apart, for pydicom converts some elements while it reads a sequence.
+        self._elements: dict[int, DataElement | RawDataElement] = {
+            int(tag): dataset.get_item(tag)
+            for tag in dataset.keys()  # noqa: SIM118 - iterating converts the values
+        }
         self._encodings = encodings or ["latin_1"]
         charset = self.text(0x00080005)
         if charset is not None:
             self._encodings = encodings_of(charset)
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._dataset
+        return tag in self._elements
 
     def text(self, tag: int) -> str | None:
         """Return the values as text; binary numbers are written out."""
-        raw = self._dataset.get_item(tag)
+        raw = self._elements.get(tag)
         if not isinstance(raw, RawDataElement):
             return None
         vr = self._vr(tag)
@@ -55,20 +60,19 @@ class DatasetAttributes:
 
     def element(self, tag: int) -> DataElement | RawDataElement | None:
         """Return the element as pydicom keeps it: raw, or a sequence that it has read."""
-        return self._dataset.get_item(tag)
+        return self._elements.get(tag)
 
     def vrs(self) -> list[tuple[int, str]]:
         """Return the tags and VRs, in order; VRs that are missing come from the dictionary."""
-        return [(int(tag), self._vr(int(tag))) for tag in self._dataset.keys()]  # noqa: SIM118 - iterating converts the values
+        return [(tag, self._vr(tag)) for tag in self._elements]
 
     def _vr(self, tag: int) -> str:
-        element = self._dataset.get_item(tag)
-        vr = str(element.VR) if element is not None and element.VR is not None else "UN"
+        vr = str(self._elements[tag].VR or "UN")
         return vr if vr != "UN" else _dictionary_vr(tag)
 
     def items(self, tag: int) -> list["DatasetAttributes"]:
         """Return the items; a sequence that pydicom can't read has none."""
-        if tag not in self._dataset:
+        if tag not in self._elements:
             return []
         try:
             value = self._dataset[tag].value

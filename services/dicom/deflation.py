@@ -29,7 +29,7 @@ def inflated_copy(file: BinaryIO, dataset_offset: int, limits: WalkLimits) -> Bi
     Raises:
         FileRejected: INFLATES_TOO_FAR, TRUNCATED or MALFORMED.
     """
-    spool = cast("BinaryIO", SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+    spool = cast("BinaryIO", SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115 - the caller closes it
     try:
         file.seek(0)
         spool.write(file.read(dataset_offset))
@@ -81,7 +81,7 @@ def deflated_tail(chunks: Iterator[bytes], dataset_offset: int) -> BinaryIO:
     Returns:
         A seekable file; the caller closes it, and then it is gone.
     """
-    spool = cast("BinaryIO", SpooledTemporaryFile(max_size=_SPOOL_BYTES))
+    spool = cast("BinaryIO", SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115 - the caller closes it
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     plain = dataset_offset
     try:

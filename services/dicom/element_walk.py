@@ -167,24 +167,24 @@ class ElementWalk:
         Implicit VR leaves that to dictionaries, and DCMTK's knows private sequences: a value that
         begins like one and is tiled by its items counts as one.
         """
-        if vr == b"SQ":
-            return True
         if vr or length < _HEAD_BYTES:
-            return False
+            return vr == b"SQ"
         if not tag >> 16 & 1:
             return is_sequence_tag(tag)
-        end = offset + length
+        return self._is_tiled_by_items(offset, offset + length)
+
+    def _is_tiled_by_items(self, offset: int, end: int) -> bool:
         while offset < end:
             head = self._window.read(offset, _HEAD_BYTES)
             if len(head) < _HEAD_BYTES:
                 return False
-            group, element, item_length = self._implicit.unpack(head)
+            group, element, length = self._implicit.unpack(head)
             if (group, element) != (_DELIMITER_GROUP, _ITEM):
                 return False
-            if item_length == _UNDEFINED:
+            if length == _UNDEFINED:
                 return True
             self._count()
-            offset += _HEAD_BYTES + item_length
+            offset += _HEAD_BYTES + length
         return offset == end
 
     def _descend(

@@ -1,6 +1,6 @@
 """How many frames of an instance can be shown, and in a sentence why none can."""
 
-from pydicom.uid import UID, UID_dictionary
+from pydicom.uid import UID
 
 from services.dicom.header import ImageModule, InstanceHeader
 from services.dicom.layout import (
@@ -10,6 +10,7 @@ from services.dicom.layout import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     FileLayout,
 )
+from services.dicom.values import is_valid_uid
 
 _NATIVE_SYNTAXES = frozenset(
     {
@@ -88,8 +89,10 @@ def display_fault(
 
 def sop_class_name(uid: str | None) -> str | None:
     """Return the name of a SOP class (PS3.6 A), None when it is unknown or private."""
-    entry = UID_dictionary.get(UID(uid)) if uid else None
-    return entry[0] if entry is not None else None
+    if not uid or not is_valid_uid(uid):
+        return None
+    name = UID(uid).name
+    return None if name == uid else name
 
 
 def _without_pixels(sop_class_uid: str | None) -> str:

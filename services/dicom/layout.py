@@ -1,4 +1,4 @@
-"""Where things are in a DICOM file, as a frozen record, and the limits of the walk that finds out."""
+"""Where things are in a DICOM file, and the limits of the walk that finds out."""
 
 from dataclasses import dataclass
 

@@ -32,6 +32,7 @@ from services.dicom.values import (
 )
 from services.errors import FileRejected
 
+_PIXEL_DATA_GROUP = 0x7FE0
 _PIXEL_DATA_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
 """Shared and per-frame functional groups (PS3.3 C.7.6.16)."""
@@ -39,13 +40,15 @@ _DISPLAY_GROUPS = (0x00289145, 0x00289132)
 """PixelValueTransformationSequence, FrameVOILUTSequence."""
 _LUT_SEQUENCES = (0x00283000, 0x00283010)
 """ModalityLUTSequence, VOILUTSequence."""
-_SPECIFIC_TAGS = [
+_FRAME_INCREMENT_POINTER = 0x00280009
+_SPECIFIC_TAGS: list[BaseTag | int] = [
     Tag(tag)
     for tag in (
         0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080030, 0x00080050, 0x00080060,
         0x00080070, 0x00080080, 0x00080090, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
         0x00100030, 0x00100040, 0x00180015, 0x00181030, 0x0020000D, 0x0020000E, 0x00200010,
-        0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280009, 0x00280010, 0x00280011,
+        0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280009, 0x00280010,
+        0x00280011,
         0x00280100, 0x00280101, 0x00280103, 0x00281050, 0x00281051, 0x00281052, 0x00281053,
         0x00281056, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
     )
@@ -211,7 +214,7 @@ def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
         has_complex_display=photometric_interpretation == "PALETTE COLOR"
         or any(tag in attributes for tag in _LUT_SEQUENCES)
         or _has_display_groups(attributes),
-        lacks_number_of_frames=0x00280009 in attributes and not frames_text,
+        lacks_number_of_frames=_FRAME_INCREMENT_POINTER in attributes and not frames_text,
     )
 
 
@@ -230,4 +233,4 @@ def _uid(attributes: Attributes, tag: int) -> str:
 
 
 def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag >= 0x7FE00000
+    return tag.group >= _PIXEL_DATA_GROUP

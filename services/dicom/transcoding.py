@@ -22,6 +22,7 @@ from services.dicom.layout import FileLayout
 from services.errors import FileRejected
 
 _CHARACTER_SET, _PATIENT_NAME = 0x00080005, 0x00100010
+_PIXEL_DATA_GROUP = 0x7FE0
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
 
@@ -100,4 +101,4 @@ def _character_set_of(item: DatasetAttributes) -> dict[int, bytes]:
 
 
 def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag >= 0x7FE00000
+    return tag.group >= _PIXEL_DATA_GROUP

@@ -89,7 +89,10 @@ def _transfer_syntax(*, is_implicit_vr: bool, is_little_endian: bool) -> str:
 
 
 def _encoding(window: ByteWindow, meta: MetaHeader) -> tuple[bool, bool]:
-    """Tell (implicit VR, little endian): by the first element, as pydicom and DCMTK do."""
+    """Tell (implicit VR, little endian): by the first element when no meta header says.
+
+    A file that contradicts itself is refused: Orthanc refuses it too.
+    """
     first = window.read(meta.dataset_offset, 6)
     declared_implicit = meta.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
     if len(first) < 6:  # noqa: PLR2004 - tag and VR; a file without dataset has neither
@@ -98,4 +101,7 @@ def _encoding(window: ByteWindow, meta: MetaHeader) -> tuple[bool, bool]:
     if meta.transfer_syntax_uid is None:
         little = int.from_bytes(first[:2], "little") <= int.from_bytes(first[:2], "big")
         return not has_vr, little or not has_vr
+    if has_vr == declared_implicit:
+        message = "The transfer syntax of this file says otherwise than its elements about VRs."
+        raise FileRejected("MALFORMED", message)
     return not has_vr, meta.transfer_syntax_uid != EXPLICIT_VR_BIG_ENDIAN
