@@ -1,0 +1,75 @@
+import io
+from pathlib import Path
+
+import pydicom.data
+import pytest
+
+from services.dicom.checking import check_file
+from services.dicom.reading import header_from_orthanc
+
+_CHARACTER_SET_FILES = Path(pydicom.data.__file__).parent / "charset_files"
+
+
+@pytest.mark.parametrize(
+    ("name", "patient_name"),
+    [
+        ("chrArab.dcm", "قباني^لنزار"),
+        ("chrFren.dcm", "Buc^Jérôme"),
+        ("chrFrenMulti.dcm", "Buc^Jérôme"),
+        ("chrGerm.dcm", "Äneas^Rüdiger"),
+        ("chrGreek.dcm", "Διονυσιος"),
+        ("chrH31.dcm", "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("chrH32.dcm", "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+        ("chrHbrw.dcm", "שרון^דבורה"),
+        ("chrI2.dcm", "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("chrKoreanMulti.dcm", "김희중"),
+        ("chrRuss.dcm", "Люкceмбypг"),  # noqa: RUF001 - a name in Cyrillic
+        ("chrX1.dcm", "Wang^XiaoDong=王^小東"),
+        ("chrX2.dcm", "Wang^XiaoDong=王^小东"),
+    ],
+)
+def test_names_in_any_character_set(name: str, patient_name: str) -> None:
+    with (_CHARACTER_SET_FILES / name).open("rb") as file:
+        assert check_file(file).header.patient.patient_name == patient_name
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom warns while it reads them
+@pytest.mark.parametrize(
+    ("character_set", "expected"),
+    [(b"ISO_IR 999", "J\u00e9r"), (b"ISO-IR 100", "J\u00e9r"), (b"nonsense  ", "J\u00e9r")],
+)
+def test_unknown_character_sets_are_read_as_well_as_can_be(
+    ct_bytes: bytes, character_set: bytes, expected: str
+) -> None:
+    content = ct_bytes.replace(b"ISO_IR 100", character_set, 1)
+    content = content.replace(b"PN\x16\x00CompressedSamples^CT1 ", b"PN\x04\x00J\xe9r ", 1)
+    assert check_file(io.BytesIO(content)).header.patient.patient_name == expected
+
+
+def test_orthancs_answer_becomes_a_header() -> None:
+    tags = {
+        "0008,0018": {"Name": "SOPInstanceUID", "Type": "String", "Value": "1.2.3"},
+        "0010,0010": {"Name": "PatientName", "Type": "String", "Value": "Doe^Jane "},
+        "0010,4000": {"Name": "PatientComments", "Type": "TooLong", "Value": None},
+        "0028,1050": {"Name": "WindowCenter", "Type": "String", "Value": "40\u00a5400"},
+        "5200,9229": {
+            "Name": "SharedFunctionalGroupsSequence",
+            "Type": "Sequence",
+            "Value": [{"0028,9132": {"Name": "", "Type": "Sequence", "Value": []}}],
+        },
+        "7fe0,0010": {"Name": "PixelData", "Type": "Null", "Value": None},
+    }
+    header = header_from_orthanc(
+        tags,
+        transfer_syntax_uid="1.2.840.10008.1.2",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        pixel_data_offset=1000,
+        file_size=2008,
+    )
+    assert header.patient.patient_name == "Doe^Jane"
+    assert header.sop_class_uid == "1.2.840.10008.5.1.4.1.1.2"
+    assert header.image.has_pixel_data
+    assert header.image.has_complex_display
+    assert header.image.window_center == 40
+    assert header.pixel_data_bytes == 1000
+    assert header.frame_fragments is None
