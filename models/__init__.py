@@ -27,8 +27,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
 )
 
 __all__ = [
-    "ComparedStudyDocument",
     "DOCUMENTS",
+    "ComparedStudyDocument",
     "FeedCursorDocument",
     "IndexFaultDocument",
     "InstanceDocument",

@@ -1,6 +1,7 @@
 """Deleting patients, studies, series and instances: in Orthanc first, then here."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -64,11 +65,9 @@ class Deletion:
                 by the next comparison.
         """
         instance_ids = await self._instances_of(level, resource_id)
-        try:
+        # Deleted before, perhaps by a call that broke off: the index is what is left to do.
+        with suppress(OrthancNotFound):
             await self._orthanc.delete(level.value, resource_id)
-        except OrthancNotFound:
-            # Deleted before, perhaps by a call that broke off: the index is what is left to do.
-            pass
         done = await self._reconciler.reconcile(instance_ids)
         self._on_deleted(done.removed)
         return len(done.removed)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo.asynchronous.change_stream import AsyncCollectionChangeStream
+from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -170,9 +170,7 @@ class StudyEvents:
                 _log.warning("the change stream of studies waits: %s", type(exc).__name__)
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _step(
-        self, stream: AsyncCollectionChangeStream[dict[str, Any]], pacing: EventPacing
-    ) -> None:
+    async def _step(self, stream: AsyncChangeStream[dict[str, Any]], pacing: EventPacing) -> None:
         """Wait a tick for a change and tell what is due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
@@ -187,7 +185,7 @@ class StudyEvents:
         now = datetime.now(UTC)
         since = now - timedelta(seconds=self._stable_seconds)
         async for document in self._studies.find({"updatedAt": {"$gte": since}}):
-            age_seconds = (now - document["updatedAt"].replace(tzinfo=UTC)).total_seconds()
+            age_seconds = (now - document["updatedAt"]).total_seconds()
             pacing.expect_stable(
                 _told(StudyChangeKind.UPDATED, document),
                 asyncio.get_running_loop().time() - age_seconds,
@@ -195,13 +193,17 @@ class StudyEvents:
 
     async def _allow_pre_images(self) -> None:
         """Let MongoDB keep a study for the moment of its deletion: events tell its UID."""
-        await self._database.command(
-            "collMod",
-            StudyDocument.Settings.name,
-            changeStreamPreAndPostImages={"enabled": True},
-        )
+        try:
+            await self._database.command(
+                "collMod",
+                StudyDocument.Settings.name,
+                changeStreamPreAndPostImages={"enabled": True},
+            )
+        except OperationFailure as exc:
+            # Before MongoDB 6.0, or without the right to: all but deletions are told.
+            _log.warning("deleted studies can't be told: MongoDB answers code %s", exc.code)
 
-    async def _open_stream(self, resume_after: Any) -> AsyncCollectionChangeStream[dict[str, Any]]:  # noqa: ANN401  # MongoDB's token
+    async def _open_stream(self, resume_after: Any) -> AsyncChangeStream[dict[str, Any]]:  # noqa: ANN401  # MongoDB's token
         return await self._studies.watch(
             [{"$match": {"operationType": {"$in": ["insert", "update", "replace", "delete"]}}}],
             full_document="updateLookup",

@@ -8,6 +8,7 @@ from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError
 
 from models.lease import LeaseDocument
 from services.database import translated_database_faults
@@ -16,7 +17,7 @@ from services.errors import DatabaseUnavailable, Error
 _log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 9.0
-"""A dead holder's lease runs out after this; with `RENEW_SECONDS` well under 15 s for a takeover."""
+"""After so long a dead holder is replaced; with `RENEW_SECONDS` that is well under 15 s."""
 
 RENEW_SECONDS = 3.0
 """A third of the lease: two renewals may fail before it is lost."""
@@ -73,14 +74,18 @@ class Lease:
             DatabaseUnavailable: MongoDB does not answer.
         """
         with translated_database_faults():
-            lease = await self._leases.find_one_and_update(
-                {"_id": self._job},
-                _acquisition(self._holder, self._lease_seconds),
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
-            )
-        self.is_held = lease["holder"] == self._holder
-        return int(lease["token"]) if self.is_held else None
+            try:
+                lease = await self._leases.find_one_and_update(
+                    {"_id": self._job},
+                    _acquisition(self._holder, self._lease_seconds),
+                    upsert=True,
+                    return_document=ReturnDocument.AFTER,
+                )
+            except DuplicateKeyError:
+                # Two processes made the very first lease at once, and the other was faster.
+                lease = None
+        self.is_held = lease is not None and lease["holder"] == self._holder
+        return int(lease["token"]) if lease is not None and self.is_held else None
 
     async def _acquired_or_none(self) -> int | None:
         try:

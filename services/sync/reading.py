@@ -123,13 +123,14 @@ class _SeriesReader:
                 continue
             try:
                 ids = await self._parents(tags[file.instance_id], file, ids)
-                result.entries.append(_entry(tags[file.instance_id], file, ids, self._frame_max_pixels))
+                result.entries.append(
+                    _entry(tags[file.instance_id], file, ids, self._frame_max_pixels)
+                )
             except (OrthancUnavailable, OrthancAuthenticationFailed):
                 raise
             except OrthancNotFound:
                 continue
-            except Exception as exc:
-                # Whatever one file's header leads to, the others must be indexed.
+            except Exception as exc:  # noqa: BLE001  # whatever one header does, the others count
                 _log.warning("instance %s can't be indexed", file.instance_id, exc_info=exc)
                 result.faults[file.instance_id] = _reason(exc)
         return result
@@ -167,7 +168,9 @@ class _SeriesReader:
             result.faults[file.instance_id] = _reason(exc)
             return None
 
-    async def _parents(self, tags: Tags, file: StoredFile, sibling: OrthancIds | None) -> OrthancIds:
+    async def _parents(
+        self, tags: Tags, file: StoredFile, sibling: OrthancIds | None
+    ) -> OrthancIds:
         """Return the ids of an instance: computed, or asked where Orthanc computes otherwise."""
         computed = orthanc_ids(
             *(_text(tags, tag) for tag in ("0010,0020", "0020,000d", "0020,000e", "0008,0018"))
@@ -181,9 +184,7 @@ class _SeriesReader:
         return OrthancIds(study.patient_id, study.study_id, file.series_id, file.instance_id)
 
 
-def _entry(
-    tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int
-) -> IndexEntry:
+def _entry(tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int) -> IndexEntry:
     header = header_from_orthanc(
         tags,
         transfer_syntax_uid=file.metadata.get("TransferSyntax"),

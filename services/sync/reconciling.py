@@ -149,9 +149,7 @@ class Reconciler:
             ).to_list()
         revisions = {fault["_id"]: fault["revision"] for fault in faults}
         return {
-            file.instance_id
-            for file in files
-            if revisions.get(file.instance_id) == file.revision
+            file.instance_id for file in files if revisions.get(file.instance_id) == file.revision
         }
 
     async def give_up(self, files: Iterable[StoredFile], reason: str) -> None:
@@ -204,7 +202,7 @@ class Reconciler:
             await self._indexer.index(reading.entries)
         except Error:
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # one entry must not keep the others out
             _log.warning("a batch can't be indexed, its instances are tried alone", exc_info=exc)
             return [
                 entry.ids.instance
@@ -218,7 +216,7 @@ class Reconciler:
             await self._indexer.index([entry])
         except Error:
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  # recorded; nobody else could repair it
             _log.exception("instance %s can't be indexed", entry.ids.instance)
             faults[entry.ids.instance] = type(exc).__name__
             return False

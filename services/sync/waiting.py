@@ -48,4 +48,4 @@ async def wait_for_all(calls: Iterable[Awaitable[_T]]) -> list[_T]:
     for outcome in outcomes:
         if isinstance(outcome, BaseException):
             raise outcome
-    return cast(list[_T], outcomes)
+    return cast("list[_T]", outcomes)
