@@ -1,0 +1,215 @@
+"""Finding and repairing parents whose counts are not those of their children."""
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models.instance import InstanceDocument
+from models.patient import PatientDocument
+from models.series import SeriesDocument
+from models.study import StudyDocument
+from services.database import translated_database_faults
+from services.ingest.indexer import Indexer
+from services.ingest.rollup import Touched, roll_up
+from services.orthanc.client import OrthancClient
+from services.sync.reading import read_entries
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesCount:
+    """What is stored of the instances of one series.
+
+    Attributes:
+        sample: One of its instances, by Orthanc's id.
+    """
+
+    series_id: str
+    study_id: str
+    patient_id: str
+    instances: int
+    frames: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredParents:
+    """Parents as they are stored, by id; with the fields that `wrong_studies` reads."""
+
+    series: Mapping[str, Mapping[str, Any]]
+    studies: Mapping[str, Mapping[str, Any]]
+    patients: Mapping[str, Mapping[str, Any]]
+    studies_of_patients: Mapping[str, int]
+
+
+def wrong_studies(
+    study_ids: Collection[str], counts: Collection[SeriesCount], stored: StoredParents
+) -> set[str]:
+    """Return the studies with a parent that is missing, superfluous or counts wrongly.
+
+    Args:
+        study_ids: The studies in question.
+        counts: Of all series that have instances in these studies.
+        stored: All series, studies and patients of these studies.
+    """
+    wrong = {
+        count.study_id
+        for count in counts
+        if _counts(stored.series.get(count.series_id)) != (count.instances, count.frames)
+        or stored.patients.get(count.patient_id, {}).get("numberOfStudies")
+        != stored.studies_of_patients.get(count.patient_id)
+    }
+    held = {count.series_id for count in counts}
+    wrong |= {one["orthancStudyId"] for id_, one in stored.series.items() if id_ not in held}
+    by_study: defaultdict[str, list[SeriesCount]] = defaultdict(list)
+    for count in counts:
+        by_study[count.study_id].append(count)
+    for study_id in study_ids:
+        study, members = stored.studies.get(study_id), by_study.get(study_id, [])
+        expected = (sum(one.instances for one in members), sum(one.frames for one in members))
+        if members and (
+            study is None or _counts(study) != expected or study["numberOfSeries"] != len(members)
+        ):
+            wrong.add(study_id)
+        if study is not None and not members:
+            wrong.add(study_id)
+    return wrong
+
+
+class RollUps:
+    """Checks parents against their children and repairs them."""
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        indexer: Indexer,
+        *,
+        frame_max_pixels: int,
+    ) -> None:
+        self._orthanc = orthanc
+        self._database = database
+        self._instances = database[InstanceDocument.Settings.name]
+        self._series = database[SeriesDocument.Settings.name]
+        self._studies = database[StudyDocument.Settings.name]
+        self._patients = database[PatientDocument.Settings.name]
+        self._indexer = indexer
+        self._frame_max_pixels = frame_max_pixels
+
+    async def find_wrong(self, study_ids: Collection[str]) -> set[str]:
+        """Return those of some studies that are not what their children make them.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        if not study_ids:
+            return set()
+        with translated_database_faults():
+            counts = await self._count(study_ids)
+            return wrong_studies(study_ids, counts, await self._stored(study_ids, counts))
+
+    async def repair(self, study_ids: Collection[str]) -> None:
+        """Make studies, their series and their patients what their children make them.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer; it is asked for what is missing.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        _log.warning("%d studies are counted again", len(study_ids))
+        with translated_database_faults():
+            counts = await self._count(study_ids)
+            stored = await self._stored(study_ids, counts)
+        orphans = [
+            count.sample
+            for count in counts
+            if count.series_id not in stored.series
+            or count.study_id not in stored.studies
+            or count.patient_id not in stored.patients
+        ]
+        if orphans:
+            files = await self._orthanc.stored_files(orphans)
+            reading = await read_entries(
+                self._orthanc, files, frame_max_pixels=self._frame_max_pixels
+            )
+            await self._indexer.index(reading.entries)
+        touched = Touched(
+            series={*stored.series, *(count.series_id for count in counts)},
+            studies=set(study_ids),
+            patients={*stored.patients, *(count.patient_id for count in counts)},
+            children_written=False,
+        )
+        with translated_database_faults():
+            await roll_up(self._database, touched, _now())
+
+    async def _count(self, study_ids: Collection[str]) -> list[SeriesCount]:
+        rows = await self._instances.aggregate(
+            [
+                {"$match": {"orthancStudyId": {"$in": list(study_ids)}}},
+                {
+                    "$group": {
+                        "_id": "$orthancSeriesId",
+                        "study": {"$first": "$orthancStudyId"},
+                        "patient": {"$first": "$orthancPatientId"},
+                        "instances": {"$sum": 1},
+                        "frames": {"$sum": "$numberOfFrames"},
+                        "sample": {"$first": "$_id"},
+                    }
+                },
+            ]
+        )
+        return [
+            SeriesCount(
+                series_id=row["_id"],
+                study_id=row["study"],
+                patient_id=row["patient"],
+                instances=row["instances"],
+                frames=row["frames"],
+                sample=row["sample"],
+            )
+            async for row in rows
+        ]
+
+    async def _stored(
+        self, study_ids: Collection[str], counts: Collection[SeriesCount]
+    ) -> StoredParents:
+        ids = list(study_ids)
+        counted = {"numberOfInstances": 1, "numberOfFrames": 1}
+        series = self._series.find(
+            {"orthancStudyId": {"$in": ids}}, {**counted, "orthancStudyId": 1}
+        )
+        studies = self._studies.find(
+            {"_id": {"$in": ids}}, {**counted, "numberOfSeries": 1, "orthancPatientId": 1}
+        )
+        stored_studies = {one["_id"]: one async for one in studies}
+        patient_ids = list(
+            {
+                *(count.patient_id for count in counts),
+                *(one["orthancPatientId"] for one in stored_studies.values()),
+            }
+        )
+        patients = self._patients.find({"_id": {"$in": patient_ids}}, {"numberOfStudies": 1})
+        siblings = self._studies.find(
+            {"orthancPatientId": {"$in": patient_ids}}, {"orthancPatientId": 1}
+        )
+        return StoredParents(
+            series={one["_id"]: one async for one in series},
+            studies=stored_studies,
+            patients={one["_id"]: one async for one in patients},
+            studies_of_patients=Counter([one["orthancPatientId"] async for one in siblings]),
+        )
+
+
+def _counts(parent: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    return None if parent is None else (parent["numberOfInstances"], parent["numberOfFrames"])
+
+
+def _now() -> datetime:
+    """Return the time with milliseconds, as MongoDB keeps it."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
