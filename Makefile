@@ -1,6 +1,6 @@
 # Everything a person or a pipeline calls. `make` alone lists it.
 
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.setup-done

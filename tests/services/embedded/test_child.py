@@ -67,7 +67,7 @@ async def test_a_child_that_ends_at_its_start_fails_with_its_last_words(tmp_path
 async def test_a_child_that_is_never_ready_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.embedded.child._READY_SECONDS", 1.0)
+    monkeypatch.setattr("services.embedded.child._READY_SECONDS", 3.0)
     pid_file = tmp_path / "pid"
     script = f"echo $$ > {pid_file}; exec sleep 1000"
     spec = ChildSpec("Dawdler", ["sh", "-c", script], tmp_path / "dawdler.log")
