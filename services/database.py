@@ -1,0 +1,65 @@
+"""MongoDB: opened once, its faults translated once."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from beanie import init_beanie
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConnectionFailure, OperationFailure
+
+from models import DOCUMENTS
+from services.errors import DatabaseUnavailable
+
+_SERVER_SELECTION_MS = 3_000
+"""A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
+
+_SOCKET_MS = 60_000
+"""Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
+
+
+@contextmanager
+def translated_database_faults() -> Iterator[None]:
+    """Turn PyMongo's faults into ours.
+
+    The detail holds no message of MongoDB's: those quote documents.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer, is too slow, or refuses the command.
+    """
+    try:
+        yield
+    except OperationFailure as exc:
+        detail = f"{type(exc).__name__}, code {exc.code}"
+        raise DatabaseUnavailable(detail=detail) from exc
+    except ConnectionFailure as exc:
+        raise DatabaseUnavailable(detail=type(exc).__name__) from exc
+
+
+@asynccontextmanager
+async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+    """Connect, bind the document classes and create their indexes.
+
+    Datetimes come back in UTC, with their zone.
+
+    Args:
+        url: Connection string.
+        name: Of the database.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer or does not let us in.
+    """
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+        url,
+        tz_aware=True,
+        appname="orthanc-graphql",
+        connectTimeoutMS=_SERVER_SELECTION_MS,
+        serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
+        socketTimeoutMS=_SOCKET_MS,
+    )
+    async with client:
+        database = client[name]
+        with translated_database_faults():
+            await init_beanie(database=database, document_models=list(DOCUMENTS))
+        yield database

@@ -1,0 +1,125 @@
+"""Write parent documents as compare-and-set on their `version`, until every one is settled.
+
+Right across processes without transactions: whoever writes children rolls their parent up
+afterwards, and a parent is written only if its version is the one read before its children were.
+So the last one who wrote a parent had seen every child.
+"""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from pymongo import DeleteOne, InsertOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError
+
+from services.errors import DatabaseUnavailable
+from services.ingest.planning import Delete, Insert, Update, Write
+from services.ingest.stored_fields import Fields
+
+Documents = AsyncCollection[dict[str, Any]]
+
+_ATTEMPTS = 30
+"""Each lost race means that somebody else won one: with ten processes a few are usual."""
+
+_JITTER_SECONDS = 0.01
+_DUPLICATE_KEY = 11000
+
+
+class Level(Protocol):
+    """Series, studies or patients: where their documents are and what makes up their content."""
+
+    @property
+    def documents(self) -> Documents:
+        """The collection."""
+        ...
+
+    async def read_content(self, ids: Collection[str]) -> Mapping[str, Fields]:
+        """Read what the children give their parents; parents without children are left out."""
+        ...
+
+    def plan(
+        self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool
+    ) -> Write | None:
+        """Decide one write from the stored document and the content; see `plan_write`."""
+        ...
+
+
+def new_version() -> str:
+    """Return a fresh random version token: 16 hex digits."""
+    return secrets.token_hex(8)
+
+
+async def settle(level: Level, ids: Collection[str], *, children_written: bool) -> None:
+    """Bring the documents of a level to the content that their stored children give them.
+
+    Args:
+        level: Series, studies or patients.
+        ids: Which documents, by `_id`.
+        children_written: The caller wrote children; False when it may leave all as it is.
+
+    Raises:
+        DatabaseUnavailable: Too many races were lost.
+    """
+    pending = dict.fromkeys(ids, children_written)
+    for attempt in range(_ATTEMPTS):
+        current = {
+            document["_id"]: document
+            async for document in level.documents.find({"_id": {"$in": list(pending)}})
+        }
+        content = await level.read_content(pending)
+        planned = (
+            level.plan(id_, current.get(id_), content.get(id_), must_touch=must_touch)
+            for id_, must_touch in pending.items()
+        )
+        writes = [write for write in planned if write is not None]
+        lost = await _write(level.documents, writes)
+        # Absence has no version: what appeared and went while the children were read shows only
+        # when they are read again.
+        pending = {write.id: False for write in writes if isinstance(write, Insert)}
+        pending |= dict.fromkeys(lost, True)
+        if not pending:
+            return
+        if lost:
+            await asyncio.sleep(random.uniform(0, _JITTER_SECONDS * (attempt + 1)))  # noqa: S311  # no secret
+    raise DatabaseUnavailable(detail=f"{len(pending)} roll-ups lost {_ATTEMPTS} races")
+
+
+async def _write(documents: Documents, writes: Sequence[Write]) -> list[str]:
+    """Carry writes out and return the ids of those that lost their race."""
+    if not writes:
+        return []
+    versions = {write.id: new_version() for write in writes}
+    requests = [_request(write, versions[write.id]) for write in writes]
+    try:
+        result = await documents.bulk_write(requests, ordered=False)
+    except BulkWriteError as exc:
+        if any(error["code"] != _DUPLICATE_KEY for error in exc.details["writeErrors"]):
+            raise
+    else:
+        if result.matched_count + result.inserted_count + result.deleted_count == len(writes):
+            return []
+    stored = {
+        document["_id"]: document["version"]
+        async for document in documents.find({"_id": {"$in": list(versions)}}, {"version": 1})
+    }
+    return [write.id for write in writes if _is_lost(write, versions[write.id], stored)]
+
+
+def _is_lost(write: Write, version: str, stored: Mapping[str, str]) -> bool:
+    if isinstance(write, Delete):
+        return write.id in stored
+    return stored.get(write.id) != version
+
+
+def _request(write: Write, version: str) -> InsertOne[dict[str, Any]] | UpdateOne | DeleteOne:
+    match write:
+        case Insert(id_, content):
+            return InsertOne({"_id": id_, **content, "version": version})
+        case Update(id_, expected, fields):
+            guard = {"_id": id_, "version": expected}
+            return UpdateOne(guard, {"$set": {**fields, "version": version}})
+        case Delete(id_, expected):
+            return DeleteOne({"_id": id_, "version": expected})

@@ -1,0 +1,179 @@
+"""Keep MongoDB's index of what Orthanc holds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.database import translated_database_faults
+from services.ingest.entry import IndexEntry
+from services.ingest.instance_writes import (
+    delete_instances,
+    find_parents,
+    find_tree,
+    upsert_instances,
+)
+from services.ingest.rollup import Touched, roll_up
+from services.ingest.stored_fields import to_stored_precision
+
+_MAX_BATCH = 500
+"""Entries of one commit: about 1 MB of documents, well below what one command may hold."""
+
+_MAX_REMOVED = 5_000
+"""Ids of one command: 44 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    entries: Sequence[IndexEntry]
+    done: asyncio.Future[None]
+
+
+class Indexer:
+    """Writes instances and rolls their parents up.
+
+    Callers that come at the same time share one commit, so that 100 uploads at once cost little
+    more than one. Several processes may index into one database at the same time.
+    """
+
+    def __init__(
+        self,
+        database: AsyncDatabase[dict[str, Any]],
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._waiting: list[_Waiting] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._one_commit = asyncio.Lock()
+
+    async def index(self, entries: Sequence[IndexEntry]) -> None:
+        """Index instances as Orthanc holds them; doing it again changes nothing.
+
+        Returns when their documents and all their parents are written. A caller that is cancelled
+        takes nobody else's work back, and perhaps not even its own.
+
+        Raises:
+            DatabaseUnavailable: It may be half done; index them again.
+        """
+        if not entries:
+            return
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(tuple(entries), done))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        await done
+
+    async def remove(self, instance_ids: Sequence[str]) -> int:
+        """Forget instances, and the series, studies and patients that they leave empty.
+
+        Args:
+            instance_ids: Orthanc's ids; unknown ones count as forgotten already.
+
+        Returns:
+            How many instances went.
+
+        Raises:
+            DatabaseUnavailable: It may be half done; `recount` the studies.
+        """
+        removed = 0
+        for start in range(0, len(instance_ids), _MAX_REMOVED):
+            removed += await self._remove(instance_ids[start : start + _MAX_REMOVED])
+        return removed
+
+    async def recount(self, study_ids: Sequence[str]) -> None:
+        """Compute all that is rolled up anew, for studies that a crash left half written.
+
+        Raises:
+            DatabaseUnavailable: Repeat it.
+        """
+        async with self._one_commit:
+            with translated_database_faults():
+                parents = await find_tree(self._database, study_ids)
+                touched = Touched(
+                    series=parents.series,
+                    studies={*parents.studies, *study_ids},
+                    patients=parents.patients,
+                    children_written=True,
+                )
+                await roll_up(self._database, touched, self._now())
+
+    async def aclose(self) -> None:
+        """Wait for what is being written."""
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    async def _remove(self, instance_ids: Sequence[str]) -> int:
+        async with self._one_commit:
+            with translated_database_faults():
+                parents = await find_parents(self._database, instance_ids)
+                removed = await delete_instances(self._database, instance_ids)
+                touched = Touched(
+                    series=parents.series,
+                    studies=parents.studies,
+                    patients=parents.patients,
+                    children_written=True,
+                )
+                await roll_up(self._database, touched, self._now())
+        return removed
+
+    async def _work(self) -> None:
+        """Commit what is waiting until nothing is."""
+        while self._waiting:
+            batch = self._take_batch()
+            error: BaseException | None = None
+            try:
+                await self._commit([entry for waiting in batch for entry in waiting.entries])
+            except BaseException as exc:  # noqa: BLE001  # given to every caller below
+                error = exc
+            for waiting in batch:
+                _resolve(waiting.done, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise error
+
+    def _take_batch(self) -> list[_Waiting]:
+        """Take whole callers up to the limit, one at least."""
+        size = count = 0
+        for waiting in self._waiting:
+            size += len(waiting.entries)
+            if count and size > _MAX_BATCH:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _commit(self, entries: Sequence[IndexEntry]) -> None:
+        async with self._one_commit:
+            with translated_database_faults():
+                now = self._now()
+                touched = await upsert_instances(self._database, entries, now)
+                await roll_up(self._database, touched, now)
+
+    def _now(self) -> datetime:
+        return to_stored_precision(self._clock())
+
+
+def _resolve(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    elif isinstance(error, asyncio.CancelledError):
+        done.cancel()
+    else:
+        done.set_exception(error)
+
+
+@asynccontextmanager
+async def open_indexer(database: AsyncDatabase[dict[str, Any]]) -> AsyncIterator[Indexer]:
+    """Make an indexer that finishes what it began before it closes."""
+    indexer = Indexer(database)
+    try:
+        yield indexer
+    finally:
+        await indexer.aclose()
