@@ -36,8 +36,7 @@ class DatasetAttributes:
         self._dataset = dataset
         # Kept apart, for pydicom converts some elements while it reads a sequence.
         self._elements: dict[int, DataElement | RawDataElement] = {
-            int(tag): dataset.get_item(tag)
-            for tag in dataset.keys()  # noqa: SIM118 - iterating converts the values
+            int(tag): element for tag, element in dataset.items()
         }
         self._encodings = encodings or ["latin_1"]
         charset = self.text(0x00080005)

@@ -91,7 +91,8 @@ class InstanceHeader:
     """One SOP instance.
 
     Attributes:
-        pixel_data_bytes: Bytes from PixelData's value to the end of the file, None when unknown.
+        pixel_data_bytes: Bytes from PixelData's value to the end of the file, None when unknown:
+            of deflated files, and in Orthanc's answers of files without meta header.
         frame_fragments: Encapsulated frames found in the file, None when they were not counted.
     """
 
