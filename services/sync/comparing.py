@@ -59,7 +59,7 @@ class Comparison:
         self._instances = database[InstanceDocument.Settings.name]
         self._compared = database[ComparedStudyDocument.Settings.name]
         self._reconciler = reconciler
-        self._roll_ups = roll_ups
+        self.roll_ups = roll_ups
 
     async def run(self, *, repair: bool = True) -> SyncReport:
         """Compare everything.
@@ -71,7 +71,7 @@ class Comparison:
             OrthancUnavailable: Orthanc does not answer; what was done until then stays.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        work = Repairs(self._reconciler, self._roll_ups, repair=repair)
+        work = Repairs(self._reconciler, self.roll_ups, repair=repair)
         known = await self._known_studies()
         seen: set[str] = set()
         async for page in self._study_pages():

@@ -18,6 +18,7 @@ from services.orthanc.answers import ChangePage, StoredFile
 from services.orthanc.client import OrthancClient
 from services.sync.cursor import FeedCursor, FeedPosition
 from services.sync.reconciling import Reconciler
+from services.sync.roll_ups import RollUps
 from services.sync.waiting import Alarm
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Follower:
         orthanc: OrthancClient,
         cursor: FeedCursor,
         reconciler: Reconciler,
+        roll_ups: RollUps,
         *,
         poll_seconds: float,
         on_gap: Callable[[], None],
@@ -67,12 +69,14 @@ class Follower:
             orthanc: Where the feed is read.
             cursor: Where the position is kept.
             reconciler: What indexes.
+            roll_ups: What checks the counts.
             poll_seconds: Pause between two looks at a feed that says nothing new, in seconds.
             on_gap: Asks for a comparison.
         """
         self._orthanc = orthanc
         self._cursor = cursor
         self._reconciler = reconciler
+        self._roll_ups = roll_ups
         self._poll_seconds = poll_seconds
         self._on_gap = on_gap
         self._alarm = Alarm()
@@ -148,7 +152,7 @@ class Follower:
             return
         try:
             if self._broken_pages < _PATIENCE:
-                await self._reconciler.reconcile(arrived)
+                await self._reconcile(arrived)
             else:
                 await self._apply_in_halves(arrived)
             self._broken_pages = 0
@@ -159,7 +163,7 @@ class Follower:
     async def _apply_in_halves(self, instance_ids: Sequence[str]) -> None:
         """Find the instances that break Orthanc, record them and pass them by."""
         try:
-            await self._reconciler.reconcile(instance_ids)
+            await self._reconcile(instance_ids)
         except OrthancOutcomeUnknown as exc:
             if len(instance_ids) == 1:
                 await self._give_up(instance_ids[0], exc)
@@ -168,6 +172,13 @@ class Follower:
             middle = len(instance_ids) // 2
             await self._apply_in_halves(instance_ids[:middle])
             await self._apply_in_halves(instance_ids[middle:])
+
+    async def _reconcile(self, instance_ids: Sequence[str]) -> None:
+        """Index instances, and right the counts where somebody indexed them and died."""
+        done = await self._reconciler.reconcile(instance_ids)
+        wrong = await self._roll_ups.find_wrong(done.unchanged_studies)
+        if wrong:
+            await self._roll_ups.repair(wrong)
 
     async def _give_up(self, instance_id: str, exc: Error) -> None:
         _log.error("instance %s breaks Orthanc when its header is read", instance_id, exc_info=exc)

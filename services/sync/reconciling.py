@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -48,12 +48,24 @@ class Reconciliation:
     indexed: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     faults: dict[str, str] = field(default_factory=dict)
+    unchanged_studies: set[str] = field(default_factory=set)
+    """Studies of instances that were indexed already: by somebody who may have died before the
+    counts were right."""
 
     def add(self, other: "Reconciliation") -> None:
         """Take another's findings in."""
         self.indexed |= other.indexed
         self.removed |= other.removed
         self.faults |= other.faults
+        self.unchanged_studies |= other.unchanged_studies
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedInstance:
+    """What the index says of an instance."""
+
+    revision: str
+    study_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +76,40 @@ class Differences:
     """In Orthanc with a revision that is not indexed."""
     gone: Sequence[str]
     """Indexed, and not in Orthanc."""
+    unchanged_studies: frozenset[str]
+    """Studies of the instances that are in agreement."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.gone)
 
 
 def find_differences(
-    instance_ids: Iterable[str], held: Iterable[StoredFile], indexed: dict[str, str]
+    instance_ids: Iterable[str], held: Iterable[StoredFile], indexed: Mapping[str, IndexedInstance]
 ) -> Differences:
     """Compare what Orthanc holds with what is indexed.
 
     Args:
         instance_ids: The instances in question.
         held: Those of them that Orthanc holds.
-        indexed: Revisions by instance id of those that are indexed.
+        indexed: Those of them that are indexed, by instance id.
     """
     by_id = {file.instance_id: file for file in held}
+    missing = [
+        file
+        for file in by_id.values()
+        if file.instance_id not in indexed or indexed[file.instance_id].revision != file.revision
+    ]
+    differing = {file.instance_id for file in missing}
     return Differences(
-        missing=[file for file in by_id.values() if indexed.get(file.instance_id) != file.revision],
+        missing=missing,
         gone=[
             instance_id
             for instance_id in instance_ids
             if instance_id in indexed and instance_id not in by_id
         ],
+        unchanged_studies=frozenset(
+            indexed[instance_id].study_id for instance_id in by_id if instance_id not in differing
+        },
     )
 
 
@@ -116,7 +139,7 @@ class Reconciler:
         """
         # Orthanc first: what is uploaded between the two is then indexed, not gone.
         held = await self._orthanc.stored_files(list(instance_ids))
-        return find_differences(instance_ids, held, await self._revisions(instance_ids))
+        return find_differences(instance_ids, held, await self._indexed(instance_ids))
 
     async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
         """Index what Orthanc holds of these instances and remove what it has no more.
@@ -171,8 +194,10 @@ class Reconciler:
     async def _reconcile_batch(self, batch: Sequence[str]) -> Reconciliation:
         result = Reconciliation()
         pending: Sequence[str] = batch
-        for _ in range(_ROUNDS):
+        for attempt in range(_ROUNDS):
             differences = await self.differences(pending)
+            if attempt == 0:
+                result.unchanged_studies |= differences.unchanged_studies
             if not differences:
                 break
             done, pending = await self._repair(differences)
@@ -250,12 +275,15 @@ class Reconciler:
             with translated_database_faults():
                 await self._faults.bulk_write(writes, ordered=False)
 
-    async def _revisions(self, instance_ids: Collection[str]) -> dict[str, str]:
+    async def _indexed(self, instance_ids: Collection[str]) -> dict[str, IndexedInstance]:
         with translated_database_faults():
             found = await self._instances.find(
-                {"_id": {"$in": list(instance_ids)}}, {"revision": 1}
+                {"_id": {"$in": list(instance_ids)}}, {"revision": 1, "orthancStudyId": 1}
             ).to_list()
-        return {instance["_id"]: instance["revision"] for instance in found}
+        return {
+            instance["_id"]: IndexedInstance(instance["revision"], instance["orthancStudyId"])
+            for instance in found
+        }
 
     async def _indexed_by_series(self, series_ids: Collection[str]) -> Counter[str]:
         with translated_database_faults():

@@ -121,7 +121,7 @@ class RollUps:
             OrthancUnavailable: Orthanc does not answer; it is asked for what is missing.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        _log.warning("%d studies are counted again", len(study_ids))
+        _log.info("%d studies are counted again", len(study_ids))
         with translated_database_faults():
             counts = await self._count(study_ids)
             stored = await self._stored(study_ids, counts)

@@ -73,12 +73,8 @@ class SyncService:
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
         self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
-        self.comparison = Comparison(
-            orthanc,
-            database,
-            self.reconciler,
-            RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels),
-        )
+        roll_ups = RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)
         self._lease = Lease(database, FOLLOWING)
         self._comparison_due = Alarm()
@@ -87,6 +83,7 @@ class SyncService:
             orthanc,
             self._cursor,
             self.reconciler,
+            roll_ups,
             poll_seconds=poll_seconds,
             on_gap=self._demand_comparison,
         )

@@ -1,0 +1,142 @@
+"""What the tests of synchronizing share: made instances, and services on the real stores."""
+
+import asyncio
+import io
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pydicom
+from pydicom.data import get_testdata_file
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.database import open_database
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.ingest.indexer import Indexer, open_indexer
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+from services.sync.service import SyncService
+
+FRAME_MAX_PIXELS = 64_000_000
+
+
+def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1") -> bytes:
+    """Make a small CT instance; the same arguments make the same one."""
+    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset.PatientID = patient
+    dataset.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.{study}"
+    dataset.SeriesInstanceUID = f"{dataset.StudyInstanceUID}.{series}"
+    dataset.SOPInstanceUID = f"{dataset.SeriesInstanceUID}.{number}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.InstanceNumber = number
+    del dataset.DataSetTrailingPadding
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Services on the real stores, and Orthanc as another REST client sees it."""
+
+    database: AsyncDatabase[dict[str, Any]]
+    database_name: str
+    http: httpx.AsyncClient
+    orthanc: OrthancClient
+    indexer: Indexer
+    sync: SyncService
+
+    async def send(self, files: Iterable[bytes]) -> list[str]:
+        """Post files straight to Orthanc; answers the instances' ids."""
+        gate = asyncio.Semaphore(4)
+
+        async def post(content: bytes) -> str:
+            async with gate:
+                answer = await self.http.post("/instances", content=content)
+            answer.raise_for_status()
+            return str(answer.json()["ID"])
+
+        return await asyncio.gather(*map(post, files))
+
+    async def instance_ids(self) -> set[str]:
+        """Return the ids of what is indexed."""
+        return {found["_id"] async for found in self.database["instances"].find({}, {"_id": 1})}
+
+    async def held_ids(self) -> set[str]:
+        """Return the ids of what Orthanc holds."""
+        return set((await self.http.get("/instances")).json())
+
+    async def counts(self) -> dict[str, list[tuple[int, ...]]]:
+        """Return every count in the index, by collection."""
+        studies = self.database["studies"].find({}).sort("studyInstanceUID")
+        series = self.database["series"].find({}).sort("seriesInstanceUID")
+        patients = self.database["patients"].find({}).sort("patientID")
+        return {
+            "studies": [
+                (one["numberOfSeries"], one["numberOfInstances"], one["numberOfFrames"])
+                async for one in studies
+            ],
+            "series": [(one["numberOfInstances"], one["numberOfFrames"]) async for one in series],
+            "patients": [(one["numberOfStudies"],) async for one in patients],
+        }
+
+    async def is_in_step(self) -> bool:
+        """Tell whether both stores hold the same and every count is right."""
+        if await self.instance_ids() != await self.held_ids():
+            return False
+        studies = [found["_id"] async for found in self.database["studies"].find({}, {"_id": 1})]
+        held = set((await self.http.get("/studies")).json())
+        return set(studies) == held and not await self.sync.comparison.roll_ups.find_wrong(studies)
+
+
+async def eventually(
+    condition: Callable[[], Awaitable[bool]], *, within_seconds: float = 30
+) -> None:
+    """Wait for a condition; fail when it does not come true."""
+    async with asyncio.timeout(within_seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def open_stage(
+    mongodb: EmbeddedMongod,
+    orthanc: EmbeddedOrthanc,
+    *,
+    database_name: str | None = None,
+    interval_seconds: float = 60,
+) -> AsyncIterator[Stage]:
+    """Open the services; a database without a name is new and dropped in the end."""
+    name = database_name or f"test_{secrets.token_hex(6)}"
+    async with (
+        open_database(mongodb.url, name) as database,
+        open_indexer(database) as indexer,
+        open_http_client(orthanc.url, orthanc.username, orthanc.password) as http,
+    ):
+        client = OrthancClient(http)
+        sync = SyncService(
+            client,
+            database,
+            indexer,
+            poll_seconds=0.2,
+            interval_seconds=interval_seconds,
+            frame_max_pixels=FRAME_MAX_PIXELS,
+        )
+        yield Stage(database, name, http, client, indexer, sync)
+        if database_name is None:
+            await database.client.drop_database(name)
+
+
+@asynccontextmanager
+async def running(service: SyncService) -> AsyncIterator[None]:
+    """Run the service in the background."""
+    task = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,182 @@
+"""What is sent into Orthanc appears; what disappears there disappears here."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.deleting import Deletion, Level
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.orthanc.identifiers import orthanc_ids
+from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
+
+
+@pytest.fixture
+async def stage(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc) -> AsyncIterator[Stage]:
+    async with open_stage(mongodb, empty_orthanc) as opened:
+        yield opened
+
+
+async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: Stage) -> None:
+    before = await stage.send([instance_bytes(1, 1, number) for number in range(1, 13)])
+    async with running(stage.sync):
+        await eventually(stage.is_in_step)
+        after = await stage.send([instance_bytes(1, 1, 13), instance_bytes(2, 1, 1)])
+        await eventually(stage.is_in_step)
+    assert await stage.instance_ids() == {*before, *after}
+    assert await stage.counts() == {
+        "studies": [(1, 13, 13), (1, 1, 1)],
+        "series": [(13, 13), (1, 1)],
+        "patients": [(2,)],
+    }
+
+
+async def test_a_thousand_arrivals_cost_a_few_calls_per_series(stage: Stage) -> None:
+    ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
+    calls: list[str] = []
+    stage.http.event_hooks["request"].append(_noted(calls))
+    done = await stage.sync.reconciler.reconcile(ids)
+    assert done.indexed == set(ids)
+    # Before and after: one list of files each; between them the headers of either series.
+    assert sorted(calls) == [
+        "GET instances-tags",
+        "GET instances-tags",
+        "POST bulk-content",
+        "POST bulk-content",
+    ]
+
+
+async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
+    ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 21)])
+    await stage.sync.reconciler.reconcile(ids)
+    calls: list[str] = []
+    stage.http.event_hooks["request"].append(_noted(calls))
+    done = await stage.sync.reconciler.reconcile(ids)
+    assert (done.indexed, done.removed, done.faults) == (set(), set(), {})
+    assert calls == ["POST bulk-content"]
+
+
+async def test_a_deleted_and_resent_instance_is_indexed_with_its_new_revision(
+    stage: Stage,
+) -> None:
+    async with running(stage.sync):
+        ids = await stage.send([instance_bytes(1, 1, 1), instance_bytes(1, 1, 2)])
+        await eventually(stage.is_in_step)
+        before = await stage.database["instances"].find_one({"_id": ids[0]})
+        await stage.http.delete(f"/instances/{ids[0]}")
+        await stage.send([instance_bytes(1, 1, 1)])
+        expected = (await stage.orthanc.stored_file(ids[0])).revision
+
+        async def is_renewed() -> bool:
+            found = await stage.database["instances"].find_one({"_id": ids[0]})
+            return found is not None and found["revision"] == expected
+
+        await eventually(is_renewed)
+    assert before is not None
+    assert before["revision"] != expected
+
+
+async def test_an_instance_that_vanishes_while_it_is_indexed_leaves_no_ghost(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 4)])
+    index = stage.indexer.index
+
+    async def index_after_deletion(entries: object) -> None:
+        await stage.http.delete(f"/instances/{ids[1]}")
+        await index(entries)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(stage.indexer, "index", index_after_deletion)
+    await stage.sync.reconciler.reconcile(ids)
+    assert await stage.instance_ids() == {ids[0], ids[2]}
+    assert (await stage.counts())["series"] == [(2, 2)]
+
+
+async def test_deletions_in_orthanc_are_found_by_comparing(stage: Stage) -> None:
+    ids = await stage.send(
+        [instance_bytes(study, 1, number) for study in (1, 2, 3) for number in (1, 2, 3)]
+    )
+    report = await stage.sync.synchronize()
+    assert (report.indexed, report.removed, report.up_to_date) == (9, 0, False)
+    study = orthanc_ids("P1", "1.2.826.0.1.3680043.8.498.2", "", "").study
+    await stage.http.delete(f"/studies/{study}")
+    await stage.http.delete(f"/instances/{ids[0]}")
+    checked = await stage.sync.check()
+    assert (checked.indexed, checked.removed, checked.up_to_date) == (0, 4, False)
+    assert len(await stage.instance_ids()) == 9
+    report = await stage.sync.synchronize()
+    assert (report.indexed, report.removed) == (0, 4)
+    assert await stage.is_in_step()
+    assert (await stage.sync.synchronize()).up_to_date
+
+
+async def test_a_replaced_orthanc_database_is_noticed_and_indexed_anew(stage: Stage) -> None:
+    await stage.send([instance_bytes(1, 1, 1)])
+    async with running(stage.sync):
+        await eventually(stage.is_in_step)
+    # A cursor far ahead and of another date: what a fresh database in the old place looks like.
+    await stage.database["feedCursors"].update_one({}, {"$set": {"sequence": 10**9}})
+    async with running(stage.sync):
+        await stage.send([instance_bytes(7, 1, 1)])
+        await eventually(stage.is_in_step)
+    cursor = await stage.database["feedCursors"].find_one({})
+    assert cursor is not None
+    assert cursor["sequence"] < 10**9
+
+
+async def test_wrong_counts_are_found_and_repaired(stage: Stage) -> None:
+    await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
+    await stage.sync.synchronize()
+    await stage.database["studies"].update_one({}, {"$set": {"numberOfInstances": 7}})
+    await stage.database["series"].delete_many({})
+    report = await stage.sync.synchronize()
+    assert (report.indexed, report.removed, report.recounted) == (0, 0, 1)
+    assert await stage.counts() == {
+        "studies": [(1, 2, 2)],
+        "series": [(2, 2)],
+        "patients": [(1,)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("level", "left"),
+    [(Level.PATIENT, 1), (Level.STUDY, 2), (Level.SERIES, 3), (Level.INSTANCE, 4)],
+)
+async def test_deleting_takes_a_resource_out_of_both_stores_twice_is_once(
+    stage: Stage, level: Level, left: int
+) -> None:
+    await stage.send(
+        [
+            instance_bytes(1, 1, 1),
+            instance_bytes(1, 1, 2),
+            instance_bytes(1, 2, 1),
+            instance_bytes(2, 1, 1),
+            instance_bytes(3, 1, 1, patient="P2"),
+        ]
+    )
+    await stage.sync.synchronize()
+    study_uid = "1.2.826.0.1.3680043.8.498.1"
+    ids = orthanc_ids("P1", study_uid, f"{study_uid}.1", f"{study_uid}.1.1")
+    resource = {
+        Level.PATIENT: ids.patient,
+        Level.STUDY: ids.study,
+        Level.SERIES: ids.series,
+        Level.INSTANCE: ids.instance,
+    }[level]
+    forgotten: set[str] = set()
+    deletion = Deletion(
+        stage.orthanc, stage.database, stage.sync.reconciler, on_deleted=forgotten.update
+    )
+    assert await deletion.delete(level, resource) == 5 - left
+    assert await deletion.delete(level, resource) == 0
+    assert len(forgotten) == 5 - left
+    assert len(await stage.held_ids()) == left
+    assert await stage.is_in_step()
+
+
+def _noted(calls: list[str]) -> object:
+    async def note(request: object) -> None:
+        method, path = request.method, request.url.path  # type: ignore[attr-defined]  # httpx.Request
+        calls.append(f"{method} {path.rsplit('/', 1)[-1]}")
+
+    return note
