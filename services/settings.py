@@ -2,9 +2,13 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.access import Role
+from services.credentials.oidc_rules import OidcRules, is_safe_provider_url
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -63,6 +67,38 @@ class Settings(BaseSettings):
         "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
     )
 
+    # Who may do what
+    tokens_file: Path | None = Field(
+        default=None,
+        description="File of hashed tokens; empty: tokens.json in DATA_DIR, when it exists.",
+    )
+    oidc_issuer: str | None = Field(
+        default=None,
+        description="Issuer of an OpenID provider whose JWTs are accepted, exactly as in `iss`; "
+        "https, or http on this machine. Empty: none.",
+    )
+    oidc_audience: str | None = Field(
+        default=None, description="`aud` that JWTs must have; required with OIDC_ISSUER."
+    )
+    oidc_jwks_url: str | None = Field(
+        default=None,
+        description="Address of the provider's keys; empty: as its discovery document says.",
+    )
+    oidc_role_claim: str = Field(
+        default="realm_access.roles",
+        min_length=1,
+        description="Claim that holds the roles, a string or a list; dots lead into objects.",
+    )
+    oidc_roles: dict[str, Literal["viewer", "uploader", "admin"]] = Field(
+        default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
+        description="Our role by the provider's name of it, as JSON object.",
+    )
+    audit_retention_days: int | None = Field(
+        default=None,
+        gt=0,
+        description="Days after which MongoDB drops new audit records; empty: never.",
+    )
+
     # Limits
     upload_max_bytes: int = Field(
         default=4 * _GIB, gt=0, description="Largest upload request, in bytes."
@@ -119,6 +155,26 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
 
+    @field_validator("oidc_issuer", "oidc_jwks_url")
+    @classmethod
+    def _provider_url(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        if not is_safe_provider_url(value):
+            raise ValueError("must start with https:// (http:// only for this machine)")
+        return value
+
+    @field_validator("tokens_file", "oidc_audience", "audit_retention_days", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @model_validator(mode="after")
+    def _audience_of_issuer(self) -> "Settings":
+        if self.oidc_issuer is not None and self.oidc_audience is None:
+            raise ValueError("OIDC_AUDIENCE is required with OIDC_ISSUER")
+        return self
+
     @model_validator(mode="after")
     def _keys_where_they_are_needed(self) -> "Settings":
         if self.frame_url_keys is None and not self.is_fully_embedded:
@@ -127,6 +183,24 @@ class Settings(BaseSettings):
                 "Make one with: orthanc-graphql key"
             )
         return self
+
+    @property
+    def tokens_path(self) -> Path:
+        """The file of tokens, which need not exist when TOKENS_FILE is not set."""
+        return self.tokens_file or self.data_dir / "tokens.json"
+
+    @property
+    def oidc_rules(self) -> OidcRules | None:
+        """Which JWTs are accepted, None for none."""
+        if self.oidc_issuer is None or self.oidc_audience is None:
+            return None
+        return OidcRules(
+            issuer=self.oidc_issuer,
+            audience=self.oidc_audience,
+            jwks_url=self.oidc_jwks_url,
+            role_claim=self.oidc_role_claim,
+            roles={name: Role[role.upper()] for name, role in self.oidc_roles.items()},
+        )
 
     @property
     def embeds_mongodb(self) -> bool:
