@@ -126,6 +126,24 @@ async def test_a_program_that_is_missing_fails_the_start(
             pytest.fail("it does not exist")
 
 
+async def test_a_program_that_is_away_for_a_while_is_tried_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("services.embedded.child.bound_to_parent", list)
+    program, away = tmp_path / "program", tmp_path / "away"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    spec = ChildSpec("Upgraded", [str(program)], tmp_path / "upgraded.log")
+    async with supervise(spec, _at_once) as child:
+        program.rename(away)
+        os.kill(child.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            await _until(lambda: "Upgraded can't be started" in caplog.text)
+            away.rename(program)
+            await _until(lambda: child.restarts == 1)
+        assert _runs(child.pid)
+
+
 async def _at_once() -> None:
     return
 
