@@ -1,0 +1,1 @@
+"""Frames as pictures: signed URLs, rendering, cache, and what protects Orthanc from bad frames."""
