@@ -1,4 +1,4 @@
-"""The correlation id: one per request, in its answer's header, in every log line, in masked errors."""
+"""The correlation id of a request: in its answer's header, in the log, in masked errors."""
 
 import secrets
 from contextvars import ContextVar

@@ -1,6 +1,7 @@
 """`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -139,10 +140,13 @@ class _Negotiated(Response):
 
 
 def _refusal(status: int, reason: str) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "GET, POST"
     error = {"message": reason, "extensions": {"code": _CODES.get(status, "BAD_REQUEST")}}
     return Response(
         orjson.dumps({"errors": [error]}),
         status_code=status,
         media_type=_JSON,
-        headers={"Cache-Control": "no-store"} | ({"Allow": "GET, POST"} if status == 405 else {}),
+        headers=headers,
     )

@@ -29,6 +29,7 @@ class RequestScope:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; lifespan messages pass."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

@@ -1,7 +1,6 @@
 """`orthanc-graphql key`."""
 
 import click
-
 from services.frames.signing import generate_key
 
 

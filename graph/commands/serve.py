@@ -1,8 +1,6 @@
 """`orthanc-graphql serve`."""
 
-import asyncio
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -56,15 +54,34 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
     async with open_runtime(settings, serves=True) as runtime:
         refuse_open_server(host, runtime.authenticator)
-        server = uvicorn.Server(_server_config(create_app(settings, runtime=runtime)))
-        announcement = asyncio.create_task(_announce(server, runtime, listener))
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            announcement.cancel()
-            with suppress(asyncio.CancelledError):
-                await announcement
+        server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
+        await server.serve(sockets=[listener])
     return 0 if server.started else 1
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """Says where it can be reached as soon as it can be."""
+
+    def __init__(self, app: Starlette, runtime: Runtime, listener: socket.socket) -> None:
+        super().__init__(_server_config(app))
+        self._runtime = runtime
+        self._listener = listener
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening, then print the addresses."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    def _announce(self) -> None:
+        host, port = self._listener.getsockname()[:2]
+        address = self._runtime.settings.public_url or f"http://{_bracketed(host)}:{port}"
+        click.echo(
+            f"\n  Study browser  {address}/\n"
+            f"  GraphiQL       {address}/graphql\n"
+            f"  Health         {address}/readyz\n\n"
+            "  Ctrl-C stops the server.\n"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -100,20 +117,6 @@ def _server_config(app: Starlette) -> uvicorn.Config:
         ws="websockets-sansio",
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
-
-
-async def _announce(server: uvicorn.Server, runtime: Runtime, listener: socket.socket) -> None:
-    while not server.started:
-        await asyncio.sleep(0.02)
-    host, port = listener.getsockname()[:2]
-    address = runtime.settings.public_url or f"http://{_bracketed(host)}:{port}"
-    runtime.announce(address)
-    click.echo(
-        f"\n  Study browser  {address}/\n"
-        f"  GraphiQL       {address}/graphql\n"
-        f"  Health         {address}/readyz\n\n"
-        "  Ctrl-C stops the server.\n"
     )
 
 
