@@ -12,6 +12,8 @@ _COMMANDS = {
     "migrate": ("graph.commands.migrate", "Move the local files of the old system into Orthanc."),
     "sync": ("graph.commands.sync", "Compare MongoDB with Orthanc and repair, once."),
     "schema": ("graph.commands.schema", "Print the GraphQL schema (SDL)."),
+    "token": ("graph.commands.token", "Make, list and revoke tokens."),
+    "audit": ("graph.commands.audit", "Show who did what: the audit trail."),
     "key": ("graph.commands.key", "Print a new key for FRAME_URL_KEYS."),
 }
 """Module and one-line help of each command: `--help` needs no import."""

@@ -4,6 +4,7 @@ Stored field names are the names of the public API (`models.names`); `_id` is Or
 deterministic identifier, so writing the same object twice is writing it once.
 """
 
+from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
 from models.feed_cursor import FeedCursorDocument
 from models.index_fault import IndexFaultDocument
@@ -24,10 +25,12 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     FeedCursorDocument,
     ComparedStudyDocument,
     IndexFaultDocument,
+    AuditRecord,
 )
 
 __all__ = [
     "DOCUMENTS",
+    "AuditRecord",
     "ComparedStudyDocument",
     "FeedCursorDocument",
     "IndexFaultDocument",
