@@ -1,7 +1,7 @@
 """What every stored document has in common."""
 
 from beanie import Document
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from models.names import contract_name
 
@@ -15,7 +15,8 @@ class NamedDocument(Document):
         extra="ignore",
     )
 
-    id: str  # type: ignore[assignment]  # Beanie declares an ObjectId; ours is a text
+    id: str = Field(alias="_id")  # type: ignore[assignment]  # Beanie declares an ObjectId
+    """The text that MongoDB knows it by."""
 
 
 class StoredDocument(NamedDocument):

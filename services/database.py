@@ -18,6 +18,8 @@ _SERVER_SELECTION_MS = 3_000
 _SOCKET_MS = 60_000
 """Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
 
+_REFUSED = "The database could not carry this out. Try again; the server's log says more."
+
 
 @contextmanager
 def translated_database_faults() -> Iterator[None]:
@@ -32,7 +34,7 @@ def translated_database_faults() -> Iterator[None]:
         yield
     except OperationFailure as exc:
         detail = f"{type(exc).__name__}, code {exc.code}"
-        raise DatabaseUnavailable(detail=detail) from exc
+        raise DatabaseUnavailable(_REFUSED, detail=detail) from exc
     except ConnectionFailure as exc:
         raise DatabaseUnavailable(detail=type(exc).__name__) from exc
 

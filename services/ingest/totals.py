@@ -38,7 +38,9 @@ def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
                 "numberOfInstances": {"$sum": 1},
                 "numberOfFrames": {"$sum": "$numberOfFrames"},
                 "latestIndexedAt": {"$max": "$indexedAt"},
-                "demographics": {"$addToSet": ["$patientName", "$patientBirthDate"]},
+                "demographics": {
+                    "$addToSet": {"name": "$patientName", "birthDate": "$patientBirthDate"}
+                },
                 "frames": {
                     "$push": {"i": "$_id", "r": "$revision", "n": "$numberOfFrames"},
                 },
@@ -90,7 +92,9 @@ def series_totals(row: Fields) -> dict[str, Any]:
     return {
         "numberOfInstances": row["numberOfInstances"],
         "numberOfFrames": row["numberOfFrames"],
-        "demographics": _distinct(row["demographics"]),
+        "demographics": _distinct(
+            (pair.get("name"), pair.get("birthDate")) for pair in row["demographics"]
+        ),
         "thumbnail": thumbnail,
         "latestIndexedAt": row["latestIndexedAt"],
     }

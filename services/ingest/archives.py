@@ -1,0 +1,179 @@
+"""ZIP archives, unpacked member by member, within limits that are checked while reading.
+
+Names of members are labels only: nothing is written under them. What every computer and every
+hospital CD adds is passed over silently: directories, DICOMDIR (PS3.10 8.6), `__MACOSX` and the
+thumbnails of file managers. Everything else gets a result.
+"""
+
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, BinaryIO, cast
+
+from services.errors import FileRejected
+from services.ingest.zip_directory import check_directory
+
+_CHUNK_BYTES = 256 * 1024
+_SPOOL_BYTES = 1024 * 1024
+"""Smaller members stay in memory, one per file that is being stored."""
+
+_RATIO_COUNTS_FROM_BYTES = 16 * 1024 * 1024
+"""Small members may be highly compressed: an empty mask of 512x512 is."""
+
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
+_DICM_OFFSET = 128
+_ENCRYPTED = 0x1
+_LOCAL_HEADER_BYTES = 30
+"""Without name and extra field (APPNOTE.TXT 4.3.7)."""
+_PASSED_OVER = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+"""All that `zipfile` raises about archives that are damaged or of a kind it does not know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchiveLimits:
+    """What an archive may ask for.
+
+    Attributes:
+        max_members: Directories included.
+        max_bytes: Unpacked, in all.
+        max_ratio: Unpacked to packed, of one member.
+    """
+
+    max_members: int = 10_000
+    max_bytes: int = 20 * 1024**3
+    max_ratio: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member: its content in a temporary file that the receiver closes, or why not."""
+
+    name: str
+    content: BinaryIO | FileRejected
+
+
+def is_archive(file: BinaryIO) -> bool:
+    """Tell by content whether a file is a ZIP archive; one inside a DICOM preamble is DICOM."""
+    file.seek(0)
+    head = file.read(_DICM_OFFSET + 4)
+    return head.startswith(_ZIP_MAGICS) and head[_DICM_OFFSET:] != b"DICM"
+
+
+def members(file: BinaryIO, limits: ArchiveLimits) -> Generator[Member, None, None]:
+    """Unpack an archive, one member at a time. Blocking: call `next` in a thread.
+
+    Raises:
+        FileRejected: The archive as a whole: DAMAGED_ARCHIVE, EMPTY_ARCHIVE, ARCHIVE_TOO_LARGE;
+            members before that were good.
+    """
+    check_directory(file, max_members=limits.max_members)
+    try:
+        archive = zipfile.ZipFile(file)
+    except _DAMAGE as exc:
+        raise _damaged() from exc
+    with archive:
+        infos = _wanted(archive, limits)
+        remaining = limits.max_bytes
+        for info in infos:
+            member = _unpack(archive, info, limits, remaining)
+            if not isinstance(member.content, FileRejected):
+                remaining -= member.content.tell()
+                member.content.seek(0)
+            yield member
+
+
+def _wanted(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:
+    infos = archive.infolist()
+    if len(infos) > limits.max_members:
+        raise _too_large(f"more than {limits.max_members} members")
+    _check_overlaps(infos, archive.start_dir)
+    wanted = [info for info in infos if not _is_passed_over(info)]
+    if not wanted:
+        raise FileRejected("EMPTY_ARCHIVE", "The archive has no files in it.")
+    return wanted
+
+
+def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None:
+    """Refuse members that share bytes, which CPython before 3.11.8 unpacks many times over."""
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    starts = [info.header_offset for info in ordered[1:]] + [directory_offset]
+    for info, limit in zip(ordered, starts, strict=True):
+        # The local header repeats the name; its extra field is not known yet.
+        name_bytes = len(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
+        least = _LOCAL_HEADER_BYTES + name_bytes + info.compress_size
+        if info.header_offset + least > limit:
+            raise FileRejected("DAMAGED_ARCHIVE", "Members of the archive overlap.")
+
+
+def _is_passed_over(info: zipfile.ZipInfo) -> bool:
+    path = PurePosixPath(info.filename)
+    return (
+        info.is_dir()
+        or path.name.lower() in _PASSED_OVER
+        or path.name.startswith("._")
+        or "__MACOSX" in path.parts
+    )
+
+
+def _unpack(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, remaining: int
+) -> Member:
+    """Unpack one member; what is wrong with it alone is its content."""
+    if info.flag_bits & _ENCRYPTED:
+        return Member(info.filename, FileRejected("ENCRYPTED", "This member is encrypted."))
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return Member(info.filename, FileRejected("NOT_DICOM", "This member is a link, no file."))
+    spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115  # the receiver closes it
+    try:
+        with archive.open(info) as source:
+            fault = _copy(source, spool, info, limits, remaining)
+    except _DAMAGE:
+        fault = FileRejected("DAMAGED_ARCHIVE", "This member of the archive is damaged.")
+    except BaseException:
+        spool.close()
+        raise
+    if fault is None:
+        return Member(info.filename, spool)
+    spool.close()
+    return Member(info.filename, fault)
+
+
+def _copy(
+    source: IO[bytes],
+    spool: BinaryIO,
+    info: zipfile.ZipInfo,
+    limits: ArchiveLimits,
+    remaining: int,
+) -> FileRejected | None:
+    most = max(info.compress_size * limits.max_ratio, _RATIO_COUNTS_FROM_BYTES)
+    size = 0
+    while chunk := source.read(_CHUNK_BYTES):
+        if size == 0 and chunk.startswith(_ZIP_MAGICS) and chunk[128:132] != b"DICM":
+            return FileRejected("NESTED_ARCHIVE", "Archives inside archives are not unpacked.")
+        size += len(chunk)
+        if size > most:
+            return FileRejected("ARCHIVE_TOO_LARGE", "This member is compressed too highly.")
+        if size > remaining:
+            raise _too_large(f"more than {limits.max_bytes} bytes unpacked")
+        spool.write(chunk)
+    return None
+
+
+def _too_large(what: str) -> FileRejected:
+    return FileRejected("ARCHIVE_TOO_LARGE", f"The archive has {what}.")
+
+
+def _damaged() -> FileRejected:
+    return FileRejected("DAMAGED_ARCHIVE", "The archive is damaged or was cut off.")

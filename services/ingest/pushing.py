@@ -1,0 +1,89 @@
+"""Bring one prepared file into Orthanc and find out for certain what became of it."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+from services.dicom.rewriting import PreparedFile
+from services.errors import OrthancNotFound, OrthancOutcomeUnknown, OrthancUnavailable
+from services.ingest.results import StoreStatus
+from services.orthanc.client import OrthancClient
+from services.orthanc.identifiers import OrthancIds
+
+_LOOK_UP_WAITS_SECONDS = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""An Orthanc that died is back within these; the embedded one after about a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Where the file is.
+
+    Attributes:
+        status: STORED, ALREADY_STORED or CONFLICT.
+    """
+
+    ids: OrthancIds
+    status: StoreStatus
+
+
+async def push(orthanc: OrthancClient, prepared: PreparedFile, expected: OrthancIds) -> Pushed:
+    """Store a file in Orthanc, streamed.
+
+    Orthanc answers "already stored" by identifiers alone and drops other content silently, so
+    the MD5 decides. An answer that broke off is looked up.
+
+    Args:
+        orthanc: The client.
+        prepared: What is sent.
+        expected: The identifiers that the file's header gives it.
+
+    Raises:
+        OrthancError: It is not stored.
+    """
+    stream = _HashedStream(prepared)
+    try:
+        answer = await orthanc.store(stream.chunks(), prepared.length)
+    except OrthancOutcomeUnknown as exc:
+        digest = await asyncio.to_thread(prepared.md5)
+        status = await _look_up(orthanc, expected.instance, digest, exc)
+        return Pushed(expected, status)
+    ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
+    if not answer.already_stored:
+        return Pushed(ids, StoreStatus.STORED)
+    same = await orthanc.dicom_md5(ids.instance) == stream.digest.hexdigest()
+    return Pushed(ids, StoreStatus.ALREADY_STORED if same else StoreStatus.CONFLICT)
+
+
+@dataclass(slots=True)
+class _HashedStream:
+    """Chunks read in a thread, hashed as they go out: MD5 is what Orthanc can be asked for."""
+
+    prepared: PreparedFile
+    digest: "hashlib._Hash" = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        chunks = self.prepared.chunks()
+        while chunk := await asyncio.to_thread(self._next, chunks):
+            yield chunk
+
+    def _next(self, chunks: Iterator[bytes]) -> bytes:
+        chunk = next(chunks, b"")
+        self.digest.update(chunk)
+        return chunk
+
+
+async def _look_up(
+    orthanc: OrthancClient, instance_id: str, digest: str, broken: OrthancOutcomeUnknown
+) -> StoreStatus:
+    """Ask whether Orthanc has the file after all, while it may be restarting."""
+    for seconds in _LOOK_UP_WAITS_SECONDS:
+        await asyncio.sleep(seconds)
+        try:
+            stored = await orthanc.dicom_md5(instance_id)
+        except OrthancNotFound as exc:
+            raise broken from exc
+        except OrthancUnavailable:
+            continue
+        return StoreStatus.STORED if stored == digest else StoreStatus.CONFLICT
+    raise broken

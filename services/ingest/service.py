@@ -1,0 +1,164 @@
+"""Store what was sent: DICOM files and ZIP archives of them, one result per file."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from services.dicom.patient_override import validate_override
+from services.dicom.values import clean_text
+from services.errors import Error, FileRejected, PacsDisabled
+from services.ingest.archives import ArchiveLimits, Member, is_archive, members
+from services.ingest.batch import in_order
+from services.ingest.results import StoreResult, StoreStatus, refused
+from services.ingest.storing import FileStorage, PatientOverride
+
+_NAME_CHARACTERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A file to store.
+
+    Attributes:
+        name: A label, as its sender called it.
+        open: Opens it, seekable and binary; called in a thread, closed after use.
+    """
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+    @classmethod
+    def from_path(cls, path: Path, name: str | None = None) -> "SentFile":
+        """Take a file of this machine; it is opened when its turn comes."""
+        return cls(name or path.name, lambda: path.open("rb"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    name: str
+    file: BinaryIO
+
+
+class Ingest:
+    """Stores files.
+
+    Args:
+        storage: Stores single files; None while PACS integration is off.
+        limits: Of ZIP archives.
+        concurrency: Files of one call that go to Orthanc at once.
+    """
+
+    def __init__(
+        self, storage: FileStorage | None, *, limits: ArchiveLimits, concurrency: int
+    ) -> None:
+        self._storage = storage
+        self._limits = limits
+        self._concurrency = concurrency
+
+    async def store(
+        self, files: Iterable[SentFile], override: PatientOverride | None = None
+    ) -> list[StoreResult]:
+        """Store files and return their results; see `results`."""
+        return [result async for result in self.results(files, override)]
+
+    async def results(
+        self, files: Iterable[SentFile], override: PatientOverride | None = None
+    ) -> AsyncGenerator[StoreResult, None]:
+        """Store files; yield one result per DICOM file, in the order sent.
+
+        ZIP archives are recognised by content and their members take their place. One bad file
+        never fails its neighbours.
+
+        Raises:
+            PacsDisabled: PACS integration is off.
+            InvalidInput: The override is no valid PatientID or PatientName.
+        """
+        storage = self._storage
+        if storage is None:
+            raise PacsDisabled
+        override = override or PatientOverride()
+        validate_override(override.patient_id, override.patient_name)
+
+        async def store_one(item: _Opened | StoreResult) -> StoreResult:
+            if isinstance(item, StoreResult):
+                return item
+            try:
+                with item.file as file:
+                    return await storage.store(item.name, file, override)
+            except OSError as exc:
+                return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
+
+        async with (
+            aclosing(self._expanded(files)) as items,
+            aclosing(in_order(items, store_one, concurrency=self._concurrency)) as ordered,
+        ):
+            async for result in ordered:
+                yield result
+
+    async def _expanded(
+        self, files: Iterable[SentFile]
+    ) -> AsyncGenerator[_Opened | StoreResult, None]:
+        """Open files one after the other, with the members of archives in their place."""
+        for sent in files:
+            name = _label(sent.name)
+            try:
+                file, packed = await asyncio.to_thread(_open, sent)
+            except OSError as exc:
+                yield refused(name, _unreadable(exc), StoreStatus.FAILED)
+                continue
+            if not packed:
+                yield _Opened(name, file)
+                continue
+            with file:
+                async for item in self._unpacked(name, file):
+                    yield item
+
+    async def _unpacked(
+        self, name: str, file: BinaryIO
+    ) -> AsyncGenerator[_Opened | StoreResult, None]:
+        unpacking = members(file, self._limits)
+        try:
+            while member := await asyncio.to_thread(next, unpacking, None):
+                yield _opened(name, member)
+        except FileRejected as exc:
+            yield refused(name, exc, StoreStatus.REJECTED)
+        except OSError as exc:
+            yield refused(name, _unreadable(exc), StoreStatus.FAILED)
+        finally:
+            unpacking.close()
+
+
+def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
+    """Open a file and tell whether it is an archive."""
+    file = sent.open()
+    try:
+        return file, is_archive(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _opened(archive_name: str, member: Member) -> _Opened | StoreResult:
+    name = _label(f"{archive_name}/{member.name}")
+    if isinstance(member.content, FileRejected):
+        return refused(name, member.content, StoreStatus.REJECTED)
+    return _Opened(name, member.content)
+
+
+def _label(name: str) -> str:
+    """Make a name fit to be shown: without control and bidi characters, and not endless."""
+    return (clean_text(name) or "file")[-_NAME_CHARACTERS:]
+
+
+def _unreadable(exc: OSError) -> Error:
+    return SpoolingFailed(detail=type(exc).__name__)
+
+
+class SpoolingFailed(Error):
+    """This machine's own disk is full or a file can't be read."""
+
+    code = "FILE_UNREADABLE"
+    default_message = "The server could not read or unpack this file. Is its disk full?"

@@ -1,0 +1,175 @@
+"""One file in, one result out: check, push to Orthanc, index in MongoDB."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from services.dicom.checking import CheckedFile, check_file
+from services.dicom.header import InstanceHeader
+from services.dicom.layout import WalkLimits
+from services.dicom.rewriting import PreparedFile, prepare
+from services.dicom.values import clean_person_name, clean_text
+from services.errors import (
+    DatabaseUnavailable,
+    Error,
+    FileRejected,
+    OrthancError,
+    OrthancRefused,
+    OrthancUnavailable,
+)
+from services.ingest.entry import IndexEntry
+from services.ingest.pushing import Pushed, push
+from services.ingest.results import StoreResult, StoreStatus, refused
+from services.orthanc.client import OrthancClient
+from services.orthanc.identifiers import OrthancIds, orthanc_ids
+
+_NOT_PUSHED = "Failed to upload to Orthanc PACS. {} The file was not stored; send it again then."
+_NOT_INDEXED = (
+    "The file is stored in Orthanc PACS, but could not be indexed yet. It appears by itself; "
+    "sending it again does no harm."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PatientOverride:
+    """The patient to write into stored files; None keeps what a file says."""
+
+    patient_id: str | None = None
+    patient_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileStorage:
+    """Stores single files.
+
+    Attributes:
+        index: `Indexer.index`.
+        keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
+    """
+
+    orthanc: OrthancClient
+    index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
+    limits: WalkLimits
+    keep_tiff_preamble: bool = False
+
+    async def store(self, file_name: str, file: BinaryIO, override: PatientOverride) -> StoreResult:
+        """Store one file. Whatever is wrong with it or with a server is in the result.
+
+        Args:
+            file_name: For the result.
+            file: Seekable; read in threads, never whole.
+            override: Written into the dataset that is stored.
+        """
+        try:
+            return await self._store(file_name, file, override)
+        except (FileRejected, OrthancRefused) as exc:
+            return refused(file_name, exc, StoreStatus.REJECTED)
+        except OrthancError as exc:
+            return refused(file_name, _said(exc, _NOT_PUSHED.format(exc.message)), _FAILED)
+        except Error as exc:
+            return refused(file_name, exc, _FAILED)
+
+    async def _store(
+        self, file_name: str, file: BinaryIO, override: PatientOverride
+    ) -> StoreResult:
+        checked, prepared = await asyncio.to_thread(self._prepare, file, override)
+        try:
+            pushed = await push(self.orthanc, prepared, _ids_of(checked.header))
+        finally:
+            await asyncio.to_thread(prepared.close)
+        if pushed.status is StoreStatus.CONFLICT:
+            return _conflict(file_name, checked, pushed)
+        try:
+            frames = await self._index(checked, pushed.ids)
+        except (DatabaseUnavailable, OrthancUnavailable) as exc:
+            return replace(
+                refused(file_name, _said(exc, _NOT_INDEXED), _FAILED), header=checked.header
+            )
+        return StoreResult(
+            file_name=file_name,
+            status=pushed.status,
+            frame_count=frames,
+            header=checked.header,
+            ids=pushed.ids,
+        )
+
+    def _prepare(
+        self, file: BinaryIO, override: PatientOverride
+    ) -> tuple[CheckedFile, PreparedFile]:
+        checked = check_file(file, limits=self.limits)
+        prepared = prepare(
+            file,
+            checked.layout,
+            patient_id=override.patient_id,
+            patient_name=override.patient_name,
+            keep_tiff_preamble=self.keep_tiff_preamble,
+            limits=self.limits,
+        )
+        return replace(checked, header=overridden(checked.header, override)), prepared
+
+    async def _index(self, checked: CheckedFile, ids: OrthancIds) -> int:
+        """Index what Orthanc holds, and return its number of frames."""
+        stored = await self.orthanc.stored_file(ids.instance)
+        frames = checked.number_of_frames
+        if frames > 1:
+            frames = min(frames, await self._frames_of_orthanc(ids.instance, frames))
+        entry = IndexEntry(
+            header=checked.header,
+            ids=ids,
+            revision=stored.revision,
+            file_size_bytes=stored.file_size_bytes,
+            number_of_frames=frames,
+            not_renderable_reason=checked.not_renderable_reason,
+        )
+        await self.index([entry])
+        return frames
+
+    async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
+        try:
+            return await self.orthanc.frame_count(instance_id) or otherwise
+        except OrthancUnavailable:
+            raise
+        except OrthancError:
+            # Orthanc can't count the frames of some files that it can show.
+            return otherwise
+
+
+_FAILED = StoreStatus.FAILED
+
+
+def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHeader:
+    """Return the header as the stored file has it."""
+    patient = header.patient
+    if override.patient_id is not None:
+        patient = replace(patient, patient_id=clean_text(override.patient_id) or "")
+    if override.patient_name is not None:
+        patient = replace(patient, patient_name=clean_person_name(override.patient_name))
+    return replace(header, patient=patient)
+
+
+def _ids_of(header: InstanceHeader) -> OrthancIds:
+    return orthanc_ids(
+        header.patient.patient_id,
+        header.study.study_instance_uid,
+        header.series.series_instance_uid,
+        header.sop_instance_uid,
+    )
+
+
+def _conflict(file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:
+    message = "Another file with the same SOPInstanceUID is stored already; that one stays."
+    return StoreResult(
+        file_name=file_name,
+        status=StoreStatus.CONFLICT,
+        header=checked.header,
+        ids=pushed.ids,
+        error=FileRejected("CONTENT_CONFLICT", message),
+    )
+
+
+def _said(error: Error, message: str) -> Error:
+    """Return an error of the same kind, with what its caller should know."""
+    told = type(error)(message, detail=error.detail or error.message)
+    told.__cause__ = error
+    return told

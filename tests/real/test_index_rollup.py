@@ -1,0 +1,385 @@
+"""The index against a real MongoDB: what is stored, what is counted, and what races leave."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models import StudyDocument
+from services.database import open_database
+from services.dicom.header import (
+    ImageModule,
+    InstanceHeader,
+    PatientModule,
+    SeriesModule,
+    StudyModule,
+)
+from services.embedded.mongod import EmbeddedMongod
+from services.errors import DatabaseUnavailable
+from services.ingest.entry import IndexEntry
+from services.ingest.indexer import Indexer
+from services.orthanc.identifiers import orthanc_ids
+
+Database = AsyncDatabase[dict[str, Any]]
+START = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+
+
+class Clock:
+    """Every look at it is a second later."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture
+async def database(mongodb: EmbeddedMongod) -> AsyncIterator[Database]:
+    async with open_database(mongodb.url, f"test_{secrets.token_hex(6)}") as opened:
+        yield opened
+        await opened.client.drop_database(opened.name)
+
+
+@pytest.fixture
+def indexer(database: Database) -> Indexer:
+    return Indexer(database, clock=Clock())
+
+
+def entry(
+    instance: int = 1,
+    *,
+    series: int = 1,
+    study: int = 1,
+    patient: str = "P1",
+    name: str | None = "Doe^John",
+    birth_date: str | None = "1970-01-02",
+    frames: int = 1,
+    revision: str = "00000001",
+    modality: str | None = "CT",
+    description: str | None = "Thorax",
+) -> IndexEntry:
+    study_uid, series_uid = f"1.2.{study}", f"1.2.{study}.{series}"
+    sop_uid = f"{series_uid}.{instance}"
+    header = InstanceHeader(
+        patient=PatientModule(
+            patient_id=patient, patient_name=name, patient_birth_date=birth_date, patient_sex="M"
+        ),
+        study=StudyModule(
+            study_instance_uid=study_uid,
+            study_date="2020-05-06",
+            study_time="07:08:09",
+            study_description=description,
+            accession_number="A1",
+        ),
+        series=SeriesModule(
+            series_instance_uid=series_uid, series_number=series, modality=modality
+        ),
+        image=ImageModule(has_pixel_data=frames > 0, rows=4, columns=6),
+        sop_instance_uid=sop_uid,
+        instance_number=instance,
+    )
+    return IndexEntry(
+        header=header,
+        ids=orthanc_ids(patient, study_uid, series_uid, sop_uid),
+        revision=revision,
+        file_size_bytes=1000,
+        number_of_frames=frames,
+        not_renderable_reason=None if frames else "Its pixel data is missing.",
+    )
+
+
+async def dump(database: Database) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [document async for document in database[name].find().sort("_id")]
+        for name in ("patients", "studies", "series", "instances")
+    }
+
+
+async def test_first_instance_makes_a_complete_tree(database: Database, indexer: Indexer) -> None:
+    one = entry(frames=5)
+    await indexer.index([one])
+    stored = await dump(database)
+    now = START + timedelta(seconds=1)
+    for documents in stored.values():
+        for document in documents:
+            assert len(document.pop("version")) == 16
+    thumbnail = {
+        "orthancInstanceId": one.ids.instance,
+        "revision": "00000001",
+        "frameIndex": 2,
+    }
+    demographics = [["Doe^John", "1970-01-02"]]
+    assert stored["patients"] == [
+        {
+            "_id": one.ids.patient,
+            "patientID": "P1",
+            "patientName": "Doe^John",
+            "patientBirthDate": "1970-01-02",
+            "patientSex": "M",
+            "numberOfStudies": 1,
+            "hasConflictingDemographics": False,
+            "nameWords": ["doe", "john"],
+            "orderPatientName": "doe^john",
+        }
+    ]
+    assert stored["studies"] == [
+        {
+            "_id": one.ids.study,
+            "orthancPatientId": one.ids.patient,
+            "patientID": "P1",
+            "patientName": "Doe^John",
+            "patientBirthDate": "1970-01-02",
+            "patientSex": "M",
+            "studyInstanceUID": "1.2.1",
+            "studyID": None,
+            "studyDate": "2020-05-06",
+            "studyTime": "07:08:09",
+            "studyDescription": "Thorax",
+            "accessionNumber": "A1",
+            "referringPhysicianName": None,
+            "institutionName": None,
+            "numberOfSeries": 1,
+            "numberOfInstances": 1,
+            "numberOfFrames": 5,
+            "modalitiesInStudy": ["CT"],
+            "demographics": demographics,
+            "thumbnail": thumbnail,
+            "nameWords": ["doe", "john"],
+            "searchWords": ["a1", "doe", "john", "p1", "thorax"],
+            "orderStudyDate": "2020-05-06T07:08:09",
+            "orderPatientName": "doe^john",
+            "createdAt": now,
+            "updatedAt": now,
+            "latestIndexedAt": now,
+        }
+    ]
+    assert stored["series"] == [
+        {
+            "_id": one.ids.series,
+            "orthancStudyId": one.ids.study,
+            "orthancPatientId": one.ids.patient,
+            "seriesInstanceUID": "1.2.1.1",
+            "seriesNumber": 1,
+            "modality": "CT",
+            "seriesDescription": None,
+            "bodyPartExamined": None,
+            "protocolName": None,
+            "manufacturer": None,
+            "numberOfInstances": 1,
+            "numberOfFrames": 5,
+            "demographics": demographics,
+            "thumbnail": thumbnail,
+            "latestIndexedAt": now,
+        }
+    ]
+    instance = stored["instances"][0]
+    assert instance["_id"] == one.ids.instance
+    assert instance["indexedAt"] == now
+    assert instance["useOrthancPreview"] is True
+    assert instance["numberOfFrames"] == 5
+    assert (instance["rows"], instance["columns"]) == (4, 6)
+
+
+async def test_beanie_reads_what_the_indexer_wrote(database: Database, indexer: Indexer) -> None:
+    one = entry()
+    await indexer.index([one])
+    study = await StudyDocument.get(one.ids.study)
+    assert study is not None
+    assert study.study_instance_uid == "1.2.1"
+    assert study.thumbnail is not None
+    assert study.updated_at.tzinfo is not None
+    assert database.name == StudyDocument.get_pymongo_collection().database.name
+
+
+async def test_indexing_again_changes_nothing(database: Database, indexer: Indexer) -> None:
+    entries = [entry(1), entry(2), entry(1, series=2, modality="SR", frames=0)]
+    await indexer.index(entries)
+    before = await dump(database)
+    await indexer.index(entries)
+    await indexer.index([entries[0]])
+    assert await dump(database) == before
+
+
+async def test_a_replaced_file_shows_in_revision_and_times(
+    database: Database, indexer: Indexer
+) -> None:
+    await indexer.index([entry()])
+    await indexer.index([entry(revision="00000002", description="Abdomen")])
+    stored = await dump(database)
+    study, instance = stored["studies"][0], stored["instances"][0]
+    later = START + timedelta(seconds=2)
+    assert (instance["revision"], instance["indexedAt"]) == ("00000002", later)
+    assert (study["updatedAt"], study["latestIndexedAt"]) == (later, later)
+    assert study["createdAt"] == START + timedelta(seconds=1)
+    assert study["studyDescription"] == "Abdomen"
+    assert "abdomen" in study["searchWords"]
+    assert study["thumbnail"]["revision"] == "00000002"
+
+
+async def test_the_switch_for_previews_survives_a_replacement(
+    database: Database, indexer: Indexer
+) -> None:
+    one = entry()
+    await indexer.index([one])
+    await database["instances"].update_one(
+        {"_id": one.ids.instance}, {"$set": {"useOrthancPreview": False}}
+    )
+    await indexer.index([replace(one, revision="00000002")])
+    assert (await dump(database))["instances"][0]["useOrthancPreview"] is False
+
+
+async def test_middle_frames_stand_for_series_and_study(
+    database: Database, indexer: Indexer
+) -> None:
+    entries = [
+        entry(1, series=1, frames=0, modality="SR"),
+        entry(3, series=2, frames=1),
+        entry(1, series=2, frames=2),
+        entry(2, series=2, frames=6),
+        entry(1, series=3, frames=1),
+    ]
+    await indexer.index(entries)
+    stored = await dump(database)
+    thumbnails = {one["seriesNumber"]: one["thumbnail"] for one in stored["series"]}
+    middle = {
+        "orthancInstanceId": entries[3].ids.instance,
+        "revision": "00000001",
+        "frameIndex": 2,
+    }
+    assert thumbnails[1] is None
+    assert thumbnails[2] == middle
+    assert thumbnails[3]["orthancInstanceId"] == entries[4].ids.instance
+    assert stored["studies"][0]["thumbnail"] == middle
+    assert stored["studies"][0]["modalitiesInStudy"] == ["CT", "SR"]
+    assert stored["studies"][0]["numberOfFrames"] == 10
+
+
+async def test_patient_shows_the_study_that_changed_last_and_flags_conflicts(
+    database: Database, indexer: Indexer
+) -> None:
+    await indexer.index([entry(study=1, name="Doe^John")])
+    await indexer.index([entry(study=2, name=None, birth_date=None)])
+    assert (await dump(database))["patients"][0]["hasConflictingDemographics"] is False
+    await indexer.index([entry(study=3, name="Roe^Jane")])
+    patient = (await dump(database))["patients"][0]
+    assert patient["hasConflictingDemographics"] is True
+    assert patient["patientName"] == "Roe^Jane"
+    assert patient["nameWords"] == ["jane", "roe"]
+    assert patient["numberOfStudies"] == 3
+    await indexer.remove([entry(study=3).ids.instance])
+    patient = (await dump(database))["patients"][0]
+    assert (patient["hasConflictingDemographics"], patient["numberOfStudies"]) == (False, 2)
+
+
+async def test_a_file_without_description_does_not_take_it_away(
+    database: Database, indexer: Indexer
+) -> None:
+    await indexer.index([entry(1)])
+    await indexer.index([entry(2, description=None)])
+    assert (await dump(database))["studies"][0]["studyDescription"] == "Thorax"
+
+
+async def test_removing_the_last_instance_removes_all_its_parents(
+    database: Database, indexer: Indexer
+) -> None:
+    first, second, other = entry(1), entry(1, series=2), entry(1, study=9, patient="P9")
+    await indexer.index([first, second, other])
+    assert await indexer.remove([first.ids.instance, first.ids.instance, "unknown"]) == 1
+    stored = await dump(database)
+    assert [one["_id"] for one in stored["series"]] == sorted([second.ids.series, other.ids.series])
+    study = next(one for one in stored["studies"] if one["_id"] == second.ids.study)
+    assert (study["numberOfSeries"], study["numberOfInstances"]) == (1, 1)
+    assert await indexer.remove([second.ids.instance]) == 1
+    stored = await dump(database)
+    assert {name: [one["_id"] for one in documents] for name, documents in stored.items()} == {
+        "patients": [other.ids.patient],
+        "studies": [other.ids.study],
+        "series": [other.ids.series],
+        "instances": [other.ids.instance],
+    }
+
+
+async def test_recount_repairs_what_a_crash_left(database: Database, indexer: Indexer) -> None:
+    entries = [entry(1), entry(2)]
+    await indexer.index(entries)
+    await database["instances"].delete_one({"_id": entries[0].ids.instance})
+    await indexer.recount([entries[0].ids.study])
+    assert (await dump(database))["studies"][0]["numberOfInstances"] == 1
+    await database["instances"].delete_many({})
+    await indexer.recount([entries[0].ids.study])
+    assert await dump(database) == {"patients": [], "studies": [], "series": [], "instances": []}
+
+
+async def test_many_callers_of_two_indexers_leave_right_counts(database: Database) -> None:
+    first, second = Indexer(database), Indexer(database)
+    entries = [entry(number, series=number % 3, study=1) for number in range(1, 121)]
+    await asyncio.gather(
+        *((first, second)[number % 2].index([one]) for number, one in enumerate(entries))
+    )
+    stored = await dump(database)
+    assert stored["studies"][0]["numberOfInstances"] == 120
+    assert sorted(one["numberOfInstances"] for one in stored["series"]) == [40, 40, 40]
+    assert stored["patients"][0]["numberOfStudies"] == 1
+
+
+async def test_indexing_and_removing_at_once_leaves_what_is_stored(database: Database) -> None:
+    first, second = Indexer(database), Indexer(database)
+    for _ in range(10):
+        entries = [entry(number) for number in range(1, 11)]
+        await first.index(entries[:5])
+        await asyncio.gather(
+            first.remove([one.ids.instance for one in entries[:5]]),
+            *(second.index([one]) for one in entries[5:]),
+        )
+        stored = await dump(database)
+        assert stored["series"][0]["numberOfInstances"] == 5
+        assert stored["studies"][0]["numberOfInstances"] == 5
+        await asyncio.gather(
+            first.remove([one.ids.instance for one in entries[5:8]]),
+            second.remove([one.ids.instance for one in entries[8:]]),
+        )
+        assert (await dump(database))["patients"] == []
+
+
+async def test_a_cancelled_caller_does_not_hurt_the_others(
+    database: Database, indexer: Indexer
+) -> None:
+    callers = [asyncio.create_task(indexer.index([entry(number)])) for number in range(1, 6)]
+    await asyncio.sleep(0)
+    callers[2].cancel()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(outcomes.pop(2), asyncio.CancelledError)
+    assert outcomes == [None] * 4
+    assert (await dump(database))["studies"][0]["numberOfInstances"] in (4, 5)
+
+
+async def test_callers_at_once_share_a_commit(database: Database, indexer: Indexer) -> None:
+    await asyncio.gather(*(indexer.index([entry(number)]) for number in range(1, 31)))
+    times = {one["indexedAt"] for one in (await dump(database))["instances"]}
+    assert len(times) <= 2
+
+
+async def test_every_caller_learns_that_mongodb_is_away(
+    database: Database,
+) -> None:
+    broken = Indexer(_unreachable())
+    outcomes = await asyncio.gather(
+        *(broken.index([entry(number)]) for number in range(3)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
+    assert (await dump(database))["instances"] == []
+
+
+def _unreachable() -> Database:
+    client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+        "mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50
+    )
+    return client["nowhere"]
