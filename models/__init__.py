@@ -11,6 +11,7 @@ from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
 from models.lease import LeaseDocument
 from models.patient import PatientDocument
+from models.quarantine import SuspectFrameDocument
 from models.series import SeriesDocument
 from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
@@ -41,5 +42,6 @@ __all__ = [
     "SeriesDocument",
     "StoredDocument",
     "StudyDocument",
+    "SuspectFrameDocument",
     "Thumbnail",
 ]

@@ -10,6 +10,8 @@
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
     ├── FrameError
+    │   ├── FrameUrlInvalid       FRAME_URL_INVALID        nobody signed this URL
+    │   ├── FrameUrlExpired       FRAME_URL_EXPIRED        signed by us, and too old
     │   ├── FrameNotFound         FRAME_NOT_FOUND
     │   ├── FrameNotRenderable    FRAME_NOT_RENDERABLE
     │   ├── FrameQuarantined      FRAME_QUARANTINED
@@ -17,6 +19,7 @@
     └── OrthancError              ORTHANC_ERROR            Orthanc answered something unexpected
         ├── OrthancUnavailable    ORTHANC_UNAVAILABLE      no answer: nothing was done
         ├── OrthancOutcomeUnknown ORTHANC_OUTCOME_UNKNOWN  the answer broke off: maybe it was done
+        │   └── OrthancTimedOut   ORTHANC_OUTCOME_UNKNOWN  it is there and took too long
         ├── OrthancAuthenticationFailed  ORTHANC_AUTHENTICATION_FAILED
         ├── OrthancNotFound       ORTHANC_NOT_FOUND
         ├── OrthancRefused        ORTHANC_REFUSED          it does not accept this content
@@ -107,6 +110,20 @@ class FrameError(Error):
     """A frame that can't be shown."""
 
 
+class FrameUrlInvalid(FrameError):
+    """Nobody signed this URL; why is for the log only."""
+
+    code = "FRAME_URL_INVALID"
+    default_message = "This URL is not valid."
+
+
+class FrameUrlExpired(FrameError):
+    """The URL was signed by us and is too old."""
+
+    code = "FRAME_URL_EXPIRED"
+    default_message = "This URL has expired. Ask for a new one."
+
+
 class FrameNotFound(FrameError):
     """There is no such frame, or no longer."""
 
@@ -153,6 +170,10 @@ class OrthancOutcomeUnknown(OrthancUnavailable):
     """The connection broke after the request went out: it may have been carried out."""
 
     code = "ORTHANC_OUTCOME_UNKNOWN"
+
+
+class OrthancTimedOut(OrthancOutcomeUnknown):
+    """Orthanc took the request and did not answer in time: no sign that it died."""
 
 
 class OrthancAuthenticationFailed(OrthancError):

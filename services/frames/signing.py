@@ -20,14 +20,17 @@ import hmac
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from services.errors import FrameUrlExpired, FrameUrlInvalid, InvalidInput
 from services.frames.keys import FrameUrlKeys
 from services.frames.variant import FrameVariant
 from services.orthanc.identifiers import is_orthanc_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FRAME_PURPOSE = "frame-url/v1"
 ARCHIVE_PURPOSE = "archive-url/v1"

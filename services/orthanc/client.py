@@ -6,7 +6,7 @@ of `services.orthanc.answers`; faults are errors of `services.errors`.
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from services.orthanc.answers import (
     StudyListing,
     SystemInfo,
 )
+from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.identifiers import is_orthanc_id
 from services.orthanc.transport import raise_for_status, streamed, translated_faults
 
@@ -32,14 +33,24 @@ _STORE_SECONDS = 600
 
 
 class OrthancClient:
-    """Orthanc, as this server uses it."""
+    """Orthanc, as this server uses it.
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    Args:
+        http: The HTTP client of `open_http_client`.
+        breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, *, breaker: CircuitBreaker | None = None) -> None:
         self._http = http
+        self._guarded = breaker.guarded if breaker is not None else nullcontext
 
     async def system(self) -> SystemInfo:
         """`GET /system`: version and identity."""
         return SystemInfo.from_json(await self._get_json("/system"))
+
+    async def plugins(self) -> Sequence[str]:
+        """`GET /plugins`: names of the plugins that are loaded."""
+        return [str(name) for name in await self._get_json("/plugins")]
 
     async def statistics(self) -> Statistics:
         """`GET /statistics`: how much is stored."""
@@ -229,9 +240,10 @@ class OrthancClient:
         return await self._request("GET", path, timeout=timeout, headers=headers)
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with translated_faults():
-            response = await self._http.request(method, path, **options)
-        raise_for_status(response)
+        with self._guarded():
+            with translated_faults():
+                response = await self._http.request(method, path, **options)
+            raise_for_status(response)
         return response
 
 

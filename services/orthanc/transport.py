@@ -13,6 +13,7 @@ from services.errors import (
     OrthancNotFound,
     OrthancOutcomeUnknown,
     OrthancRefused,
+    OrthancTimedOut,
     OrthancUnavailable,
 )
 
@@ -69,12 +70,15 @@ def translated_faults() -> Iterator[None]:
 
     Raises:
         OrthancUnavailable: Nothing went out.
+        OrthancTimedOut: Orthanc took too long.
         OrthancOutcomeUnknown: The connection broke later: Orthanc may have acted.
     """
     try:
         yield
     except _NEVER_SENT as exc:
         raise OrthancUnavailable(detail=type(exc).__name__) from exc
+    except httpx.TimeoutException as exc:
+        raise OrthancTimedOut(detail=type(exc).__name__) from exc
     except (httpx.HTTPError, httpx.StreamError) as exc:
         raise OrthancOutcomeUnknown(detail=type(exc).__name__) from exc
 

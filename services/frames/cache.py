@@ -1,0 +1,113 @@
+"""Rendered frames in memory, bounded in bytes; one render however many ask for it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from services.frames.pixels import RenderedFrame
+from services.frames.variant import FrameVariant
+
+_ENTRY_BYTES = 512
+"""What an entry costs besides its PNG: the key, the tag, the places in the table."""
+
+
+class FrameKey(NamedTuple):
+    """Names a picture; `frame_index` is 0-based."""
+
+    instance_id: str
+    revision: str
+    frame_index: int
+    variant: FrameVariant
+
+
+class FrameCache:
+    """Least recently used pictures go first; for one event loop.
+
+    Args:
+        max_bytes: Memory for pictures, in bytes; 0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._frames: OrderedDict[FrameKey, RenderedFrame] = OrderedDict()
+        self._flights: dict[FrameKey, asyncio.Task[RenderedFrame]] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory in use, in bytes."""
+        return self._bytes
+
+    def find(self, key: FrameKey) -> RenderedFrame | None:
+        """Return a picture that is there, None otherwise."""
+        frame = self._frames.get(key)
+        if frame is not None:
+            self._frames.move_to_end(key)
+        return frame
+
+    def knows(self, key: FrameKey) -> bool:
+        """Whether a picture is there or being rendered; does not count as use."""
+        return key in self._frames or key in self._flights
+
+    async def get(
+        self, key: FrameKey, render: Callable[[], Awaitable[RenderedFrame]]
+    ) -> RenderedFrame:
+        """Return a picture, rendered once for all who wait for it.
+
+        A waiter that is cancelled does not stop the others. Errors reach all waiters and are
+        not kept.
+        """
+        frame = self.find(key)
+        if frame is not None:
+            return frame
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._fly(key, render))
+            self._flights[key] = flight
+            flight.add_done_callback(_mark_retrieved)
+        return await asyncio.shield(flight)
+
+    def discard(self, instance_id: str) -> None:
+        """Forget the pictures of an instance; what is being rendered is not kept either."""
+        for key in [key for key in self._frames if key.instance_id == instance_id]:
+            self._bytes -= _cost(self._frames.pop(key))
+        for key in [key for key in self._flights if key.instance_id == instance_id]:
+            del self._flights[key]
+
+    async def close(self) -> None:
+        """Stop what is being rendered."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _fly(
+        self, key: FrameKey, render: Callable[[], Awaitable[RenderedFrame]]
+    ) -> RenderedFrame:
+        try:
+            frame = await render()
+            if self._flights.get(key) is asyncio.current_task():
+                self._keep(key, frame)
+            return frame
+        finally:
+            if self._flights.get(key) is asyncio.current_task():
+                del self._flights[key]
+
+    def _keep(self, key: FrameKey, frame: RenderedFrame) -> None:
+        if _cost(frame) > self._max_bytes:
+            return
+        self._frames[key] = frame
+        self._bytes += _cost(frame)
+        while self._bytes > self._max_bytes:
+            self._bytes -= _cost(self._frames.popitem(last=False)[1])
+
+
+def _cost(frame: RenderedFrame) -> int:
+    return len(frame.png) + _ENTRY_BYTES
+
+
+def _mark_retrieved(flight: asyncio.Task[RenderedFrame]) -> None:
+    # Without this, a failure whose waiters have all gone is logged as never retrieved.
+    if not flight.cancelled():
+        flight.exception()

@@ -1,0 +1,88 @@
+"""Display attributes of instances: from the index, or from the header where that is not enough."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from pydicom.errors import InvalidDicomError
+
+from services.dicom.display import DisplayHeader, make_window
+from services.dicom.windowing import Display
+from services.errors import OrthancNotFound
+from services.frames.instances import RenderableInstance
+from services.orthanc.client import OrthancClient
+
+_log = logging.getLogger(__name__)
+
+_HEADERS = 32
+"""Parsed headers kept: enhanced multi-frame ones hold megabytes."""
+
+_HEADER_MAX_BYTES = 64 * 1024 * 1024
+"""Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
+
+
+class DisplayCatalogue:
+    """Finds the display attributes of a frame; keeps the headers that it had to fetch."""
+
+    def __init__(self, orthanc: OrthancClient) -> None:
+        self._orthanc = orthanc
+        self._headers: OrderedDict[tuple[str, str], DisplayHeader | None] = OrderedDict()
+
+    async def find(self, instance: RenderableInstance, frame_index: int) -> Display:
+        """Return the display attributes of a frame, 0-based.
+
+        Raises:
+            OrthancUnavailable: The header is needed and Orthanc does not answer.
+        """
+        # Orthanc resolves palettes itself: only grey values need LUTs and functional groups.
+        is_grey = (instance.photometric_interpretation or "").startswith("MONOCHROME")
+        if not (instance.has_complex_display and is_grey):
+            return indexed_display(instance)
+        header = await self._header(instance)
+        return indexed_display(instance) if header is None else header.frame(frame_index)
+
+    async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
+        key = (instance.id, instance.revision)
+        if key in self._headers:
+            self._headers.move_to_end(key)
+            return self._headers[key]
+        content = await self._fetch(instance.id)
+        header = await asyncio.to_thread(_parsed, content, instance.id)
+        self._headers[key] = header
+        while len(self._headers) > _HEADERS:
+            self._headers.popitem(last=False)
+        return header
+
+    async def _fetch(self, instance_id: str) -> bytes:
+        """Read the stored file up to its PixelData."""
+        files = await self._orthanc.stored_files([instance_id])
+        if not files:
+            raise OrthancNotFound
+        end = min(files[0].pixel_data_offset or _HEADER_MAX_BYTES, _HEADER_MAX_BYTES)
+        content = bytearray()
+        async with self._orthanc.instance_file(instance_id) as chunks:
+            async for chunk in chunks:
+                content += chunk
+                if len(content) >= end:
+                    break
+        return bytes(content[:end])
+
+
+def indexed_display(instance: RenderableInstance) -> Display:
+    """Return the display attributes that the index holds."""
+    return Display(
+        is_inverted=instance.photometric_interpretation == "MONOCHROME1",
+        rescale_slope=instance.rescale_slope or 1.0,
+        rescale_intercept=instance.rescale_intercept or 0.0,
+        window=make_window(
+            instance.window_center, instance.window_width, instance.voi_lut_function
+        ),
+    )
+
+
+def _parsed(content: bytes, instance_id: str) -> DisplayHeader | None:
+    try:
+        return DisplayHeader(content)
+    except (InvalidDicomError, ValueError, EOFError, KeyError) as exc:
+        _log.warning("header of %s can't be read for display: %s", instance_id, type(exc).__name__)
+        return None

@@ -1,0 +1,23 @@
+"""What rendering needs to know of an instance."""
+
+from typing import Protocol
+
+
+class RenderableInstance(Protocol):
+    """The part of `models.InstanceDocument` that rendering reads."""
+
+    id: str
+    revision: str
+    use_orthanc_preview: bool
+    number_of_frames: int
+    not_renderable_reason: str | None
+    rows: int | None
+    columns: int | None
+    bits_stored: int | None
+    photometric_interpretation: str | None
+    window_center: float | None
+    window_width: float | None
+    voi_lut_function: str | None
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    has_complex_display: bool

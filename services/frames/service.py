@@ -1,0 +1,233 @@
+"""Frames for everybody: checked, cached, guarded and rendered."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from services.errors import (
+    FrameNotFound,
+    FrameNotRenderable,
+    NotFound,
+    OrthancNotFound,
+    OrthancTimedOut,
+    OrthancUnavailable,
+    PacsDisabled,
+)
+from services.frames.cache import FrameCache, FrameKey
+from services.frames.instances import RenderableInstance
+from services.frames.look_ahead import LookAhead
+from services.frames.pixels import RenderedFrame
+from services.frames.quarantine import DeathRecords, Quarantine
+from services.frames.queue import RenderQueue
+from services.frames.records import StoredDeathRecords, find_instance
+from services.frames.rendering import FrameRenderer, RenderLimits
+from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
+from services.frames.variant import FrameVariant
+from services.orthanc.client import OrthancClient
+
+InstanceFinder = Callable[[str], Awaitable[RenderableInstance | None]]
+
+_SLOTS_PER_CPU = 2
+"""While Orthanc decodes one frame, another is windowed and encoded."""
+
+_PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
+
+
+@dataclass(frozen=True, slots=True)
+class FrameLimits:
+    """Limits of all frames together and of each; bytes, pixels, seconds as the names say."""
+
+    cache_bytes: int = 256 * 1024 * 1024
+    queue_size: int = 64
+    max_pixels: int = 64_000_000
+    decode_seconds: float = 10
+
+
+class FrameService:
+    """The one way to a picture, for signed URLs and REST alike.
+
+    Attributes:
+        signer: Mints and verifies signed paths.
+    """
+
+    def __init__(
+        self,
+        *,
+        signer: FrameUrlSigner,
+        orthanc: OrthancClient | None,
+        renderer: FrameRenderer | None,
+        quarantine: Quarantine,
+        limits: FrameLimits,
+        find: InstanceFinder,
+    ) -> None:
+        self.signer = signer
+        self._orthanc = orthanc
+        self._renderer = renderer
+        self._quarantine = quarantine
+        self._find = find
+        self._cache = FrameCache(limits.cache_bytes)
+        self._queue = RenderQueue(_SLOTS_PER_CPU * _cpus(), limits.queue_size)
+        self._ahead = LookAhead(self._cache, self._queue, self._get)
+
+    def cached(self, reference: FrameReference) -> RenderedFrame | None:
+        """Return a picture that is in memory; asks nobody.
+
+        A revision never changes its pixels, so what is in memory needs no look at the index.
+        """
+        key = _key(reference)
+        frame = self._cache.find(key)
+        if frame is not None:
+            self._ahead.follow(key)
+        return frame
+
+    async def frame(self, reference: FrameReference) -> RenderedFrame:
+        """Return the picture that a verified URL points to.
+
+        Raises:
+            FrameNotFound: There is no such frame, or the instance was replaced.
+            FrameNotRenderable: It can't be shown, with the reason.
+            FrameQuarantined, RenderQueueFull, OrthancUnavailable, DatabaseUnavailable:
+                As their names say.
+        """
+        frame = self.cached(reference)
+        if frame is not None:
+            return frame
+        instance = await self._find(reference.instance_id)
+        if instance is None or instance.revision != reference.revision:
+            raise FrameNotFound
+        return await self.render(instance, reference.frame_index, reference.variant)
+
+    async def render(
+        self,
+        instance: RenderableInstance,
+        frame_index: int,
+        variant: FrameVariant = FrameVariant(),  # noqa: B008  # frozen
+    ) -> RenderedFrame:
+        """Return the picture of a frame of an instance, 0-based; errors are those of `frame`."""
+        check_renderable(instance, frame_index)
+        key = FrameKey(instance.id, instance.revision, frame_index, variant)
+        self._ahead.remember(instance)
+        frame = await self._get(instance, key)
+        self._ahead.follow(key)
+        return frame
+
+    def discard(self, instance_id: str) -> None:
+        """Forget the pictures of an instance that was deleted or replaced."""
+        self._cache.discard(instance_id)
+        self._ahead.forget(instance_id)
+
+    @asynccontextmanager
+    async def archive(self, reference: ArchiveReference) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Open Orthanc's ZIP of a study, streamed.
+
+        Raises:
+            NotFound: There is no such study.
+            PacsDisabled: There is no Orthanc.
+        """
+        if self._orthanc is None:
+            raise PacsDisabled
+        try:
+            async with self._orthanc.study_archive(reference.study_id) as chunks:
+                yield chunks
+        except OrthancNotFound as exc:
+            raise NotFound("Study not found") from exc
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look ahead while the block runs; stop everything at its end."""
+        await self._quarantine.load()
+        player = asyncio.create_task(self._ahead.run())
+        try:
+            yield
+        finally:
+            player.cancel()
+            with suppress(asyncio.CancelledError):
+                await player
+            await self._cache.close()
+
+    async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+        return await self._cache.get(key, lambda: self._render(instance, key))
+
+    async def _render(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+        if self._renderer is None:
+            raise PacsDisabled
+        frame = f"{key.instance_id}/{key.revision}/{key.frame_index}"
+        alone = self._quarantine.is_suspect(frame)
+        async with self._queue.slot(alone=alone), self._quarantine.watched(frame):
+            return await self._renderer.render(instance, key.frame_index, key.variant)
+
+
+def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
+    """Check a frame of an instance before anything is asked of Orthanc.
+
+    Raises:
+        FrameNotRenderable: Nothing of this instance can be shown, with the reason.
+        FrameNotFound: `frame_index` (0-based) is out of range.
+    """
+    if not instance.use_orthanc_preview:
+        raise FrameNotRenderable(_PREVIEW_OFF)
+    if instance.number_of_frames == 0:
+        raise FrameNotRenderable(instance.not_renderable_reason)
+    if not 0 <= frame_index < instance.number_of_frames:
+        raise FrameNotFound
+
+
+@asynccontextmanager
+async def open_frames(
+    signer: FrameUrlSigner,
+    orthanc: OrthancClient | None,
+    limits: FrameLimits = FrameLimits(),  # frozen
+    *,
+    find: InstanceFinder = find_instance,
+    records: DeathRecords | None = None,
+) -> AsyncIterator[FrameService]:
+    """Open the frames.
+
+    Args:
+        signer: Mints and verifies signed paths.
+        orthanc: None while PACS integration is off.
+        limits: Limits of memory, queue, pixels and time.
+        find: Finds an instance by Orthanc's identifier.
+        records: Where deaths of Orthanc are kept; MongoDB when None.
+    """
+
+    async def is_dead() -> bool:
+        return orthanc is not None and await _is_dead(orthanc)
+
+    quarantine = Quarantine(records or StoredDeathRecords(), is_dead)
+    render_limits = RenderLimits(limits.max_pixels, limits.decode_seconds)
+    with ThreadPoolExecutor(_cpus(), thread_name_prefix="frames") as executor:
+        renderer = FrameRenderer(orthanc, executor, render_limits) if orthanc else None
+        service = FrameService(
+            signer=signer,
+            orthanc=orthanc,
+            renderer=renderer,
+            quarantine=quarantine,
+            limits=limits,
+            find=find,
+        )
+        async with service.running():
+            yield service
+
+
+async def _is_dead(orthanc: OrthancClient) -> bool:
+    try:
+        await orthanc.system()
+    except OrthancTimedOut:
+        return False
+    except OrthancUnavailable:
+        return True
+    return False
+
+
+def _key(reference: FrameReference) -> FrameKey:
+    return FrameKey(
+        reference.instance_id, reference.revision, reference.frame_index, reference.variant
+    )
+
+
+def _cpus() -> int:
+    return os.cpu_count() or 1
