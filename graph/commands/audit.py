@@ -1,0 +1,83 @@
+"""`orthanc-graphql audit`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from graph.commands.options import data_dir_option, load_settings, run
+from models.audit_record import AuditRecord
+from services.audit import Action
+from services.audit_reading import AuditSearch, parse_since, read_audit
+from services.database import open_database
+from services.embedded.data_dir import read_running_stores
+from services.embedded.stores import open_stores
+from services.settings import Settings
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", help="Not older: 2d, 36h, 15m, or an ISO 8601 date.")
+@click.option("--patient", "patient_id", metavar="ID", help="PatientID of a patient concerned.")
+@click.option("--action", type=click.Choice([action.value for action in Action]))
+@click.option("--who", "principal", metavar="NAME", help="Name of the token or the user.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+@data_dir_option
+def command(
+    since: str | None,
+    patient_id: str | None,
+    action: str | None,
+    principal: str | None,
+    *,
+    as_json: bool,
+    data_dir: Path | None,
+) -> None:
+    """Show who did what, newest last."""
+    settings = load_settings(data_dir=data_dir)
+
+    async def show() -> None:
+        search = AuditSearch(
+            since=None if since is None else parse_since(since, now=datetime.now(UTC)),
+            patient_id=patient_id,
+            action=None if action is None else Action(action),
+            principal=principal,
+        )
+        await _show(settings, search, as_json=as_json)
+
+    run(show)
+
+
+async def _show(settings: Settings, search: AuditSearch, *, as_json: bool) -> None:
+    given = settings.mongodb_url
+    running = None if given else read_running_stores(settings.data_dir)
+    async with open_stores(
+        data_dir=settings.data_dir,
+        embed_mongodb=given is None and running is None,
+        embed_orthanc=False,
+    ) as started:
+        stores = running.stores if running else started
+        url = given.get_secret_value() if given else stores.mongodb_url or ""
+        async with open_database(url, settings.mongodb_database):
+            async for record in read_audit(search):
+                click.echo(_json_line(record) if as_json else _line(record))
+
+
+def _json_line(record: AuditRecord) -> str:
+    line: str = record.model_dump_json(by_alias=True, exclude_none=True)
+    return line
+
+
+def _line(record: AuditRecord) -> str:
+    who = record.principal or "(nobody)"
+    where = f" from {record.client_address}" if record.client_address else ""
+    subjects = " ".join(record.orthanc_study_ids or record.orthanc_patient_ids)
+    parts = (
+        f"{record.at:%Y-%m-%dT%H:%M:%S}Z",
+        record.action,
+        record.outcome,
+        f"{who} ({record.role or 'no role'}){where}",
+        f"x{record.number_of_objects}",
+        record.correlation_id,
+        record.detail or "-",
+        subjects or "-",
+    )
+    return "\t".join(parts)

@@ -1,0 +1,117 @@
+"""How the server faces the outside: credentials, addresses, keys of URLs."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from services.credentials.oidc import KeysUnavailable, OidcVerifier
+from services.credentials.oidc_rules import OidcRules
+from services.credentials.token_file import read_tokens
+from services.credentials.tokens import Token
+from services.doctor.findings import Finding, ok, problem, warning
+from services.errors import Error
+from services.frames.keys import FrameUrlKeys
+
+_CREDENTIALS = "Credentials"
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
+
+async def examine_credentials(
+    *, tokens_file: Path, tokens_required: bool, oidc: OidcRules | None, now: datetime
+) -> list[Finding]:
+    """Check the file of tokens and the OpenID provider.
+
+    Args:
+        tokens_file: The file of tokens.
+        tokens_required: Whether it must be there.
+        oidc: Rules of the provider, None for none.
+        now: The time, with time zone.
+    """
+    findings = []
+    has_file = tokens_required or await asyncio.to_thread(tokens_file.exists)
+    if has_file:
+        try:
+            tokens = await asyncio.to_thread(read_tokens, tokens_file)
+        except Error as exc:
+            findings.append(problem(_CREDENTIALS, exc.message))
+        else:
+            findings.append(judge_tokens(tokens, now))
+    if oidc is not None:
+        findings.append(await _examine_provider(oidc))
+    if not findings:
+        message = (
+            "none: the server will listen on this machine only. Make a token with: "
+            "orthanc-graphql token create --role viewer --name NAME"
+        )
+        findings.append(ok(_CREDENTIALS, message))
+    return findings
+
+
+def judge_tokens(tokens: Sequence[Token], now: datetime) -> Finding:
+    """Judge the entries of the file of tokens."""
+    valid = sum(token.is_valid_at(now) for token in tokens)
+    shown = f"{valid} valid tokens, {len(tokens) - valid} expired"
+    if not valid:
+        advice = "nobody gets in with one. Make one with: orthanc-graphql token create"
+        return warning(_CREDENTIALS, f"{shown}: {advice}")
+    return ok(_CREDENTIALS, shown)
+
+
+def examine_public_url(public_url: str | None, *, has_credentials: bool) -> Finding:
+    """Check PUBLIC_URL.
+
+    Args:
+        public_url: The setting.
+        has_credentials: Whether anybody is asked who they are.
+    """
+    part = "PUBLIC_URL"
+    if public_url is None:
+        return ok(part, "not set: URLs of frames take the host that the query came to")
+    parsed = urlsplit(public_url)
+    if parsed.hostname in _THIS_MACHINE:
+        return ok(part, public_url)
+    if not has_credentials:
+        message = (
+            f"{public_url} is another name than this machine's, and no credentials are configured: "
+            "everybody who reaches it can read and delete all patient data. Make a token with: "
+            "orthanc-graphql token create"
+        )
+        return problem(part, message)
+    if parsed.scheme != "https":
+        message = f"{public_url}: pictures and tokens travel unencrypted. Use https."
+        return warning(part, message)
+    return ok(part, public_url)
+
+
+def examine_frame_url_keys(keys: str | None) -> Finding:
+    """Check FRAME_URL_KEYS.
+
+    Args:
+        keys: The setting; None when the key is generated into the data directory.
+    """
+    part = "FRAME_URL_KEYS"
+    if keys is None:
+        return ok(part, "not set: a key is kept in the data directory")
+    try:
+        FrameUrlKeys.parse(keys)
+    except Error as exc:
+        return problem(part, exc.message)
+    return ok(part, "usable")
+
+
+async def _examine_provider(rules: OidcRules) -> Finding:
+    part = "OpenID provider"
+    async with httpx.AsyncClient(follow_redirects=False) as http:
+        try:
+            count = await OidcVerifier(http, rules).fetch_keys()
+        except KeysUnavailable as exc:
+            message = (
+                f"its keys can't be fetched: {exc}. Check OIDC_ISSUER, OIDC_JWKS_URL and the "
+                "network; until then none of its tokens is accepted."
+            )
+            return problem(part, message)
+    return ok(part, f"{rules.issuer}, {count} keys")

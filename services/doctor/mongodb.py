@@ -1,0 +1,91 @@
+"""MongoDB: whether it answers, is new enough, has change streams and takes writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
+
+from services.doctor.findings import Finding, ok, problem
+
+_PART = "MongoDB"
+_ANSWER_MS = 3_000
+_LEAST_MAJOR = 5
+_AUTHENTICATION_FAILED = (18, 8000)
+"""Codes of MongoDB and of its hosted service."""
+_UNAUTHORIZED = 13
+_PROBE = "doctor_probe"
+
+
+async def examine_mongodb(url: str, database: str) -> list[Finding]:
+    """Check the MongoDB that a connection string names.
+
+    Args:
+        url: Connection string.
+        database: Name of the server's database, in which a probe is written and dropped.
+    """
+    try:
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+            url, serverSelectionTimeoutMS=_ANSWER_MS, connectTimeoutMS=_ANSWER_MS
+        )
+    except (InvalidURI, ConfigurationError, ValueError):
+        message = "MONGODB_URL is no connection string, as mongodb://user:password@host:27017."
+        return [problem(_PART, message)]
+    async with client:
+        try:
+            return await _examine(client[database])
+        except OperationFailure as exc:
+            return [problem(_PART, explain_refusal(exc.code))]
+        except PyMongoError as exc:
+            advice = "does not answer. Check MONGODB_URL and that MongoDB runs"
+            return [problem(_PART, f"{advice} ({type(exc).__name__}).")]
+
+
+def explain_refusal(code: int | None) -> str:
+    """Say what a refusal means.
+
+    Args:
+        code: MongoDB's number of the error.
+    """
+    if code in _AUTHENTICATION_FAILED:
+        return "MongoDB authentication failed. Check the user and the password in MONGODB_URL."
+    if code == _UNAUTHORIZED:
+        return (
+            "MongoDB's user may not read and write the database. Give it the role readWrite on "
+            "the database that MONGODB_DATABASE names."
+        )
+    return f"refuses commands (error {code}). Look at MongoDB's log."
+
+
+def judge(hello: Mapping[str, Any], version: str) -> list[Finding]:
+    """Judge what MongoDB says about itself.
+
+    Args:
+        hello: Its answer to `hello`.
+        version: Its release.
+    """
+    findings = []
+    if int(version.split(".", maxsplit=1)[0]) < _LEAST_MAJOR:
+        message = f"{version} is too old. Use MongoDB {_LEAST_MAJOR}.0 or newer."
+        findings.append(problem(_PART, message))
+    if not hello.get("setName") and hello.get("msg") != "isdbgrid":
+        message = (
+            f"{version} is not a replica set, so there are no change streams: subscriptions would "
+            "not work. Start it with --replSet and run rs.initiate() once."
+        )
+        findings.append(problem(_PART, message))
+    elif not hello.get("isWritablePrimary"):
+        findings.append(problem(_PART, "has no primary that takes writes. Look at rs.status()."))
+    return findings
+
+
+async def _examine(database: AsyncDatabase[dict[str, Any]]) -> list[Finding]:
+    hello = await database.command("hello")
+    version = str((await database.client.admin.command("buildInfo"))["version"])
+    findings = judge(hello, version)
+    if findings:
+        return findings
+    await database[_PROBE].insert_one({})
+    await database.drop_collection(_PROBE)
+    return [ok(_PART, f"{version}, takes writes, has change streams")]

@@ -1,0 +1,52 @@
+"""Orthanc: whether it answers, lets us in, is a safe release and has its plugins."""
+
+from collections.abc import Collection
+
+from services.doctor.findings import Finding, ok, problem, warning
+from services.errors import Error
+from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+
+_PART = "Orthanc"
+
+
+async def examine_orthanc(url: str, username: str, password: str) -> list[Finding]:
+    """Check an Orthanc.
+
+    Args:
+        url: Base of its REST API.
+        username: Its user, `""` for none.
+        password: Of that user.
+    """
+    async with open_http_client(url, username, password, connections=1) as http:
+        client = OrthancClient(http)
+        try:
+            return judge(await client.system(), await client.plugins())
+        except Error as exc:
+            where = "" if "ORTHANC_" in exc.message else " Check ORTHANC_URL and that Orthanc runs."
+            return [problem(_PART, exc.message + where)]
+
+
+def judge(system: SystemInfo, plugins: Collection[str]) -> list[Finding]:
+    """Judge what Orthanc says about itself.
+
+    Args:
+        system: Its identity.
+        plugins: Names of its plugins.
+    """
+    findings = [ok(_PART, f"{system.version} lets us in")]
+    if system.has_known_vulnerabilities:
+        safe = ".".join(str(number) for number in KNOWN_VULNERABLE_BEFORE)
+        message = (
+            f"{system.version} has known vulnerabilities in how it reads files. Upgrade to {safe} "
+            "or newer, and until then take files from known senders only."
+        )
+        findings.append(warning(_PART, message))
+    if "gdcm" not in plugins:
+        message = "has no GDCM plugin: JPEG 2000 can't be shown. Install the package orthanc-gdcm."
+        findings.append(warning("Orthanc plugins", message))
+    if "dicom-web" not in plugins:
+        message = "has no DICOMweb plugin: other viewers can't use it. Install orthanc-dicomweb."
+        findings.append(warning("Orthanc plugins", message))
+    return findings
