@@ -99,6 +99,22 @@ class Settings(BaseSettings):
         description="Days after which MongoDB drops new audit records; empty: never.",
     )
 
+    # In step with Orthanc
+    sync_poll_seconds: float = Field(
+        default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."
+    )
+    sync_interval_seconds: float = Field(
+        default=60, gt=0, description="Pause between two comparisons with Orthanc."
+    )
+    study_stable_seconds: float = Field(
+        default=30, gt=0, description="A study with nothing new for so long is told to be stable."
+    )
+    orthanc_events_secret: SecretStr | None = Field(
+        default=None,
+        description="Letters and digits by which Orthanc's Lua script proves itself at "
+        "/internal/orthanc-events; generated for an embedded Orthanc.",
+    )
+
     # Limits
     upload_max_bytes: int = Field(
         default=4 * _GIB, gt=0, description="Largest upload request, in bytes."

@@ -61,6 +61,11 @@ class Listener:
         except asyncio.QueueFull:
             self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that are not read yet."""
+        return self._events.qsize()
+
     def fail(self, error: Error) -> None:
         """End the listening with an error."""
         self._error = error
@@ -103,6 +108,11 @@ class StudyEvents:
         self._listeners: set[Listener] = set()
         self._watching: asyncio.Task[None] | None = None
         self._is_open = asyncio.Event()
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether a change stream is open: only while somebody listens."""
+        return self._watching is not None
 
     @asynccontextmanager
     async def listen(self, study_instance_uid: str | None = None) -> AsyncIterator[Listener]:

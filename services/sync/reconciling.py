@@ -109,7 +109,7 @@ def find_differences(
         ],
         unchanged_studies=frozenset(
             indexed[instance_id].study_id for instance_id in by_id if instance_id not in differing
-        },
+        ),
     )
 
 

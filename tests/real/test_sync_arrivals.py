@@ -31,7 +31,7 @@ async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: S
     }
 
 
-async def test_a_thousand_arrivals_cost_a_few_calls_per_series(stage: Stage) -> None:
+async def test_a_hundred_arrivals_cost_a_few_calls_per_series(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
     calls: list[str] = []
     stage.http.event_hooks["request"].append(_noted(calls))

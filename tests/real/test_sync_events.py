@@ -1,0 +1,78 @@
+"""Study events come from MongoDB, whichever process wrote."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.errors import LimitExceeded
+from services.sync.events import LISTENER_MAX_EVENTS, Listener, StudyEvents
+from services.sync.pacing import StudyChange, StudyChangeKind
+from tests.real.sync_stage import Stage, instance_bytes, open_stage
+
+UID = "1.2.826.0.1.3680043.8.498.1"
+
+
+@pytest.fixture
+async def stage(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc) -> AsyncIterator[Stage]:
+    async with open_stage(mongodb, empty_orthanc) as opened:
+        yield opened
+
+
+async def test_a_study_is_created_updated_stable_and_deleted(stage: Stage) -> None:
+    told: list[tuple[StudyChangeKind, str, int | None]] = []
+    events = StudyEvents(stage.database, stable_seconds=1.5)
+    async with events.listen() as listener, events.listen("1.2.3") as elsewhere:
+        ids = await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
+        await stage.sync.reconciler.reconcile(ids[:1])
+        changes = listener.events()
+        told.append(_summary(await _next(changes)))
+        await stage.sync.reconciler.reconcile(ids)
+        told.append(_summary(await _next(changes)))
+        told.append(_summary(await _next(changes)))
+        await stage.http.delete(f"/instances/{ids[0]}")
+        await stage.http.delete(f"/instances/{ids[1]}")
+        await stage.sync.reconciler.reconcile(ids)
+        told.append(_summary(await _next(changes)))
+        assert elsewhere.waiting == 0
+    assert told == [
+        (StudyChangeKind.CREATED, UID, 1),
+        (StudyChangeKind.UPDATED, UID, 2),
+        (StudyChangeKind.STABLE, UID, 2),
+        (StudyChangeKind.DELETED, UID, None),
+    ]
+    assert not events.is_watching
+
+
+async def test_a_study_that_changed_shortly_before_is_told_when_it_rests(stage: Stage) -> None:
+    ids = await stage.send([instance_bytes(1, 1, 1)])
+    await stage.sync.reconciler.reconcile(ids)
+    async with StudyEvents(stage.database, stable_seconds=1).listen(UID) as listener:
+        event = await _next(listener.events())
+    assert _summary(event) == (StudyChangeKind.STABLE, UID, 1)
+
+
+async def test_a_slow_listener_is_cut_off_and_told_why() -> None:
+    listener = Listener(None)
+    change = StudyChange(StudyChangeKind.UPDATED, "id", UID, {})
+    for _ in range(LISTENER_MAX_EVENTS + 1):
+        listener.tell(change)
+    with pytest.raises(LimitExceeded, match="Subscribe again"):
+        async for _ in listener.events():
+            pass
+
+
+def _summary(change: StudyChange) -> tuple[StudyChangeKind, str, int | None]:
+    document = change.document
+    return (
+        change.kind,
+        change.study_instance_uid,
+        document["numberOfInstances"] if document else None,
+    )
+
+
+async def _next(changes: AsyncIterator[StudyChange]) -> StudyChange:
+    async with asyncio.timeout(10):
+        return await anext(changes)
