@@ -1,0 +1,286 @@
+"""Read multipart/form-data while it arrives: fields into memory, files into one temporary file.
+
+All files of a request share one temporary file, so that 1,000 of them cost one descriptor, and it
+is gone from the disk as soon as it is closed, even by SIGKILL. Writes happen in threads.
+"""
+
+import asyncio
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from services.errors import Error, InvalidInput, LimitExceeded
+
+_FIELD_MAX_BYTES = 1024 * 1024
+_MAX_FIELDS = 16
+_HEADER_MAX_BYTES = 16 * 1024
+_WRITE_BYTES = 1024 * 1024
+"""Bytes collected before a thread writes them: a hop costs as much as writing 100 kB."""
+
+
+class UploadIdle(Error):
+    """The sender stopped sending."""
+
+    code = "UPLOAD_IDLE"
+    default_message = "The upload stopped arriving and was cut."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """What one upload request may ask for.
+
+    Attributes:
+        max_bytes: Of the whole body.
+        max_files: Parts with a file name.
+        idle_seconds: Longest silence.
+    """
+
+    max_bytes: int
+    max_files: int
+    idle_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """A file part: a range of the request's temporary file.
+
+    Valid until the form is closed.
+
+    Attributes:
+        field_name: Of the part.
+        name: As the sender called it, `""` when it did not.
+        begin: First byte, as an offset into the temporary file.
+        size: In bytes.
+    """
+
+    field_name: str
+    name: str
+    begin: int
+    size: int
+    descriptor: int = field(repr=False)
+
+    def open(self) -> BinaryIO:
+        """Open it for reading, seekable; may be opened more than once, in any thread."""
+        return io.BufferedReader(_Range(self.descriptor, self.begin, self.size))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A form that was read to its end."""
+
+    fields: dict[str, str]
+    files: tuple[UploadedFile, ...]
+
+
+def check_content_length(request: Request, limits: UploadLimits) -> None:
+    """Refuse a body that says itself that it is too large, before its first byte is read.
+
+    Raises:
+        LimitExceeded: It is larger than `limits.max_bytes`.
+    """
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limits.max_bytes:
+        raise _too_large(limits)
+
+
+@asynccontextmanager
+async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[Form]:
+    """Read a multipart/form-data body (RFC 7578); its files live as long as the context.
+
+    Raises:
+        LimitExceeded: The body is too large or has too many files.
+        UploadIdle: Nothing came for `limits.idle_seconds`.
+        InvalidInput: It is no multipart/form-data, or was cut off.
+    """
+    check_content_length(request, limits)
+    with tempfile.TemporaryFile(buffering=0) as spool:
+        parts = _Parts(spool.fileno(), limits)
+        await _receive(request, parts, limits)
+        yield Form(parts.fields, tuple(parts.files))
+
+
+async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> None:
+    parser = MultipartParser(
+        _boundary(request),
+        {
+            "on_part_begin": parts.begin,
+            "on_header_field": parts.header_name,
+            "on_header_value": parts.header_value,
+            "on_header_end": parts.header_end,
+            "on_headers_finished": parts.headers_end,
+            "on_part_data": parts.data,
+            "on_part_end": parts.end,
+            "on_end": parts.finish,
+        },
+    )
+    received = 0
+    stream = request.stream()
+    try:
+        while chunk := await _next_chunk(stream, limits.idle_seconds):
+            received += len(chunk)
+            if received > limits.max_bytes:
+                raise _too_large(limits)
+            parser.write(chunk)
+            if len(parts.unwritten) >= _WRITE_BYTES:
+                await parts.flush()
+        parser.finalize()
+    except FormParserError as exc:
+        raise _malformed() from exc
+    except ClientDisconnect as exc:
+        raise InvalidInput("The upload was cut off.") from exc
+    if not parts.is_finished:
+        raise _malformed()
+    await parts.flush()
+
+
+async def _next_chunk(stream: AsyncIterator[bytes], idle_seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(idle_seconds):
+            async for chunk in stream:
+                if chunk:
+                    return chunk
+    except TimeoutError as exc:
+        raise UploadIdle from exc
+    return b""
+
+
+def _boundary(request: Request) -> bytes:
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if content_type != b"multipart/form-data" or not boundary:
+        raise InvalidInput("Send multipart/form-data with a boundary.")
+    return boundary
+
+
+class _Parts:
+    """The parser's callbacks: they only collect; `flush` writes."""
+
+    def __init__(self, descriptor: int, limits: UploadLimits) -> None:
+        self.fields: dict[str, str] = {}
+        self.files: list[UploadedFile] = []
+        self.unwritten = bytearray()
+        self.is_finished = False
+        self._descriptor = descriptor
+        self._limits = limits
+        self._position = 0
+        self._header = (bytearray(), bytearray())
+        self._disposition = b""
+        self._field_name = ""
+        self._file_name: str | None = None
+        self._value = bytearray()
+        self._file_begin = 0
+
+    async def flush(self) -> None:
+        """Write what was collected, in a thread."""
+        data, self.unwritten = self.unwritten, bytearray()
+        if data:
+            await asyncio.to_thread(_write_all, self._descriptor, data)
+
+    def begin(self) -> None:
+        self._disposition = b""
+        self._value = bytearray()
+        self._file_begin = self._position
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._extend_header(0, data[start:end])
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._extend_header(1, data[start:end])
+
+    def header_end(self) -> None:
+        name, value = self._header
+        if name.lower() == b"content-disposition":
+            self._disposition = bytes(value)
+        self._header = (bytearray(), bytearray())
+
+    def headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise InvalidInput("A part of the form has no name.")
+        self._field_name = options[b"name"].decode("utf-8", "replace")
+        file_name = options.get(b"filename")
+        self._file_name = None if file_name is None else file_name.decode("utf-8", "replace")
+        if self._file_name is not None and len(self.files) >= self._limits.max_files:
+            raise LimitExceeded(f"One upload may have {self._limits.max_files} files.")
+        if self._file_name is None and len(self.fields) >= _MAX_FIELDS:
+            raise LimitExceeded(f"One upload may have {_MAX_FIELDS} fields besides its files.")
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        if self._file_name is not None:
+            self.unwritten += memoryview(data)[start:end]
+            self._position += end - start
+            return
+        self._value += data[start:end]
+        if len(self._value) > _FIELD_MAX_BYTES:
+            raise LimitExceeded(f"A field of the form may have {_FIELD_MAX_BYTES} bytes.")
+
+    def end(self) -> None:
+        if self._file_name is None:
+            self.fields[self._field_name] = self._value.decode("utf-8", "replace")
+            return
+        size = self._position - self._file_begin
+        self.files.append(
+            UploadedFile(
+                self._field_name, self._file_name, self._file_begin, size, self._descriptor
+            )
+        )
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+    def _extend_header(self, index: int, data: bytes) -> None:
+        self._header[index].extend(data)
+        if len(self._header[index]) > _HEADER_MAX_BYTES:
+            raise LimitExceeded("A header of a part of the form is too long.")
+
+
+class _Range(io.RawIOBase):
+    """Some bytes of a file, read by position, so that threads need no turns."""
+
+    def __init__(self, descriptor: int, begin: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._begin = begin
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed says Buffer
+        wanted = min(len(buffer), max(self._size - self._position, 0))
+        data = os.pread(self._descriptor, wanted, self._begin + self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _write_all(descriptor: int, data: bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _too_large(limits: UploadLimits) -> LimitExceeded:
+    return LimitExceeded(f"One upload may have {limits.max_bytes} bytes.")
+
+
+def _malformed() -> InvalidInput:
+    return InvalidInput("The multipart body is malformed or was cut off.")

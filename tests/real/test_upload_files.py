@@ -1,0 +1,264 @@
+"""Files through check, push and index, with a real Orthanc and a real MongoDB."""
+
+import io
+import secrets
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.database import open_database
+from services.dicom.layout import WalkLimits
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.errors import DatabaseUnavailable, InvalidInput, PacsDisabled
+from services.ingest.archives import ArchiveLimits
+from services.ingest.entry import IndexEntry
+from services.ingest.indexer import Indexer
+from services.ingest.results import StoreResult, StoreStatus
+from services.ingest.service import Ingest, SentFile
+from services.ingest.storing import FileStorage, PatientOverride
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+
+Database = AsyncDatabase[dict[str, Any]]
+
+
+@pytest.fixture
+async def database(mongodb: EmbeddedMongod) -> AsyncIterator[Database]:
+    async with open_database(mongodb.url, f"test_{secrets.token_hex(6)}") as opened:
+        yield opened
+        await opened.client.drop_database(opened.name)
+
+
+@pytest.fixture
+async def client(empty_orthanc: EmbeddedOrthanc) -> AsyncIterator[OrthancClient]:
+    running = empty_orthanc
+    async with open_http_client(running.url, running.username, running.password) as http:
+        yield OrthancClient(http)
+
+
+@pytest.fixture
+def ingest(client: OrthancClient, database: Database) -> Ingest:
+    storage = FileStorage(client, Indexer(database).index, WalkLimits())
+    return Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+
+
+def content(name: str) -> bytes:
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str)
+    with open(path, "rb") as file:  # noqa: PTH123  # pydicom gives a text
+        return file.read()
+
+
+def variant(source: str, **changes: object) -> bytes:
+    """A test file of pydicom with other values; None takes an element away."""
+    dataset = dcmread(io.BytesIO(content(source)))
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    written = io.BytesIO()
+    dataset.save_as(written)
+    return written.getvalue()
+
+
+def sent(name: str, body: bytes) -> SentFile:
+    return SentFile(name, lambda: io.BytesIO(body))
+
+
+def archive(members: Sequence[tuple[str, bytes]]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, body in members:
+            file.writestr(name, body)
+    return packed.getvalue()
+
+
+def outcomes(results: Sequence[StoreResult]) -> list[tuple[str, str, str | None]]:
+    return [(r.file_name, r.status, r.error.code if r.error else None) for r in results]
+
+
+async def test_a_file_is_in_orthanc_and_in_mongodb(
+    ingest: Ingest, client: OrthancClient, database: Database
+) -> None:
+    [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    assert (result.status, result.frame_count, result.error) == (StoreStatus.STORED, 1, None)
+    assert result.instance_id is not None
+    stored = await client.stored_file(result.instance_id)
+    document = await database["instances"].find_one({"_id": result.instance_id})
+    assert document is not None
+    assert document["revision"] == stored.revision
+    assert document["fileSizeBytes"] == stored.file_size_bytes
+
+
+async def test_the_same_file_again_is_already_stored_and_changes_nothing(
+    ingest: Ingest, database: Database
+) -> None:
+    [first] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    before = await database["studies"].find_one()
+    [again] = await ingest.store([sent("again.dcm", content("CT_small.dcm"))])
+    assert (again.status, again.ids) == (StoreStatus.ALREADY_STORED, first.ids)
+    assert await database["studies"].find_one() == before
+
+
+async def test_what_orthanc_has_and_mongodb_has_not_is_indexed(
+    ingest: Ingest, database: Database
+) -> None:
+    await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    for level in ("patients", "studies", "series", "instances"):
+        await database[level].delete_many({})
+    [again] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    assert again.status is StoreStatus.ALREADY_STORED
+    study = await database["studies"].find_one()
+    assert study is not None
+    assert study["numberOfInstances"] == 1
+
+
+async def test_other_content_under_the_same_uids_conflicts_and_the_first_stays(
+    ingest: Ingest, client: OrthancClient, database: Database
+) -> None:
+    [first] = await ingest.store([sent("a.dcm", content("CT_small.dcm"))])
+    assert first.instance_id is not None
+    digest = await client.dicom_md5(first.instance_id)
+    [other] = await ingest.store([sent("b.dcm", variant("CT_small.dcm", StationName="other"))])
+    assert outcomes([other]) == [("b.dcm", "CONFLICT", "CONTENT_CONFLICT")]
+    assert other.ids == first.ids
+    assert await client.dicom_md5(first.instance_id) == digest
+    assert await database["instances"].count_documents({}) == 1
+
+
+async def test_an_override_is_in_the_stored_file_and_in_the_index(
+    ingest: Ingest, client: OrthancClient, database: Database
+) -> None:
+    override = PatientOverride(patient_id="PAT001", patient_name="Doe^Jörg")
+    [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))], override)
+    assert result.status is StoreStatus.STORED
+    assert result.instance_id is not None
+    tags = await client.instance_tags(result.instance_id)
+    assert tags["0010,0020"]["Value"] == "PAT001"
+    study = await database["studies"].find_one()
+    assert study is not None
+    assert (study["_id"], study["patientID"]) == (result.study_id, "PAT001")
+    assert study["patientName"] == "Doe^Jörg" == tags["0010,0010"]["Value"]
+
+
+async def test_an_override_that_is_no_value_is_refused_before_anything_is_stored(
+    ingest: Ingest, client: OrthancClient
+) -> None:
+    with pytest.raises(InvalidInput):
+        await ingest.store(
+            [sent("ct.dcm", content("CT_small.dcm"))], PatientOverride(patient_id="a\\b")
+        )
+    assert (await client.statistics()).instances == 0
+
+
+async def test_bad_files_are_rejected_and_their_neighbours_stored(
+    ingest: Ingest, database: Database
+) -> None:
+    results = await ingest.store(
+        [
+            sent("note.txt", b"no DICOM at all, but text that goes on for a while\n" * 10),
+            sent("good.dcm", content("CT_small.dcm")),
+            sent("empty.dcm", b""),
+            sent("cut.dcm", content("MR_small.dcm")[:5000]),
+            sent("no-uid.dcm", variant("MR_small.dcm", SOPInstanceUID=None)),
+            sent("multi.dcm", content("emri_small.dcm")),
+        ]
+    )
+    assert [(r.file_name, r.status) for r in results] == [
+        ("note.txt", "REJECTED"),
+        ("good.dcm", "STORED"),
+        ("empty.dcm", "REJECTED"),
+        ("cut.dcm", "REJECTED"),
+        ("no-uid.dcm", "REJECTED"),
+        ("multi.dcm", "STORED"),
+    ]
+    assert all(result.error for result in results if result.status == "REJECTED")
+    assert results[-1].frame_count == 10
+    assert await database["instances"].count_documents({}) == 2
+
+
+async def test_members_of_an_archive_take_its_place(ingest: Ingest) -> None:
+    packed = archive(
+        [
+            ("__MACOSX/._ct.dcm", b"x"),
+            ("DICOMDIR", b"x"),
+            ("study/ct.dcm", content("CT_small.dcm")),
+            ("readme.txt", b"hello, this is no DICOM file but a text\n" * 10),
+            ("inner.zip", archive([("a", b"a")])),
+            ("../../mr.dcm", content("MR_small.dcm")),
+        ]
+    )
+    results = await ingest.store(
+        [sent("all.zip", packed), sent("multi.dcm", content("emri_small.dcm"))]
+    )
+    assert outcomes(results) == [
+        ("all.zip/study/ct.dcm", "STORED", None),
+        ("all.zip/readme.txt", "REJECTED", "NOT_DICOM"),
+        ("all.zip/inner.zip", "REJECTED", "NESTED_ARCHIVE"),
+        ("all.zip/../../mr.dcm", "STORED", None),
+        ("multi.dcm", "STORED", None),
+    ]
+
+
+async def test_without_orthanc_every_file_fails_and_nothing_is_indexed(
+    database: Database,
+) -> None:
+    async with open_http_client("http://127.0.0.1:1", "", "") as http:
+        storage = FileStorage(OrthancClient(http), Indexer(database).index, WalkLimits())
+        ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+        results = await ingest.store(
+            [
+                sent("ct.dcm", content("CT_small.dcm")),
+                sent("mr.dcm", content("MR_small.dcm")),
+            ]
+        )
+    assert outcomes(results) == [
+        ("ct.dcm", "FAILED", "ORTHANC_UNAVAILABLE"),
+        ("mr.dcm", "FAILED", "ORTHANC_UNAVAILABLE"),
+    ]
+    assert results[0].error is not None
+    assert results[0].error.message.startswith("Failed to upload to Orthanc PACS")
+    assert await database["instances"].count_documents({}) == 0
+
+
+async def test_without_mongodb_the_file_is_in_orthanc_and_the_result_says_so(
+    client: OrthancClient,
+) -> None:
+    async def broken(_entries: Sequence[IndexEntry]) -> None:
+        raise DatabaseUnavailable
+
+    storage = FileStorage(client, broken, WalkLimits())
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+    [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    assert outcomes([result]) == [("ct.dcm", "FAILED", "DATABASE_UNAVAILABLE")]
+    assert result.error is not None
+    assert "is stored in Orthanc PACS" in result.error.message
+    assert (await client.statistics()).instances == 1
+
+
+async def test_pacs_integration_that_is_off_refuses_uploads() -> None:
+    ingest = Ingest(None, limits=ArchiveLimits(), concurrency=4)
+    with pytest.raises(PacsDisabled):
+        await ingest.store([sent("ct.dcm", b"")])
+
+
+async def test_many_files_of_one_study_at_once_are_counted_right(
+    ingest: Ingest, database: Database
+) -> None:
+    files = [
+        sent(f"{number}.dcm", variant("CT_small.dcm", SOPInstanceUID=f"1.2.3.{number}"))
+        for number in range(1, 31)
+    ]
+    results = await ingest.store(files)
+    assert [result.file_name for result in results] == [file.name for file in files]
+    assert {result.status for result in results} == {StoreStatus.STORED}
+    study = await database["studies"].find_one()
+    assert study is not None
+    assert (study["numberOfInstances"], study["numberOfSeries"]) == (30, 1)
