@@ -14,7 +14,7 @@ from services.dicom.lookup_tables import FloatArray, LookupTable
 Grey = npt.NDArray[np.uint8]
 Stored = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
-_WHITE = 255.0
+_WHITE = 255
 _TABLES = 64
 """Display tables kept: 64 KiB each, one per set of attributes and window in use."""
 
@@ -104,11 +104,10 @@ def render_full_range(stored: Stored, *, is_inverted: bool) -> Grey:
     """
     values = stored if stored.dtype.name in _TABLE_TYPES else stored.astype(np.float64)
     low, high, _, _ = cv2.minMaxLoc(values)
-    grey = (
-        cv2.normalize(values, None, 0, _WHITE, cv2.NORM_MINMAX, cv2.CV_8U) if high > low else None
-    )
-    black = np.zeros(stored.shape, np.uint8) if grey is None else np.asarray(grey, np.uint8)
-    return np.asarray(cv2.bitwise_not(black), np.uint8) if is_inverted else black
+    grey = np.zeros(stored.shape, np.uint8)
+    if high > low:
+        cv2.normalize(values, grey, 0, _WHITE, cv2.NORM_MINMAX, cv2.CV_8U)
+    return np.asarray(cv2.bitwise_not(grey), np.uint8) if is_inverted else grey
 
 
 def windowed(values: FloatArray, window: Window) -> FloatArray:

@@ -1,0 +1,1 @@
+"""HTTP routes beside GraphQL; each module exports `routes`."""

@@ -1,0 +1,76 @@
+"""`GET /archives/v1/...`: a signed URL answered with Orthanc's ZIP of a study."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from graph.routes.frames import signed_path
+from graph.routes.refusals import refusal
+from graph.state import runtime_of
+from services.errors import Error, NotFound
+from services.frames.signing import ArchiveReference
+
+
+async def archive(request: Request) -> Response:
+    """Stream the archive that a signed URL points to.
+
+    Errors before the first byte are statuses; one after it breaks the connection, so that half a
+    ZIP never looks complete.
+    """
+    frames = runtime_of(request).frames
+    try:
+        reference = frames.signer.verify_archive(
+            signed_path(request), request.method, now=time.time()
+        )
+        if request.method == "HEAD":
+            return Response(media_type="application/zip", headers=_headers(reference))
+        async with AsyncExitStack() as opening:
+            chunks = await opening.enter_async_context(frames.archive(reference))
+            first = await anext(chunks, None)
+            if first is None:
+                raise NotFound("Study not found")
+            return _Archive(opening.pop_all(), first, chunks, _headers(reference))
+    except Error as error:
+        return refusal(error)
+
+
+class _Archive(StreamingResponse):
+    """A ZIP on its way; its connection to Orthanc ends with it, however it ends."""
+
+    def __init__(
+        self,
+        opened: AsyncExitStack,
+        first: bytes,
+        chunks: AsyncIterator[bytes],
+        headers: dict[str, str],
+    ) -> None:
+        super().__init__(_chained(first, chunks), media_type="application/zip", headers=headers)
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._opened:
+            await super().__call__(scope, receive, send)
+
+
+async def _chained(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+def _headers(reference: ArchiveReference) -> dict[str, str]:
+    return {
+        # The name holds Orthanc's identifier only: file names travel through logs and mails.
+        "Content-Disposition": f'attachment; filename="{reference.study_id}.zip"',
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+
+routes = [Route("/archives/v1/{signed:path}", archive, methods=["GET"])]
