@@ -5,17 +5,40 @@ The GraphQL multipart request specification, version 2.
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+from typing import Any, cast
 
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from starlette.requests import Request
 
-from graph.multipart import Form, UploadedFile, UploadLimits, check_content_length, read_form
-from services.errors import Forbidden, InvalidInput
+from graph.authentication import principal_of
+from graph.multipart import (
+    Form,
+    UploadedFile,
+    UploadIdle,
+    UploadLimits,
+    check_content_length,
+    read_form,
+)
+from graph.state import runtime_of
+from services.access import Role, authorize
+from services.errors import Error, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
 from services.settings import Settings
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-operation-name")
 """A page of another origin can't set any of these without asking (Fetch standard, 4.10)."""
+
+_STACK = "orthanc_graphql.uploads"
+"""Where the scope of a request keeps what is closed after its answer was made."""
+
+_STATUSES: Mapping[type[Error], HTTPStatus] = {
+    Forbidden: HTTPStatus.FORBIDDEN,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    LimitExceeded: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    InvalidInput: HTTPStatus.BAD_REQUEST,
+    UploadIdle: HTTPStatus.REQUEST_TIMEOUT,
+}
 
 _VARIABLES = "variables"
 _MAX_PATH_PARTS = 8
@@ -58,6 +81,33 @@ async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterato
     check_content_length(request, limits)
     async with read_form(request, limits) as form:
         yield mapped_operation(form)
+
+
+@asynccontextmanager
+async def uploads_open(request: Request) -> AsyncIterator[None]:
+    """Keep what `parse_upload` opens until the operation was executed; wrap `run` in it."""
+    async with AsyncExitStack() as stack:
+        request.scope[_STACK] = stack
+        yield
+
+
+async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
+    """Read a multipart request for Strawberry's `parse_multipart`, inside `uploads_open`.
+
+    Who may not upload is refused before the body is read.
+
+    Raises:
+        HTTPException: 400, 401, 403, 408 or 413.
+    """
+    received = cast("StarletteRequestAdapter", request).request
+    stack: AsyncExitStack = received.scope[_STACK]
+    limits = upload_limits(runtime_of(received).settings)
+    try:
+        check_preflight(received)
+        authorize(await principal_of(received), Role.UPLOADER)
+        return await stack.enter_async_context(read_operation(received, limits))
+    except tuple(_STATUSES) as exc:
+        raise HTTPException(_STATUSES[type(exc)], exc.message) from exc
 
 
 def mapped_operation(form: Form) -> dict[str, Any]:

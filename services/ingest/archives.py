@@ -108,8 +108,8 @@ def _wanted(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zip
 def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None:
     """Refuse members that share bytes, which CPython before 3.11.8 unpacks many times over."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
-    starts = [info.header_offset for info in ordered[1:]] + [directory_offset]
-    for info, limit in zip(ordered, starts, strict=True):
+    ends = [*(info.header_offset for info in ordered), directory_offset][1:]
+    for info, limit in zip(ordered, ends, strict=True):
         # The local header repeats the name; its extra field is not known yet.
         name_bytes = len(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
         least = _LOCAL_HEADER_BYTES + name_bytes + info.compress_size

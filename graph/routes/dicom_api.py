@@ -1,0 +1,177 @@
+"""`/api/dicom/...`: the REST routes of the system that this one replaces."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from graph.authentication import principal_of
+from graph.multipart import Form, UploadIdle, read_form
+from graph.origins import AllowedOrigins
+from graph.state import runtime_of
+from graph.uploads import upload_limits
+from services.access import Role, authorize
+from services.errors import (
+    DatabaseUnavailable,
+    Error,
+    FileRejected,
+    Forbidden,
+    FrameError,
+    FrameNotFound,
+    FrameNotRenderable,
+    FrameQuarantined,
+    InvalidInput,
+    LimitExceeded,
+    OrthancError,
+    OrthancUnavailable,
+    PacsDisabled,
+    RenderQueueFull,
+    Unauthenticated,
+)
+from services.frames.variant import FrameVariant
+from services.ingest.results import StoreResult
+from services.ingest.service import SentFile
+from services.ingest.storing import PatientOverride
+from services.study_frames import find_study_frame
+
+_STORAGE = "orthanc-pacs"
+_SAME_SITE = frozenset({"same-origin", "none"})
+"""`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
+
+_STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
+    (InvalidInput, HTTPStatus.BAD_REQUEST),
+    (FileRejected, HTTPStatus.BAD_REQUEST),
+    (FrameNotFound, HTTPStatus.NOT_FOUND),
+    (FrameNotRenderable, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    (FrameQuarantined, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (RenderQueueFull, HTTPStatus.SERVICE_UNAVAILABLE),
+    (FrameError, HTTPStatus.NOT_FOUND),
+    (PacsDisabled, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OrthancUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OrthancError, HTTPStatus.BAD_GATEWAY),
+)
+"""Subclasses before their parents: the first that fits counts."""
+
+
+async def upload(request: Request) -> Response:
+    """Store the one file of a form: `file`, with optional `patientID` and `patientName`."""
+    try:
+        check_origin(request)
+        authorize(await principal_of(request), Role.UPLOADER)
+        runtime = runtime_of(request)
+        async with read_form(request, upload_limits(runtime.settings)) as form:
+            override = PatientOverride(
+                form.fields.get("patientID") or None, form.fields.get("patientName") or None
+            )
+            results = await runtime.ingest.store([_only_file(form)], override)
+    except Error as error:
+        return _refusal(error)
+    return _answer(results, override)
+
+
+async def study_frame(request: Request) -> Response:
+    """Answer the PNG of a frame that is counted through its whole study, 0-based."""
+    try:
+        authorize(await principal_of(request), Role.VIEWER)
+        runtime = runtime_of(request)
+        frame_index = _frame_index(request.path_params["frame_index"])
+        instance, index = await find_study_frame(
+            runtime.database, request.path_params["study_uid"], frame_index
+        )
+        rendered = await runtime.frames.render(instance, index, FrameVariant())
+    except Error as error:
+        return _refusal(error)
+    headers = {"Cache-Control": "private, no-cache", "ETag": rendered.etag}
+    return Response(rendered.png, media_type="image/png", headers=headers)
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what a browser sends for a page of an origin that is not allowed.
+
+    Forms are sent across origins without asking. What is no browser sends neither header.
+
+    Raises:
+        Forbidden: The page is of another origin.
+    """
+    origin = request.headers.get("origin")
+    if origin is None:
+        is_allowed = request.headers.get("sec-fetch-site", "none") in _SAME_SITE
+    elif origin == f"{request.url.scheme}://{request.url.netloc}":
+        is_allowed = True
+    else:
+        is_allowed = AllowedOrigins.from_settings(runtime_of(request).settings).allow(origin)
+    if not is_allowed:
+        raise Forbidden("Pages of this origin may not upload. See CORS_ALLOWED_ORIGINS.")
+
+
+def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, object]:
+    """Return `data` of a successful upload, by the names that the former system used.
+
+    An override comes back as it was sent, other names as the file has them.
+    """
+    header, ids = result.header, result.ids
+    if header is None or ids is None:
+        raise ValueError("only a stored file has data")
+    patient = header.patient
+    return {
+        "studyInstanceUID": header.study.study_instance_uid,
+        "seriesInstanceUID": header.series.series_instance_uid,
+        "sopInstanceUID": header.sop_instance_uid,
+        "frameCount": result.frame_count,
+        "orthancInstanceId": ids.instance,
+        "orthancStudyId": ids.study,
+        "orthancSeriesId": ids.series,
+        "instances": result.frame_count,
+        "patientID": override.patient_id or patient.patient_id,
+        "patientName": override.patient_name or patient.patient_name,
+        "storage": _STORAGE,
+    }
+
+
+def _answer(results: list[StoreResult], override: PatientOverride) -> Response:
+    """Answer the first result that is none, else the first: an archive is one upload here."""
+    failed = next((result for result in results if result.error is not None), None)
+    if failed is not None and failed.error is not None:
+        return _refusal(failed.error)
+    frames = sum(result.frame_count for result in results)
+    message = f"Successfully uploaded DICOM file with {frames} frame(s) to Orthanc PACS"
+    data = upload_data(results[0], override)
+    return JSONResponse({"success": True, "message": message, "data": data})
+
+
+def _only_file(form: Form) -> SentFile:
+    if len(form.files) != 1 or form.files[0].field_name != "file":
+        raise InvalidInput("Send one file, in the field `file` of the form.")
+    file = form.files[0]
+    return SentFile(file.name, file.open)
+
+
+def _frame_index(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004  # MongoDB's int
+        raise FrameNotFound
+    return int(text)
+
+
+def _refusal(error: Error) -> Response:
+    status = next(
+        (status for kind, status in _STATUSES if isinstance(error, kind)),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+    return JSONResponse(
+        {"success": False, "message": error.message},
+        status_code=status,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+routes = [
+    Route("/api/dicom/upload", upload, methods=["POST"]),
+    Route("/api/dicom/studies/{study_uid}/frames/{frame_index}", study_frame, methods=["GET"]),
+]

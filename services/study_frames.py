@@ -1,0 +1,66 @@
+"""Frames counted through a whole study, as the clients of the former system do."""
+
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models import InstanceDocument, SeriesDocument, StudyDocument
+from services.database import translated_database_faults
+from services.errors import FrameNotFound
+
+_SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
+_INSTANCE_ORDER = (("instanceNumber", 1), ("sopInstanceUID", 1))
+
+
+async def find_study_frame(
+    database: AsyncDatabase[dict[str, Any]], study_instance_uid: str, frame_index: int
+) -> tuple[InstanceDocument, int]:
+    """Find a frame by its position in a study.
+
+    Frames are ordered by series number, SeriesInstanceUID, instance number, SOPInstanceUID and
+    frame. When several patients have a study of this UID, the one that changed last counts.
+
+    Args:
+        database: MongoDB.
+        study_instance_uid: The study.
+        frame_index: 0-based, through all renderable frames of the study.
+
+    Returns:
+        The instance, and the 0-based index within it.
+
+    Raises:
+        FrameNotFound: The study or the frame is not there.
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    with translated_database_faults():
+        study = await database[StudyDocument.Settings.name].find_one(
+            {"studyInstanceUID": study_instance_uid}, ("_id",), sort=[("updatedAt", -1)]
+        )
+        if study is None or frame_index < 0:
+            raise FrameNotFound
+        series_id, remaining = await _find_series(database, study["_id"], frame_index)
+        instances = database[InstanceDocument.Settings.name]
+        members = instances.find({"orthancSeriesId": series_id}, ("numberOfFrames",))
+        async for member in members.sort(_INSTANCE_ORDER):
+            if remaining < member["numberOfFrames"]:
+                found = await InstanceDocument.get(member["_id"])
+                if found is None:
+                    break
+                return found, remaining
+            remaining -= member["numberOfFrames"]
+    raise FrameNotFound
+
+
+async def _find_series(
+    database: AsyncDatabase[dict[str, Any]], study_id: str, frame_index: int
+) -> tuple[str, int]:
+    """Return the series that holds a frame of its study, and the index within the series."""
+    found = database[SeriesDocument.Settings.name].find(
+        {"orthancStudyId": study_id}, ("numberOfFrames",)
+    )
+    remaining = frame_index
+    async for series in found.sort(_SERIES_ORDER):
+        if remaining < series["numberOfFrames"]:
+            return str(series["_id"]), remaining
+        remaining -= series["numberOfFrames"]
+    raise FrameNotFound
