@@ -7,7 +7,7 @@ to a bounded queue per listener.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +108,7 @@ class StudyEvents:
         self._listeners: set[Listener] = set()
         self._watching: asyncio.Task[None] | None = None
         self._is_open = asyncio.Event()
+        self._stop = asyncio.Event()
 
     @property
     def is_watching(self) -> bool:
@@ -139,14 +140,16 @@ class StudyEvents:
         """Stop watching."""
         watching, self._watching = self._watching, None
         if watching is not None:
+            # PyMongo may swallow a cancellation within a change stream: the event ends the loop.
+            self._stop.set()
             watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            await asyncio.wait({watching})
 
     async def _ensure_watching(self) -> None:
         if self._watching is None:
             self._is_open.clear()
-            self._watching = asyncio.create_task(self._watch(), name="study events")
+            self._stop = asyncio.Event()
+            self._watching = asyncio.create_task(self._watch(self._stop), name="study events")
         opening = asyncio.ensure_future(self._is_open.wait())
         watching = self._watching
         try:
@@ -158,16 +161,16 @@ class StudyEvents:
             error = watching.exception()
             raise error if isinstance(error, Error) else EventsUnavailable from error
 
-    async def _watch(self) -> None:
+    async def _watch(self, stop: asyncio.Event) -> None:
         pacing = EventPacing(self._stable_seconds)
         resume_after: Any = None
-        while True:
+        while not stop.is_set():
             try:
                 await self._allow_pre_images()
                 async with await self._open_stream(resume_after) as stream:
                     await self._expect_stable(pacing)
                     self._is_open.set()
-                    while True:
+                    while not stop.is_set():
                         await self._step(stream, pacing)
                         resume_after = stream.resume_token
             except OperationFailure as exc:

@@ -1,0 +1,1 @@
+"""Importing folders: walk, send what is not there yet, keep a journal, report."""
