@@ -1,0 +1,96 @@
+"""`orthanc-graphql import`."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import click
+
+from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.progress import shown_progress, summary
+from services.dicom.layout import WalkLimits
+from services.importing.journal import Journal
+from services.importing.report import Report
+from services.importing.run import ImportRun
+from services.runtime import open_runtime
+from services.settings import Settings
+
+
+@click.command()
+@click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH...",
+)
+@click.option(
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Files that are sent at once.",
+)
+@click.option("--dry-run", is_flag=True, help="Only check the files; send nothing.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File for a line of JSON per file that is not stored, and the figures at the end.",
+)
+@data_dir_option
+def command(
+    paths: tuple[Path, ...],
+    concurrency: int,
+    dry_run: bool,  # noqa: FBT001  # click passes options by name
+    report: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Upload folders, files and ZIPs of DICOM files.
+
+    Nothing is changed on the disk. What was stored by an earlier run and did not change since is
+    not sent again, so an import that was stopped goes on where it was. Files that are no DICOM are
+    skipped; exit code 1 tells that DICOM files failed.
+    """
+    settings = load_settings(data_dir=data_dir)
+    run(lambda: _import(settings, paths, concurrency, report, is_dry=dry_run))
+
+
+async def _import(
+    settings: Settings,
+    paths: Sequence[Path],
+    concurrency: int,
+    report_path: Path | None,
+    *,
+    is_dry: bool,
+) -> int:
+    journal_path = settings.data_dir / "journals" / "import.sqlite3"
+    async with open_runtime(settings) as runtime:
+        with Journal(journal_path) as journal, Report(report_path) as report:
+            importing = ImportRun(
+                runtime.ingest,
+                runtime.database,
+                journal,
+                concurrency=concurrency,
+                limits=WalkLimits(max_depth=settings.sequence_max_depth),
+            )
+            await _follow(importing, paths, report, is_dry=is_dry)
+            report.finish(importing.tally)
+    verb = "would be " if is_dry else ""
+    click.echo(f"{verb}{summary(importing.tally)}".capitalize())
+    return 1 if importing.tally.failed else 0
+
+
+async def _follow(
+    importing: ImportRun, paths: Sequence[Path], report: Report, *, is_dry: bool
+) -> None:
+    counting = asyncio.create_task(importing.count(paths))
+    try:
+        with shown_progress(importing.tally, "Checking" if is_dry else "Importing") as step:
+            async with aclosing(importing.outcomes(paths, is_dry=is_dry)) as outcomes:
+                async for outcome in outcomes:
+                    report.add(outcome)
+                    step()
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)

@@ -1,0 +1,96 @@
+"""Progress of a long command: a bar on a terminal, plain lines elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from services.importing.outcome import Tally
+
+_LINE_SECONDS = 10.0
+"""Pause between two plain lines: a night's import stays readable."""
+
+
+@contextmanager
+def shown_progress(tally: Tally, what: str) -> Iterator[Callable[[], None]]:
+    """Show a tally; yields what to call after each step.
+
+    Args:
+        tally: Figures that move.
+        what: What is done, in a word.
+    """
+    console = Console(stderr=True)
+    shown = _bar if console.is_terminal else _lines
+    with shown(tally, what, console) as step:
+        yield step
+
+
+def summary(tally: Tally) -> str:
+    """Return the figures in one line."""
+    return (
+        f"{tally.done} files: {tally.stored} stored, {tally.already_stored} already there, "
+        f"{tally.skipped} skipped, {tally.failed} failed"
+    )
+
+
+@contextmanager
+def _bar(tally: Tally, what: str, console: Console) -> Iterator[Callable[[], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+    )
+    begun = monotonic()
+    with Progress(*columns, console=console, refresh_per_second=5) as progress:
+        task = progress.add_task(what, total=None, rate="", failed=0)
+
+        def step() -> None:
+            progress.update(
+                task,
+                completed=tally.done,
+                total=tally.total if tally.is_total_known else None,
+                rate=f"{_rate(tally, begun):.0f}/s",
+                failed=tally.failed,
+            )
+
+        yield step
+        step()
+
+
+@contextmanager
+def _lines(tally: Tally, what: str, _console: Console) -> Iterator[Callable[[], None]]:
+    begun = told = monotonic()
+
+    def step() -> None:
+        nonlocal told
+        if monotonic() - told < _LINE_SECONDS:
+            return
+        told = monotonic()
+        click.echo(f"{what}: {summary(tally)}{_outlook(tally, begun)}", err=True)
+
+    yield step
+
+
+def _rate(tally: Tally, begun: float) -> float:
+    return tally.done / max(monotonic() - begun, 1e-3)
+
+
+def _outlook(tally: Tally, begun: float) -> str:
+    rate = _rate(tally, begun)
+    if not tally.is_total_known or not rate:
+        return f", {rate:.0f}/s"
+    return f", {rate:.0f}/s, {max(0, tally.total - tally.done) / rate:.0f} s left"
