@@ -90,7 +90,8 @@ class LocalHostsOnly:
 
     def __init__(self, app: ASGIApp, *, public_url: str | None = None) -> None:
         self._app = app
-        self._hosts = _LOOPBACK_NAMES | {urlsplit(public_url or "").hostname}
+        public_host = urlsplit(public_url or "").hostname
+        self._hosts = _LOOPBACK_NAMES | ({public_host} if public_host else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (RFC 9110, 15.5.20); 403 to a WebSocket."""

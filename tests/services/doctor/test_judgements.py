@@ -1,0 +1,171 @@
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import respx
+
+from services.access import Role
+from services.credentials.oidc_rules import OidcRules
+from services.credentials.tokens import Token
+from services.doctor import mongodb, orthanc
+from services.doctor.exposure import (
+    examine_credentials,
+    examine_frame_url_keys,
+    examine_public_url,
+    judge_tokens,
+)
+from services.doctor.findings import Finding, Verdict
+from services.doctor.machine import examine_data_dir, examine_python
+from services.orthanc.answers import SystemInfo
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+PRIMARY = {"setName": "rs0", "isWritablePrimary": True}
+PLUGINS = ("gdcm", "dicom-web")
+
+
+def system(version: str) -> SystemInfo:
+    return SystemInfo(version=version, api_version=1, dicom_aet="ORTHANC")
+
+
+def verdicts(findings: list[Finding]) -> list[tuple[str, Verdict]]:
+    return [(finding.part, finding.verdict) for finding in findings]
+
+
+def test_an_old_python_is_a_problem() -> None:
+    assert examine_python((3, 10, 9)).verdict is Verdict.PROBLEM
+    assert examine_python((3, 11, 0)).verdict is Verdict.OK
+
+
+def test_a_data_directory_is_made_and_left_empty(tmp_path: Path) -> None:
+    finding = examine_data_dir(tmp_path / "a" / "b", needed_bytes=1)
+    assert finding.verdict is not Verdict.PROBLEM
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_data_directory_that_is_a_file_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    finding = examine_data_dir(tmp_path / "file")
+    assert finding.verdict is Verdict.PROBLEM
+    assert "set DATA_DIR" in finding.message
+
+
+def test_a_full_disk_is_a_problem(tmp_path: Path) -> None:
+    finding = examine_data_dir(tmp_path, needed_bytes=2**60)
+    assert finding.verdict is Verdict.PROBLEM
+    assert "too little" in finding.message
+
+
+def test_a_primary_of_a_new_release_is_fine() -> None:
+    assert mongodb.judge(PRIMARY, "6.0.5") == []
+
+
+@pytest.mark.parametrize(
+    ("hello", "version", "expected"),
+    [
+        (PRIMARY, "4.4.1", "too old"),
+        ({"isWritablePrimary": True}, "6.0.5", "not a replica set"),
+        ({"setName": "rs0", "isWritablePrimary": False}, "6.0.5", "no primary"),
+    ],
+)
+def test_a_mongodb_that_does_not_do_is_a_problem(
+    hello: dict[str, object], version: str, expected: str
+) -> None:
+    (finding,) = mongodb.judge(hello, version)
+    assert finding.verdict is Verdict.PROBLEM
+    assert expected in finding.message
+
+
+async def test_what_is_no_connection_string_is_a_problem() -> None:
+    (finding,) = await mongodb.examine_mongodb("http://localhost:27017", "x")
+    assert finding.message.startswith("MONGODB_URL is no connection string")
+
+
+def test_missing_rights_and_other_refusals_say_what_to_do() -> None:
+    assert "readWrite" in mongodb.explain_refusal(13)
+    assert "error 91" in mongodb.explain_refusal(91)
+
+
+def test_a_new_orthanc_with_its_plugins_is_fine() -> None:
+    assert verdicts(orthanc.judge(system("1.12.11"), PLUGINS)) == [("Orthanc", Verdict.OK)]
+
+
+def test_a_vulnerable_orthanc_is_a_warning() -> None:
+    findings = orthanc.judge(system("1.12.10"), PLUGINS)
+    assert verdicts(findings) == [("Orthanc", Verdict.OK), ("Orthanc", Verdict.WARNING)]
+    assert "Upgrade to 1.12.11" in findings[1].message
+
+
+@pytest.mark.parametrize("missing", PLUGINS)
+def test_a_missing_plugin_is_a_warning(missing: str) -> None:
+    plugins = [name for name in PLUGINS if name != missing]
+    findings = orthanc.judge(system("1.13.0"), plugins)
+    assert verdicts(findings)[1:] == [("Orthanc plugins", Verdict.WARNING)]
+    assert missing in findings[1].message.lower().replace("dicomweb", "dicom-web")
+
+
+async def test_a_wrong_password_names_the_settings_to_look_at(respx_mock: respx.MockRouter) -> None:
+    respx_mock.get("http://orthanc.test/system").respond(401)
+    (finding,) = await orthanc.examine_orthanc("http://orthanc.test", "u", "wrong")
+    assert finding.verdict is Verdict.PROBLEM
+    assert finding.message.startswith("Orthanc authentication failed")
+    assert "ORTHANC_USERNAME" in finding.message
+    assert "ORTHANC_PASSWORD" in finding.message
+    assert "wrong" not in finding.message
+
+
+async def test_an_orthanc_that_is_away_is_a_problem() -> None:
+    (finding,) = await orthanc.examine_orthanc("http://127.0.0.1:9", "", "")
+    assert finding.verdict is Verdict.PROBLEM
+    assert "Check ORTHANC_URL" in finding.message
+
+
+async def examine(tmp_path: Path, oidc: OidcRules | None = None) -> list[Finding]:
+    path = tmp_path / "tokens.json"
+    return await examine_credentials(tokens_file=path, tokens_required=False, oidc=oidc, now=NOW)
+
+
+async def test_no_credentials_mean_this_machine_only(tmp_path: Path) -> None:
+    (finding,) = await examine(tmp_path)
+    assert finding.verdict is Verdict.OK
+    assert "this machine only" in finding.message
+
+
+async def test_a_broken_file_of_tokens_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "tokens.json").write_text(json.dumps([]), encoding="utf-8")
+    assert verdicts(await examine(tmp_path)) == [("Credentials", Verdict.PROBLEM)]
+
+
+async def test_a_provider_that_is_away_is_a_problem(tmp_path: Path) -> None:
+    findings = await examine(tmp_path, OidcRules("http://127.0.0.1:9", "a"))
+    assert verdicts(findings) == [("OpenID provider", Verdict.PROBLEM)]
+
+
+def test_tokens_that_are_all_expired_are_a_warning() -> None:
+    valid = Token("a", Role.VIEWER, NOW, None, "a" * 64)
+    expired = Token("b", Role.VIEWER, NOW, NOW, "b" * 64)
+    assert judge_tokens([valid, expired], NOW).message == "1 valid tokens, 1 expired"
+    assert judge_tokens([expired], NOW).verdict is Verdict.WARNING
+
+
+@pytest.mark.parametrize(
+    ("url", "has_credentials", "expected"),
+    [
+        (None, False, Verdict.OK),
+        ("http://localhost:8000", False, Verdict.OK),
+        ("https://pacs.example.org", False, Verdict.PROBLEM),
+        ("https://pacs.example.org", True, Verdict.OK),
+        ("http://pacs.example.org", True, Verdict.WARNING),
+    ],
+)
+def test_a_public_address_needs_credentials_and_encryption(
+    url: str | None, *, has_credentials: bool, expected: Verdict
+) -> None:
+    assert examine_public_url(url, has_credentials=has_credentials).verdict is expected
+
+
+def test_a_key_that_is_too_short_is_a_problem_and_not_shown() -> None:
+    finding = examine_frame_url_keys("k1:c2hvcnQ")
+    assert finding.verdict is Verdict.PROBLEM
+    assert "c2hvcnQ" not in finding.message
+    assert examine_frame_url_keys(None).verdict is Verdict.OK
