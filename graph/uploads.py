@@ -99,7 +99,7 @@ async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
     Raises:
         HTTPException: 400, 401, 403, 408 or 413.
     """
-    received = cast("StarletteRequestAdapter", request).request
+    received = cast("StarletteRequestAdapter", request)._request  # noqa: SLF001  # no public name
     stack: AsyncExitStack = received.scope[_STACK]
     limits = upload_limits(runtime_of(received).settings)
     try:

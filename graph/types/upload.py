@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from graph.types.instance import Instance
     from graph.types.study import Study
 
-UploadStatus = strawberry.enum(
+strawberry.enum(
     StoreStatus,
     name="UploadStatus",
     description="STORED: it is new. ALREADY_STORED: the same content was there. CONFLICT: other "
@@ -38,7 +38,7 @@ class UploadResult:
     file_name: str = strawberry.field(
         description="As it was sent; members of archives as `archive.zip/member`."
     )
-    status: UploadStatus = strawberry.field(description="What became of the file.")
+    status: StoreStatus = strawberry.field(description="What became of the file.")
     frame_count: int = strawberry.field(description="Frames that can be shown; 0 when not stored.")
     error: UploadError | None = strawberry.field(description="Null for STORED and ALREADY_STORED.")
     instance_id: strawberry.Private[str | None]
