@@ -72,7 +72,7 @@ async def _import(
                 runtime.database,
                 journal,
                 concurrency=concurrency,
-                limits=WalkLimits(max_depth=settings.sequence_max_depth),
+                limits=WalkLimits(sequence_max_depth=settings.sequence_max_depth),
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)

@@ -6,7 +6,7 @@ to a bounded queue per listener.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,7 +71,7 @@ class Listener:
         self._error = error
         self._failed.set()
 
-    async def events(self) -> AsyncIterator[StudyChange]:
+    async def events(self) -> AsyncGenerator[StudyChange, None]:
         """Yield events as they come.
 
         Raises:

@@ -1,0 +1,44 @@
+"""`POST /internal/orthanc-events`: Orthanc's Lua script tells what it deletes."""
+
+import hmac
+import json
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from graph.state import runtime_of
+from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER
+
+_BODY_MAX_BYTES = 64 * 1024
+"""A thousand identifiers."""
+
+
+async def orthanc_events(request: Request) -> Response:
+    """Take note of deletions; they are looked into in Orthanc before anything is removed."""
+    runtime = runtime_of(request)
+    given = request.headers.get(SECRET_HEADER, "").encode()
+    if not hmac.compare_digest(given, runtime.orthanc_events_secret.encode()):
+        return Response(status_code=403)
+    ids = await _deleted_ids(request)
+    if ids is None:
+        return JSONResponse({"message": 'Send {"deleted": ["<instance id>"]}.'}, status_code=400)
+    if runtime.sync is not None:
+        runtime.sync.notice_deleted(ids)
+    return Response(status_code=204)
+
+
+async def _deleted_ids(request: Request) -> list[str] | None:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _BODY_MAX_BYTES:
+            return None
+    try:
+        deleted = json.loads(body)["deleted"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return [str(entry) for entry in deleted] if isinstance(deleted, list) else None
+
+
+routes = [Route(EVENTS_PATH, orthanc_events, methods=["POST"])]

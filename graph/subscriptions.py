@@ -1,0 +1,66 @@
+"""The subscriptions."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import strawberry
+
+from graph.context import Info
+from graph.types.study import Study, study_from
+from services.access import Role, authorize
+from services.sync.pacing import StudyChange, StudyChangeKind
+
+strawberry.enum(
+    StudyChangeKind,
+    name="StudyEventKind",
+    description="CREATED: its first images came. UPDATED: something in it changed. STABLE: nothing "
+    "new came for a while. DELETED: it is gone.",
+)
+
+
+@strawberry.type(description="Something happened to a study.")
+class StudyEvent:
+    """An event."""
+
+    kind: StudyChangeKind = strawberry.field(description="What happened.")
+    study_instance_uid: str = strawberry.field(
+        name="studyInstanceUID", description="Study Instance UID (0020,000D)."
+    )
+    study: Study | None = strawberry.field(description="The study; null when it is deleted.")
+
+    @classmethod
+    def of(cls, change: StudyChange) -> "StudyEvent":
+        """Show a change."""
+        return cls(
+            kind=change.kind,
+            study_instance_uid=change.study_instance_uid,
+            study=study_from(change.document) if change.document is not None else None,
+        )
+
+
+@strawberry.type
+class Subscription:
+    """The root of all subscriptions."""
+
+    @strawberry.subscription(
+        description="What happens to studies from now on, at most one event per study and second. "
+        "A client that reads too slowly is told so and ended."
+    )
+    async def study_events(
+        self,
+        info: Info,
+        study_instance_uid: Annotated[
+            str | None,
+            strawberry.argument(
+                name="studyInstanceUID", description="Only this study; all when absent."
+            ),
+        ] = None,
+    ) -> AsyncGenerator[StudyEvent, None]:
+        """Tell what happens to studies."""
+        authorize(info.context.principal, Role.VIEWER)
+        async with info.context.runtime.study_events.listen(study_instance_uid) as listener:
+            async with aclosing(listener.events()) as changes:
+                async for change in changes:
+                    info.context.begin_operation()
+                    yield StudyEvent.of(change)

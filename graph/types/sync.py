@@ -1,0 +1,32 @@
+"""What deleting and synchronizing did."""
+
+from typing import Self
+
+import strawberry
+
+from services.sync import repairs
+
+
+@strawberry.type(description="The outcome of a deletion; deleting again answers 0.")
+class DeletePayload:
+    """The outcome of a deletion."""
+
+    deleted_instances: int = strawberry.field(
+        description="Instances that are gone, with the parents that became empty."
+    )
+
+
+@strawberry.type(description="What a comparison with Orthanc found and did.")
+class SyncReport:
+    """The outcome of a comparison."""
+
+    indexed: int = strawberry.field(
+        description="Instances that Orthanc holds and that were missing or replaced."
+    )
+    removed: int = strawberry.field(description="Instances that Orthanc has no more.")
+    up_to_date: bool = strawberry.field(description="Nothing had to be done.")
+
+    @classmethod
+    def of(cls, report: repairs.SyncReport) -> Self:
+        """Show a report."""
+        return cls(indexed=report.indexed, removed=report.removed, up_to_date=report.up_to_date)

@@ -1,0 +1,215 @@
+"""The services, opened together and closed together: the composition root below HTTP."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.audit import Audit, open_audit
+from services.connections import Connections, open_connections
+from services.credentials.authenticator import Authenticator, open_authenticator
+from services.database import open_database
+from services.deleting import Deletion
+from services.dicom.layout import WalkLimits
+from services.frames.keys import FrameUrlKeys, load_or_create_keys
+from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.signing import FrameUrlSigner
+from services.headers import HeaderService
+from services.ingest.archives import ArchiveLimits
+from services.ingest.indexer import Indexer, open_indexer
+from services.ingest.service import Ingest
+from services.ingest.storing import FileStorage
+from services.orthanc.breaker import CircuitBreaker
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+from services.search.lists import Lists
+from services.settings import Settings
+from services.sync.events import StudyEvents
+from services.sync.service import SyncService
+from services.tree import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Everything that a request or a command may use.
+
+    Attributes:
+        orthanc: None while PACS integration is off, and with it `deletion` and `sync`.
+        orthanc_url: Where Orthanc is, for admins.
+        orthanc_events_secret: Proves that a notice of a deletion comes from our Orthanc.
+    """
+
+    settings: Settings
+    authenticator: Authenticator
+    audit: Audit
+    database: AsyncDatabase[dict[str, Any]]
+    orthanc: OrthancClient | None
+    orthanc_url: str | None
+    orthanc_events_secret: str
+    lists: Lists
+    tree: Tree
+    headers: HeaderService
+    indexer: Indexer
+    ingest: Ingest
+    frames: FrameService
+    deletion: Deletion | None
+    sync: SyncService | None
+    study_events: StudyEvents
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, address: str | None = None) -> AsyncIterator[Runtime]:
+    """Open everything; close it in reverse.
+
+    Args:
+        settings: All settings.
+        address: Where this process serves HTTP, None for a command. A server follows Orthanc in
+            the background; a command does what it was called for.
+
+    Raises:
+        Error: What can't be opened, with what to do.
+    """
+    secret = settings.orthanc_events_secret
+    events_secret = secret.get_secret_value() if secret else secrets.token_hex(16)
+    async with AsyncExitStack() as stack:
+        authenticator = await stack.enter_async_context(
+            open_authenticator(
+                tokens_file=settings.tokens_path,
+                tokens_required=settings.tokens_file is not None,
+                oidc=settings.oidc_rules,
+            )
+        )
+        connections = await stack.enter_async_context(
+            open_connections(settings, address=address, events_secret=events_secret)
+        )
+        database = await stack.enter_async_context(
+            open_database(connections.mongodb_url, settings.mongodb_database)
+        )
+        orthanc = await _open_orthanc(stack, connections)
+        indexer = await stack.enter_async_context(open_indexer(database))
+        sync = _sync(settings, orthanc, database, indexer) if orthanc else None
+        frames = await _open_frames(stack, settings, orthanc)
+        runtime = Runtime(
+            settings=settings,
+            authenticator=authenticator,
+            audit=await stack.enter_async_context(
+                open_audit(database, retention=_days(settings.audit_retention_days))
+            ),
+            database=database,
+            orthanc=orthanc,
+            orthanc_url=connections.orthanc_url,
+            orthanc_events_secret=events_secret,
+            lists=Lists(
+                page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds
+            ),
+            tree=Tree(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds),
+            headers=HeaderService(orthanc),
+            indexer=indexer,
+            ingest=_ingest(settings, orthanc, indexer),
+            frames=frames,
+            deletion=_deletion(orthanc, database, sync, frames),
+            sync=sync,
+            study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
+        )
+        stack.push_async_callback(runtime.study_events.close)
+        if sync is not None and address is not None:
+            await _run_in_background(stack, sync)
+        yield runtime
+
+
+async def _open_orthanc(stack: AsyncExitStack, connections: Connections) -> OrthancClient | None:
+    if connections.orthanc_url is None:
+        return None
+    http = await stack.enter_async_context(
+        open_http_client(
+            connections.orthanc_url, connections.orthanc_username, connections.orthanc_password
+        )
+    )
+    return OrthancClient(http, breaker=CircuitBreaker())
+
+
+async def _open_frames(
+    stack: AsyncExitStack, settings: Settings, orthanc: OrthancClient | None
+) -> FrameService:
+    given = settings.frame_url_keys
+    keys = (
+        FrameUrlKeys.parse(given.get_secret_value())
+        if given
+        else await asyncio.to_thread(load_or_create_keys, settings.data_dir)
+    )
+    limits = FrameLimits(
+        cache_bytes=settings.frame_cache_bytes,
+        queue_size=settings.frame_queue_size,
+        max_pixels=settings.frame_max_pixels,
+        decode_seconds=settings.frame_decode_seconds,
+    )
+    signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
+    return await stack.enter_async_context(open_frames(signer, orthanc, limits))
+
+
+def _ingest(settings: Settings, orthanc: OrthancClient | None, indexer: Indexer) -> Ingest:
+    limits = ArchiveLimits(
+        max_members=settings.zip_max_members,
+        max_bytes=settings.zip_max_bytes,
+        max_ratio=settings.zip_max_ratio,
+    )
+    storage = None
+    if orthanc is not None:
+        storage = FileStorage(
+            orthanc,
+            indexer.index,
+            WalkLimits(sequence_max_depth=settings.sequence_max_depth),
+            keep_tiff_preamble=settings.keep_tiff_preamble,
+        )
+    return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)
+
+
+def _sync(
+    settings: Settings,
+    orthanc: OrthancClient,
+    database: AsyncDatabase[dict[str, Any]],
+    indexer: Indexer,
+) -> SyncService:
+    return SyncService(
+        orthanc,
+        database,
+        indexer,
+        poll_seconds=settings.sync_poll_seconds,
+        interval_seconds=settings.sync_interval_seconds,
+        frame_max_pixels=settings.frame_max_pixels,
+    )
+
+
+def _deletion(
+    orthanc: OrthancClient | None,
+    database: AsyncDatabase[dict[str, Any]],
+    sync: SyncService | None,
+    frames: FrameService,
+) -> Deletion | None:
+    if orthanc is None or sync is None:
+        return None
+
+    def forget_frames(instance_ids: Iterable[str]) -> None:
+        for instance_id in instance_ids:
+            frames.discard(instance_id)
+
+    return Deletion(orthanc, database, sync.reconciler, on_deleted=forget_frames)
+
+
+async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:
+    task = asyncio.create_task(sync.run(), name="in step with Orthanc")
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+def _days(days: int | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
