@@ -17,6 +17,9 @@ from services.ingest.storing import FileStorage, PatientOverride
 
 _NAME_CHARACTERS = 255
 
+_WINDOW = 8
+"""Files under way for each that goes to Orthanc: the others wait for a shared commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class SentFile:
@@ -82,18 +85,22 @@ class Ingest:
         override = override or PatientOverride()
         validate_override(override.patient_id, override.patient_name)
 
+        turns = asyncio.Semaphore(self._concurrency)
+
         async def store_one(item: _Opened | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
                 return item
             try:
                 with item.file as file:
-                    return await storage.store(item.name, file, override)
+                    return await storage.store(item.name, file, override, turns)
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
 
         async with (
             aclosing(self._expanded(files)) as items,
-            aclosing(in_order(items, store_one, concurrency=self._concurrency)) as ordered,
+            aclosing(
+                in_order(items, store_one, concurrency=self._concurrency * _WINDOW)
+            ) as ordered,
         ):
             async for result in ordered:
                 yield result

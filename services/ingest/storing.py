@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -53,16 +54,28 @@ class FileStorage:
     limits: WalkLimits
     keep_tiff_preamble: bool = False
 
-    async def store(self, file_name: str, file: BinaryIO, override: PatientOverride) -> StoreResult:
+    async def store(
+        self,
+        file_name: str,
+        file: BinaryIO,
+        override: PatientOverride,
+        turns: AbstractAsyncContextManager[object],
+    ) -> StoreResult:
         """Store one file. Whatever is wrong with it or with a server is in the result.
 
         Args:
             file_name: For the result.
             file: Seekable; read in threads, never whole.
             override: Written into the dataset that is stored.
+            turns: Held while the file is checked and pushed, but not while it is indexed: waiting
+                for a commit that many share must not keep Orthanc idle.
         """
         try:
-            return await self._store(file_name, file, override)
+            async with turns:
+                checked, pushed = await self._push(file, override)
+            if pushed.status is StoreStatus.CONFLICT:
+                return _conflict(file_name, checked, pushed)
+            return await self._indexed(file_name, checked, pushed)
         except (FileRejected, OrthancRefused) as exc:
             return refused(file_name, exc, StoreStatus.REJECTED)
         except OrthancError as exc:
@@ -70,16 +83,15 @@ class FileStorage:
         except Error as exc:
             return refused(file_name, exc, _FAILED)
 
-    async def _store(
-        self, file_name: str, file: BinaryIO, override: PatientOverride
-    ) -> StoreResult:
+    async def _push(self, file: BinaryIO, override: PatientOverride) -> tuple[CheckedFile, Pushed]:
         checked, prepared = await asyncio.to_thread(self._prepare, file, override)
         try:
-            pushed = await push(self.orthanc, prepared, _ids_of(checked.header))
+            return checked, await push(self.orthanc, prepared, _ids_of(checked.header))
         finally:
-            await asyncio.to_thread(prepared.close)
-        if pushed.status is StoreStatus.CONFLICT:
-            return _conflict(file_name, checked, pushed)
+            # Closing a file that was only read does not block.
+            prepared.close()
+
+    async def _indexed(self, file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:
         try:
             frames = await self._index(checked, pushed.ids)
         except (DatabaseUnavailable, OrthancUnavailable) as exc:
