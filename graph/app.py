@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from graph.endpoint import GraphQLEndpoint
 from graph.middleware import RequestScope
 from graph.origins import AllowedOrigins
-from graph.routes import archives, dicom_api, frames, health
+from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.schema import build_schema
 from graph.state import State
 from services.runtime import Runtime, open_runtime
@@ -56,6 +56,8 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         *archives.routes,
         *dicom_api.routes,
         *health.routes,
+        *orthanc_events.routes,
+        *web.routes,
     ]
 
 

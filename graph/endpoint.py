@@ -5,14 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from cross_web import HTTPException
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse
-from strawberry.http.async_base_view import AsyncHTTPRequestAdapter
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.schema.base import BaseSchema
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
@@ -25,8 +24,10 @@ from graph.context import Context
 from graph.graphiql import graphiql_page
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
+from graph.uploads import parse_upload, uploads_open
 
 _JSON = "application/json"
+_MULTIPART = "multipart/form-data"
 _RESPONSE_JSON = "application/graphql-response+json"
 """GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
 
@@ -63,11 +64,17 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             await super().__call__(scope, receive, send)
             return
         request = Request(scope, receive)
-        try:
-            response = await self.run(request)
-        except HTTPException as exc:
-            response = _refusal(exc.status_code, exc.reason)
-        await response(scope, receive, send)
+        async with uploads_open(request):
+            try:
+                response = await self._answer(request)
+            except HTTPException as exc:
+                response = _refusal(exc.status_code, exc.reason)
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        if media_type_of(request.headers) != _MULTIPART:
+            await _read_limited(request, self._body_max_bytes)
+        return await self.run(request)
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
         """Let pages of the allowed origins subscribe."""
@@ -98,13 +105,17 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         accept = request.headers.get("accept", "")
         return _Negotiated(media_type=_RESPONSE_JSON if _RESPONSE_JSON in accept else _JSON)
 
-    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> Any:  # noqa: ANN401  # Strawberry's type is private
-        """Read the operation; refuse media types that are none of ours with 415."""
-        if request.method == "POST":
-            media_type = (request.content_type or "").partition(";")[0].strip().lower()
-            if media_type not in (_JSON, "multipart/form-data"):
-                raise HTTPException(415, "Send application/json or multipart/form-data.")
+    async def parse_http_body(
+        self, request: AsyncHTTPRequestAdapter
+    ) -> GraphQLRequestData | list[GraphQLRequestData]:
+        """Read the operation; media types that are none of ours are refused with 415."""
+        if request.method == "POST" and media_type_of(request.headers) not in (_JSON, _MULTIPART):
+            raise HTTPException(415, "Send application/json or multipart/form-data.")
         return await super().parse_http_body(request)
+
+    async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
+        """Read an upload by our own rules: limits, preflight, one file to one variable."""
+        return await parse_upload(request)
 
     async def process_result(
         self, request: Request, result: ExecutionResult
@@ -112,7 +123,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Leave `data` out where nothing was executed (GraphQL specification, 7.1)."""
         response = await super().process_result(request, result)
         if isinstance(result, PreExecutionError):
-            response.pop("data", None)  # type: ignore[misc]  # optional in the specification
+            del response["data"]  # type: ignore[misc]  # optional in the specification
         return response
 
     def create_response(
@@ -133,6 +144,25 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     async def render_graphql_ide(self, request: Request) -> Response:
         """Answer GraphiQL to browsers."""
         return HTMLResponse(graphiql_page(request), headers={"Cache-Control": "no-store"})
+
+
+def media_type_of(headers: Mapping[str, str]) -> str:
+    """Return the media type of a body, in lower case and without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _read_limited(request: Request, max_bytes: int) -> None:
+    """Read the body into the request, where Strawberry finds it, unless it is too large."""
+    too_large = HTTPException(413, f"A GraphQL request holds at most {max_bytes} bytes.")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large
+    request._body = bytes(body)  # noqa: SLF001  # what `Request.body` keeps; it has no setter
 
 
 class _Negotiated(Response):

@@ -4,7 +4,15 @@ import logging
 
 from graph.correlation import correlation_id
 
-_QUIET = ("httpx", "httpcore", "pymongo", "uvicorn.access", "multipart", "python_multipart", "asyncio")
+_QUIET = (
+    "httpx",
+    "httpcore",
+    "pymongo",
+    "uvicorn.access",
+    "multipart",
+    "python_multipart",
+    "asyncio",
+)
 """These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
 
 

@@ -3,9 +3,15 @@
 The files come with the packages pydicom and pydicom-data (the extra `embedded`).
 """
 
+import asyncio
+import logging
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
+
+from services.ingest.service import Ingest, SentFile
+
+_log = logging.getLogger(__name__)
 
 _FILES = (
     "693_UNCR.dcm",  # CT, 512x512
@@ -36,3 +42,20 @@ def _mr_series() -> list[Path]:
         return []
     folder = Path(anchor).parent / _MR_SERIES_FOLDER
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
+
+
+async def store_samples(ingest: Ingest) -> int:
+    """Store the samples like any upload.
+
+    Args:
+        ingest: Stores them.
+
+    Returns:
+        How many are stored.
+    """
+    files = [SentFile.from_path(path) for path in await asyncio.to_thread(sample_files)]
+    results = await ingest.store(files)
+    for result in results:
+        if result.error is not None:
+            _log.warning("sample %s: %s", result.file_name, result.error.message)
+    return sum(result.error is None for result in results)

@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         description="DICOM port of the embedded Orthanc; empty: off.",
     )
 
+    load_samples: bool = Field(
+        default=True,
+        description="Put a few public studies into embedded stores that are empty.",
+    )
+
     # How the outside sees us
     public_url: str | None = Field(
         default=None, description="Scheme, host and path that signed URLs start with."
@@ -116,6 +121,9 @@ class Settings(BaseSettings):
     )
 
     # Limits
+    graphql_body_max_bytes: int = Field(
+        default=_MIB, gt=0, description="Largest GraphQL request without files, in bytes."
+    )
     upload_max_bytes: int = Field(
         default=4 * _GIB, gt=0, description="Largest upload request, in bytes."
     )

@@ -1,7 +1,7 @@
 """`orthanc-graphql key`."""
 
 import click
-from services.frames.signing import generate_key
+from services.frames.keys import generate_key
 
 
 @click.command()

@@ -13,6 +13,7 @@ from graph.commands.options import data_dir_option, load_settings, run
 from graph.logs import configure_logging
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
+from services.samples import store_samples
 from services.settings import Settings
 
 _SHUTDOWN_SECONDS = 5
@@ -52,11 +53,22 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    async with open_runtime(settings, serves=True) as runtime:
+    async with open_runtime(settings, address=_address(listener)) as runtime:
         refuse_open_server(host, runtime.authenticator)
+        await _fill_empty_store(runtime)
         server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
         await server.serve(sockets=[listener])
     return 0 if server.started else 1
+
+
+async def _fill_empty_store(runtime: Runtime) -> None:
+    """Give a first query an answer: samples, where the stores are ours and hold nothing."""
+    settings = runtime.settings
+    if not (settings.load_samples and settings.is_fully_embedded and runtime.orthanc):
+        return
+    if (await runtime.orthanc.statistics()).instances == 0:
+        stored = await store_samples(runtime.ingest)
+        click.echo(f"  Loaded {stored} sample files into the empty store.")
 
 
 class _AnnouncingServer(uvicorn.Server):
@@ -74,8 +86,7 @@ class _AnnouncingServer(uvicorn.Server):
             self._announce()
 
     def _announce(self) -> None:
-        host, port = self._listener.getsockname()[:2]
-        address = self._runtime.settings.public_url or f"http://{_bracketed(host)}:{port}"
+        address = self._runtime.settings.public_url or _address(self._listener)
         click.echo(
             f"\n  Study browser  {address}/\n"
             f"  GraphiQL       {address}/graphql\n"
@@ -120,5 +131,8 @@ def _server_config(app: Starlette) -> uvicorn.Config:
     )
 
 
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def _address(listener: socket.socket) -> str:
+    """Say how this machine reaches the server, also where it listens on all interfaces."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
-from services.frames.signing import generate_key
+from services.frames.keys import generate_key
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.servers import RunningServer, run_server
