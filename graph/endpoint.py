@@ -16,7 +16,7 @@ from strawberry.schema.base import BaseSchema
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
-from strawberry.types.unset import UNSET, UnsetType
+from strawberry.types.unset import UnsetType
 
 from graph.authentication import principal_of, principal_of_connection_params
 from graph.base_url import base_url_of
@@ -98,7 +98,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         if isinstance(params, Mapping):
             found = await principal_of_connection_params(context.runtime, params)
             context.principal = found or context.principal
-        return UNSET
+        return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Note which media type the caller wants, for `create_response`."""
@@ -123,7 +123,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Leave `data` out where nothing was executed (GraphQL specification, 7.1)."""
         response = await super().process_result(request, result)
         if isinstance(result, PreExecutionError):
-            del response["data"]  # type: ignore[misc]  # optional in the specification
+            del response["data"]
         return response
 
     def create_response(
