@@ -1,0 +1,109 @@
+"""The signed routes under Starlette, with Orthanc answered by respx and one instance indexed."""
+
+import io
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from graph.routes import archives, frames
+from services.frames.instances import RenderableInstance
+from services.frames.keys import FrameUrlKeys
+from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.signing import FrameUrlSigner
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+
+ORTHANC_URL = "http://orthanc.test"
+INSTANCE_ID = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
+REVISION = "deadbeef"
+NUMPY_PATH = f"/instances/{INSTANCE_ID}/frames/0/numpy"
+
+
+@dataclass
+class IndexedInstance:
+    """One 2 x 3 grey instance with two frames and a window."""
+
+    id: str = INSTANCE_ID
+    revision: str = REVISION
+    use_orthanc_preview: bool = True
+    number_of_frames: int = 1
+    not_renderable_reason: str | None = None
+    rows: int | None = 2
+    columns: int | None = 3
+    bits_stored: int | None = 16
+    photometric_interpretation: str | None = "MONOCHROME2"
+    window_center: float | None = 100.0
+    window_width: float | None = 200.0
+    voi_lut_function: str | None = None
+    rescale_slope: float | None = None
+    rescale_intercept: float | None = None
+    has_complex_display: bool = False
+
+
+class NoDeaths:
+    """Death records of an Orthanc that never died."""
+
+    async def load(self) -> Mapping[str, int]:
+        return {}
+
+    async def add(self, frame: str) -> int:
+        raise AssertionError(frame)
+
+    async def remove(self, frame: str) -> None:
+        raise AssertionError(frame)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The running routes."""
+
+    http: httpx.AsyncClient
+    frames: FrameService
+    lookups: list[str]
+
+
+@asynccontextmanager
+async def open_stage(instance: RenderableInstance | None = None) -> AsyncIterator[Stage]:
+    """Run the routes; `instance` is what the index holds."""
+    lookups: list[str] = []
+
+    async def find(instance_id: str) -> RenderableInstance | None:
+        lookups.append(instance_id)
+        return instance if instance is not None and instance.id == instance_id else None
+
+    signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(range(32))),)))
+    async with (
+        open_http_client(ORTHANC_URL, "", "") as to_orthanc,
+        open_frames(
+            signer, OrthancClient(to_orthanc), FrameLimits(), find=find, records=NoDeaths()
+        ) as service,
+    ):
+        settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
+        app = _with_state(
+            Starlette(routes=[*frames.routes, *archives.routes]),
+            SimpleNamespace(frames=service, settings=settings),
+        )
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server.test") as http:
+            yield Stage(http, service, lookups)
+
+
+def npy(values: object) -> bytes:
+    """Return `.npy` bytes of an array."""
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(values), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _with_state(app: ASGIApp, runtime: object) -> ASGIApp:
+    async def stated(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"runtime": runtime}
+        await app(scope, receive, send)
+
+    return stated

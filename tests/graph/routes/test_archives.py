@@ -1,0 +1,96 @@
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+import respx
+from starlette.types import Message, Send
+
+from tests.graph.routes.stage import ORTHANC_URL, open_stage
+
+STUDY_ID = "11111111-22222222-33333333-44444444-55555555"
+
+
+@pytest.fixture
+def orthanc() -> Iterator[respx.MockRouter]:
+    with respx.MockRouter(base_url=ORTHANC_URL, assert_all_called=False) as router:
+        yield router
+
+
+async def test_an_archive_is_streamed_under_orthancs_identifier(orthanc: respx.MockRouter) -> None:
+    orthanc.get(f"/studies/{STUDY_ID}/archive").respond(content=b"PK zip")
+    async with open_stage() as stage:
+        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        answer = await stage.http.get(path)
+        head = await stage.http.head(path)
+    assert (answer.status_code, answer.content) == (200, b"PK zip")
+    assert answer.headers["content-type"] == "application/zip"
+    assert (
+        answer.headers["content-disposition"]
+        == head.headers["content-disposition"]
+        == f'attachment; filename="{STUDY_ID}.zip"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(httpx.Response(404), 404), (httpx.Response(503), 503), (httpx.ConnectError("no"), 503),
+     (httpx.Response(500), 502), (httpx.Response(200), 404)],
+)  # fmt: skip
+async def test_faults_before_the_first_byte_are_statuses(
+    fault: httpx.Response | Exception, status: int, orthanc: respx.MockRouter
+) -> None:
+    orthanc.get(f"/studies/{STUDY_ID}/archive").mock(side_effect=[fault])
+    async with open_stage() as stage:
+        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        answer = await stage.http.get(path)
+    assert answer.status_code == status
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_forged_archive_url_is_403_and_asks_nobody(orthanc: respx.MockRouter) -> None:
+    async with open_stage() as stage:
+        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        answer = await stage.http.get(path.replace("11111111", "11111112"))
+    assert answer.status_code == 403
+    assert orthanc.calls.call_count == 0
+
+
+class BreakingOff(httpx.AsyncByteStream):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"PK half"
+        raise httpx.ReadError("reset")
+
+
+async def test_a_stream_that_breaks_never_ends_well(orthanc: respx.MockRouter) -> None:
+    orthanc.get(f"/studies/{STUDY_ID}/archive").respond(stream=BreakingOff())
+    sent: list[Message] = []
+    async with open_stage() as stage:
+        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        transport = stage.http._transport
+        assert isinstance(transport, httpx.ASGITransport)
+        with pytest.raises(Exception, match="Orthanc does not answer"):
+            await transport.app(
+                {
+                    "type": "http",
+                    "method": "GET",
+                    "path": path,
+                    "raw_path": path.encode(),
+                    "query_string": b"",
+                    "headers": [],
+                },
+                never,
+                collect(sent),
+            )
+    assert [message.get("more_body") for message in sent] == [None, True]
+
+
+async def never() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def collect(sent: list[Message]) -> Send:
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    return send

@@ -1,0 +1,187 @@
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import respx
+
+from services.frames.variant import FrameVariant
+from tests.graph.routes.stage import (
+    INSTANCE_ID,
+    NUMPY_PATH,
+    ORTHANC_URL,
+    REVISION,
+    IndexedInstance,
+    Stage,
+    npy,
+    open_stage,
+)
+
+PIXELS = np.array([[[0], [50], [100]], [[150], [200], [250]]], np.uint16)
+
+
+@pytest.fixture
+def orthanc() -> Iterator[respx.MockRouter]:
+    with respx.MockRouter(base_url=ORTHANC_URL, assert_all_called=False) as router:
+        yield router
+
+
+def url(
+    stage: Stage, frame_index: int = 0, variant: FrameVariant | None = None, age: float = 0
+) -> str:
+    return stage.frames.signer.frame_path(
+        INSTANCE_ID,
+        REVISION,
+        frame_index,
+        variant or FrameVariant(),
+        now=time.time() - age,
+    ).path
+
+
+def body(code: str, message: str) -> dict[str, dict[str, str]]:
+    return {"error": {"code": code, "message": message}}
+
+
+async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) -> None:
+    orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    async with open_stage(IndexedInstance()) as stage:
+        answer = await stage.http.get(url(stage))
+    assert answer.status_code == 200
+    shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.asarray(shown).tolist() == [[0, 64, 128], [192, 255, 255]]
+    assert answer.headers["content-type"] == "image/png"
+    private, max_age, immutable = answer.headers["cache-control"].split(", ")
+    assert (private, immutable) == ("private", "immutable")
+    assert 890 <= int(max_age.removeprefix("max-age=")) <= 1200
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+
+
+async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.MockRouter) -> None:
+    route = orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    async with open_stage(IndexedInstance()) as stage:
+        first = await stage.http.get(url(stage))
+        second = await stage.http.get(url(stage))
+        head = await stage.http.head(url(stage))
+        known = await stage.http.get(url(stage), headers={"If-None-Match": first.headers["etag"]})
+        other = await stage.http.get(url(stage), headers={"If-None-Match": '"x", W/"y"'})
+    assert second.content == first.content == other.content
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(first.content))
+    assert (known.status_code, known.content) == (304, b"")
+    assert known.headers["etag"] == first.headers["etag"]
+    assert (route.call_count, stage.lookups) == (1, [INSTANCE_ID])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path + "?a=b",
+        lambda path: path.replace("/default", "/full"),
+        lambda path: path.replace("/frames/v1/", "/frames/v1//"),
+        lambda path: path.replace("default", "d%65fault"),
+        lambda path: path.replace("k1.", "k2."),
+        lambda _: "/frames/v1/",
+        lambda _: "/frames/v1/k1.x.y/z",
+    ],
+)
+async def test_what_nobody_signed_is_403_and_asks_nobody(
+    spoil: Callable[[str], str], orthanc: respx.MockRouter
+) -> None:
+    async with open_stage(IndexedInstance()) as stage:
+        answer = await stage.http.get(spoil(url(stage)))
+    assert answer.status_code == 403
+    assert answer.json() == body("FRAME_URL_INVALID", "This URL is not valid.")
+    assert answer.headers["cache-control"] == "no-store"
+    assert (orthanc.calls.call_count, stage.lookups) == (0, [])
+
+
+async def test_an_old_url_is_410(orthanc: respx.MockRouter) -> None:
+    async with open_stage(IndexedInstance()) as stage:
+        answer = await stage.http.get(url(stage, age=1300))
+    assert answer.status_code == 410
+    assert answer.json()["error"]["code"] == "FRAME_URL_EXPIRED"
+    assert orthanc.calls.call_count == 0
+
+
+@pytest.mark.parametrize(
+    ("instance", "frame_index", "status", "code"),
+    [
+        (None, 0, 404, "FRAME_NOT_FOUND"),
+        (IndexedInstance(revision="00000000"), 0, 404, "FRAME_NOT_FOUND"),
+        (IndexedInstance(), 1, 404, "FRAME_NOT_FOUND"),
+        (IndexedInstance(use_orthanc_preview=False), 0, 415, "FRAME_NOT_RENDERABLE"),
+        (IndexedInstance(number_of_frames=0), 0, 415, "FRAME_NOT_RENDERABLE"),
+        (IndexedInstance(rows=65_535, columns=65_535), 0, 415, "FRAME_NOT_RENDERABLE"),
+    ],
+)
+async def test_what_the_index_refuses_never_reaches_orthanc(
+    instance: IndexedInstance | None,
+    frame_index: int,
+    status: int,
+    code: str,
+    orthanc: respx.MockRouter,
+) -> None:
+    async with open_stage(instance) as stage:
+        answer = await stage.http.get(url(stage, frame_index))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers["cache-control"] == "no-store"
+    assert orthanc.calls.call_count == 0
+
+
+async def test_orthancs_own_png_stands_in_and_415_is_last(orthanc: respx.MockRouter) -> None:
+    frame = f"/instances/{INSTANCE_ID}/frames/0"
+    orthanc.get(NUMPY_PATH).respond(500)
+    orthanc.get(f"{frame}/rendered").respond(415)
+    png = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+    preview = orthanc.get(f"{frame}/preview").respond(content=png)
+    async with open_stage(IndexedInstance()) as stage:
+        shown = await stage.http.get(url(stage))
+        preview.respond(415)
+        refused = await stage.http.get(url(stage, variant=FrameVariant(40, 400)))
+    assert shown.content == png
+    assert refused.status_code == 415
+    assert refused.json() == body(
+        "FRAME_NOT_RENDERABLE", "Orthanc can't decode the pixels of this frame."
+    )
+
+
+async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.MockRouter) -> None:
+    orthanc.get(NUMPY_PATH).mock(side_effect=httpx.ConnectError("refused"))
+    async with open_stage(IndexedInstance()) as stage:
+        answer = await stage.http.get(url(stage))
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert answer.json()["error"]["code"] == "ORTHANC_UNAVAILABLE"
+
+
+async def test_the_array_is_measured_before_it_is_decoded(orthanc: respx.MockRouter) -> None:
+    header = npy(np.zeros((1, 1, 1), np.uint8)).replace(b"(1, 1, 1), }   ", b"(99999, 99999, 1), }")
+    orthanc.get(NUMPY_PATH).respond(content=header)
+    async with open_stage(IndexedInstance()) as stage:
+        answer = await stage.http.get(url(stage))
+    assert answer.status_code == 415
+
+
+async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.MockRouter) -> None:
+    rendered_ahead = asyncio.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "/frames/3/" in request.url.path:
+            rendered_ahead.set()
+        return httpx.Response(200, content=npy(PIXELS))
+
+    route = orthanc.get(url__regex=rf".*/instances/{INSTANCE_ID}/frames/\d+/numpy.*").mock(
+        side_effect=answer
+    )
+    async with open_stage(IndexedInstance(number_of_frames=4)) as stage:
+        await stage.http.get(url(stage))
+        await asyncio.wait_for(rendered_ahead.wait(), 5)
+        before = route.call_count
+        for frame_index in range(4):
+            assert (await stage.http.get(url(stage, frame_index))).status_code == 200
+    assert (before, route.call_count) == (4, 4)
