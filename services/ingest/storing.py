@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
@@ -22,6 +22,7 @@ from services.errors import (
 from services.ingest.entry import IndexEntry
 from services.ingest.pushing import Pushed, push
 from services.ingest.results import StoreResult, StoreStatus, refused
+from services.ingest.stored_file_reader import StoredFileReader
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 
@@ -53,6 +54,11 @@ class FileStorage:
     index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
     limits: WalkLimits
     keep_tiff_preamble: bool = False
+    _stored_files: StoredFileReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Share calls to Orthanc between the files of this storage."""
+        object.__setattr__(self, "_stored_files", StoredFileReader(self.orthanc))
 
     async def store(
         self,
@@ -122,7 +128,7 @@ class FileStorage:
 
     async def _index(self, checked: CheckedFile, ids: OrthancIds) -> int:
         """Index what Orthanc holds, and return its number of frames."""
-        stored = await self.orthanc.stored_file(ids.instance)
+        stored = await self._stored_files.read(ids.instance)
         frames = checked.number_of_frames
         if frames > 1:
             frames = min(frames, await self._frames_of_orthanc(ids.instance, frames))
