@@ -20,6 +20,18 @@ _HEADERS = 32
 _HEADER_MAX_BYTES = 64 * 1024 * 1024
 """Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
 
+_UNREADABLE = (
+    InvalidDicomError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    NotImplementedError,
+)
+"""What pydicom raises on damaged headers; such files are shown by the indexed attributes."""
+
 
 class DisplayCatalogue:
     """Finds the display attributes of a frame; keeps the headers that it had to fetch."""
@@ -39,7 +51,13 @@ class DisplayCatalogue:
         if not (instance.has_complex_display and is_grey):
             return indexed_display(instance)
         header = await self._header(instance)
-        return indexed_display(instance) if header is None else header.frame(frame_index)
+        if header is None:
+            return indexed_display(instance)
+        try:
+            return header.frame(frame_index)
+        except _UNREADABLE as exc:
+            _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
+            return indexed_display(instance)
 
     async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
         key = (instance.id, instance.revision)
@@ -83,6 +101,6 @@ def indexed_display(instance: RenderableInstance) -> Display:
 def _parsed(content: bytes, instance_id: str) -> DisplayHeader | None:
     try:
         return DisplayHeader(content)
-    except (InvalidDicomError, ValueError, EOFError, KeyError) as exc:
+    except _UNREADABLE as exc:
         _log.warning("header of %s can't be read for display: %s", instance_id, type(exc).__name__)
         return None
