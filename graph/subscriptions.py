@@ -59,8 +59,11 @@ class Subscription:
     ) -> AsyncGenerator[StudyEvent, None]:
         """Tell what happens to studies."""
         authorize(info.context.principal, Role.VIEWER)
-        async with info.context.runtime.study_events.listen(study_instance_uid) as listener:
-            async with aclosing(listener.events()) as changes:
-                async for change in changes:
-                    info.context.begin_operation()
-                    yield StudyEvent.of(change)
+        events = info.context.runtime.study_events
+        async with (
+            events.listen(study_instance_uid) as listener,
+            aclosing(listener.events()) as changes,
+        ):
+            async for change in changes:
+                info.context.begin_operation()
+                yield StudyEvent.of(change)

@@ -1,6 +1,6 @@
 """Deleting patients, studies, series and instances: in Orthanc first, then here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -32,7 +32,8 @@ class Deletion:
         orthanc: OrthancClient,
         database: AsyncDatabase[dict[str, Any]],
         reconciler: Reconciler,
-        discard: Callable[[str], None],
+        *,
+        on_deleted: Callable[[Iterable[str]], None],
     ) -> None:
         """Nothing is asked yet.
 
@@ -40,13 +41,13 @@ class Deletion:
             orthanc: Where the files are.
             database: Where the index is.
             reconciler: What brings the index to what Orthanc holds.
-            discard: Forgets what is kept of an instance, such as rendered frames.
+            on_deleted: Forgets what is kept of instances, such as rendered frames.
         """
         self._orthanc = orthanc
         self._studies = database[StudyDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
         self._reconciler = reconciler
-        self._discard = discard
+        self._on_deleted = on_deleted
 
     async def delete(self, level: Level, resource_id: str) -> int:
         """Delete a resource with everything in it; parents that become empty go too.
@@ -68,8 +69,7 @@ class Deletion:
         with suppress(OrthancNotFound):
             await self._orthanc.delete(level.value, resource_id)
         done = await self._reconciler.reconcile(instance_ids)
-        for instance_id in done.removed:
-            self._discard(instance_id)
+        self._on_deleted(done.removed)
         return len(done.removed)
 
     async def _instances_of(self, level: Level, resource_id: str) -> list[str]:

@@ -1,0 +1,102 @@
+"""`orthanc-graphql migrate`."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import click
+
+from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.progress import shown_progress, summary
+from services.dicom.layout import WalkLimits
+from services.errors import PacsDisabled
+from services.importing.report import Report
+from services.migration.run import MigrationRun
+from services.migration.source import PathMap, open_source
+from services.runtime import open_runtime
+from services.settings import Settings
+
+
+def _path_map(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> PathMap:
+    pairs = [value.partition("=") for value in values]
+    if not all(old and equals and new for old, equals, new in pairs):
+        raise click.BadParameter("write OLD=NEW, for example /data=/mnt/old")
+    return PathMap([(old, new) for old, _, new in pairs])
+
+
+@click.command()
+@click.option(
+    "--source",
+    required=True,
+    help="The old database with its name, for example mongodb://host/dicom.",
+)
+@click.option("--dry-run", is_flag=True, help="Only check the files; send and change nothing.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="File for a line of JSON per file that is not migrated, and the figures at the end.",
+)
+@click.option(
+    "--path-map",
+    multiple=True,
+    callback=_path_map,
+    metavar="OLD=NEW",
+    help="The files under OLD are under NEW now; may be given several times.",
+)
+@click.option(
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Files that are sent at once.",
+)
+@data_dir_option
+def command(
+    source: str,
+    dry_run: bool,  # noqa: FBT001  # click passes options by name
+    report: Path | None,
+    path_map: PathMap,
+    concurrency: int,
+    data_dir: Path | None,
+) -> None:
+    """Move the local files of the old system into Orthanc.
+
+    Each file is sent once and verified; then all its records get their Orthanc ids. Files that are
+    missing or unreadable are reported and left alone, with exit code 1. Repeat it at any time: what
+    has an Orthanc id is done. No file is changed or removed.
+    """
+    settings = load_settings(data_dir=data_dir)
+    run(lambda: _migrate(settings, source, report, path_map, concurrency, is_dry=dry_run))
+
+
+async def _migrate(
+    settings: Settings,
+    source_url: str,
+    report_path: Path | None,
+    path_map: PathMap,
+    concurrency: int,
+    *,
+    is_dry: bool,
+) -> int:
+    async with open_runtime(settings) as runtime, open_source(source_url) as source:
+        if runtime.orthanc is None or runtime.orthanc_url is None:
+            raise PacsDisabled
+        migration = MigrationRun(
+            source,
+            runtime.ingest,
+            runtime.orthanc,
+            orthanc_url=runtime.orthanc_url,
+            path_map=path_map,
+            concurrency=concurrency,
+            limits=WalkLimits(sequence_max_depth=settings.sequence_max_depth),
+        )
+        with Report(report_path) as report:
+            await migration.count()
+            with shown_progress(migration.tally, "Migrating") as step:
+                async with aclosing(migration.outcomes(is_dry=is_dry)) as outcomes:
+                    async for outcome in outcomes:
+                        report.add(outcome)
+                        step()
+            report.finish(migration.tally)
+    click.echo(f"{summary(migration.tally)}; {migration.records} records")
+    return 1 if migration.tally.failed else 0

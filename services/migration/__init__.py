@@ -1,0 +1,1 @@
+"""Moving in from the system that this server replaces."""

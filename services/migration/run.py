@@ -1,0 +1,163 @@
+"""One run of the migration: every local file once into Orthanc, then its records."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+
+from services.dicom.checking import check_file
+from services.dicom.layout import WalkLimits
+from services.errors import DatabaseUnavailable, Error, OrthancError
+from services.importing.outcome import FileOutcome, Refusal, Tally
+from services.importing.walking import FoundFile
+from services.ingest.batch import in_order
+from services.ingest.results import StoreResult
+from services.ingest.service import Ingest, SentFile
+from services.migration.source import LegacyInstances, LocalFile, PathMap
+from services.orthanc.client import OrthancClient
+
+
+class MigrationRefused(Error):
+    """A file of the old system that is left as it is."""
+
+    code = "NOT_MIGRATED"
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # one class, many reasons
+
+
+class MigrationRun:
+    """Migrates; iterate over `outcomes`, look at `tally` for the progress."""
+
+    def __init__(
+        self,
+        source: LegacyInstances,
+        ingest: Ingest,
+        orthanc: OrthancClient,
+        *,
+        orthanc_url: str,
+        path_map: PathMap,
+        concurrency: int,
+        limits: WalkLimits,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            source: The old records.
+            ingest: What stores.
+            orthanc: Where the stored bytes are verified.
+            orthanc_url: Address of Orthanc that the records get.
+            path_map: Where the old paths are now.
+            concurrency: Files that are sent at once.
+            limits: Of the check in a dry run.
+        """
+        self._source = source
+        self._ingest = ingest
+        self._orthanc = orthanc
+        self._orthanc_url = orthanc_url
+        self._path_map = path_map
+        self._concurrency = concurrency
+        self._limits = limits
+        self.tally = Tally()
+        self.records = 0
+
+    async def count(self) -> None:
+        """Count the files, for the time that is left."""
+        self.tally.total = await self._source.count_files()
+        self.tally.is_total_known = True
+
+    async def outcomes(self, *, is_dry: bool = False) -> AsyncGenerator[FileOutcome, None]:
+        """Migrate and yield one outcome per file.
+
+        A run that was stopped goes on with what has no Orthanc id yet: the records are the journal.
+
+        Args:
+            is_dry: Only check the files; send and change nothing.
+
+        Raises:
+            PacsDisabled: PACS integration is off.
+            DatabaseUnavailable: The old database does not answer.
+        """
+
+        async def work(file: LocalFile) -> FileOutcome:
+            return await self._migrate(file, is_dry=is_dry)
+
+        async with (
+            aclosing(_generated(self._source)) as files,
+            aclosing(in_order(files, work, concurrency=self._concurrency)) as ordered,
+        ):
+            async for outcome in ordered:
+                self.tally.add(outcome)
+                yield outcome
+
+    async def _migrate(self, file: LocalFile, *, is_dry: bool) -> FileOutcome:
+        path = self._path_map.resolve(file.recorded_path)
+        found = FoundFile(path)
+        try:
+            found = replace(found, size_bytes=await asyncio.to_thread(self._check, path, file))
+            if is_dry:
+                self.records += file.records
+                return FileOutcome(found, stored=1)
+            return await self._send(found, file)
+        except DatabaseUnavailable:
+            raise
+        except Error as exc:
+            refusal = Refusal(str(path), exc.code, exc.message)
+            return FileOutcome(found, failed=(refusal,))
+
+    def _check(self, path: Path, file: LocalFile) -> int:
+        """Check a file against its records and return its size, in bytes."""
+        try:
+            with path.open("rb") as opened:
+                checked = check_file(opened, limits=self._limits)
+        except FileNotFoundError as exc:
+            raise MigrationRefused("FILE_MISSING", "The file is not there.") from exc
+        except OSError as exc:
+            raise MigrationRefused("FILE_UNREADABLE", "The file can't be read.") from exc
+        if file.sop_instance_uids and file.sop_instance_uids != {checked.header.sop_instance_uid}:
+            raise MigrationRefused(
+                "UID_MISMATCH", "The records of this file have another SOPInstanceUID."
+            )
+        return checked.layout.end_offset
+
+    async def _send(self, found: FoundFile, file: LocalFile) -> FileOutcome:
+        [result] = await self._ingest.store([SentFile.from_path(found.path)])
+        if result.error is not None or result.ids is None:
+            raise result.error or OrthancError()
+        await self._verify(found.path, result)
+        self.records += await self._source.link(file, result.ids, self._orthanc_url)
+        return FileOutcome(found, stored=1, instance_ids=(result.ids.instance,))
+
+    async def _verify(self, path: Path, result: StoreResult) -> None:
+        """Compare what Orthanc holds with the file, as far as both are the same bytes.
+
+        The preamble may have been zeroed before the push (PS3.10 7.1): it is left out here.
+        """
+        if result.ids is None:
+            raise OrthancError
+        held = await self._orthanc.dicom_md5(result.ids.instance)
+        if held not in await asyncio.to_thread(_digests, path):
+            raise MigrationRefused("CONTENT_CONFLICT", "Orthanc holds other content of this file.")
+
+
+async def _generated(source: LegacyInstances) -> AsyncGenerator[LocalFile, None]:
+    async for file in source.files():
+        yield file
+
+
+_PREAMBLE_BYTES = 128
+
+
+def _digests(path: Path) -> set[str]:
+    """Return the MD5 of a file as it is, and with its preamble zeroed."""
+    as_it_is = hashlib.md5(usedforsecurity=False)
+    zeroed = hashlib.md5(bytes(_PREAMBLE_BYTES), usedforsecurity=False)
+    with path.open("rb") as file:
+        as_it_is.update(file.read(_PREAMBLE_BYTES))
+        while chunk := file.read(1024 * 1024):
+            as_it_is.update(chunk)
+            zeroed.update(chunk)
+    return {as_it_is.hexdigest(), zeroed.hexdigest()}
