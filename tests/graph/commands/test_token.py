@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from graph.cli import main
+from services.credentials.token_file import read_tokens
+from services.credentials.tokens import digest_of
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("MONGODB_URL", "ORTHANC_URL", "TOKENS_FILE", "DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def token(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["token", *arguments])
+
+
+def create(name: str = "ward 3", *more: str) -> Result:
+    return token("create", "--role", "viewer", "--name", name, *more)
+
+
+def test_a_token_is_shown_once_and_kept_as_its_hash() -> None:
+    result = create()
+    assert result.exit_code == 0
+    secret = result.stdout.strip()
+    (entry,) = read_tokens(Path(".data/tokens.json"))
+    assert entry.sha256 == digest_of(secret)
+    assert secret not in token("list").output
+
+
+def test_the_list_tells_name_role_and_expiry() -> None:
+    create("ward 3", "--expires-in", "30")
+    create("ward 4")
+    (entry, _) = read_tokens(Path(".data/tokens.json"))
+    assert entry.expires is not None
+    created = f"created {entry.created:%Y-%m-%d}"
+    assert token("list").stdout.splitlines() == [
+        f"ward 3\tviewer\t{created}\texpires {entry.expires:%Y-%m-%d}",
+        f"ward 4\tviewer\t{created}\tnever expires",
+    ]
+
+
+def test_a_revoked_token_is_gone() -> None:
+    create()
+    assert token("revoke", "ward 3").exit_code == 0
+    assert read_tokens(Path(".data/tokens.json")) == ()
+
+
+def test_the_file_that_a_setting_names_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENS_FILE", "elsewhere/t.json")
+    create()
+    assert len(read_tokens(Path("elsewhere/t.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list"], "does not exist"),
+        (["revoke", "x"], 'There is no token "x".'),
+        (["create", "--role", "viewer", "--name", "a:b"], "A token's name has"),
+    ],
+)
+def test_what_can_not_be_done_is_one_clear_line(arguments: list[str], message: str) -> None:
+    result = token(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
