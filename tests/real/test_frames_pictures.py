@@ -127,8 +127,8 @@ async def stage(orthanc: EmbeddedOrthanc) -> AsyncIterator[Stage]:
             if answer.is_success and answer.json()["Status"] == "Success":
                 dataset = dcmread(path, stop_before_pixels=True, force=True)
                 instance_id = answer.json()["ID"]
-                if frames := await frame_count(client, instance_id):
-                    files[path] = read_instance(instance_id, frames, dataset)
+                if count := await frame_count(client, instance_id):
+                    files[path] = read_instance(instance_id, count, dataset)
         async with open_frames(signer, client, records=NoDeaths()) as frames:
             yield Stage(client, frames, files)
 
