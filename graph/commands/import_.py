@@ -40,9 +40,10 @@ from services.settings import Settings
 )
 @data_dir_option
 def command(
+    *,
     paths: tuple[Path, ...],
     concurrency: int,
-    dry_run: bool,  # noqa: FBT001  # click passes options by name
+    dry_run: bool,
     report: Path | None,
     data_dir: Path | None,
 ) -> None:

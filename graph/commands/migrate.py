@@ -52,8 +52,9 @@ def _path_map(_context: click.Context, _option: click.Parameter, values: Sequenc
 )
 @data_dir_option
 def command(
+    *,
     source: str,
-    dry_run: bool,  # noqa: FBT001  # click passes options by name
+    dry_run: bool,
     report: Path | None,
     path_map: PathMap,
     concurrency: int,

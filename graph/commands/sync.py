@@ -14,7 +14,7 @@ from services.sync.repairs import SyncReport
 @click.command()
 @click.option("--check", is_flag=True, help="Only tell; exit with 1 when something differs.")
 @data_dir_option
-def command(check: bool, data_dir: Path | None) -> None:  # noqa: FBT001  # click passes options by name
+def command(*, check: bool, data_dir: Path | None) -> None:
     """Compare MongoDB with Orthanc and repair, once."""
     settings = load_settings(data_dir=data_dir)
     run(lambda: _synchronize(settings, is_check=check))
