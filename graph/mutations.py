@@ -5,11 +5,13 @@ from typing import Annotated
 import strawberry
 from strawberry.file_uploads import Upload
 
+from graph.auditing import recorded
 from graph.authorization import RequiresRole
 from graph.context import Info
 from graph.multipart import UploadedFile
 from graph.types.upload import UploadDicomPayload
 from services.access import Role
+from services.audit import Action
 from services.errors import InvalidInput
 from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
@@ -42,9 +44,13 @@ class UploadMutation:
         ] = None,
     ) -> UploadDicomPayload:
         """Store files."""
-        results = await info.context.runtime.ingest.store(
-            [_sent(file) for file in files], PatientOverride(patient_id, patient_name)
-        )
+        runtime, principal = info.context.runtime, info.context.principal
+        override = PatientOverride(patient_id, patient_name)
+        async with recorded(
+            runtime.audit, Action.UPLOAD, principal, detail="uploadDicom"
+        ) as subjects:
+            results = await runtime.ingest.store([_sent(file) for file in files], override)
+            subjects.add_stored(results)
         return UploadDicomPayload.of(results)
 
 

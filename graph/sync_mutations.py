@@ -4,11 +4,13 @@ from typing import Annotated
 
 import strawberry
 
+from graph.auditing import recorded
 from graph.authorization import RequiresRole
 from graph.context import Info
 from graph.node_ids import TypeName, require_node_id
 from graph.types.sync import DeletePayload, SyncReport
 from services.access import Role
+from services.audit import Action
 from services.deleting import Level
 from services.errors import PacsDisabled
 
@@ -67,7 +69,11 @@ class SyncMutation:
         sync = info.context.runtime.sync
         if sync is None:
             raise PacsDisabled
-        return SyncReport.of(await sync.synchronize())
+        context = info.context
+        async with recorded(
+            context.runtime.audit, Action.SYNCHRONIZE, context.principal, detail="synchronize"
+        ):
+            return SyncReport.of(await sync.synchronize())
 
 
 async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayload:
@@ -75,4 +81,14 @@ async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayloa
     deletion = info.context.runtime.deletion
     if deletion is None:
         raise PacsDisabled
-    return DeletePayload(deleted_instances=await deletion.delete(_LEVELS[type_name], resource_id))
+    audit, principal = info.context.runtime.audit, info.context.principal
+    async with recorded(
+        audit, Action.DELETE, principal, detail=f"{type_name} {resource_id}"
+    ) as subjects:
+        if type_name == "Patient":
+            subjects.patient_ids.add(resource_id)
+        elif type_name == "Study":
+            subjects.study_ids.add(resource_id)
+        deleted = await deletion.delete(_LEVELS[type_name], resource_id)
+        subjects.number_of_objects = deleted
+    return DeletePayload(deleted_instances=deleted)

@@ -7,12 +7,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from graph.auditing import recorded
 from graph.authentication import principal_of
 from graph.multipart import Form, UploadIdle, read_form
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
 from graph.uploads import upload_limits
 from services.access import Role, authorize
+from services.audit import Action
 from services.errors import (
     DatabaseUnavailable,
     Error,
@@ -64,13 +66,17 @@ async def upload(request: Request) -> Response:
     """Store the one file of a form: `file`, with optional `patientID` and `patientName`."""
     try:
         check_origin(request)
-        authorize(await principal_of(request), Role.UPLOADER)
+        principal = authorize(await principal_of(request), Role.UPLOADER)
         runtime = runtime_of(request)
         async with read_form(request, upload_limits(runtime.settings)) as form:
             override = PatientOverride(
                 form.fields.get("patientID") or None, form.fields.get("patientName") or None
             )
-            results = await runtime.ingest.store([_only_file(form)], override)
+            async with recorded(
+                runtime.audit, Action.UPLOAD, principal, detail="POST /api/dicom/upload"
+            ) as subjects:
+                results = await runtime.ingest.store([_only_file(form)], override)
+                subjects.add_stored(results)
     except Error as error:
         return _refusal(error)
     return _answer(results, override)

@@ -1,0 +1,89 @@
+"""What the faces of the server tell the audit trail, with the request's correlation id."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from graph.correlation import correlation_id
+from services.access import Principal
+from services.audit import OK, Action, Audit, Deed
+from services.errors import Error
+from services.ingest.results import StoreResult
+
+
+@dataclass(slots=True)
+class Subjects:
+    """Whom and what a deed concerns; filled in while it is done.
+
+    Attributes:
+        patient_ids: Orthanc's identifiers of patients.
+        study_ids: Orthanc's identifiers of studies.
+        number_of_objects: Files, URLs or instances that it stands for.
+        outcome: `OK`, or a code where a deed fails without an exception.
+    """
+
+    patient_ids: set[str] = field(default_factory=set)
+    study_ids: set[str] = field(default_factory=set)
+    number_of_objects: int = 1
+    outcome: str = OK
+
+    def add_stored(self, results: Iterable[StoreResult]) -> None:
+        """Take over what an upload did."""
+        results = list(results)
+        self.number_of_objects = len(results)
+        for result in results:
+            if result.ids is not None:
+                self.patient_ids.add(result.ids.patient)
+                self.study_ids.add(result.ids.study)
+        codes = {result.error.code for result in results if result.error is not None}
+        if codes:
+            self.outcome = ",".join(sorted(codes))
+
+
+@asynccontextmanager
+async def recorded(
+    audit: Audit, action: Action, principal: Principal | None, *, detail: str
+) -> AsyncIterator[Subjects]:
+    """Write a deed down when it is done or has failed, before its answer goes out.
+
+    Args:
+        audit: The trail.
+        action: What is done.
+        principal: Who does it.
+        detail: Name of the field or the route.
+
+    Raises:
+        DatabaseUnavailable: It can't be written down now.
+    """
+    subjects = Subjects()
+    try:
+        yield subjects
+    except BaseException as exc:
+        subjects.outcome = exc.code if isinstance(exc, Error) else Error.code
+        raise
+    finally:
+        await audit.record(_deed(subjects, action, principal, detail))
+
+
+async def note(
+    audit: Audit, action: Action, principal: Principal | None, subjects: Subjects, *, detail: str
+) -> None:
+    """Hand a view, a batch of minted URLs, an archive or a refusal over to the trail.
+
+    Raises:
+        DatabaseUnavailable: Too much waits to be written; the answer must not go out.
+    """
+    await audit.note(_deed(subjects, action, principal, detail))
+
+
+def _deed(subjects: Subjects, action: Action, principal: Principal | None, detail: str) -> Deed:
+    return Deed(
+        action=action,
+        outcome=subjects.outcome,
+        principal=principal,
+        correlation_id=correlation_id.get(),
+        patient_ids=tuple(subjects.patient_ids),
+        study_ids=tuple(subjects.study_ids),
+        number_of_objects=subjects.number_of_objects,
+        detail=detail,
+    )
