@@ -1,0 +1,45 @@
+"""Root fields ask `services.access.authorize`; what is below them was let through by them."""
+
+from typing import Any
+
+from strawberry.extensions.field_extension import (
+    AsyncExtensionResolver,
+    FieldExtension,
+    SyncExtensionResolver,
+)
+
+from graph.context import Info
+from services.access import Role, authorize
+
+
+class RequiresRole(FieldExtension):
+    """Lets principals of a role pass. It belongs on every root field, and on no other.
+
+    Args:
+        role: The least role.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    def resolve(
+        self,
+        next_: SyncExtensionResolver,
+        source: Any,  # noqa: ANN401  # Strawberry's signature
+        info: Info,
+        **kwargs: Any,
+    ) -> Any:  # noqa: ANN401  # whatever the field resolves to
+        """Authorize, then resolve."""
+        authorize(info.context.principal, self.role)
+        return next_(source, info, **kwargs)
+
+    async def resolve_async(
+        self,
+        next_: AsyncExtensionResolver,
+        source: Any,  # noqa: ANN401  # Strawberry's signature
+        info: Info,
+        **kwargs: Any,
+    ) -> Any:  # noqa: ANN401  # whatever the field resolves to
+        """Authorize, then resolve."""
+        authorize(info.context.principal, self.role)
+        return await next_(source, info, **kwargs)

@@ -1,0 +1,64 @@
+"""What every resolver may use, made for one request or one WebSocket."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import strawberry
+
+from graph.loaders import Loaders
+from services.access import Principal
+from services.errors import LimitExceeded
+from services.runtime import Runtime
+
+NODES_MAX = 50_000
+"""Most objects in one answer: more is a download, not a query."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The services, who is asking, and what is shared by the resolvers of an operation.
+
+    Attributes:
+        principal: None when nobody could be identified.
+        base_url: Absolute address that URLs in the answer start with, without a slash at its end.
+        now: The clock, in epoch seconds.
+        connection_params: Payload of a WebSocket's `connection_init`.
+        loaders: One command of MongoDB per level of a tree.
+        nodes_left: Objects that the operation may still answer.
+    """
+
+    runtime: Runtime
+    principal: Principal | None
+    base_url: str
+    now: Callable[[], float] = time.time
+    connection_params: object = None
+    loaders: Loaders = field(init=False)
+    nodes_left: int = NODES_MAX
+
+    def __post_init__(self) -> None:
+        """Begin the first operation."""
+        self.begin_operation()
+
+    def begin_operation(self) -> None:
+        """Forget what was loaded and counted: a new operation or event of a subscription begins."""
+        self.loaders = Loaders(self.runtime.tree)
+        self.nodes_left = NODES_MAX
+
+    def spend_nodes(self, count: int) -> None:
+        """Count objects of the answer, before they are resolved.
+
+        Raises:
+            LimitExceeded: The answer grows too large.
+        """
+        self.nodes_left -= count
+        if self.nodes_left < 0:
+            raise LimitExceeded(
+                f"The answer has more than {NODES_MAX} objects. "
+                "Ask for fewer with `first`, in several queries."
+            )
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+"""`info` of resolvers."""

@@ -1,0 +1,168 @@
+"""The root of all queries."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import strawberry
+
+from graph.authorization import RequiresRole
+from graph.connections import Connection, connection_from
+from graph.context import Info
+from graph.inputs import PatientFilter, StudyFilter, StudyOrder
+from graph.node_ids import decode_node_id
+from graph.types.instance import Instance
+from graph.types.node import Node
+from graph.types.patient import Patient
+from graph.types.series import Series
+from graph.types.server import Server, examine_server
+from graph.types.stored import FromStored
+from graph.types.study import Study
+from services.access import Role
+from services.search.filters import PatientCriteria, patient_filter, study_filter
+from services.search.paging import Order, PageRequest
+
+StoredT = TypeVar("StoredT", bound=FromStored)
+
+_BY_NAME = Order("orderPatientName", ascending=True)
+
+
+def _viewer_field(description: str) -> Any:  # noqa: ANN401  # Strawberry's decorator
+    return strawberry.field(description=description, extensions=[RequiresRole(Role.VIEWER)])
+
+
+First = Annotated[int, strawberry.argument(description="How many at most, from `after` on.")]
+After = Annotated[
+    str | None, strawberry.argument(description="Continue behind this cursor: an `endCursor`.")
+]
+
+
+@strawberry.type(description="Everything that can be read.")
+class Query:
+    """Everything that can be read."""
+
+    @_viewer_field("An object by its global `id`; null when there is none.")
+    async def node(self, info: Info, id: strawberry.ID) -> Node | None:  # noqa: A002  # its name in the API
+        """Find an object of any type."""
+        node_id = decode_node_id(id)
+        if node_id is None:
+            return None
+        type_name, orthanc_id = node_id
+        loaders = info.context.loaders
+        loader, node_class = {
+            "Patient": (loaders.patient_by_id, Patient),
+            "Study": (loaders.study_by_id, Study),
+            "Series": (loaders.series_by_id, Series),
+            "Instance": (loaders.instance_by_id, Instance),
+        }[type_name]
+        return _found(node_class, await loader.load(orthanc_id))
+
+    @_viewer_field("A patient by PatientID; null when there is none.")
+    async def patient(
+        self,
+        info: Info,
+        patient_id: Annotated[
+            str, strawberry.argument(description="PatientID (0010,0020), exactly.")
+        ],
+    ) -> Patient | None:
+        """Find a patient."""
+        return _found(Patient, await info.context.runtime.tree.patient(patient_id))
+
+    @_viewer_field("Patients by name.")
+    async def patients(
+        self,
+        info: Info,
+        first: First = 20,
+        after: After = None,
+        filter: Annotated[
+            PatientFilter | None, strawberry.argument(description="Which ones.")
+        ] = None,  # noqa: A002  # its name in the API
+    ) -> Connection[Patient]:
+        """List patients."""
+        criteria = filter.to_criteria() if filter else PatientCriteria()
+        matching = patient_filter(criteria)
+        patients = info.context.runtime.lists.patients
+        page = await patients.page(matching, _BY_NAME, PageRequest(first=first, after=after))
+        info.context.spend_nodes(len(page.documents))
+        return connection_from(page, Patient.from_stored, partial(patients.count, matching))
+
+    @_viewer_field(
+        "A study by StudyInstanceUID; null when there is none. Of two patients' studies with one "
+        "UID it is the one that changed last."
+    )
+    async def study(
+        self,
+        info: Info,
+        study_instance_uid: Annotated[
+            str, strawberry.argument(description="StudyInstanceUID (0020,000D).")
+        ],
+    ) -> Study | None:
+        """Find a study."""
+        return _found(Study, await info.context.runtime.tree.study(study_instance_uid))
+
+    @_viewer_field(
+        "Studies: filtered, ordered and in pages. The newest come first unless ordered otherwise."
+    )
+    async def studies(
+        self,
+        info: Info,
+        first: First = 20,
+        after: After = None,
+        last: Annotated[
+            int | None,
+            strawberry.argument(
+                description="How many at most, from `before` backwards; `first` does not count "
+                "then."
+            ),
+        ] = None,
+        before: Annotated[
+            str | None,
+            strawberry.argument(description="End before this cursor: a `startCursor`."),
+        ] = None,
+        filter: Annotated[
+            StudyFilter | None, strawberry.argument(description="Which ones.")
+        ] = None,  # noqa: A002  # its name in the API
+        order_by: Annotated[
+            StudyOrder | None,
+            strawberry.argument(description="Newest StudyDate first unless given."),
+        ] = None,
+    ) -> Connection[Study]:
+        """List studies."""
+        matching = study_filter((filter or StudyFilter()).to_criteria())
+        order = (order_by or StudyOrder()).to_order()
+        studies = info.context.runtime.lists.studies
+        request = PageRequest(first=first, after=after, last=last, before=before)
+        page = await studies.page(matching, order, request)
+        info.context.spend_nodes(len(page.documents))
+        return connection_from(page, Study.from_stored, partial(studies.count, matching))
+
+    @_viewer_field("A series by SeriesInstanceUID; null when there is none.")
+    async def series(
+        self,
+        info: Info,
+        series_instance_uid: Annotated[
+            str, strawberry.argument(description="SeriesInstanceUID (0020,000E).")
+        ],
+    ) -> Series | None:
+        """Find a series."""
+        return _found(Series, await info.context.runtime.tree.one_series(series_instance_uid))
+
+    @_viewer_field("An instance by SOPInstanceUID; null when there is none.")
+    async def instance(
+        self,
+        info: Info,
+        sop_instance_uid: Annotated[
+            str, strawberry.argument(description="SOPInstanceUID (0008,0018).")
+        ],
+    ) -> Instance | None:
+        """Find an instance."""
+        return _found(Instance, await info.context.runtime.tree.instance(sop_instance_uid))
+
+    @_viewer_field("This server and the stores behind it.")
+    async def server(self, info: Info) -> Server:
+        """Ask the stores who they are."""
+        return await examine_server(info.context.runtime)
+
+
+def _found(shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:
+    return None if stored is None else shown.from_stored(stored)

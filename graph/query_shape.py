@@ -1,0 +1,175 @@
+"""What a query would cost, measured on its document before it is validated.
+
+Every fragment is measured once, however often it is spread: a few hundred bytes of nested spreads
+stand for millions of fields, and walking those is what an attacker wants.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    InlineFragmentNode,
+    IntValueNode,
+    OperationDefinitionNode,
+    SelectionNode,
+    SelectionSetNode,
+    ValueNode,
+    VariableNode,
+)
+
+_PAGE_ARGUMENTS = ("first", "last")
+
+_INT_CHARACTERS = 11
+"""A sign and ten digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryShape:
+    """Size of a selection with all its fragments written out.
+
+    Attributes:
+        depth: Fields inside each other, a leaf counts 1; without introspection.
+        introspection_depth: The same below `__schema` and `__type`.
+        aliases: Fields with an alias.
+        fields: All fields.
+        width: Fields side by side at the top.
+        repetitions: Most fields of one name in one selection set.
+        nodes: Objects that can be answered, by the page sizes that are asked for.
+    """
+
+    depth: int = 0
+    introspection_depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+    width: int = 0
+    repetitions: int = 0
+    nodes: int = 0
+
+
+def measure(
+    operation: OperationDefinitionNode,
+    document: DocumentNode,
+    variables: Mapping[str, Any] | None,
+    page_sizes: Mapping[str, int],
+) -> QueryShape:
+    """Measure an operation.
+
+    Args:
+        operation: The operation of `document` that shall run.
+        document: Parsed; its nesting is bounded by whoever parsed it.
+        variables: Values as they were sent.
+        page_sizes: Page size by name of each field that has one without being asked.
+
+    Raises:
+        GraphQLError: A fragment contains itself.
+    """
+    fragments = {
+        definition.name.value: definition
+        for definition in document.definitions
+        if isinstance(definition, FragmentDefinitionNode)
+    }
+    values = _defaults(operation) | dict(variables or {})
+    return _Measuring(fragments, values, page_sizes).selection_set(operation.selection_set)
+
+
+def _defaults(operation: OperationDefinitionNode) -> dict[str, Any]:
+    return {
+        definition.variable.name.value: _integer(definition.default_value)
+        for definition in operation.variable_definitions or ()
+        if isinstance(definition.default_value, IntValueNode)
+    }
+
+
+@dataclass(slots=True)
+class _Measuring:
+    fragments: Mapping[str, FragmentDefinitionNode]
+    variables: Mapping[str, Any]
+    page_sizes: Mapping[str, int]
+    measured: dict[str, QueryShape] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+
+    def selection_set(self, selections: SelectionSetNode | None) -> QueryShape:
+        if selections is None:
+            return QueryShape()
+        names: dict[str, int] = {}
+        for selection in selections.selections:
+            if isinstance(selection, FieldNode):
+                names[selection.name.value] = names.get(selection.name.value, 0) + 1
+        parts = [self.selection(selection) for selection in selections.selections]
+        return _joined(parts, max(names.values(), default=0))
+
+    def selection(self, selection: SelectionNode) -> QueryShape:
+        if isinstance(selection, FieldNode):
+            return self.field(selection)
+        if isinstance(selection, FragmentSpreadNode):
+            return self.fragment(selection.name.value)
+        if isinstance(selection, InlineFragmentNode):
+            return self.selection_set(selection.selection_set)
+        return QueryShape()
+
+    def field(self, node: FieldNode) -> QueryShape:
+        below = self.selection_set(node.selection_set)
+        depth = 1 + max(below.depth, below.introspection_depth)
+        is_introspection = node.name.value in ("__schema", "__type")
+        has_objects = node.selection_set is not None and not is_introspection
+        return QueryShape(
+            depth=0 if is_introspection else depth,
+            introspection_depth=depth if is_introspection else 0,
+            aliases=below.aliases + (node.alias is not None),
+            fields=below.fields + 1,
+            width=1,
+            repetitions=below.repetitions,
+            nodes=self.page_size(node) * (1 + below.nodes) if has_objects else 0,
+        )
+
+    def fragment(self, name: str) -> QueryShape:
+        if name in self.open:
+            raise GraphQLError(f"Cannot spread fragment '{name}' within itself.")
+        # Validation tells the caller about fragments that are not there.
+        if name not in self.fragments:
+            return QueryShape()
+        if name not in self.measured:
+            self.open.add(name)
+            self.measured[name] = self.selection_set(self.fragments[name].selection_set)
+            self.open.remove(name)
+        return self.measured[name]
+
+    def page_size(self, node: FieldNode) -> int:
+        asked = [
+            self.integer(argument.value)
+            for argument in node.arguments or ()
+            if argument.name.value in _PAGE_ARGUMENTS
+        ]
+        given = [size for size in asked if size is not None]
+        return max(given) if given else self.page_sizes.get(node.name.value, 1)
+
+    def integer(self, node: ValueNode) -> int | None:
+        value: object = None
+        if isinstance(node, IntValueNode):
+            value = _integer(node)
+        elif isinstance(node, VariableNode):
+            value = self.variables.get(node.name.value)
+        return max(value, 0) if isinstance(value, int) else None
+
+
+def _integer(node: IntValueNode) -> int:
+    # Int has 32 bits; longer digits are refused by validation, and Python refuses to read 4,301.
+    return int(node.value[:_INT_CHARACTERS])
+
+
+def _joined(parts: Sequence[QueryShape], repetitions: int) -> QueryShape:
+    return QueryShape(
+        depth=max((part.depth for part in parts), default=0),
+        introspection_depth=max((part.introspection_depth for part in parts), default=0),
+        aliases=sum(part.aliases for part in parts),
+        fields=sum(part.fields for part in parts),
+        width=sum(part.width for part in parts),
+        repetitions=max(repetitions, *(part.repetitions for part in parts)),
+        nodes=sum(part.nodes for part in parts),
+    )

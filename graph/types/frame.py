@@ -1,0 +1,101 @@
+"""Frames: the pictures of an instance, as signed URLs."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+
+from graph.context import Info
+from services.frames.variant import FrameVariant
+from services.tree import Slice
+
+_DEFAULT_VARIANT = FrameVariant()
+
+
+@strawberry.type(
+    description="One frame of an instance. A 120-frame cine is one Instance with 120 Frames that "
+    "share `orthancInstanceId`."
+)
+class Frame:
+    """One frame; nothing about it is stored."""
+
+    index: int = strawberry.field(description="0-based within the instance.")
+    orthanc_instance_id: str = strawberry.field(
+        description="Orthanc's identifier of the instance that holds the frame."
+    )
+    revision: strawberry.Private[str]
+
+    @strawberry.field(description="1-based, as DICOM counts (PS3.3 C.7.6.6).")
+    def frame_number(self) -> int:
+        """Count from 1."""
+        return self.index + 1
+
+    @strawberry.field(description="0-based, as Orthanc counts: `/instances/{id}/frames/{n}`.")
+    def orthanc_frame_index(self) -> int:
+        """Count from 0."""
+        return self.index
+
+    @strawberry.field(
+        description="A signed URL of the frame as PNG, valid until `urlExpiresAt`. It works in an "
+        "`<img>` tag with no header and no cookie. Without arguments the window of the file is "
+        "applied (PS3.3 C.11.2), or the full range where the file has none. The URL is absolute: "
+        "under PUBLIC_URL where the server has one, else under the address the query came to."
+    )
+    def url(
+        self,
+        info: Info,
+        window_center: Annotated[
+            float | None,
+            strawberry.argument(
+                description="Centre of the window, in output units of the modality LUT (Hounsfield "
+                "units for CT). Given together with `windowWidth`."
+            ),
+        ] = None,
+        window_width: Annotated[
+            float | None,
+            strawberry.argument(description="Width of the window, in the same units; 1 or more."),
+        ] = None,
+        full_range: Annotated[
+            bool,
+            strawberry.argument(
+                description="Show the frame's own minimum to maximum and ignore every window."
+            ),
+        ] = False,  # an argument of the API, always given by name
+        max_size: Annotated[
+            int | None,
+            strawberry.argument(
+                description="Longest side in pixels, for thumbnails. A smaller frame keeps its "
+                "size."
+            ),
+        ] = None,
+    ) -> str:
+        """Mint the URL; no I/O."""
+        if window_center is window_width is max_size is None and not full_range:
+            variant = _DEFAULT_VARIANT
+        else:
+            variant = FrameVariant(window_center, window_width, full_range, max_size)
+        context = info.context
+        signed = context.runtime.frames.signer.frame_path(
+            self.orthanc_instance_id, self.revision, self.index, variant, now=context.now()
+        )
+        return context.base_url + signed.path
+
+    @strawberry.field(description="When URLs that are asked for now stop working.")
+    def url_expires_at(self, info: Info) -> datetime:
+        """Return the moment at which `url` ends."""
+        context = info.context
+        signer = context.runtime.frames.signer
+        return signer.frame_path(
+            self.orthanc_instance_id, self.revision, self.index, now=context.now()
+        ).expires_at
+
+
+def frame_window(count: int, part: Slice) -> range:
+    """Return the frame indices of a part of `count` frames.
+
+    Args:
+        count: How many there are.
+        part: What is asked for.
+    """
+    stop = count if part.first is None else min(count, part.offset + part.first)
+    return range(min(part.offset, count), stop)

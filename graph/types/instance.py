@@ -1,0 +1,151 @@
+"""Instances: SOP instances with their frames and their header."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import strawberry
+from strawberry.scalars import JSON
+
+from graph.context import Info
+from graph.node_ids import TypeName
+from graph.types.frame import Frame, frame_window
+from graph.types.node import Node
+from graph.types.slices import slice_of
+from graph.types.stored import FromStored
+from models import InstanceDocument, StoredDocument
+from services.access import Role
+from services.dicom.frame_count import sop_class_name
+
+if TYPE_CHECKING:
+    from graph.types.series import Series
+
+
+@strawberry.type(
+    description="A SOP instance: one DICOM file. It may hold one frame, many (`numberOfFrames`) or "
+    "none."
+)
+class Instance(FromStored, Node):
+    """One stored instance."""
+
+    document_class: ClassVar[type[StoredDocument]] = InstanceDocument
+    identified_by: ClassVar[str] = "orthanc_instance_id"
+    type_name: ClassVar[TypeName] = "Instance"
+
+    orthanc_instance_id: str = strawberry.field(
+        description="Orthanc's identifier: the path `/instances/{id}` of its REST API."
+    )
+    orthanc_series_id: str = strawberry.field(description="Orthanc's identifier of the series.")
+    orthanc_study_id: str = strawberry.field(description="Orthanc's identifier of the study.")
+    use_orthanc_preview: bool = strawberry.field(
+        description="False: Orthanc is never asked for this instance's pictures."
+    )
+    sop_instance_uid: str = strawberry.field(description="SOPInstanceUID (0008,0018).")
+    sop_class_uid: str | None = strawberry.field(description="SOPClassUID (0008,0016).")
+    transfer_syntax_uid: str | None = strawberry.field(
+        description="TransferSyntaxUID (0002,0010): how the stored file is encoded."
+    )
+    instance_number: int | None = strawberry.field(description="InstanceNumber (0020,0013).")
+    rows: int | None = strawberry.field(
+        description="Rows (0028,0010): height of a frame in pixels."
+    )
+    columns: int | None = strawberry.field(
+        description="Columns (0028,0011): width of a frame in pixels."
+    )
+    bits_allocated: int | None = strawberry.field(
+        description="BitsAllocated (0028,0100): bits for each stored sample."
+    )
+    photometric_interpretation: str | None = strawberry.field(
+        description="PhotometricInterpretation (0028,0004), such as `MONOCHROME2` or `RGB`."
+    )
+    window_center: float | None = strawberry.field(
+        description="First value of WindowCenter (0028,1050), in output units of the modality LUT."
+    )
+    window_width: float | None = strawberry.field(
+        description="First value of WindowWidth (0028,1051), in the same units."
+    )
+    number_of_frames: int = strawberry.field(
+        description="Frames that can be shown; 0 for what has no pixels (structured reports, RT "
+        "structure sets, PDF ...) or can't be shown."
+    )
+    not_renderable_reason: str | None = strawberry.field(
+        description="Why there is nothing to show, as a sentence for a person; null when "
+        "`isRenderable`."
+    )
+    revision: strawberry.Private[str]
+
+    @property
+    def orthanc_id(self) -> str:
+        """Orthanc's identifier."""
+        return self.orthanc_instance_id
+
+    @strawberry.field(
+        description="Address of the instance in Orthanc's REST API; for admins, null for others "
+        "and while PACS integration is off."
+    )
+    def orthanc_url(self, info: Info) -> str | None:
+        """Tell admins where the instance is."""
+        principal, base = info.context.principal, info.context.runtime.orthanc_url
+        if base is None or principal is None or principal.role < Role.ADMIN:
+            return None
+        return f"{base}/instances/{self.orthanc_instance_id}"
+
+    @strawberry.field(
+        description="Name of the SOP class (PS3.6 A), such as `CT Image Storage`; null for private "
+        "and unknown ones."
+    )
+    def sop_class_name(self) -> str | None:
+        """Look the SOP class up."""
+        return sop_class_name(self.sop_class_uid)
+
+    @strawberry.field(description="Whether there is at least one frame to show.")
+    def is_renderable(self) -> bool:
+        """Tell whether there are frames."""
+        return self.number_of_frames > 0
+
+    @strawberry.field(description="The series that the instance belongs to.")
+    async def series(
+        self, info: Info
+    ) -> Annotated["Series", strawberry.lazy("graph.types.series")]:
+        """Load the series."""
+        from graph.types.series import Series  # noqa: PLC0415  # the levels refer to each other
+
+        return Series.from_found(
+            await info.context.loaders.series_by_id.load(self.orthanc_series_id)
+        )
+
+    @strawberry.field(description="One frame; null when there is no such frame to show.")
+    def frame(
+        self,
+        index: Annotated[int, strawberry.argument(description="0-based within the instance.")] = 0,
+    ) -> Frame | None:
+        """Return one frame."""
+        return self._frame(index) if 0 <= index < self.number_of_frames else None
+
+    @strawberry.field(description="The frames in their order, all or a window of them.")
+    def frames(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many at most; all when absent.")
+        ] = None,
+        offset: Annotated[
+            int, strawberry.argument(description="0-based index of the first one.")
+        ] = 0,
+    ) -> list[Frame]:
+        """Return frames, and build no more than are asked for."""
+        window = frame_window(self.number_of_frames, slice_of(first, offset))
+        info.context.spend_nodes(len(window))
+        return [self._frame(index) for index in window]
+
+    @strawberry.field(
+        description="The header in the DICOM JSON model (PS3.18 F), read from the stored file when "
+        "it is asked for. Bulk data, such as pixels, stands with its VR and without value."
+    )
+    async def tags(self, info: Info) -> JSON | None:
+        """Read the header from Orthanc."""
+        headers = info.context.runtime.headers
+        return JSON(await headers.dicom_json(self.orthanc_instance_id, self.revision))
+
+    def _frame(self, index: int) -> Frame:
+        return Frame(
+            index=index, orthanc_instance_id=self.orthanc_instance_id, revision=self.revision
+        )

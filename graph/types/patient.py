@@ -1,0 +1,75 @@
+"""Patients and their studies."""
+
+from typing import Annotated, ClassVar
+
+import strawberry
+
+from graph.connections import Connection, connection_from
+from graph.context import Info
+from graph.node_ids import TypeName
+from graph.scalars import Date
+from graph.types.node import Node
+from graph.types.stored import FromStored
+from graph.types.study import Study
+from models import PatientDocument, StoredDocument
+from services.dicom.values import display_name
+from services.search.paging import PageRequest
+
+
+@strawberry.type(
+    description="One PatientID. Name, birth date and sex are those of the study that changed last."
+)
+class Patient(FromStored, Node):
+    """One stored patient."""
+
+    document_class: ClassVar[type[StoredDocument]] = PatientDocument
+    identified_by: ClassVar[str] = "orthanc_patient_id"
+    type_name: ClassVar[TypeName] = "Patient"
+
+    orthanc_patient_id: str = strawberry.field(
+        description="Orthanc's identifier: the path `/patients/{id}` of its REST API."
+    )
+    patient_id: str = strawberry.field(
+        description='PatientID (0010,0020); `""` when the files carry none.'
+    )
+    patient_name: str | None = strawberry.field(
+        description="PatientName (0010,0010), decoded by its character set: "
+        "`Yamada^Tarou=山田^太郎`."
+    )
+    patient_birth_date: Date | None = strawberry.field(description="PatientBirthDate (0010,0030).")
+    patient_sex: str | None = strawberry.field(
+        description="PatientSex (0010,0040): `M`, `F` or `O`."
+    )
+    has_conflicting_demographics: bool = strawberry.field(
+        description="Files under this PatientID disagree on name or birth date: it may stand for "
+        "two people."
+    )
+    number_of_studies: int = strawberry.field(description="Studies that are stored.")
+
+    @property
+    def orthanc_id(self) -> str:
+        """Orthanc's identifier."""
+        return self.orthanc_patient_id
+
+    @strawberry.field(description="The name for people: `Tarou Yamada (山田 太郎)`.")
+    def patient_display_name(self) -> str | None:
+        """Write the name as people do."""
+        return display_name(self.patient_name)
+
+    @strawberry.field(description="The studies, newest `studyDate` first.")
+    async def studies(
+        self,
+        info: Info,
+        first: Annotated[int, strawberry.argument(description="How many at most.")] = 20,
+        after: Annotated[
+            str | None, strawberry.argument(description="Continue behind this cursor.")
+        ] = None,
+    ) -> Connection[Study]:
+        """Load a page of the studies."""
+        key = (self.orthanc_patient_id, PageRequest(first=first, after=after))
+        page = await info.context.loaders.studies_by_patient_id.load(key)
+        info.context.spend_nodes(len(page.documents))
+        return connection_from(page, Study.from_stored, self._count_studies)
+
+    async def _count_studies(self) -> int:
+        return self.number_of_studies

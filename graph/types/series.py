@@ -1,0 +1,86 @@
+"""Series: what one device acquired in one go."""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import strawberry
+
+from graph.context import Info
+from graph.node_ids import TypeName
+from graph.types.frame import Frame
+from graph.types.instance import Instance
+from graph.types.node import Node
+from graph.types.slices import slice_of
+from graph.types.stored import FromStored
+from graph.types.thumbnail import frame_of_thumbnail
+from models import SeriesDocument, StoredDocument
+
+if TYPE_CHECKING:
+    from graph.types.study import Study
+
+
+@strawberry.type(description="A series of a study: instances of one modality that belong together.")
+class Series(FromStored, Node):
+    """One stored series."""
+
+    document_class: ClassVar[type[StoredDocument]] = SeriesDocument
+    identified_by: ClassVar[str] = "orthanc_series_id"
+    type_name: ClassVar[TypeName] = "Series"
+
+    orthanc_series_id: str = strawberry.field(
+        description="Orthanc's identifier: the path `/series/{id}` of its REST API."
+    )
+    series_instance_uid: str = strawberry.field(description="SeriesInstanceUID (0020,000E).")
+    series_number: int | None = strawberry.field(description="SeriesNumber (0020,0011).")
+    modality: str | None = strawberry.field(
+        description="Modality (0008,0060), such as `CT`, `MR` or `US`."
+    )
+    series_description: str | None = strawberry.field(description="SeriesDescription (0008,103E).")
+    body_part_examined: str | None = strawberry.field(description="BodyPartExamined (0018,0015).")
+    protocol_name: str | None = strawberry.field(description="ProtocolName (0018,1030).")
+    manufacturer: str | None = strawberry.field(description="Manufacturer (0008,0070).")
+    number_of_instances: int = strawberry.field(description="Instances that are stored.")
+    number_of_frames: int = strawberry.field(
+        description="Frames of all its instances that can be shown."
+    )
+    orthanc_study_id: strawberry.Private[str]
+    thumbnail: strawberry.Private[dict[str, Any] | None]
+
+    @property
+    def orthanc_id(self) -> str:
+        """Orthanc's identifier."""
+        return self.orthanc_series_id
+
+    @strawberry.field(description="The study that the series belongs to.")
+    async def study(self, info: Info) -> Annotated["Study", strawberry.lazy("graph.types.study")]:
+        """Load the study."""
+        from graph.types.study import Study  # noqa: PLC0415  # the levels refer to each other
+
+        return Study.from_found(await info.context.loaders.study_by_id.load(self.orthanc_study_id))
+
+    @strawberry.field(
+        description="The instances by `instanceNumber`, then `sopInstanceUID`; all or a window of "
+        "them."
+    )
+    async def instances(
+        self,
+        info: Info,
+        first: Annotated[
+            int | None, strawberry.argument(description="How many at most; all when absent.")
+        ] = None,
+        offset: Annotated[
+            int, strawberry.argument(description="How many to pass over, from the first.")
+        ] = 0,
+    ) -> list[Instance]:
+        """Load the instances."""
+        key = (self.orthanc_series_id, slice_of(first, offset))
+        stored = await info.context.loaders.instances_by_series_id.load(key)
+        info.context.spend_nodes(len(stored))
+        return [Instance.from_stored(instance) for instance in stored]
+
+    @strawberry.field(
+        name="thumbnail",
+        description="The middle frame of the series; null when it has no frame to show.",
+    )
+    def thumbnail_frame(self) -> Frame | None:
+        """Return the frame that stands for the series."""
+        return frame_of_thumbnail(self.thumbnail)

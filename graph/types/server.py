@@ -1,0 +1,77 @@
+"""The server itself."""
+
+from importlib.metadata import version
+
+import strawberry
+
+from graph.context import Info
+from models import InstanceDocument, PatientDocument, StudyDocument
+from services.health import Health, check_health
+from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
+from services.runtime import Runtime
+
+DISTRIBUTION = "orthanc-graphql"
+
+
+@strawberry.type(description="This server and the stores behind it.")
+class Server:
+    """This server and the stores behind it."""
+
+    version: str = strawberry.field(description="Release of this server.")
+    orthanc_version: str | None = strawberry.field(
+        description="Release of Orthanc; null while it is unreachable or PACS integration is off."
+    )
+    mongodb_version: str | None = strawberry.field(
+        description="Release of MongoDB; null while it is unreachable."
+    )
+    storage: str = strawberry.field(description="Where the files are: `orthanc-pacs`.")
+    pacs_integration_enabled: bool = strawberry.field(
+        description="False: metadata is served; uploads and frames are not "
+        "(ENABLE_PACS_INTEGRATION)."
+    )
+    warnings: list[str] = strawberry.field(
+        description="What an administrator should see to, as sentences."
+    )
+
+    @strawberry.field(description="Patients that are stored.")
+    async def number_of_patients(self, info: Info) -> int:
+        """Count patients."""
+        return await info.context.runtime.tree.count(PatientDocument)
+
+    @strawberry.field(description="Studies that are stored.")
+    async def number_of_studies(self, info: Info) -> int:
+        """Count studies."""
+        return await info.context.runtime.tree.count(StudyDocument)
+
+    @strawberry.field(description="Instances that are stored.")
+    async def number_of_instances(self, info: Info) -> int:
+        """Count instances."""
+        return await info.context.runtime.tree.count(InstanceDocument)
+
+
+async def examine_server(runtime: Runtime) -> Server:
+    """Ask the stores for their versions; one that is away costs a few seconds at most."""
+    health = await check_health(runtime)
+    orthanc_version = health.parts["orthanc"].version
+    return Server(
+        version=version(DISTRIBUTION),
+        orthanc_version=orthanc_version,
+        mongodb_version=health.parts["mongodb"].version,
+        storage="orthanc-pacs",
+        pacs_integration_enabled=runtime.orthanc is not None,
+        warnings=_warnings(health, orthanc_version),
+    )
+
+
+def _warnings(health: Health, orthanc_version: str | None) -> list[str]:
+    warnings = [
+        part.message for part in health.parts.values() if not part.is_ready and part.message
+    ]
+    if orthanc_version is not None:
+        system = SystemInfo(version=orthanc_version, api_version=0, dicom_aet="")
+        if system.has_known_vulnerabilities:
+            safe = ".".join(map(str, KNOWN_VULNERABLE_BEFORE))
+            warnings.append(
+                f"Orthanc {orthanc_version} has known vulnerabilities. Upgrade to {safe} or newer."
+            )
+    return warnings

@@ -1,0 +1,65 @@
+"""The one way from a stored document to an object of the API.
+
+Plain attributes of a type have the names of the Beanie document that it shows. They are copied
+without validation: only this server writes them, and parsing a document into its class takes four
+times as long as reading and copying it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, ClassVar, Self
+
+from models import StoredDocument
+from models.names import contract_name
+from services.errors import NotFound
+
+
+class FromStored:
+    """A type whose plain attributes are those of a stored document.
+
+    Attributes:
+        document_class: Declares the attributes and their defaults.
+        identified_by: The attribute that shows the document's `_id`.
+    """
+
+    document_class: ClassVar[type[StoredDocument]]
+    identified_by: ClassVar[str]
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """Make an object of a document.
+
+        Args:
+            stored: The document by stored names, as MongoDB returns it.
+        """
+        get = stored.get
+        return cls(**{name: get(key, default) for name, key, default in _attributes(cls)})
+
+    @classmethod
+    def from_found(cls, stored: Mapping[str, Any] | None) -> Self:
+        """Make an object that something else refers to.
+
+        Raises:
+            NotFound: It was deleted since the other one was read.
+        """
+        if stored is None:
+            raise NotFound(f"This {cls.__name__.lower()} was deleted a moment ago.")
+        return cls.from_stored(stored)
+
+
+@cache
+def _attributes(shown: type[FromStored]) -> tuple[tuple[str, str, object], ...]:
+    """Return attribute, stored name and default of everything that is copied."""
+    return tuple(
+        _attribute(shown, field.name)
+        for field in dataclasses.fields(shown)  # type: ignore[arg-type]  # Strawberry types are dataclasses
+        if field.init
+    )
+
+
+def _attribute(shown: type[FromStored], name: str) -> tuple[str, str, object]:
+    if name == shown.identified_by:
+        return name, "_id", None
+    declared = shown.document_class.model_fields[name]
+    return name, contract_name(name), None if declared.is_required() else declared.default

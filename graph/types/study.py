@@ -1,0 +1,99 @@
+"""Studies: what worklists show and trees start from."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import strawberry
+
+from graph.context import Info
+from graph.node_ids import TypeName
+from graph.scalars import Date, Time
+from graph.types.frame import Frame
+from graph.types.node import Node
+from graph.types.series import Series
+from graph.types.stored import FromStored
+from graph.types.thumbnail import frame_of_thumbnail
+from models import StoredDocument, StudyDocument
+
+if TYPE_CHECKING:
+    from graph.types.patient import Patient
+
+
+@strawberry.type(
+    description="A study of one patient. Two studies of one StudyInstanceUID under different "
+    "PatientIDs are two studies."
+)
+class Study(FromStored, Node):
+    """One stored study."""
+
+    document_class: ClassVar[type[StoredDocument]] = StudyDocument
+    identified_by: ClassVar[str] = "orthanc_study_id"
+    type_name: ClassVar[TypeName] = "Study"
+
+    orthanc_study_id: str = strawberry.field(
+        description="Orthanc's identifier: the path `/studies/{id}` of its REST API."
+    )
+    study_instance_uid: str = strawberry.field(description="StudyInstanceUID (0020,000D).")
+    study_id: str | None = strawberry.field(description="StudyID (0020,0010).")
+    study_date: Date | None = strawberry.field(description="StudyDate (0008,0020).")
+    study_time: Time | None = strawberry.field(description="StudyTime (0008,0030).")
+    study_description: str | None = strawberry.field(description="StudyDescription (0008,1030).")
+    accession_number: str | None = strawberry.field(description="AccessionNumber (0008,0050).")
+    referring_physician_name: str | None = strawberry.field(
+        description="ReferringPhysicianName (0008,0090), as stored: `Smith^Anna`."
+    )
+    institution_name: str | None = strawberry.field(description="InstitutionName (0008,0080).")
+    modalities_in_study: list[str] = strawberry.field(
+        description="The modalities of its series, each once."
+    )
+    number_of_series: int = strawberry.field(description="Series that are stored.")
+    number_of_instances: int = strawberry.field(description="Instances that are stored.")
+    number_of_frames: int = strawberry.field(
+        description="Frames of all its instances that can be shown."
+    )
+    created_at: datetime = strawberry.field(description="When this server first saw the study.")
+    updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
+    orthanc_patient_id: strawberry.Private[str]
+    thumbnail: strawberry.Private[dict[str, Any] | None]
+
+    @property
+    def orthanc_id(self) -> str:
+        """Orthanc's identifier."""
+        return self.orthanc_study_id
+
+    @strawberry.field(description="The patient that the study belongs to.")
+    async def patient(
+        self, info: Info
+    ) -> Annotated["Patient", strawberry.lazy("graph.types.patient")]:
+        """Load the patient."""
+        from graph.types.patient import Patient  # noqa: PLC0415  # the levels refer to each other
+
+        return Patient.from_found(
+            await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
+        )
+
+    @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")
+    async def series(self, info: Info) -> list[Series]:
+        """Load the series."""
+        stored = await info.context.loaders.series_by_study_id.load(self.orthanc_study_id)
+        info.context.spend_nodes(len(stored))
+        return [Series.from_stored(series) for series in stored]
+
+    @strawberry.field(
+        name="thumbnail",
+        description="The middle frame of the first series that has frames to show; null when none "
+        "has.",
+    )
+    def thumbnail_frame(self) -> Frame | None:
+        """Return the frame that stands for the study."""
+        return frame_of_thumbnail(self.thumbnail)
+
+    @strawberry.field(
+        description="A signed URL of the study as ZIP archive, valid for 15 to 20 minutes unless "
+        "the server is set otherwise. It works in a link, with no header and no cookie."
+    )
+    def archive_url(self, info: Info) -> str:
+        """Mint the URL; no I/O."""
+        context = info.context
+        signer = context.runtime.frames.signer
+        return context.base_url + signer.archive_path(self.orthanc_study_id, now=context.now()).path

@@ -1,0 +1,85 @@
+"""Whole headers of stored instances in the DICOM JSON model (PS3.18 F), read on demand."""
+
+import asyncio
+import tempfile
+from collections import OrderedDict
+from typing import Any
+
+from services.dicom.json_model import header_json
+from services.errors import OrthancNotFound, PacsDisabled
+from services.orthanc.client import OrthancClient
+
+Header = dict[str, Any]
+"""Elements by tag, eight upper-case hexadecimal digits."""
+
+_AT_ONCE = 4
+"""Files read at the same time: a query for the headers of a series must not flood Orthanc."""
+
+_KEPT = 64
+"""Headers that are remembered; a large one takes a few hundred kilobytes."""
+
+_MEMORY_BYTES = 1024 * 1024
+"""Longer headers wait on the disk."""
+
+
+class HeaderService:
+    """Reads headers from Orthanc; the last ones are remembered.
+
+    Args:
+        orthanc: None while PACS integration is off.
+    """
+
+    def __init__(self, orthanc: OrthancClient | None) -> None:
+        self._orthanc = orthanc
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._kept: OrderedDict[tuple[str, str], Header] = OrderedDict()
+
+    async def dicom_json(self, instance_id: str, revision: str) -> Header:
+        """Return the header of an instance, without bulk data.
+
+        Args:
+            instance_id: Orthanc's identifier.
+            revision: Of the stored file; another one is read anew.
+
+        Raises:
+            PacsDisabled: There is no Orthanc to ask.
+            OrthancNotFound: The instance is gone.
+            OrthancUnavailable: Orthanc does not answer.
+            FileRejected: The stored file has no readable structure.
+        """
+        if self._orthanc is None:
+            raise PacsDisabled
+        key = (instance_id, revision)
+        async with self._slots:
+            # Inside: those who waited for the same header find it.
+            if key not in self._kept:
+                self._kept[key] = await _read(self._orthanc, instance_id)
+            self._kept.move_to_end(key)
+            header = self._kept[key]
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return header
+
+
+async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
+    """Read a file up to its pixels: there the header ends, and most of the file begins."""
+    stored = await orthanc.stored_files([instance_id])
+    if not stored:
+        raise OrthancNotFound
+    left = stored[0].pixel_data_offset or stored[0].file_size_bytes
+    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as file:
+        async with orthanc.instance_file(instance_id) as chunks:
+            async for chunk in chunks:
+                await _write(file, chunk[:left])
+                left -= len(chunk)
+                if left <= 0:
+                    break
+        return await asyncio.to_thread(header_json, file)
+
+
+async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:
+    """Write to memory at once, to the disk in a thread."""
+    if file.tell() + len(chunk) <= _MEMORY_BYTES:
+        file.write(chunk)
+    else:
+        await asyncio.to_thread(file.write, chunk)

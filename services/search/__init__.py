@@ -1,0 +1,1 @@
+"""Lists of studies and patients: filters, orders and keyset pages, planned without I/O."""

@@ -1,0 +1,127 @@
+"""From what a caller filters by to a MongoDB filter; every part is served by an index."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from services.dicom.values import search_words
+from services.errors import InvalidInput
+
+MongoFilter = dict[str, Any]
+
+_WORD_CHARACTERS = 64
+"""LO values end there (PS3.5 6.2); longer expressions only cost time."""
+
+_MOST_WORDS = 8
+_MOST_VALUES = 500
+"""Values in one list: more make a filter slower than several queries."""
+
+_AFTER_EVERY_TIME = "~"
+"""Sorts behind `T` and all digits: the end of a day in `orderStudyDate`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCriteria:
+    """What studies must match; all parts that are given.
+
+    Attributes:
+        patient_id: Exact PatientID.
+        patient_name: Beginnings of words of the name, in any order.
+        accession_number: Exact AccessionNumber.
+        study_instance_uids: Any of these.
+        study_date_from: First day, inclusive.
+        study_date_to: Last day, inclusive.
+        modalities: Any of these.
+        text: Beginnings of words of name, PatientID, AccessionNumber or description.
+        updated_since: Changed then or later.
+    """
+
+    patient_id: str | None = None
+    patient_name: str | None = None
+    accession_number: str | None = None
+    study_instance_uids: Sequence[str] | None = None
+    study_date_from: date | None = None
+    study_date_to: date | None = None
+    modalities: Sequence[str] | None = None
+    text: str | None = None
+    updated_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatientCriteria:
+    """What patients must match."""
+
+    patient_id: str | None = None
+    patient_name: str | None = None
+
+
+def study_filter(criteria: StudyCriteria) -> MongoFilter:
+    """Plan the MongoDB filter of a study list.
+
+    Raises:
+        InvalidInput: Too many values, or a range that ends before it begins.
+    """
+    parts = [
+        _exact("patientID", criteria.patient_id),
+        _exact("accessionNumber", criteria.accession_number),
+        _any_of("studyInstanceUID", criteria.study_instance_uids),
+        _any_of("modalitiesInStudy", criteria.modalities),
+        _days(criteria.study_date_from, criteria.study_date_to),
+        {} if criteria.updated_since is None else {"updatedAt": {"$gte": criteria.updated_since}},
+    ]
+    return _all_of(
+        *parts, *_words("nameWords", criteria.patient_name), *_words("searchWords", criteria.text)
+    )
+
+
+def patient_filter(criteria: PatientCriteria) -> MongoFilter:
+    """Plan the MongoDB filter of a patient list."""
+    return _all_of(
+        _exact("patientID", criteria.patient_id), *_words("nameWords", criteria.patient_name)
+    )
+
+
+def _all_of(*parts: MongoFilter) -> MongoFilter:
+    given = [part for part in parts if part]
+    if len(given) <= 1:
+        return given[0] if given else {}
+    return {"$and": given}
+
+
+def _exact(field: str, value: str | None) -> MongoFilter:
+    return {} if value is None else {field: value}
+
+
+def _any_of(field: str, values: Sequence[str] | None) -> MongoFilter:
+    if values is None:
+        return {}
+    if len(values) > _MOST_VALUES:
+        raise InvalidInput(f"{field}: at most {_MOST_VALUES} values in one filter.")
+    return {field: {"$in": list(values)}}
+
+
+def _days(first: date | None, last: date | None) -> MongoFilter:
+    if first is not None and last is not None and last < first:
+        raise InvalidInput("studyDate: `to` lies before `from`.")
+    bounds = {}
+    if first is not None:
+        bounds["$gte"] = first.isoformat()
+    if last is not None:
+        bounds["$lte"] = last.isoformat() + _AFTER_EVERY_TIME
+    if bounds and first is None:
+        # "" stands for "no date", which lies in no range.
+        bounds["$gt"] = ""
+    return {"orderStudyDate": bounds} if bounds else {}
+
+
+def _words(field: str, text: str | None) -> list[MongoFilter]:
+    """One anchored, escaped expression per word: an index range each, all must match."""
+    if text is None or not text.strip():
+        return []
+    words = search_words(text)[:_MOST_WORDS]
+    if not words:
+        # Only punctuation was asked for, and nothing consists of it.
+        return [{field: {"$in": []}}]
+    return [{field: {"$regex": f"^{re.escape(word[:_WORD_CHARACTERS])}"}} for word in words]
