@@ -16,7 +16,7 @@ from services.orthanc.identifiers import is_orthanc_id
 from services.sync.comparing import Comparison
 from services.sync.cursor import FeedCursor
 from services.sync.follower import Follower
-from services.sync.lease import Lease
+from services.sync.lease import LEASE_SECONDS, Lease
 from services.sync.reconciling import Reconciler
 from services.sync.repairs import SyncReport
 from services.sync.roll_ups import RollUps
@@ -59,6 +59,7 @@ class SyncService:
         poll_seconds: float,
         interval_seconds: float,
         frame_max_pixels: int,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         """Start nothing yet: `run` does.
 
@@ -69,6 +70,7 @@ class SyncService:
             poll_seconds: Pause between two looks at a quiet change feed, in seconds.
             interval_seconds: Pause between two comparisons, in seconds.
             frame_max_pixels: Largest frame that is shown, in pixels.
+            lease_seconds: After so long without a sign of life another process takes over.
         """
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
@@ -76,7 +78,9 @@ class SyncService:
         roll_ups = RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
         self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)
-        self._lease = Lease(database, FOLLOWING)
+        self._lease = Lease(
+            database, FOLLOWING, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3
+        )
         self._comparison_due = Alarm()
         self._is_forced = True
         self._follower = Follower(

@@ -98,7 +98,7 @@ async def eventually(
 ) -> None:
     """Wait for a condition; fail when it does not come true."""
     async with asyncio.timeout(within_seconds):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110  # the condition is in other processes
             await asyncio.sleep(0.05)
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
         for number in (4, 5):
             archive.writestr(f"{number}.dcm", instance_bytes(1, 1, number))
     (root / "README.txt").write_text("Read me.")
-    (root / "broken.dcm").write_bytes(instance_bytes(1, 1, 6)[:2000])
+    (root / "broken.dcm").write_bytes(instance_bytes(1, 1, 6)[:-1000])
     return root
 
 

@@ -106,7 +106,7 @@ async def test_a_moved_disk_is_found_by_the_path_map(
     assert [outcome.stored for outcome in outcomes] == [1]
 
 
-def _record(path: Path, number: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401  # a document
+def _record(path: Path, number: int, **fields: Any) -> dict[str, Any]:  # a document
     return {
         "sopInstanceUID": SOP_UID,
         "studyInstanceUID": "1.2.826.0.1.3680043.8.498.1",

@@ -1,7 +1,7 @@
 """One process follows, another takes over, and a former one can write no more."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.sync.cursor import FeedCursor, FeedPosition
 from services.sync.lease import Lease, LeaseLost
-from tests.real.sync_stage import eventually, instance_bytes, open_stage, running
+from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 
 
 @pytest.fixture
@@ -51,8 +51,7 @@ async def test_a_clean_stop_lets_another_begin_at_once(
 
     first = Lease(database, "job")
     holding = asyncio.create_task(first.hold(work))
-    while not first.is_held:
-        await asyncio.sleep(0.01)
+    await eventually(_is_true(lambda: first.is_held))
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
     assert await Lease(database, "job").acquire() == 2
@@ -72,12 +71,9 @@ async def test_work_stops_when_the_lease_is_taken(
 
     lease = Lease(database, "job", renew_seconds=0.05)
     holding = asyncio.create_task(lease.hold(work))
-    while not events:
-        await asyncio.sleep(0.01)
+    await eventually(_is_true(lambda: bool(events)))
     await database["leases"].update_one({}, {"$set": {"holder": "another"}, "$inc": {"token": 1}})
-    async with asyncio.timeout(10):
-        while len(events) < 2:
-            await asyncio.sleep(0.01)
+    await eventually(_is_true(lambda: len(events) == 2))
     holding.cancel()
     await asyncio.gather(holding, return_exceptions=True)
     assert events == ["begins 1", "ends 1"]
@@ -117,9 +113,16 @@ async def test_of_two_processes_one_follows_and_nothing_is_missed(
         await heir.database.client.drop_database(one.database_name)
 
 
-def _follows(stage):  # type: ignore[no-untyped-def]  # a closure for `eventually`
+def _follows(stage: Stage) -> Callable[[], Awaitable[bool]]:
     async def follows() -> bool:
         status = await stage.sync.status()
-        return bool(status.is_following and status.behind_changes == 0)
+        return status.is_following and status.behind_changes == 0
 
     return follows
+
+
+def _is_true(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
+    async def is_true() -> bool:
+        return condition()
+
+    return is_true
