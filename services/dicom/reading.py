@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
 
 from services.dicom.attributes import Attributes, DatasetAttributes, OrthancAttributes
@@ -21,6 +20,7 @@ from services.dicom.layout import (
     FileLayout,
     WalkLimits,
 )
+from services.dicom.pydicom_reading import read_header_dataset
 from services.dicom.values import (
     clean_person_name,
     clean_text,
@@ -30,9 +30,7 @@ from services.dicom.values import (
     parse_int,
     parse_time,
 )
-from services.errors import FileRejected
 
-_PIXEL_DATA_GROUP = 0x7FE0
 _PIXEL_DATA_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
 """Shared and per-frame functional groups (PS3.3 C.7.6.16)."""
@@ -75,17 +73,7 @@ def read_header(
 
 
 def _read_dataset(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
-    file.seek(layout.dataset_offset)
-    try:
-        dataset = read_dataset(
-            file,
-            layout.is_implicit_vr,
-            layout.is_little_endian,
-            stop_when=_is_pixel_data,
-            specific_tags=_SPECIFIC_TAGS,
-        )
-    except Exception as exc:  # pydicom raises whatever the bytes lead it to
-        raise FileRejected("MALFORMED", "The header of this file can't be read.") from exc
+    dataset = read_header_dataset(file, layout, _SPECIFIC_TAGS)
     attributes = DatasetAttributes(dataset)
     pixel_data_bytes = None
     if layout.pixel_data_offset is not None and not layout.is_deflated:
@@ -230,7 +218,3 @@ def _has_display_groups(attributes: Attributes) -> bool:
 
 def _uid(attributes: Attributes, tag: int) -> str:
     return (attributes.text(tag) or "").strip(" \0")
-
-
-def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag.group >= _PIXEL_DATA_GROUP

@@ -36,7 +36,20 @@ class PreparedFile:
     owns_source: bool = False
 
     def chunks(self) -> Iterator[bytes]:
-        """Iterate over the bytes in chunks of at most 1 MiB; blocking, can be repeated."""
+        """Iterate over the bytes in chunks of 1 MiB, the last one shorter.
+
+        Blocking, can be repeated.
+        """
+        gathered = bytearray()
+        for piece in self._pieces():
+            gathered += piece
+            while len(gathered) >= _CHUNK_BYTES:
+                yield bytes(gathered[:_CHUNK_BYTES])
+                del gathered[:_CHUNK_BYTES]
+        if gathered:
+            yield bytes(gathered)
+
+    def _pieces(self) -> Iterator[bytes]:
         for part in self.parts:
             if isinstance(part, bytes):
                 yield part
@@ -44,11 +57,11 @@ class PreparedFile:
             position, end = part
             while position < end:
                 self.source.seek(position)
-                chunk = self.source.read(min(_CHUNK_BYTES, end - position))
-                if not chunk:
+                piece = self.source.read(min(_CHUNK_BYTES, end - position))
+                if not piece:
                     raise EOFError("The file became shorter while it was read.")
-                position += len(chunk)
-                yield chunk
+                position += len(piece)
+                yield piece
 
     def md5(self) -> str:
         """Return the MD5 that Orthanc will report for the bytes, in lower-case hex; blocking."""

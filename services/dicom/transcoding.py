@@ -6,8 +6,6 @@ from typing import BinaryIO
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
 
 from services.dicom.attributes import DatasetAttributes
 from services.dicom.character_sets import UTF_8
@@ -19,10 +17,9 @@ from services.dicom.element_bytes import (
     pad,
 )
 from services.dicom.layout import FileLayout
-from services.errors import FileRejected
+from services.dicom.pydicom_reading import read_header_dataset
 
 _CHARACTER_SET, _PATIENT_NAME = 0x00080005, 0x00100010
-_PIXEL_DATA_GROUP = 0x7FE0
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
 
@@ -41,13 +38,7 @@ def read_raw_header(file: BinaryIO, layout: FileLayout) -> RawHeader:
     Raises:
         FileRejected: MALFORMED when pydicom can't read what the walk could.
     """
-    file.seek(layout.dataset_offset)
-    try:
-        dataset = read_dataset(
-            file, layout.is_implicit_vr, layout.is_little_endian, stop_when=_is_pixel_data
-        )
-    except Exception as exc:  # pydicom raises whatever the bytes lead it to
-        raise FileRejected("MALFORMED", "The header of this file can't be read.") from exc
+    dataset = read_header_dataset(file, layout)
     return RawHeader(dataset, DatasetAttributes(dataset).text(_CHARACTER_SET))
 
 
@@ -99,6 +90,3 @@ def _element_bytes(attributes: DatasetAttributes, tag: int, vr: str, encoding: E
 def _character_set_of(item: DatasetAttributes) -> dict[int, bytes]:
     return {_CHARACTER_SET: UTF_8.encode()} if _CHARACTER_SET in item else {}
 
-
-def _is_pixel_data(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag.group >= _PIXEL_DATA_GROUP

@@ -64,11 +64,14 @@ class _HashedStream:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         chunks = self.prepared.chunks()
-        while chunk := await asyncio.to_thread(self._next, chunks):
+        sent = 0
+        while sent < self.prepared.length:
+            chunk = await asyncio.to_thread(self._next, chunks)
+            sent += len(chunk)
             yield chunk
 
     def _next(self, chunks: Iterator[bytes]) -> bytes:
-        chunk = next(chunks, b"")
+        chunk = next(chunks)
         self.digest.update(chunk)
         return chunk
 

@@ -1,0 +1,97 @@
+"""The stage of a benchmark: this server as its own process on fresh embedded stores."""
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from services.embedded.data_dir import RunningStores, read_running_stores
+from services.embedded.ports import find_free_port
+
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A server under test and the Orthanc behind it.
+
+    Attributes:
+        http: A client of this server.
+        orthanc: A client of its Orthanc, the rival.
+        pid: Of the server's process.
+    """
+
+    http: httpx.AsyncClient
+    orthanc: httpx.AsyncClient
+    stores: RunningStores
+    pid: int
+
+    async def graphql(self, query: str, variables: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  # JSON is what it is
+        """Execute an operation that must succeed; answers its data."""
+        response = await self.http.post(
+            "/graphql", json={"query": query, "variables": variables or {}}
+        )
+        body = response.json()
+        if "errors" in body:
+            raise RuntimeError(body["errors"])
+        return body["data"]
+
+    async def wait_for_instances(self, count: int) -> None:
+        """Wait until so many instances are indexed."""
+        query = "{ server { numberOfInstances } }"
+        while True:
+            if (await self.graphql(query))["server"]["numberOfInstances"] >= count:
+                return
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def open_stage(**environment: str) -> AsyncIterator[Stage]:
+    """Start the server with empty embedded stores and without samples."""
+    with tempfile.TemporaryDirectory(prefix="orthanc-graphql-") as folder:
+        port = find_free_port()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "graph.cli", "serve", "--port", str(port),
+            "--data-dir", folder, "--log-level", "warning",
+            env=os.environ | {"LOAD_SAMPLES": "false"} | environment,
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False
+            ) as http:
+                await _until_ready(http)
+                running = await asyncio.to_thread(read_running_stores, Path(folder))
+                if running is None or running.stores.orthanc_url is None:
+                    raise RuntimeError("the server runs without its stores")
+                stores = running.stores
+                async with httpx.AsyncClient(
+                    base_url=stores.orthanc_url or "",
+                    auth=(stores.orthanc_username, stores.orthanc_password),
+                    headers={"Accept-Encoding": "identity"},
+                    timeout=600,
+                    trust_env=False,
+                ) as orthanc:
+                    yield Stage(http, orthanc, running, process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+async def _until_ready(http: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(_START_SECONDS):
+        while True:
+            try:
+                if (await http.get("/readyz")).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)

@@ -1,0 +1,90 @@
+"""Uploads of 200 CT files of 0.5 MB beside posting them straight to Orthanc."""
+
+import asyncio
+import io
+import json
+import zipfile
+from collections.abc import Awaitable, Callable, Sequence
+
+from tests.benchmarks.measuring import Row, seconds_of
+from tests.benchmarks.stage import Stage, open_stage
+from tests.benchmarks.studies import ct_files
+
+_FILES = 200
+_AT_ONCE = 4
+_UPLOAD = """mutation ($files: [Upload!]!) {
+  uploadDicom(files: $files) { storedCount failedCount } }"""
+
+
+async def run() -> list[Row]:
+    """Measure single uploads, one request of all, and one ZIP."""
+    direct = await _in_a_fresh_store(lambda stage, files: _each(files, _posting(stage)))
+    ways: list[tuple[str, Callable[[Stage, Sequence[bytes]], Awaitable[None]]]] = [
+        (f"{_FILES} uploads, {_AT_ONCE} at a time", lambda s, f: _each(f, _uploading(s))),
+        (f"one request of {_FILES} files", _upload),
+        (f"one ZIP of {_FILES} files", lambda s, f: _upload(s, [_zip_of(f)])),
+    ]
+    return [
+        Row(
+            case=case,
+            ours_seconds=await _in_a_fresh_store(way),
+            rival=f"POST /instances, {_AT_ONCE} at a time",
+            rival_seconds=direct,
+            goal=0.85,
+        )
+        for case, way in ways
+    ]
+
+
+async def _in_a_fresh_store(way: Callable[[Stage, Sequence[bytes]], Awaitable[None]]) -> float:
+    files = list(ct_files(_FILES))
+    async with open_stage() as stage:
+        taken = await seconds_of(lambda: way(stage, files))
+        await stage.wait_for_instances(_FILES)
+        return taken
+
+
+async def _each(files: Sequence[bytes], send: Callable[[bytes], Awaitable[None]]) -> None:
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(content: bytes) -> None:
+        async with gate:
+            await send(content)
+
+    await asyncio.gather(*(one(content) for content in files))
+
+
+def _posting(stage: Stage) -> Callable[[bytes], Awaitable[None]]:
+    async def post(content: bytes) -> None:
+        (await stage.orthanc.post("/instances", content=content)).raise_for_status()
+
+    return post
+
+
+def _uploading(stage: Stage) -> Callable[[bytes], Awaitable[None]]:
+    return lambda content: _upload(stage, [content])
+
+
+async def _upload(stage: Stage, files: Sequence[bytes]) -> None:
+    operations = {"query": _UPLOAD, "variables": {"files": [None] * len(files)}}
+    names = {str(index): [f"variables.files.{index}"] for index in range(len(files))}
+    parts: list[tuple[str, tuple[str | None, bytes, str]]] = [
+        ("operations", (None, json.dumps(operations).encode(), "application/json")),
+        ("map", (None, json.dumps(names).encode(), "application/json")),
+        *(
+            (str(index), (f"{index}.dcm", content, "application/dicom"))
+            for index, content in enumerate(files)
+        ),
+    ]
+    response = await stage.http.post("/graphql", files=parts, headers={"GraphQL-Preflight": "1"})
+    payload = response.json()["data"]["uploadDicom"]
+    if payload["failedCount"]:
+        raise RuntimeError(payload)
+
+
+def _zip_of(files: Sequence[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for index, content in enumerate(files):
+            archive.writestr(f"{index}.dcm", content)
+    return buffer.getvalue()
