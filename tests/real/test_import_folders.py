@@ -11,6 +11,8 @@ from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome
 from services.importing.report import Report
 from services.importing.run import ImportRun
+from services.ingest.results import StoreResult
+from services.ingest.service import Ingest, SentFile
 from services.runtime import Runtime
 from tests.real.sync_stage import instance_bytes
 
@@ -131,9 +133,9 @@ def _count_sent(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     sent: list[str] = []
     store = type(runtime.ingest).store
 
-    async def counting(ingest, files, override=None):  # type: ignore[no-untyped-def]  # wraps `store`
+    async def counting(ingest: Ingest, files: list[SentFile]) -> list[StoreResult]:
         sent.extend(file.name for file in files)
-        return await store(ingest, files, override)
+        return await store(ingest, files)
 
     monkeypatch.setattr(type(runtime.ingest), "store", counting)
     return sent

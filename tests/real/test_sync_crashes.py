@@ -44,17 +44,12 @@ def stores(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc) -> Stores:
 @pytest.mark.parametrize("packing", ["files", "zip"])
 @pytest.mark.parametrize("point", ["push", "index", "roll-up"])
 async def test_an_upload_killed_at_any_point_leaves_both_stores_the_same(
-    mongodb: EmbeddedMongod,
-    empty_orthanc: EmbeddedOrthanc,
-    tmp_path: Path,
-    point: str,
-    is_packed: bool,  # a parameter of the test
-    repeat: int,
+    stores: Stores, tmp_path: Path, point: str, packing: str, repeat: int
 ) -> None:
-    files = _written(tmp_path, is_packed=is_packed)
-    passes = random.Random(f"{point}{is_packed}{repeat}").randrange(FILES - 1)
-    async with open_stage(mongodb, empty_orthanc) as stage, running(stage.sync):
-        code, answers = await _process(stage, mongodb, empty_orthanc, point, passes, files)
+    files = _written(tmp_path, packing)
+    passes = (2 + repeat) % (FILES - 1)
+    async with open_stage(stores.mongodb, stores.orthanc) as stage, running(stage.sync):
+        code, answers = await _process(stage, stores, (point, passes), files)
         assert code == -signal.SIGKILL
         await eventually(stage.is_in_step)
         assert _acknowledged(answers) <= await stage.instance_ids()
