@@ -42,12 +42,18 @@ class Query:
     """Everything that can be read."""
 
     @_viewer_field("An object by its global `id`; null when there is none.")
-    async def node(self, info: Info, id: strawberry.ID) -> Node | None:  # noqa: A002  # its name in the API
+    async def node(
+        self,
+        info: Info,
+        node_id: Annotated[
+            strawberry.ID, strawberry.argument(name="id", description="The object's `id`.")
+        ],
+    ) -> Node | None:
         """Find an object of any type."""
-        node_id = decode_node_id(id)
-        if node_id is None:
+        decoded = decode_node_id(node_id)
+        if decoded is None:
             return None
-        type_name, orthanc_id = node_id
+        type_name, orthanc_id = decoded
         loaders = info.context.loaders
         loader, node_class = {
             "Patient": (loaders.patient_by_id, Patient),
@@ -74,12 +80,12 @@ class Query:
         info: Info,
         first: First = 20,
         after: After = None,
-        filter: Annotated[
-            PatientFilter | None, strawberry.argument(description="Which ones.")
-        ] = None,  # noqa: A002  # its name in the API
+        where: Annotated[
+            PatientFilter | None, strawberry.argument(name="filter", description="Which ones.")
+        ] = None,
     ) -> Connection[Patient]:
         """List patients."""
-        criteria = filter.to_criteria() if filter else PatientCriteria()
+        criteria = where.to_criteria() if where else PatientCriteria()
         matching = patient_filter(criteria)
         patients = info.context.runtime.lists.patients
         page = await patients.page(matching, _BY_NAME, PageRequest(first=first, after=after))
@@ -103,7 +109,7 @@ class Query:
     @_viewer_field(
         "Studies: filtered, ordered and in pages. The newest come first unless ordered otherwise."
     )
-    async def studies(
+    async def studies(  # noqa: PLR0917  # resolvers are called by name
         self,
         info: Info,
         first: First = 20,
@@ -119,16 +125,16 @@ class Query:
             str | None,
             strawberry.argument(description="End before this cursor: a `startCursor`."),
         ] = None,
-        filter: Annotated[
-            StudyFilter | None, strawberry.argument(description="Which ones.")
-        ] = None,  # noqa: A002  # its name in the API
+        where: Annotated[
+            StudyFilter | None, strawberry.argument(name="filter", description="Which ones.")
+        ] = None,
         order_by: Annotated[
             StudyOrder | None,
             strawberry.argument(description="Newest StudyDate first unless given."),
         ] = None,
     ) -> Connection[Study]:
         """List studies."""
-        matching = study_filter((filter or StudyFilter()).to_criteria())
+        matching = study_filter((where or StudyFilter()).to_criteria())
         order = (order_by or StudyOrder()).to_order()
         studies = info.context.runtime.lists.studies
         request = PageRequest(first=first, after=after, last=last, before=before)

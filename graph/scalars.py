@@ -5,7 +5,7 @@ from typing import NewType
 
 import strawberry
 from graphql import GraphQLError
-from strawberry.schema.types.scalar import ScalarDefinition
+from strawberry.types.scalar import ScalarDefinition
 
 Date = NewType("Date", str)
 Time = NewType("Time", str)

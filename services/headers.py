@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections import OrderedDict
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from services.dicom.json_model import header_json
 from services.errors import OrthancNotFound, PacsDisabled
@@ -74,7 +74,8 @@ async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
                 left -= len(chunk)
                 if left <= 0:
                     break
-        return await asyncio.to_thread(header_json, file)
+        # typeshed does not know that it has all that BinaryIO asks for.
+        return await asyncio.to_thread(header_json, cast("BinaryIO", file))
 
 
 async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:

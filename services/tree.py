@@ -192,7 +192,7 @@ class Tree:
         field: str,
         stages: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
-        """Join the children that `stages` leave of each parent; unwound, they have no 16 MB limit."""
+        """Join the children that `stages` leave; unwound, so that a parent may have over 16 MB."""
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"_id": {"$in": list(parent_ids)}}},
             {"$project": {"_id": 1}},

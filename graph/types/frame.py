@@ -55,7 +55,7 @@ class Frame:
             float | None,
             strawberry.argument(description="Width of the window, in the same units; 1 or more."),
         ] = None,
-        full_range: Annotated[
+        full_range: Annotated[  # noqa: FBT002  # resolvers are called by name
             bool,
             strawberry.argument(
                 description="Show the frame's own minimum to maximum and ignore every window."

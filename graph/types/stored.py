@@ -34,7 +34,8 @@ class FromStored:
             stored: The document by stored names, as MongoDB returns it.
         """
         get = stored.get
-        return cls(**{name: get(key, default) for name, key, default in _attributes(cls)})
+        attributes = _attributes(cls)  # type: ignore[arg-type]  # classes can be hashed
+        return cls(**{name: get(key, default) for name, key, default in attributes})
 
     @classmethod
     def from_found(cls, stored: Mapping[str, Any] | None) -> Self:
