@@ -1,0 +1,76 @@
+// The study browser: one page, two views. Start reading here.
+//
+//   place.js     the address behind "#": what to show
+//   worklist.js  the list: filters.js, rows.js, live.js (subscription)
+//   study.js     the study: viewer.js, stack.js (URLs), gestures.js, keys.js, cine.js, tags.js
+//   upload.js    dropping files: dropped.js, transfer.js
+//   api.js       the GraphQL endpoint, which is all that this page uses; session.js (token)
+import { graphql } from "./api.js";
+import { byId, el } from "./dom.js";
+import { flush, readPlace } from "./place.js";
+import { showState, signOut } from "./session.js";
+import { leaveStudy, showStudy, startStudy } from "./study.js";
+import { startUpload } from "./upload.js";
+import { showWorklist, startWorklist } from "./worklist.js";
+
+const THEME = "orthanc-graphql.theme";
+let scrolled = 0; // How far down the list was when a study was opened.
+
+function show() {
+  const place = readPlace();
+  const isStudy = Boolean(place.study);
+  const wasStudy = !byId("study-view").hidden;
+  byId("worklist-view").hidden = isStudy;
+  byId("study-view").hidden = !isStudy;
+  if (isStudy) {
+    showStudy(place);
+    if (!wasStudy) byId("stage").focus({ preventScroll: true });
+    return;
+  }
+  sessionStorage.setItem("worklist", location.hash || "#");
+  if (wasStudy) leaveStudy();
+  showWorklist(place);
+  if (wasStudy) scrollTo(0, scrolled);
+}
+
+function setTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+}
+
+function switchTheme() {
+  const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
+  setTheme(isDark ? "light" : "dark");
+  localStorage.setItem(THEME, document.documentElement.dataset.theme);
+}
+
+async function showWarnings() {
+  const { server } = await graphql("{ server { warnings pacsIntegrationEnabled } }").catch(() => ({ server: null }));
+  const off = server?.pacsIntegrationEnabled === false ? ["PACS integration is off: there are no pictures and no uploads."] : [];
+  byId("warnings").replaceChildren(...[...(server?.warnings ?? []), ...off].map((text) => el("li", {}, text)));
+}
+
+setTheme(localStorage.getItem(THEME));
+showState();
+for (const button of document.querySelectorAll(".theme")) button.addEventListener("click", switchTheme);
+for (const button of document.querySelectorAll(".sign-out")) button.addEventListener("click", signOut);
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId(byId("study-view").hidden ? "worklist" : "study").focus();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.target.matches("input, textarea, select") || byId("worklist-view").hidden) return;
+  event.preventDefault();
+  byId("search").focus();
+});
+// The address must be up to date before a link is followed, and the list's place on the screen known.
+document.addEventListener("click", () => {
+  flush();
+  if (byId("study-view").hidden) scrolled = scrollY;
+}, { capture: true });
+addEventListener("hashchange", show);
+
+startWorklist();
+startStudy();
+startUpload();
+show();
+showWarnings();

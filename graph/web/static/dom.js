@@ -1,0 +1,29 @@
+// Building the page. Data only ever becomes text or an attribute, never HTML.
+
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Make an element. Attributes that start with "on" are listeners, true is an empty attribute,
+ * false and null are left out; so are null children.
+ */
+export function el(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value != null) element.setAttribute(key, value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+}
+
+/** Run `action` after `milliseconds` without another call. */
+export function debounce(action, milliseconds) {
+  let timer;
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => action(...values), milliseconds);
+  };
+}
+
+export const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

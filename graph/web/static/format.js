@@ -1,0 +1,55 @@
+// Values for people. Dates stay as ISO 8601 writes them: no country reads them wrongly.
+
+const whole = new Intl.NumberFormat("en");
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const SPANS = [
+  ["year", 31_557_600],
+  ["month", 2_629_800],
+  ["day", 86_400],
+  ["hour", 3_600],
+  ["minute", 60],
+];
+
+export const number = (value) => whole.format(value);
+
+export function count(value, one, many = `${one}s`) {
+  return `${number(value)} ${value === 1 ? one : many}`;
+}
+
+/** "1997-04-24 14:36"; either part may be missing. */
+export function dateTime(date, time) {
+  return [date, time?.slice(0, 5)].filter(Boolean).join(" ");
+}
+
+/** "3 hours ago" of an ISO 8601 date and time. */
+export function ago(iso, now) {
+  const seconds = (new Date(iso) - now) / 1000;
+  const [unit, length] = SPANS.find(([, length]) => Math.abs(seconds) >= length) ?? [];
+  return unit ? relative.format(Math.trunc(seconds / length), unit) : "just now";
+}
+
+export function bytes(value) {
+  if (value < 1e6) return `${Math.ceil(value / 1e3)} kB`;
+  return value < 1e9 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e9).toFixed(2)} GB`;
+}
+
+/** "2 min 5 s" of seconds. */
+export function duration(seconds) {
+  const rounded = Math.max(1, Math.round(seconds));
+  if (rounded < 60) return `${rounded} s`;
+  const minutes = Math.floor(rounded / 60);
+  return minutes < 60 ? `${minutes} min ${rounded % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** Up to two decimals, none where there are none. */
+export const decimal = (value) => String(Number(value.toFixed(2)));
+
+/** "Tarou Yamada (山田 太郎)", or what stands in for a name that is missing. */
+export const patientName = (patient) => patient.patientDisplayName || "No name";
+
+/** "M · 1970-01-31" of what is known. */
+export function patientDetails(patient) {
+  const sex = { M: "male", F: "female", O: "other" }[patient.patientSex] ?? patient.patientSex;
+  const born = patient.patientBirthDate && `born ${patient.patientBirthDate}`;
+  return [patient.patientID || "no ID", born, sex].filter(Boolean).join(" · ");
+}

@@ -1,0 +1,53 @@
+// Subscriptions over WebSocket by the protocol graphql-transport-ws, without a library.
+import { authorization } from "./session.js";
+
+const FIRST_RETRY = 1_000;
+const LAST_RETRY = 30_000; // Milliseconds; doubled from one to the other.
+
+/**
+ * Follow a subscription until `stop` is called; connects again by itself.
+ * @param onData  called with `data` of each event
+ * @param onState called with true when connected, false when not
+ * @returns a function that stops
+ */
+export function subscribe(query, { onData, onState }) {
+  let socket;
+  let timer;
+  let stopped = false;
+  let delay = FIRST_RETRY;
+
+  function connect() {
+    const url = new URL("graphql", document.baseURI);
+    url.protocol = url.protocol.replace("http", "ws");
+    url.hash = "";
+    socket = new WebSocket(url, "graphql-transport-ws");
+    const send = (message) => socket.send(JSON.stringify(message));
+    socket.onopen = () => send({ type: "connection_init", payload: authorization() });
+    socket.onmessage = (event) => receive(JSON.parse(event.data), send);
+    socket.onclose = () => {
+      onState(false);
+      if (!stopped) timer = setTimeout(connect, delay);
+      delay = Math.min(delay * 2, LAST_RETRY);
+    };
+  }
+
+  function receive(message, send) {
+    if (message.type === "connection_ack") {
+      send({ id: "1", type: "subscribe", payload: { query } });
+      delay = FIRST_RETRY;
+      onState(true);
+    } else if (message.type === "ping") send({ type: "pong" });
+    else if (message.type === "next" && message.payload.data) onData(message.payload.data);
+    else if (message.type === "error" || message.type === "complete") stop();
+  }
+
+  function stop() {
+    stopped = true;
+    clearTimeout(timer);
+    socket.close();
+    onState(false);
+  }
+
+  connect();
+  return stop;
+}

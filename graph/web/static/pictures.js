@@ -1,0 +1,71 @@
+// Pictures of frames: signed URLs in <img>, asked for anew when they have expired.
+import { el } from "./dom.js";
+
+const KEPT = 200; // Decoded pictures that stay ready, newest use last.
+const pictures = new Map();
+
+/** Why a picture did not come: `status` as the server answered, `message` for people. */
+export class PictureError extends Error {
+  constructor(message, status, retryAfter = 0) {
+    super(message);
+    this.status = status;
+    this.retryAfter = retryAfter; // Seconds.
+  }
+}
+
+/**
+ * Load and decode a picture; one that was loaded before comes at once.
+ * @returns {Promise<HTMLImageElement>}
+ */
+export function loadPicture(url) {
+  const picture = pictures.get(url) ?? load(url);
+  pictures.delete(url);
+  pictures.set(url, picture);
+  if (pictures.size > KEPT) pictures.delete(pictures.keys().next().value);
+  return picture;
+}
+
+async function load(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+    return image;
+  } catch {
+    pictures.delete(url);
+    throw await reasonOf(url);
+  }
+}
+
+// An <img> doesn't tell why it failed: ask once more, this time for the words.
+async function reasonOf(url) {
+  try {
+    const response = await fetch(url);
+    const type = response.headers.get("content-type") ?? "";
+    const answer = type.includes("json") ? await response.json() : {};
+    const message = answer.errors?.[0]?.message ?? answer.message ?? answer.error ?? answer.detail;
+    const said = typeof message === "string" ? message : `The picture did not come (HTTP status ${response.status}).`;
+    return new PictureError(said, response.status, Number(response.headers.get("retry-after")));
+  } catch {
+    return new PictureError("The server does not answer. Is it running?", 0, 3);
+  }
+}
+
+/**
+ * A small picture for lists.
+ * @param frame {url} or null where nothing can be shown
+ * @param renew asks for the frame again: lists stay open longer than URLs are valid
+ */
+export function thumbnail(frame, renew) {
+  if (!frame) return el("span", { class: "thumbnail none", "aria-hidden": "true" }, "no image");
+  const image = el("img", { class: "thumbnail", alt: "", loading: "lazy", decoding: "async", src: frame.url });
+  const failed = () => image.replaceWith(thumbnail(null));
+  const retry = async () => {
+    image.onerror = failed;
+    const again = await renew().catch(() => null);
+    if (again && again.url !== image.src) image.src = again.url;
+    else failed();
+  };
+  image.onerror = retry;
+  return image;
+}

@@ -1,0 +1,32 @@
+// Where the person is, in the address behind "#": a link opens the same picture, and neither UIDs
+// nor names that were searched for reach a server's or a proxy's log.
+
+const REPLACE_PAUSE = 250; // Milliseconds: browsers refuse more than about 7 changes a second.
+let timer;
+let waiting = null;
+
+/** The place as an object: {study, instance, frame, window, zoom, tags} or {q, modality, from ...}. */
+export function readPlace() {
+  clearTimeout(timer);
+  waiting = null;
+  return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+}
+
+/** The address of a place; empty values are left out. */
+export function hashOf(place) {
+  const given = Object.entries(place).filter(([, value]) => value !== "" && value != null);
+  return `#${new URLSearchParams(given)}`;
+}
+
+/** Note the place without an entry of its own in the history. */
+export function notePlace(place) {
+  waiting = hashOf(place);
+  clearTimeout(timer);
+  timer = setTimeout(flush, REPLACE_PAUSE);
+}
+
+export function flush() {
+  clearTimeout(timer);
+  if (waiting !== null && waiting !== location.hash) history.replaceState(null, "", waiting);
+  waiting = null;
+}

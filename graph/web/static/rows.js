@@ -1,0 +1,42 @@
+// One row of the worklist.
+import { graphql } from "./api.js";
+import { el } from "./dom.js";
+import { ago, dateTime, number, patientDetails, patientName } from "./format.js";
+import { thumbnail } from "./pictures.js";
+import { hashOf } from "./place.js";
+
+const RENEW = `query Thumbnail($uid: String!) {
+  study(studyInstanceUID: $uid) { thumbnail { url(maxSize: 160) } }
+}`;
+
+const cell = (name, ...children) => el("td", { role: "cell", class: name }, ...children);
+
+/** The row of a study; `now` in milliseconds of the server's clock. */
+export function studyRow(study, now) {
+  const { patient, studyInstanceUID: uid } = study;
+  const renew = async () => (await graphql(RENEW, { uid })).study?.thumbnail;
+  return el(
+    "tr",
+    { role: "row", "data-uid": uid },
+    cell("picture", thumbnail(study.thumbnail, renew)),
+    el(
+      "th",
+      { role: "rowheader", scope: "row", class: "patient" },
+      el("a", { href: hashOf({ study: uid }) }, patientName(patient)),
+      el("span", { class: "detail" }, patientDetails(patient)),
+      patient.hasConflictingDemographics
+        ? el("span", { class: "flag", title: "Files under this patient ID disagree on name or birth date" }, "check identity")
+        : null,
+    ),
+    cell("date", dateTime(study.studyDate, study.studyTime) || "no date"),
+    cell("modality", ...study.modalitiesInStudy.map((name) => el("span", { class: "tag" }, name))),
+    cell(
+      "description",
+      el("span", {}, study.studyDescription || "No description"),
+      study.accessionNumber ? el("span", { class: "detail" }, `Accession ${study.accessionNumber}`) : null,
+    ),
+    cell("number series", number(study.numberOfSeries)),
+    cell("number images", number(study.numberOfFrames)),
+    cell("changed", el("time", { datetime: study.updatedAt, title: study.updatedAt }, ago(study.updatedAt, now))),
+  );
+}

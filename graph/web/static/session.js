@@ -1,0 +1,42 @@
+// The token: asked for when the server wants one, kept in this tab only.
+import { byId } from "./dom.js";
+
+const KEY = "orthanc-graphql.token"; // GraphiQL's page uses it too.
+let asking = null;
+
+export const token = () => sessionStorage.getItem(KEY);
+
+/** The header that carries the token, {} without one. */
+export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
+/** Ask the person for a token, once however many requests wait for it. */
+export function askForToken() {
+  asking ??= openDialog().finally(() => (asking = null));
+  return asking;
+}
+
+export function signOut() {
+  sessionStorage.removeItem(KEY);
+  location.reload();
+}
+
+function openDialog() {
+  const dialog = byId("sign-in");
+  const field = byId("sign-in-token");
+  if (token()) byId("sign-in-reason").textContent = "The server does not accept this token. Enter another one.";
+  field.value = "";
+  dialog.showModal();
+  return new Promise((done) => {
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(KEY, field.value.trim());
+      showState();
+      done();
+    }, { once: true });
+  });
+}
+
+/** Show "Sign out" where somebody is signed in. */
+export function showState() {
+  for (const button of document.querySelectorAll(".sign-out")) button.hidden = !token();
+}

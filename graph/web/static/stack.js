@@ -1,0 +1,124 @@
+// A series as one stack: every frame of every instance in order, and the URLs near the eye.
+import { graphql, serverNow } from "./api.js";
+
+const PAGE = 500; // Instances per request, the largest page that the server gives.
+const CHUNK = 32; // URLs per request: about a second of cine ahead.
+const MARGIN = 20_000; // A URL that ends within these milliseconds is not used any more.
+
+const INSTANCES = `query Stack($series: String!, $first: Int!, $offset: Int!) {
+  series(seriesInstanceUID: $series) {
+    instances(first: $first, offset: $offset) {
+      sopInstanceUID sopClassName instanceNumber rows columns bitsAllocated photometricInterpretation
+      windowCenter windowWidth numberOfFrames notRenderableReason
+    }
+  }
+}`;
+
+const URLS = `query FrameUrls($series: String!, $first: Int!, $offset: Int!, $firstFrame: Int!, $frames: Int!,
+                $center: Float, $width: Float, $full: Boolean!) {
+  series(seriesInstanceUID: $series) {
+    instances(first: $first, offset: $offset) {
+      sopInstanceUID
+      frames(first: $frames, offset: $firstFrame) {
+        index urlExpiresAt url(windowCenter: $center, windowWidth: $width, fullRange: $full)
+      }
+    }
+  }
+}`;
+
+const keyOf = (sop, frameIndex, window) => `${window.key}/${sop}/${frameIndex}`;
+
+export class Stack {
+  #positions = []; // {instance, instanceIndex, frameIndex}; what can't be shown has one place too.
+  #urls = new Map();
+  #asked = new Map(); // Chunks under way: neighbours wait for the same answer.
+
+  constructor(seriesInstanceUID) {
+    this.series = seriesInstanceUID;
+  }
+
+  /** Read all instances of the series. */
+  async load() {
+    for (let offset = 0; ; offset += PAGE) {
+      const { series } = await graphql(INSTANCES, { series: this.series, first: PAGE, offset });
+      const instances = series?.instances ?? [];
+      instances.forEach((instance, i) => this.#add(instance, offset + i));
+      if (instances.length < PAGE) return this;
+    }
+  }
+
+  #add(instance, instanceIndex) {
+    for (let frameIndex = 0; frameIndex < Math.max(1, instance.numberOfFrames); frameIndex++) {
+      this.#positions.push({ instance, instanceIndex, frameIndex });
+    }
+  }
+
+  get length() {
+    return this.#positions.length;
+  }
+
+  /** What is at a 0-based position. */
+  at(position) {
+    return this.#positions[position];
+  }
+
+  /** The position of a frame, 0 when it is not here. */
+  find(sopInstanceUID, frameIndex = 0) {
+    const found = this.#positions.findIndex(
+      (place) => place.instance.sopInstanceUID === sopInstanceUID && place.frameIndex === frameIndex,
+    );
+    return Math.max(0, found);
+  }
+
+  /** A URL that is still valid, of one position in one window; null where there is none. */
+  async url(position, window, { alone = false } = {}) {
+    const place = this.#positions[position];
+    const key = keyOf(place.instance.sopInstanceUID, place.frameIndex, window);
+    if (!this.#isValid(key)) await this.#ask(alone ? onlyThis(place) : around(place), window);
+    return this.#urls.get(key)?.url ?? null;
+  }
+
+  /** Forget the URL of a position: the server does not accept it any more. */
+  forget(position, window) {
+    const place = this.#positions[position];
+    this.#urls.delete(keyOf(place.instance.sopInstanceUID, place.frameIndex, window));
+  }
+
+  #isValid(key) {
+    const known = this.#urls.get(key);
+    return known !== undefined && known.expiresAt - serverNow() > MARGIN;
+  }
+
+  #ask(part, window) {
+    const name = JSON.stringify([part, window.key]);
+    if (!this.#asked.has(name)) {
+      this.#asked.set(name, this.#fetch(part, window).finally(() => this.#asked.delete(name)));
+    }
+    return this.#asked.get(name);
+  }
+
+  async #fetch(part, window) {
+    const { center = null, width = null, full = false } = window;
+    const { series } = await graphql(URLS, { series: this.series, ...part, center, width, full });
+    for (const { sopInstanceUID, frames } of series?.instances ?? []) {
+      for (const { index, url, urlExpiresAt } of frames) {
+        const expiresAt = Date.parse(urlExpiresAt);
+        this.#urls.set(keyOf(sopInstanceUID, index, window), { url, expiresAt });
+      }
+    }
+  }
+}
+
+const chunkOf = (index) => Math.floor(index / CHUNK) * CHUNK;
+
+function onlyThis({ instanceIndex, frameIndex }) {
+  return { first: 1, offset: instanceIndex, firstFrame: frameIndex, frames: 1 };
+}
+
+// Frames next to it in a multi-frame instance, instances next to it in a series of single frames.
+function around({ instance, instanceIndex, frameIndex }) {
+  if (instance.numberOfFrames > 1) {
+    return { first: 1, offset: instanceIndex, firstFrame: chunkOf(frameIndex), frames: CHUNK };
+  }
+  return { first: CHUNK, offset: chunkOf(instanceIndex), firstFrame: 0, frames: 1 };
+}

@@ -1,0 +1,203 @@
+// The study page: its header, the strip of series, and what keeps the viewer and the address in step.
+import { graphql } from "./api.js";
+import { Cine } from "./cine.js";
+import { byId, el } from "./dom.js";
+import { count, dateTime, number, patientDetails, patientName } from "./format.js";
+import { listenToStage } from "./gestures.js";
+import { listenToKeys } from "./keys.js";
+import { thumbnail } from "./pictures.js";
+import { hashOf, notePlace } from "./place.js";
+import { Stack } from "./stack.js";
+import { showTags } from "./tags.js";
+import { Viewer } from "./viewer.js";
+import { describeWindow, hasWindow, parseWindow, presetsFor } from "./windows.js";
+
+const STUDY = `query StudyPage($uid: String!) {
+  study(studyInstanceUID: $uid) {
+    studyInstanceUID studyDate studyTime studyDescription accessionNumber institutionName
+    patient { patientID patientDisplayName patientBirthDate patientSex hasConflictingDemographics }
+    series {
+      seriesInstanceUID seriesNumber modality seriesDescription numberOfInstances numberOfFrames
+      thumbnail { url(maxSize: 192) }
+    }
+  }
+}`;
+
+const THUMBNAIL = `query SeriesThumbnail($uid: String!) {
+  series(seriesInstanceUID: $uid) { thumbnail { url(maxSize: 192) } }
+}`;
+
+// Asked for at the click: a link made with the page would have expired by then.
+const ARCHIVE = "query Archive($uid: String!) { study(studyInstanceUID: $uid) { archiveUrl } }";
+
+const viewer = new Viewer();
+let cine;
+let study = null;
+let series = null;
+let zoom = "fit";
+
+export function startStudy() {
+  cine = new Cine(viewer);
+  const stop = () => cine.stop();
+  listenToStage(viewer, { onMove: stop, onWindow: setWindow });
+  listenToKeys({ viewer, cine, setWindow, presets: () => presetsFor(series?.modality), toggleZoom, toggleTags, stepSeries });
+  viewer.addEventListener("moved", moved);
+  viewer.addEventListener("shown", describePicture);
+  byId("preset").addEventListener("change", (event) => setWindow(parseWindow(event.target.value, series.modality)));
+  byId("zoom").addEventListener("change", (event) => setZoom(event.target.value));
+  byId("show-tags").addEventListener("click", () => toggleTags());
+  byId("show-keys").addEventListener("click", () => byId("keys").showModal());
+  byId("position").addEventListener("input", (event) => {
+    stop();
+    viewer.goTo(event.target.valueAsNumber - 1);
+  });
+}
+
+/** Show what a place in the address says. */
+export async function showStudy(place) {
+  const isOther = study?.studyInstanceUID !== place.study;
+  if (isOther) leaveStudy();
+  try {
+    const answer = isOther ? (await graphql(STUDY, { uid: place.study })).study : study;
+    if (answer === null) throw new Error("There is no such study. It may have been deleted.");
+    study = answer;
+    if (isOther) describeStudy();
+    setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
+    toggleTags(place.tags === "1", { isNoted: false });
+    const asked = study.series.find((one) => one.seriesInstanceUID === place.series);
+    await openSeries(asked ?? study.series.find((one) => one.numberOfFrames > 0) ?? study.series[0], place);
+  } catch (error) {
+    byId("reason").textContent = error.message;
+    byId("reason").hidden = false;
+  }
+}
+
+/** Stop everything: the person went back to the list. */
+export function leaveStudy() {
+  cine.stop();
+  viewer.close();
+  study = series = null;
+  byId("strip").replaceChildren();
+  byId("study-header").replaceChildren(backLink());
+  byId("reason").hidden = true;
+  for (const corner of document.querySelectorAll(".corner")) corner.replaceChildren();
+}
+
+async function openSeries(chosen, { instance, frame, window } = {}) {
+  const stack = series === chosen && viewer.stack ? viewer.stack : await new Stack(chosen.seriesInstanceUID).load();
+  const middle = instance ? 0 : Math.floor(stack.length / 2);
+  if (series !== chosen) cine.stop();
+  series = chosen;
+  for (const link of byId("strip").querySelectorAll("a")) {
+    const isChosen = link.dataset.series === chosen.seriesInstanceUID;
+    link.setAttribute("aria-current", String(isChosen));
+    if (isChosen) link.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }
+  const position = instance ? stack.find(instance, Math.max(0, Number(frame ?? 1) - 1)) : cineStart(stack, middle);
+  await viewer.open(stack, position, parseWindow(window, chosen.modality));
+}
+
+// A stack opens in its middle, where there is most to see; a cine at its beginning.
+const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames > 1 ? 0 : middle);
+
+function stepSeries(by) {
+  const next = study?.series[study.series.indexOf(series) + by];
+  if (next) openSeries(next);
+}
+
+function setWindow(window, options) {
+  if (viewer.place && hasWindow(viewer.place.instance)) viewer.setWindow(window, options);
+}
+
+function setZoom(value, { isNoted = true } = {}) {
+  zoom = value;
+  byId("zoom").querySelector(`input[value="${value}"]`).checked = true;
+  viewer.setZoom(value);
+  if (isNoted) moved();
+}
+
+const toggleZoom = () => setZoom(zoom === "1" ? "fit" : "1");
+
+function toggleTags(isShown = byId("tags").hidden, { isNoted = true } = {}) {
+  byId("tags").hidden = !isShown;
+  byId("show-tags").setAttribute("aria-expanded", String(isShown));
+  if (isNoted) moved();
+}
+
+// The position, the window or the size changed: the controls and the address follow at once.
+function moved() {
+  const { place, stack, position, window } = viewer;
+  if (!place) return;
+  const slider = byId("position");
+  slider.max = stack.length;
+  slider.value = position + 1;
+  slider.disabled = stack.length < 2;
+  byId("play").disabled = stack.length < 2;
+  byId("position-text").textContent = `${number(position + 1)} / ${number(stack.length)}`;
+  offerPresets(window, place.instance);
+  if (!byId("tags").hidden) showTags(place.instance.sopInstanceUID);
+  notePlace({
+    study: study.studyInstanceUID,
+    series: series.seriesInstanceUID,
+    instance: place.instance.sopInstanceUID,
+    frame: place.instance.numberOfFrames > 1 ? place.frameIndex + 1 : "",
+    window: window.key,
+    zoom: zoom === "1" ? "1" : "",
+    tags: byId("tags").hidden ? "" : "1",
+  });
+}
+
+function offerPresets(window, instance) {
+  const presets = presetsFor(series.modality);
+  const own = presets.some(({ key }) => key === window.key) ? [] : [{ ...window, name: describeWindow(window, instance) }];
+  const options = [...presets, ...own].map(({ key, name }) => el("option", { value: key, selected: key === window.key }, name));
+  byId("preset").replaceChildren(...options);
+  byId("preset").disabled = !hasWindow(instance);
+}
+
+function describePicture() {
+  const { place, window } = viewer;
+  if (!place) return;
+  const { instance } = place;
+  const lines = (...texts) => texts.filter(Boolean).map((text) => el("span", {}, text));
+  byId("corner-patient").replaceChildren(...lines(patientName(study.patient), study.patient.patientID, study.studyDate));
+  byId("corner-series").replaceChildren(...lines(titleOf(series), series.modality, instance.instanceNumber !== null ? `Instance ${instance.instanceNumber}` : null));
+  const isShown = instance.numberOfFrames > 0;
+  byId("corner-window").replaceChildren(...lines(isShown ? describeWindow(window, instance) : instance.sopClassName));
+  byId("corner-size").replaceChildren(...lines(isShown ? `${instance.columns} × ${instance.rows}` : null));
+}
+
+function describeStudy() {
+  const { patient } = study;
+  const title = [study.studyDescription || "No description", dateTime(study.studyDate, study.studyTime)].filter(Boolean).join(" · ");
+  document.title = `${patientName(patient)} · ${title}`;
+  byId("study-header").replaceChildren(
+    backLink(),
+    el("h1", {}, patientName(patient), el("span", { class: "detail" }, patientDetails(patient))),
+    el("p", { class: "what" }, title, el("span", { class: "detail" }, [study.accessionNumber && `Accession ${study.accessionNumber}`, study.institutionName].filter(Boolean).join(" · "))),
+    el("button", { type: "button", id: "download", onclick: download }, "Download ZIP"),
+  );
+  byId("strip").replaceChildren(...study.series.map(seriesLink));
+}
+
+const backLink = () => el("a", { class: "back", href: sessionStorage.getItem("worklist") ?? "#" }, "‹ Studies");
+
+const titleOf = (one) => [one.seriesNumber, one.seriesDescription].filter((part) => part !== null && part !== "").join(" · ") || "Series";
+
+function seriesLink(one) {
+  const uid = one.seriesInstanceUID;
+  const renew = async () => (await graphql(THUMBNAIL, { uid })).series?.thumbnail;
+  const amount = one.numberOfFrames ? count(one.numberOfFrames, "image") : count(one.numberOfInstances, "object");
+  return el(
+    "a",
+    { href: hashOf({ study: study.studyInstanceUID, series: uid }), "data-series": uid },
+    thumbnail(one.thumbnail, renew),
+    el("span", { class: "title" }, titleOf(one)),
+    el("span", { class: "detail" }, [one.modality, amount].filter(Boolean).join(" · ")),
+  );
+}
+
+async function download() {
+  const { study: found } = await graphql(ARCHIVE, { uid: study.studyInstanceUID });
+  el("a", { href: found.archiveUrl, download: "" }).click();
+}

@@ -1,0 +1,83 @@
+// The DICOM header as a table that can be searched, from the DICOM JSON model (PS3.18 F).
+import { graphql } from "./api.js";
+import { byId, debounce, el } from "./dom.js";
+import { count } from "./format.js";
+
+const TAGS = "query Tags($sop: String!) { instance(sopInstanceUID: $sop) { tags } }";
+let names = null; // Tag -> name (PS3.6); read with the first header.
+let shown = null;
+
+/** Show the header of an instance; the same one is not asked for twice. */
+export async function showTags(sopInstanceUID) {
+  if (sopInstanceUID === shown) return;
+  shown = sopInstanceUID;
+  const panel = byId("tags");
+  panel.setAttribute("aria-busy", "true");
+  try {
+    names ??= fetch(new URL("element-names.json", import.meta.url)).then((answer) => answer.json());
+    const { instance } = await graphql(TAGS, { sop: sopInstanceUID });
+    if (shown !== sopInstanceUID) return;
+    fill(panel, instance?.tags ? linesOf(instance.tags, await names) : []);
+  } catch (error) {
+    shown = null;
+    panel.replaceChildren(el("p", { class: "empty problem" }, error.message));
+  } finally {
+    panel.setAttribute("aria-busy", "false");
+  }
+}
+
+function fill(panel, lines) {
+  const asked = panel.querySelector("input")?.value ?? "";
+  const rows = lines.map((line) => ({ row: rowOf(line), text: Object.values(line).join(" ").toLowerCase() }));
+  const total = el("output", { class: "total" });
+  const search = el("input", { type: "search", placeholder: "Search the header", "aria-label": "Search the header" });
+  const filter = () => {
+    const words = search.value.toLowerCase().split(/\s+/);
+    for (const { row, text } of rows) row.hidden = !words.every((word) => text.includes(word));
+    total.textContent = count(rows.filter(({ row }) => !row.hidden).length, "element");
+  };
+  search.value = asked;
+  search.addEventListener("input", debounce(filter, 60));
+  filter();
+  const heads = ["Tag", "Name", "VR", "Value"].map((name) => el("th", { scope: "col" }, name));
+  const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows.map(({ row }) => row)));
+  const scroller = el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Elements" }, table);
+  panel.replaceChildren(el("div", { class: "tags-head" }, search, total), scroller);
+}
+
+// One line per element; the items of sequences are indented beneath it.
+function* walk(model, dictionary, depth) {
+  for (const tag of Object.keys(model).sort()) {
+    const { vr, Value: values = [] } = model[tag];
+    const line = { tag: `(${tag.slice(0, 4)},${tag.slice(4)})`, name: nameOf(tag, dictionary), vr, depth };
+    if (vr !== "SQ") yield { ...line, value: values.map(textOf).join(" \\ ") };
+    else {
+      yield { ...line, value: count(values.length, "item") };
+      for (const item of values) yield* walk(item, dictionary, depth + 1);
+    }
+  }
+}
+
+const linesOf = (model, dictionary) => [...walk(model, dictionary, 0)];
+
+function nameOf(tag, dictionary) {
+  const repeating = `${tag.slice(0, 2)}XX${tag.slice(4)}`; // 60xx: overlays and their like.
+  if (parseInt(tag.slice(0, 4), 16) % 2) return tag.slice(4, 6) === "00" ? "Private creator" : "Private";
+  return dictionary[tag] ?? dictionary[repeating] ?? "";
+}
+
+function textOf(value) {
+  if (value === null) return "";
+  return typeof value === "object" ? Object.values(value).join(" = ") : String(value);
+}
+
+function rowOf({ tag, name, vr, value, depth }) {
+  return el(
+    "tr",
+    {},
+    el("td", { class: `tag-number depth-${Math.min(depth, 6)}` }, tag),
+    el("td", {}, name),
+    el("td", {}, vr),
+    el("td", { class: "value" }, value),
+  );
+}

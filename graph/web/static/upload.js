@@ -1,0 +1,141 @@
+// Uploads: drop files, folders or ZIPs anywhere on the page; a panel shows how far they are.
+import { byId, el } from "./dom.js";
+import { readDrop, readFiles } from "./dropped.js";
+import { bytes, count, duration } from "./format.js";
+import { hashOf } from "./place.js";
+import { sendAll } from "./transfer.js";
+
+const WORDS = {
+  STORED: "stored",
+  ALREADY_STORED: "was there already",
+  CONFLICT: "other content with the same UID is there",
+  REJECTED: "refused",
+  FAILED: "failed",
+};
+const MOST_LINES = 500; // Refused files that are listed; more are counted.
+let running = 0;
+
+export function startUpload() {
+  let depth = 0; // dragenter and dragleave come for every element on the way.
+  const hasFiles = (event) => [...event.dataTransfer.types].includes("Files");
+  const show = (isShown) => (byId("drop-target").hidden = !isShown);
+  addEventListener("dragenter", (event) => hasFiles(event) && ++depth && show(true));
+  addEventListener("dragleave", (event) => hasFiles(event) && show(--depth > 0));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  addEventListener("drop", async (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    upload(await readDrop(event.dataTransfer));
+  });
+  byId("choose-files").addEventListener("click", () => byId("file-input").click());
+  byId("file-input").addEventListener("change", (event) => {
+    upload(readFiles(event.target.files));
+    event.target.value = "";
+  });
+  addEventListener("beforeunload", (event) => running > 0 && event.preventDefault());
+}
+
+async function upload(files) {
+  if (files.length === 0) return;
+  const cancel = new AbortController();
+  const card = new Card(files, () => cancel.abort());
+  running += 1;
+  try {
+    await sendAll(files, {
+      signal: cancel.signal,
+      onProgress: (progress) => card.showProgress(progress),
+      onResults: (results) => card.addResults(results),
+    });
+    card.finish("Uploaded");
+  } catch (error) {
+    card.finish(error.name === "AbortError" ? "Cancelled" : error.message);
+  } finally {
+    running -= 1;
+  }
+}
+
+/** One drop on the screen: bar, rate, time left, results. */
+class Card {
+  #counts = { STORED: 0, ALREADY_STORED: 0, CONFLICT: 0, REJECTED: 0, FAILED: 0 };
+  #studies = new Map();
+  #files;
+  #failed = 0;
+  #title = el("h2", {});
+  #bar = el("progress", { max: "1", value: "0", "aria-label": "Upload" });
+  #state = el("p", { class: "state" });
+  #summary = el("p", { class: "summary", role: "status" });
+  #links = el("ul", { class: "links" });
+  #problems = el("ul", { class: "problems" });
+  #button;
+
+  constructor(files, cancel) {
+    this.#files = files;
+    this.#title.textContent = `Uploading ${count(files.length, "file")}`;
+    this.#button = el("button", { type: "button", onclick: cancel }, "Cancel");
+    const head = el("header", {}, this.#title, this.#button);
+    this.element = el("article", { class: "upload" }, head, this.#bar, this.#state, this.#summary, this.#links, this.#problems);
+    byId("uploads").prepend(this.element);
+    byId("uploads").hidden = false;
+  }
+
+  showProgress({ sent, total, rate, left }) {
+    this.#bar.value = total ? sent / total : 1;
+    const parts = [`${bytes(sent)} of ${bytes(total)}`];
+    if (rate > 0) parts.push(`${bytes(rate)}/s`);
+    if (sent < total && left !== null) parts.push(`${duration(left)} left`);
+    else if (sent >= total) parts.push("the server is storing");
+    this.#state.textContent = parts.join(" · ");
+  }
+
+  addResults(results) {
+    for (const result of results) {
+      this.#counts[result.status] += 1;
+      const study = result.instance?.series.study;
+      if (study) this.#studies.set(study.studyInstanceUID, study);
+      if (result.error) this.#addProblem(result);
+    }
+    this.#summary.textContent = Object.entries(this.#counts)
+      .filter(([, amount]) => amount > 0)
+      .map(([status, amount]) => `${amount} ${WORDS[status]}`)
+      .join(", ");
+    this.#links.replaceChildren(...[...this.#studies.values()].map(studyLink));
+  }
+
+  finish(word) {
+    this.#title.textContent = `${word}: ${count(this.#files.length, "file")}`;
+    this.#state.textContent = "";
+    this.#bar.hidden = true;
+    const close = () => {
+      this.element.remove();
+      byId("uploads").hidden = byId("uploads").childElementCount === 0;
+    };
+    const button = el("button", { type: "button", onclick: close }, "Close");
+    const hadFocus = document.activeElement === this.#button;
+    this.#button.replaceWith(button);
+    if (hadFocus) button.focus();
+    if (this.#counts.FAILED > 0) this.#offerRetry(close);
+  }
+
+  // What failed was not the file's fault: nothing is stored twice when all are sent again.
+  #offerRetry(close) {
+    const again = () => {
+      close();
+      upload(this.#files);
+    };
+    this.#summary.append(" ", el("button", { type: "button", onclick: again }, "Send again"));
+  }
+
+  #addProblem({ fileName, status, error }) {
+    this.#failed += 1;
+    if (this.#failed > MOST_LINES) return;
+    const line = el("li", {}, el("b", {}, fileName), ` ${WORDS[status]}: `, el("span", {}, error.message));
+    this.#problems.append(line);
+  }
+}
+
+function studyLink({ studyInstanceUID, studyDescription, patient }) {
+  const name = [patient.patientDisplayName || "No name", studyDescription].filter(Boolean).join(" · ");
+  return el("li", {}, el("a", { href: hashOf({ study: studyInstanceUID }) }, name));
+}

@@ -1,0 +1,154 @@
+// The viewer: one <img> that shows one position of a stack in one window.
+import { byId, wait } from "./dom.js";
+import { loadPicture } from "./pictures.js";
+import { describeWindow, hasWindow, parseWindow } from "./windows.js";
+
+const AHEAD = 6; // Neighbours that are loaded before they are asked for, on each side.
+const RETRIES = 6; // While the server says "try again later".
+
+export class Viewer extends EventTarget {
+  #stack = null;
+  #position = 0;
+  #window = parseWindow();
+  #drawing = false;
+  #isStale = false;
+  #image = byId("picture");
+
+  get stack() {
+    return this.#stack;
+  }
+
+  get position() {
+    return this.#position;
+  }
+
+  get window() {
+    return this.#window;
+  }
+
+  /** The instance and frame on the screen, undefined before a stack is open. */
+  get place() {
+    return this.#stack?.at(this.#position);
+  }
+
+  /** Show a stack from a 0-based position on. */
+  open(stack, position, window) {
+    this.#stack = stack;
+    this.#position = position;
+    this.#window = window;
+    return this.#redraw();
+  }
+
+  close() {
+    this.#stack = null;
+    this.#image.hidden = true;
+  }
+
+  /** Go to a position; the nearest one where there is none. */
+  goTo(position) {
+    const target = Math.min(Math.max(0, position), (this.#stack?.length ?? 1) - 1);
+    if (target !== this.#position) {
+      this.#position = target;
+      return this.#redraw();
+    }
+  }
+
+  step(by) {
+    return this.goTo(this.#position + by);
+  }
+
+  /** Show through another window; while a person drags, neighbours are left alone. */
+  setWindow(window, { isDragging = false } = {}) {
+    this.#window = window;
+    return this.#redraw({ isDragging });
+  }
+
+  /** Fit the picture into the stage, or show it at 1:1. */
+  setZoom(zoom) {
+    byId("stage").classList.toggle("one-to-one", zoom === "1");
+  }
+
+  /** Load the picture of a position, with a new URL where the old one has expired. */
+  async load(position, { alone = false } = {}) {
+    for (let attempt = 1; ; attempt++) {
+      const stack = this.#stack;
+      const window = hasWindow(stack.at(position).instance) ? this.#window : parseWindow();
+      const url = await stack.url(position, window, { alone });
+      if (url === null) throw new Error("This image was deleted. Open the series again.");
+      try {
+        return await loadPicture(url);
+      } catch (error) {
+        const hasExpired = error.status === 410 || error.status === 403;
+        const comesLater = error.retryAfter > 0 && attempt < RETRIES;
+        if (!(hasExpired && attempt < 3) && !comesLater) throw error;
+        if (hasExpired) stack.forget(position, window);
+        else await this.#waitFor(error);
+      }
+    }
+  }
+
+  async #waitFor(error) {
+    this.#say(`${error.message} Trying again …`);
+    await wait(error.retryAfter * 1000);
+  }
+
+  // One picture at a time, and always the newest wish: a fast wheel or mouse queues nothing.
+  async #redraw({ isDragging = false } = {}) {
+    this.dispatchEvent(new Event("moved"));
+    this.#isStale = true;
+    if (this.#drawing) return;
+    this.#drawing = true;
+    while (this.#isStale && this.#stack) {
+      this.#isStale = false;
+      await this.#draw(isDragging);
+    }
+    this.#drawing = false;
+    if (this.#stack && !isDragging) this.#loadNeighbours();
+  }
+
+  async #draw(isDragging) {
+    const { place } = this;
+    if (!place) return this.#say("There is no image in this series.");
+    if (place.instance.numberOfFrames === 0) {
+      return this.#say(place.instance.notRenderableReason ?? "This object holds no picture.");
+    }
+    try {
+      const picture = await this.load(this.#position, { alone: isDragging });
+      if (place === this.place) this.#show(picture, place);
+    } catch (error) {
+      if (place === this.place) this.#say(error.message);
+    }
+  }
+
+  // The decoded element itself takes the place of the last one: nothing flickers.
+  #show(picture, { instance, frameIndex }) {
+    const next = picture.isConnected ? picture : picture.cloneNode();
+    next.id = "picture";
+    next.draggable = false;
+    next.hidden = false;
+    next.alt = `Image ${this.#position + 1} of ${this.#stack.length}, ${describeWindow(this.#window, instance)}`;
+    next.dataset.sop = instance.sopInstanceUID;
+    next.dataset.frame = frameIndex;
+    if (next !== this.#image) this.#image.replaceWith(next);
+    this.#image = next;
+    byId("reason").hidden = true;
+    this.dispatchEvent(new Event("shown"));
+  }
+
+  #say(sentence) {
+    this.#image.hidden = true;
+    byId("reason").textContent = sentence;
+    byId("reason").hidden = false;
+    this.dispatchEvent(new Event("shown"));
+  }
+
+  #loadNeighbours() {
+    for (let distance = 1; distance <= AHEAD; distance++) {
+      for (const position of [this.#position + distance, this.#position - distance]) {
+        const place = this.#stack.at(position);
+        // What fails here fails again when it is shown, and says so there.
+        if (place && place.instance.numberOfFrames > 0) this.load(position).catch(() => null);
+      }
+    }
+  }
+}

@@ -1,0 +1,181 @@
+// The worklist: search as you type, endless scrolling by cursor, new studies by subscription.
+import { graphql, serverNow } from "./api.js";
+import { byId, debounce, el } from "./dom.js";
+import { offerModalities, orderBy, readFilters, showState, toVariables, writeFilters } from "./filters.js";
+import { count, number } from "./format.js";
+import { subscribe } from "./live.js";
+import { notePlace } from "./place.js";
+import { studyRow } from "./rows.js";
+
+const PAGE = 40;
+const MOST = 500; // The largest page that the server gives.
+const TYPING_PAUSE = 150; // Milliseconds without a key before the server is asked.
+const EVENTS_PAUSE = 600; // An upload of 1,000 files is many events and one look.
+const POLL = 30_000; // Milliseconds between looks while there is no subscription.
+
+export const STUDY_FIELDS = `fragment StudyFields on Study {
+  studyInstanceUID studyDate studyTime studyDescription accessionNumber modalitiesInStudy
+  numberOfSeries numberOfInstances numberOfFrames updatedAt
+  patient { patientID patientDisplayName patientBirthDate patientSex hasConflictingDemographics }
+  thumbnail { url(maxSize: 160) }
+}`;
+
+const STUDIES = `query Worklist($first: Int!, $after: String, $filter: StudyFilter, $order: StudyOrder) {
+  studies(first: $first, after: $after, filter: $filter, orderBy: $order) {
+    totalCount
+    pageInfo { hasNextPage endCursor }
+    nodes { ...StudyFields }
+  }
+}
+${STUDY_FIELDS}`;
+
+const EVENTS = "subscription { studyEvents { kind studyInstanceUID } }";
+
+const rows = new Map(); // Study Instance UID -> table row, in the order of the list.
+let asked = null; // The request under way, to cancel it when another question comes.
+let next = null; // Cursor of the last row; null when there is no more.
+let shown = null; // What the list shows, as text: the same question is not asked twice.
+let connected = false;
+
+export function startWorklist() {
+  const changed = () => {
+    showState();
+    notePlace(readFilters());
+    refill();
+  };
+  byId("search").addEventListener("input", debounce(changed, TYPING_PAUSE));
+  byId("filters").addEventListener("change", changed);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("reset", (event) => {
+    event.preventDefault();
+    writeFilters({ order: readFilters().order || undefined });
+    changed();
+    byId("search").focus();
+  });
+  for (const header of document.querySelectorAll("th[data-order]")) {
+    header.addEventListener("click", () => {
+      orderBy(header.dataset.order);
+      changed();
+    });
+  }
+  byId("studies").addEventListener("keydown", moveAlong);
+  new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" }).observe(byId("list-end"));
+  followEvents();
+}
+
+/** Show the list of a place in the address. */
+export function showWorklist(place) {
+  document.title = "Studies";
+  writeFilters(place);
+  refill();
+}
+
+async function refill() {
+  const question = toVariables(readFilters(), Date.now());
+  if (JSON.stringify(question) === shown) return;
+  shown = JSON.stringify(question);
+  await ask(question, { first: PAGE }, replaceRows);
+}
+
+async function more() {
+  if (next === null || asked !== null) return;
+  await ask(JSON.parse(shown), { first: PAGE, after: next }, (nodes) => addRows(nodes));
+}
+
+/** Ask again for what is on the screen: what is new appears, what was deleted goes. */
+async function refresh() {
+  if (shown === null || asked !== null) return;
+  const first = Math.min(Math.max(rows.size, PAGE), MOST);
+  if (rows.size <= MOST) await ask(JSON.parse(shown), { first }, replaceRows);
+}
+
+async function ask(question, page, show) {
+  asked?.abort();
+  const mine = (asked = new AbortController());
+  const table = document.querySelector(".studies");
+  table.setAttribute("aria-busy", "true");
+  try {
+    const { studies } = await graphql(STUDIES, { ...question, ...page }, { signal: mine.signal });
+    next = studies.pageInfo.hasNextPage ? studies.pageInfo.endCursor : null;
+    show(studies.nodes);
+    describe(studies.totalCount);
+  } catch (error) {
+    if (error.name !== "AbortError") explain(error);
+  } finally {
+    if (asked === mine) {
+      asked = null;
+      table.setAttribute("aria-busy", "false");
+      fillScreen();
+    }
+  }
+}
+
+// The observer reports changes only: an end that is still in sight needs another page.
+function fillScreen() {
+  const end = byId("list-end");
+  if (end.offsetParent && end.getBoundingClientRect().top < innerHeight + 600) more();
+}
+
+function replaceRows(nodes) {
+  const before = new Set(rows.keys());
+  const focused = document.activeElement?.closest("tr")?.dataset.uid;
+  rows.clear();
+  addRows(nodes, before);
+  byId("studies").replaceChildren(...rows.values());
+  rows.get(focused)?.querySelector("a").focus({ preventScroll: true });
+}
+
+function addRows(nodes, before = null) {
+  const arrived = before?.size ? nodes.filter((node) => !before.has(node.studyInstanceUID)) : [];
+  for (const study of nodes) {
+    const row = studyRow(study, serverNow());
+    row.classList.toggle("arrived", arrived.includes(study));
+    rows.set(study.studyInstanceUID, row);
+  }
+  byId("studies").append(...nodes.map((study) => rows.get(study.studyInstanceUID)));
+  offerModalities(nodes.flatMap((study) => study.modalitiesInStudy));
+}
+
+function describe(total) {
+  byId("total").textContent = count(total, "study", "studies");
+  const filtered = !byId("clear-filters").hidden;
+  const nothing = filtered ? "No study matches these filters." : "No studies yet. Drop DICOM files, folders or ZIP archives on this page.";
+  const end = next ? `${number(rows.size)} of ${number(total)}` : "";
+  byId("list-end").replaceChildren(total === 0 ? el("p", { class: "empty" }, nothing) : end);
+}
+
+function explain(error) {
+  const retry = () => {
+    shown = null;
+    refill();
+  };
+  next = null;
+  byId("list-end").replaceChildren(
+    el("p", { class: "empty problem" }, error.message),
+    el("button", { type: "button", onclick: retry }, "Try again"),
+  );
+}
+
+// Arrow keys go from link to link; Enter is the link's own.
+function moveAlong(event) {
+  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  const link = step && event.target.closest("tr")?.[step]?.querySelector("a");
+  if (!link) return;
+  event.preventDefault();
+  link.focus();
+}
+
+function followEvents() {
+  const look = debounce(refresh, EVENTS_PAUSE);
+  const live = byId("live");
+  subscribe(EVENTS, {
+    onData: look,
+    onState: (isConnected) => {
+      if (isConnected && !connected) look(); // What came meanwhile sent no event.
+      connected = isConnected;
+      live.textContent = connected ? "Live" : "";
+      live.title = connected ? "New studies appear by themselves" : "";
+    },
+  });
+  setInterval(() => connected || document.hidden || refresh(), POLL);
+}
