@@ -7,7 +7,7 @@ from typing import Annotated
 import strawberry
 
 from graph.context import Info
-from graph.types.study import Study, study_from
+from graph.types.study import Study
 from services.access import Role, authorize
 from services.sync.pacing import StudyChange, StudyChangeKind
 
@@ -35,7 +35,7 @@ class StudyEvent:
         return cls(
             kind=change.kind,
             study_instance_uid=change.study_instance_uid,
-            study=study_from(change.document) if change.document is not None else None,
+            study=Study.from_stored(change.document) if change.document is not None else None,
         )
 
 

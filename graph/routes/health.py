@@ -14,10 +14,12 @@ async def healthz(_request: Request) -> JSONResponse:
 
 
 async def readyz(request: Request) -> JSONResponse:
-    """Answer each dependency by name; 503 when one is away."""
-    health = await check_health(runtime_of(request))
+    """Answer each dependency by name, and how far behind the feed is; 503 when one is away."""
+    runtime = runtime_of(request)
+    health = await check_health(runtime)
+    feed = {} if runtime.sync is None else {"feed": (await runtime.sync.status()).to_json()}
     return JSONResponse(
-        health.to_json(),
+        health.to_json() | feed,
         status_code=200 if health.is_ready else 503,
         headers={"Cache-Control": "no-store"},
     )

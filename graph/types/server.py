@@ -1,6 +1,7 @@
 """The server itself."""
 
 from importlib.metadata import version
+from typing import Self
 
 import strawberry
 
@@ -9,8 +10,35 @@ from models import InstanceDocument, PatientDocument, StudyDocument
 from services.health import Health, check_health
 from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
 from services.runtime import Runtime
+from services.sync.status import FeedStatus
 
 DISTRIBUTION = "orthanc-graphql"
+
+
+@strawberry.type(description="Where Orthanc's change feed was read up to.")
+class Feed:
+    """Where the change feed stands."""
+
+    behind_seconds: float | None = strawberry.field(
+        description="Age of the oldest change that is not applied; null when that can't be told."
+    )
+    behind_changes: int | None = strawberry.field(
+        description="Changes that are not applied; null when that can't be told."
+    )
+    is_following: bool = strawberry.field(
+        description="This process follows the feed; of many only one does."
+    )
+    message: str | None = strawberry.field(description="Why it does not get on; null when it does.")
+
+    @classmethod
+    def of(cls, status: FeedStatus) -> Self:
+        """Show a status."""
+        return cls(
+            behind_seconds=status.behind_seconds,
+            behind_changes=status.behind_changes,
+            is_following=status.is_following,
+            message=status.last_error,
+        )
 
 
 @strawberry.type(description="This server and the stores behind it.")
@@ -32,6 +60,15 @@ class Server:
     warnings: list[str] = strawberry.field(
         description="What an administrator should see to, as sentences."
     )
+
+    @strawberry.field(
+        description="How far behind Orthanc's change feed the data is; null when PACS integration "
+        "is off."
+    )
+    async def feed(self, info: Info) -> Feed | None:
+        """Ask how far behind it is."""
+        sync = info.context.runtime.sync
+        return None if sync is None else Feed.of(await sync.status())
 
     @strawberry.field(description="Patients that are stored.")
     async def number_of_patients(self, info: Info) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from services.orthanc.answers import ChangePage
 
@@ -24,6 +25,15 @@ class FeedStatus:
     behind_changes: int | None = None
     behind_seconds: float | None = None
     last_error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as `/readyz` shows it."""
+        return {
+            "isFollowing": self.is_following,
+            "behindChanges": self.behind_changes,
+            "behindSeconds": self.behind_seconds,
+            "message": self.last_error,
+        }
 
 
 def seconds_behind(waiting: ChangePage, now: datetime) -> float:

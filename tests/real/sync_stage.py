@@ -26,7 +26,7 @@ FRAME_MAX_PIXELS = 64_000_000
 
 def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1") -> bytes:
     """Make a small CT instance; the same arguments make the same one."""
-    dataset = pydicom.dcmread(get_testdata_file("CT_small.dcm"))
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
     dataset.PatientID = patient
     dataset.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.{study}"
     dataset.SeriesInstanceUID = f"{dataset.StudyInstanceUID}.{series}"

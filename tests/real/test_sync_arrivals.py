@@ -1,7 +1,8 @@
 """What is sent into Orthanc appears; what disappears there disappears here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import httpx
 import pytest
 
 from services.deleting import Deletion, Level
@@ -174,9 +175,8 @@ async def test_deleting_takes_a_resource_out_of_both_stores_twice_is_once(
     assert await stage.is_in_step()
 
 
-def _noted(calls: list[str]) -> object:
-    async def note(request: object) -> None:
-        method, path = request.method, request.url.path  # type: ignore[attr-defined]  # httpx.Request
-        calls.append(f"{method} {path.rsplit('/', 1)[-1]}")
+def _noted(calls: list[str]) -> Callable[[httpx.Request], Awaitable[None]]:
+    async def note(request: httpx.Request) -> None:
+        calls.append(f"{request.method} {request.url.path.rsplit('/', 1)[-1]}")
 
     return note
