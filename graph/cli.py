@@ -7,6 +7,7 @@ import click
 
 _COMMANDS = {
     "serve": ("graph.commands.serve", "Run the server, with its own MongoDB and Orthanc or yours."),
+    "open": ("graph.commands.open", "Open the study browser of the running server."),
     "doctor": ("graph.commands.doctor", "Check every part and say what to do."),
     "import": ("graph.commands.import_", "Upload folders, files and ZIPs of DICOM files."),
     "migrate": ("graph.commands.migrate", "Move the local files of the old system into Orthanc."),

@@ -21,7 +21,7 @@ from strawberry.types.unset import UnsetType
 from graph.authentication import principal_of, principal_of_connection_params
 from graph.base_url import base_url_of
 from graph.context import Context
-from graph.graphiql import graphiql_page
+from graph.graphiql import graphiql_headers, graphiql_page
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
 from graph.uploads import parse_upload, uploads_open
@@ -143,7 +143,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def render_graphql_ide(self, request: Request) -> Response:
         """Answer GraphiQL to browsers."""
-        return HTMLResponse(graphiql_page(request), headers={"Cache-Control": "no-store"})
+        return HTMLResponse(graphiql_page(request), headers=graphiql_headers(request))
 
 
 def media_type_of(headers: Mapping[str, str]) -> str:

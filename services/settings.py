@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
     )
 
+    graphiql_cdn: bool = Field(
+        default=False,
+        description="true: browsers may load GraphiQL from a CDN where this server has no copy.",
+    )
+
     # Who may do what
     tokens_file: Path | None = Field(
         default=None,
