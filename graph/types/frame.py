@@ -20,20 +20,25 @@ class Frame:
     """One frame; nothing about it is stored."""
 
     index: int = strawberry.field(description="0-based within the instance.")
+    frame_number: int = strawberry.field(description="1-based, as DICOM counts (PS3.3 C.7.6.6).")
     orthanc_instance_id: str = strawberry.field(
         description="Orthanc's identifier of the instance that holds the frame."
     )
+    orthanc_frame_index: int = strawberry.field(
+        description="0-based, as Orthanc counts: `/instances/{id}/frames/{n}`."
+    )
     revision: strawberry.Private[str]
 
-    @strawberry.field(description="1-based, as DICOM counts (PS3.3 C.7.6.6).")
-    def frame_number(self) -> int:
-        """Count from 1."""
-        return self.index + 1
-
-    @strawberry.field(description="0-based, as Orthanc counts: `/instances/{id}/frames/{n}`.")
-    def orthanc_frame_index(self) -> int:
-        """Count from 0."""
-        return self.index
+    @classmethod
+    def of(cls, orthanc_instance_id: str, revision: str, index: int) -> "Frame":
+        """Make a frame; `index` is 0-based."""
+        return cls(
+            index=index,
+            frame_number=index + 1,
+            orthanc_instance_id=orthanc_instance_id,
+            orthanc_frame_index=index,
+            revision=revision,
+        )
 
     @strawberry.field(
         description="A signed URL of the frame as PNG, valid until `urlExpiresAt`. It works in an "

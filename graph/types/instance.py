@@ -72,11 +72,6 @@ class Instance(FromStored, Node):
     )
     revision: strawberry.Private[str]
 
-    @property
-    def orthanc_id(self) -> str:
-        """Orthanc's identifier."""
-        return self.orthanc_instance_id
-
     @strawberry.field(
         description="Address of the instance in Orthanc's REST API; for admins, null for others "
         "and while PACS integration is off."
@@ -146,6 +141,4 @@ class Instance(FromStored, Node):
         return JSON(await headers.dicom_json(self.orthanc_instance_id, self.revision))
 
     def _frame(self, index: int) -> Frame:
-        return Frame(
-            index=index, orthanc_instance_id=self.orthanc_instance_id, revision=self.revision
-        )
+        return Frame.of(self.orthanc_instance_id, self.revision, index)

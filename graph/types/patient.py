@@ -46,11 +46,6 @@ class Patient(FromStored, Node):
     )
     number_of_studies: int = strawberry.field(description="Studies that are stored.")
 
-    @property
-    def orthanc_id(self) -> str:
-        """Orthanc's identifier."""
-        return self.orthanc_patient_id
-
     @strawberry.field(description="The name for people: `Tarou Yamada (山田 太郎)`.")
     def patient_display_name(self) -> str | None:
         """Write the name as people do."""

@@ -45,11 +45,6 @@ class Series(FromStored, Node):
     orthanc_study_id: strawberry.Private[str]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
-    @property
-    def orthanc_id(self) -> str:
-        """Orthanc's identifier."""
-        return self.orthanc_series_id
-
     @strawberry.field(description="The study that the series belongs to.")
     async def study(self, info: Info) -> Annotated["Study", strawberry.lazy("graph.types.study")]:
         """Load the study."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
+from graph.node_ids import TypeName, encode_node_id
 from models import StoredDocument
 from models.names import contract_name
 from services.errors import NotFound
@@ -21,10 +22,12 @@ class FromStored:
     Attributes:
         document_class: Declares the attributes and their defaults.
         identified_by: The attribute that shows the document's `_id`.
+        type_name: Its name in the schema, and in global identifiers.
     """
 
     document_class: ClassVar[type[StoredDocument]]
     identified_by: ClassVar[str]
+    type_name: ClassVar[TypeName]
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -35,7 +38,8 @@ class FromStored:
         """
         get = stored.get
         attributes = _attributes(cls)  # type: ignore[arg-type]  # classes can be hashed
-        return cls(**{name: get(key, default) for name, key, default in attributes})
+        shown = {name: get(key, default) for name, key, default in attributes}
+        return cls(id=encode_node_id(cls.type_name, stored["_id"]), **shown)  # type: ignore[call-arg]  # of the type that is derived from this
 
     @classmethod
     def from_found(cls, stored: Mapping[str, Any] | None) -> Self:
@@ -55,7 +59,7 @@ def _attributes(shown: type[FromStored]) -> tuple[tuple[str, str, object], ...]:
     return tuple(
         _attribute(shown, field.name)
         for field in dataclasses.fields(shown)  # type: ignore[arg-type]  # Strawberry types are dataclasses
-        if field.init
+        if field.init and field.name != "id"
     )
 
 

@@ -56,11 +56,6 @@ class Study(FromStored, Node):
     orthanc_patient_id: strawberry.Private[str]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
-    @property
-    def orthanc_id(self) -> str:
-        """Orthanc's identifier."""
-        return self.orthanc_study_id
-
     @strawberry.field(description="The patient that the study belongs to.")
     async def patient(
         self, info: Info

@@ -10,8 +10,4 @@ def frame_of_thumbnail(stored: Mapping[str, Any] | None) -> Frame | None:
     """Return the frame that a stored `models.Thumbnail` points to."""
     if stored is None:
         return None
-    return Frame(
-        index=stored["frameIndex"],
-        orthanc_instance_id=stored["orthancInstanceId"],
-        revision=stored["revision"],
-    )
+    return Frame.of(stored["orthancInstanceId"], stored["revision"], stored["frameIndex"])
