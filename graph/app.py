@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from graph.authentication import LocalHostsOnly
 from graph.endpoint import GraphQLEndpoint
 from graph.middleware import RequestScope
 from graph.origins import AllowedOrigins
@@ -40,7 +41,11 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
     origins = AllowedOrigins.from_settings(settings)
     return Starlette(
         routes=_routes(settings, origins),
-        middleware=[Middleware(RequestScope), _cors(origins)],
+        middleware=[
+            Middleware(RequestScope),
+            Middleware(LocalHostsOnly, public_url=settings.public_url),
+            _cors(origins),
+        ],
         lifespan=lifespan,
     )
 
