@@ -109,6 +109,7 @@ async def open_stage(
     *,
     database_name: str | None = None,
     interval_seconds: float = 60,
+    poll_seconds: float = 0.2,
 ) -> AsyncIterator[Stage]:
     """Open the services; a database without a name is new and dropped in the end."""
     name = database_name or f"test_{secrets.token_hex(6)}"
@@ -122,7 +123,7 @@ async def open_stage(
             client,
             database,
             indexer,
-            poll_seconds=0.2,
+            poll_seconds=poll_seconds,
             interval_seconds=interval_seconds,
             frame_max_pixels=FRAME_MAX_PIXELS,
         )

@@ -1,0 +1,206 @@
+"""Following, comparing and importing, beside what the issue allows or a direct way."""
+
+import asyncio
+import resource
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from services.dicom.layout import WalkLimits
+from services.embedded.mongod import run_mongod
+from services.embedded.orthanc import run_orthanc
+from services.importing.journal import Journal
+from services.importing.run import ImportRun
+from services.ingest.archives import ArchiveLimits
+from services.ingest.service import Ingest
+from services.ingest.storing import FileStorage
+from services.orthanc.answers import ChangePage, SeriesListing, Statistics, StudyListing
+from services.orthanc.identifiers import orthanc_ids
+from services.sync.comparing import Comparison
+from tests.benchmarks.measuring import Row, seconds_of
+from tests.benchmarks.studies import ct_files
+from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
+
+_ARRIVALS = 1_000
+_ARRIVALS_PER_SECOND = 300
+_STUDIES = 10_000
+_COMPARISON_SECONDS = 2.0
+_IDLE_SECONDS = 20.0
+_IDLE_SHARE = 0.01
+_IMPORTED = 500
+_AT_ONCE = 4
+
+
+async def run() -> list[Row]:
+    """Measure all of it, each in fresh stores."""
+    async with _fresh() as stage:
+        idle = await _idle(stage)
+    async with _fresh() as stage:
+        arrivals = await _arrivals(stage)
+    async with _fresh() as stage:
+        comparison = await _comparison(stage)
+    return [arrivals, comparison, idle, *await _import()]
+
+
+@asynccontextmanager
+async def _fresh() -> AsyncIterator[Stage]:
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            run_mongod(Path(folder) / "mongodb") as mongod,
+            run_orthanc(Path(folder) / "orthanc") as orthanc,
+            open_stage(mongod, orthanc, poll_seconds=0.5) as stage,
+        ):
+            yield stage
+
+
+async def _arrivals(stage: Stage) -> Row:
+    """Index instances that Orthanc holds already: the sender's own time is not counted."""
+    ids = await stage.send([instance_bytes(1, 1 + n % 4, n) for n in range(_ARRIVALS)])
+    return Row(
+        case=f"index {_ARRIVALS} arrived instances of 4 series",
+        ours_seconds=await seconds_of(lambda: stage.sync.reconciler.reconcile(ids)),
+        rival=f"{_ARRIVALS_PER_SECOND} instances/s",
+        rival_seconds=_ARRIVALS / _ARRIVALS_PER_SECOND,
+        goal=1,
+    )
+
+
+async def _idle(stage: Stage) -> Row:
+    async with running(stage.sync):
+        await stage.send([instance_bytes(1, 1, 1)])
+        await eventually(stage.is_in_step)
+        await asyncio.sleep(1)
+        before = _cpu_seconds()
+        await asyncio.sleep(_IDLE_SECONDS)
+        spent = _cpu_seconds() - before
+    return Row(
+        case=f"CPU of following an idle Orthanc for {_IDLE_SECONDS:.0f} s",
+        ours_seconds=spent,
+        rival="1 % of a core",
+        rival_seconds=_IDLE_SECONDS * _IDLE_SHARE,
+        goal=1,
+    )
+
+
+class _ListedOrthanc:
+    """A stand-in for the list calls alone: 10,000 real studies take minutes to make."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.listings = [_listing(number) for number in range(_STUDIES)]
+
+    async def studies(self, since: int, limit: int) -> list[StudyListing]:
+        self.calls += 1
+        return [StudyListing.from_json(one) for one in self.listings[since : since + limit]]
+
+    async def series(self, _since: int, _limit: int) -> list[SeriesListing]:
+        raise AssertionError("studies that agree are not looked into")
+
+    async def statistics(self) -> Statistics:
+        self.calls += 1
+        return Statistics(patients=1, studies=_STUDIES, series=_STUDIES, instances=_STUDIES)
+
+    async def newest_change(self) -> ChangePage:
+        self.calls += 1
+        return ChangePage(changes=(), last=0, is_last_page=True)
+
+
+def _listing(number: int) -> dict[str, object]:
+    ids = orthanc_ids("P1", f"1.2.{number}", f"1.2.{number}.1", "")
+    return {
+        "ID": ids.study,
+        "ParentPatient": ids.patient,
+        "Series": [ids.series],
+        "LastUpdate": "20260101T000000",
+        "IsStable": True,
+    }
+
+
+async def _comparison(stage: Stage) -> Row:
+    orthanc = _ListedOrthanc()
+    await _fill(stage, orthanc.listings)
+    comparison = Comparison(
+        orthanc,  # type: ignore[arg-type]  # a stand-in for the calls that are made
+        stage.database,
+        stage.sync.reconciler,
+        stage.sync.comparison.roll_ups,
+    )
+    seconds = await seconds_of(comparison.run)
+    return Row(
+        case=f"compare {_STUDIES} studies that agree, {orthanc.calls} calls (list calls stood in)",
+        ours_seconds=seconds,
+        rival="2 s and 20 calls",
+        rival_seconds=_COMPARISON_SECONDS,
+        goal=1,
+    )
+
+
+async def _fill(stage: Stage, listings: Sequence[dict[str, object]]) -> None:
+    now = datetime.now(UTC)
+    await stage.database["studies"].insert_many(
+        {
+            "_id": one["ID"],
+            "version": f"{number:016x}",
+            "numberOfSeries": 1,
+            "numberOfInstances": 1,
+            "numberOfFrames": 1,
+            "updatedAt": now,
+        }
+        for number, one in enumerate(listings)
+    )
+    await stage.database["comparedStudies"].insert_many(
+        {"_id": one["ID"], "lastUpdate": one["LastUpdate"], "studyVersion": f"{number:016x}"}
+        for number, one in enumerate(listings)
+    )
+
+
+async def _import() -> list[Row]:
+    files = list(ct_files(_IMPORTED))
+    async with _fresh() as stage:
+        direct = await seconds_of(lambda: stage.send(files))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "files"
+        await asyncio.to_thread(_write, root, files)
+        async with _fresh() as stage:
+            with Journal(Path(folder) / "journal.sqlite3") as journal:
+                first = await seconds_of(lambda: _imported(stage, journal, root))
+                second = await seconds_of(lambda: _imported(stage, journal, root))
+    return [
+        Row(
+            case=f"import {_IMPORTED} CT files, {_AT_ONCE} at a time",
+            ours_seconds=first,
+            rival=f"POST /instances, {_AT_ONCE} at a time",
+            rival_seconds=direct,
+            goal=0.8,
+        ),
+        Row(
+            case=f"import the same {_IMPORTED} files again",
+            ours_seconds=second,
+            rival="the first run",
+            rival_seconds=first,
+            goal=5,
+        ),
+    ]
+
+
+def _write(root: Path, files: Sequence[bytes]) -> None:
+    root.mkdir()
+    for number, content in enumerate(files):
+        (root / f"{number:04}.dcm").write_bytes(content)
+
+
+async def _imported(stage: Stage, journal: Journal, root: Path) -> None:
+    storage = FileStorage(stage.orthanc, stage.indexer.index, WalkLimits())
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=_AT_ONCE)
+    importing = ImportRun(
+        ingest, stage.database, journal, concurrency=_AT_ONCE, limits=WalkLimits()
+    )
+    async for outcome in importing.outcomes([root]):
+        assert not outcome.failed, outcome
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime

@@ -1,0 +1,50 @@
+"""Finding files and remembering what was sent."""
+
+import os
+from pathlib import Path
+
+from services.importing.journal import Journal
+from services.importing.walking import FoundFile, walk_files
+from services.migration.source import PathMap
+
+
+def test_files_are_found_in_order_without_what_computers_add(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/2", "b/1", "a", "DICOMDIR", ".DS_Store", "._a"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "b" / "loop").symlink_to(tmp_path)
+    found = [file.path.relative_to(tmp_path).as_posix() for file in walk_files([tmp_path])]
+    assert found == ["a", "b/1", "b/2"]
+
+
+def test_a_missing_path_is_found_with_its_error(tmp_path: Path) -> None:
+    [found] = walk_files([tmp_path / "nowhere"])
+    assert found == FoundFile(tmp_path / "nowhere", error="No such file or directory")
+
+
+def test_the_journal_knows_files_that_did_not_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(b"one")
+    with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
+        [file] = walk_files([path])
+        assert journal.look_up([file]) == {}
+        journal.note([(file, ["i1", "i2"])])
+        assert journal.look_up([file]) == {path: ("i1", "i2")}
+    os.utime(path, ns=(1, 1))
+    with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
+        assert journal.look_up([file]) == {path: ("i1", "i2")}
+        assert journal.look_up(list(walk_files([path]))) == {}
+
+
+def test_the_journal_is_asked_for_any_number_of_files(tmp_path: Path) -> None:
+    files = [FoundFile(tmp_path / str(number), number, number) for number in range(1_201)]
+    with Journal(tmp_path / "journal.sqlite3") as journal:
+        journal.note((file, ["i"]) for file in files)
+        assert len(journal.look_up(files)) == 1_201
+
+
+def test_a_path_map_replaces_whole_folder_names() -> None:
+    paths = PathMap([("/data", "/mnt/old"), ("/other/", "/x/")])
+    assert paths.resolve("/data/a/b.dcm") == Path("/mnt/old/a/b.dcm")
+    assert paths.resolve("/database/b.dcm") == Path("/database/b.dcm")
+    assert paths.resolve("/other/b.dcm") == Path("/x/b.dcm")

@@ -1,0 +1,110 @@
+"""The decisions of synchronizing, without a server."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from services.orthanc.answers import Change, ChangePage, StoredFile
+from services.sync.cursor import FeedPosition
+from services.sync.reading import reads_whole_series
+from services.sync.reconciling import IndexedInstance, batches, find_differences
+from services.sync.roll_ups import SeriesCount, StoredParents, wrong_studies
+from services.sync.status import seconds_behind
+
+
+def _file(instance_id: str, uuid: str) -> StoredFile:
+    return StoredFile(instance_id, "series", uuid, 1, {})
+
+
+def test_differences_are_what_is_missing_replaced_or_gone() -> None:
+    indexed = {
+        "same": IndexedInstance("aaaaaaaa", "study"),
+        "replaced": IndexedInstance("bbbbbbbb", "study"),
+        "gone": IndexedInstance("cccccccc", "study"),
+    }
+    held = [_file("same", "AAAAAAAA-1"), _file("replaced", "dddddddd-1"), _file("new", "e" * 8)]
+    found = find_differences(["same", "replaced", "gone", "new", "never"], held, indexed)
+    assert [file.instance_id for file in found.missing] == ["replaced", "new"]
+    assert found.gone == ["gone"]
+    assert found.unchanged_studies == {"study"}
+
+
+def test_agreement_is_no_difference() -> None:
+    indexed = {"same": IndexedInstance("aaaaaaaa", "study")}
+    assert not find_differences(["same", "never"], [_file("same", "aaaaaaaa-1")], indexed)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "indexed", "expected"),
+    [(8, 0, False), (9, 0, True), (9, 27, True), (9, 28, False), (2000, 0, True), (2001, 0, False)],
+)
+def test_a_series_is_read_whole_when_much_of_it_is_wanted(
+    *, wanted: int, indexed: int, expected: bool
+) -> None:
+    assert reads_whole_series(wanted, indexed) is expected
+
+
+def test_batches_cut_without_loss() -> None:
+    assert list(batches("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(batches("", 2)) == []
+
+
+def test_a_position_knows_another_change_of_its_number() -> None:
+    change = Change(7, "NewInstance", "a", "20240101T000000")
+    position = FeedPosition.after(ChangePage((change,), last=7, is_last_page=True))
+    assert position == FeedPosition(7, "20240101T000000", "a")
+    assert not position.is_contradicted_by(change)
+    assert position.is_contradicted_by(Change(7, "NewInstance", "b", "20240101T000000"))
+    assert not FeedPosition(7).is_contradicted_by(change)
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"), [("20240101T000000", 90.0), ("20240101T000500", 0.0), ("?", 0.0)]
+)
+def test_being_behind_is_the_age_of_the_oldest_change(date: str, seconds: float) -> None:
+    page = ChangePage((Change(1, "NewInstance", "a", date),), last=1, is_last_page=True)
+    now = datetime(2024, 1, 1, 0, 1, 30, tzinfo=UTC)
+    assert seconds_behind(page, now) == seconds
+    assert seconds_behind(ChangePage((), 1, is_last_page=True), now) == 0
+
+
+COUNT = SeriesCount("series", "study", "patient", instances=2, frames=5, sample="i")
+RIGHT = StoredParents(
+    series={"series": {"orthancStudyId": "study", "numberOfInstances": 2, "numberOfFrames": 5}},
+    studies={"study": {"numberOfSeries": 1, "numberOfInstances": 2, "numberOfFrames": 5}},
+    patients={"patient": {"numberOfStudies": 1}},
+    studies_of_patients={"patient": 1},
+)
+
+
+def test_right_counts_are_right() -> None:
+    assert wrong_studies(["study", "unknown"], [COUNT], RIGHT) == set()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        StoredParents({}, RIGHT.studies, RIGHT.patients, RIGHT.studies_of_patients),
+        StoredParents(RIGHT.series, {}, RIGHT.patients, RIGHT.studies_of_patients),
+        StoredParents(RIGHT.series, RIGHT.studies, {}, RIGHT.studies_of_patients),
+        StoredParents(RIGHT.series, RIGHT.studies, RIGHT.patients, {"patient": 2}),
+        StoredParents(
+            RIGHT.series,
+            {"study": {**RIGHT.studies["study"], "numberOfInstances": 3}},
+            RIGHT.patients,
+            RIGHT.studies_of_patients,
+        ),
+        StoredParents(
+            {**RIGHT.series, "empty": {**RIGHT.series["series"]}},
+            RIGHT.studies,
+            RIGHT.patients,
+            RIGHT.studies_of_patients,
+        ),
+    ],
+)
+def test_missing_superfluous_and_wrong_parents_are_found(stored: StoredParents) -> None:
+    assert wrong_studies(["study"], [COUNT], stored) == {"study"}
+
+
+def test_a_study_without_instances_is_wrong() -> None:
+    assert wrong_studies(["study"], [], RIGHT) == {"study"}
