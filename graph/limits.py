@@ -7,14 +7,16 @@ instances eight times slower.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from graphql import (
     DocumentNode,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
-    get_operation_ast,
+    OperationDefinitionNode,
     parse,
     specified_rules,
 )
@@ -98,10 +100,7 @@ class LimitedOperation(SchemaExtension):
         document = context.graphql_document
         if document is not None:
             schema: GraphQLSchema = context.schema._schema  # noqa: SLF001  # where Strawberry keeps it
-            operation = get_operation_ast(document, context.operation_name)
-            if operation is not None:
-                shape = measure(operation, document, context.variables, page_sizes(schema))
-                check_shape(shape, self._limits)
+            check_document(document, context.variables, page_sizes(schema), self._limits)
             context.pre_execution_errors = list(
                 _validated(schema, context.query or "", self._limits.tokens)
             )
@@ -131,6 +130,26 @@ def check_text(text: str, limits: OperationLimits) -> None:
     """
     _check("characters", len(text), limits.text_characters)
     _check("brackets inside each other", _nesting(text), limits.nesting)
+
+
+def check_document(
+    document: DocumentNode,
+    variables: Mapping[str, Any] | None,
+    sizes: Mapping[str, int],
+    limits: OperationLimits,
+) -> None:
+    """Check everything in a document: validation reads also what is not going to run.
+
+    Raises:
+        LimitExceeded: Says what there is too much of.
+        GraphQLError: A fragment contains itself.
+    """
+    for definition in document.definitions:
+        if isinstance(definition, OperationDefinitionNode):
+            check_shape(measure(definition, document, variables, sizes), limits)
+        elif isinstance(definition, FragmentDefinitionNode):
+            shape = measure(definition, document, variables, sizes)
+            check_shape(replace(shape, width=0), limits)
 
 
 def check_shape(shape: QueryShape, limits: OperationLimits) -> None:

@@ -23,6 +23,8 @@ from graphql import (
     VariableNode,
 )
 
+from services.errors import LimitExceeded
+
 _PAGE_ARGUMENTS = ("first", "last")
 
 _INT_CHARACTERS = 11
@@ -53,36 +55,42 @@ class QueryShape:
 
 
 def measure(
-    operation: OperationDefinitionNode,
+    definition: OperationDefinitionNode | FragmentDefinitionNode,
     document: DocumentNode,
     variables: Mapping[str, Any] | None,
     page_sizes: Mapping[str, int],
 ) -> QueryShape:
-    """Measure an operation.
+    """Measure an operation or a fragment.
 
     Args:
-        operation: The operation of `document` that shall run.
+        definition: One of `document`.
         document: Parsed; its nesting is bounded by whoever parsed it.
         variables: Values as they were sent.
         page_sizes: Page size by name of each field that has one without being asked.
 
     Raises:
         GraphQLError: A fragment contains itself.
+        LimitExceeded: Fragments lie too deep inside each other to be followed.
     """
     fragments = {
         definition.name.value: definition
         for definition in document.definitions
         if isinstance(definition, FragmentDefinitionNode)
     }
-    values = _defaults(operation) | dict(variables or {})
-    return _Measuring(fragments, values, page_sizes).selection_set(operation.selection_set)
+    values = _defaults(definition) | dict(variables or {})
+    try:
+        return _Measuring(fragments, values, page_sizes).selection_set(definition.selection_set)
+    except RecursionError as exc:
+        raise LimitExceeded("The query has too many fragments inside each other.") from exc
 
 
-def _defaults(operation: OperationDefinitionNode) -> dict[str, Any]:
+def _defaults(
+    definition: OperationDefinitionNode | FragmentDefinitionNode,
+) -> dict[str, Any]:
     return {
-        definition.variable.name.value: _integer(definition.default_value)
-        for definition in operation.variable_definitions or ()
-        if isinstance(definition.default_value, IntValueNode)
+        variable.variable.name.value: _integer(variable.default_value)
+        for variable in definition.variable_definitions or ()
+        if isinstance(variable.default_value, IntValueNode)
     }
 
 

@@ -1,0 +1,159 @@
+"""What attackers send is refused before it is validated; what viewers send is not."""
+
+import asyncio
+
+import pytest
+import strawberry
+from graphql import GraphQLError, get_introspection_query, get_operation_ast, parse
+
+from graph.limits import LimitedOperation, OperationLimits, check_document, check_text
+from graph.query_shape import QueryShape, measure
+from graph.schema import build_schema
+from services.errors import LimitExceeded
+
+PAGE_SIZES = {"studies": 20, "patients": 20}
+
+
+def shape(query: str, variables: dict[str, object] | None = None) -> QueryShape:
+    document = parse(query)
+    operation = get_operation_ast(document)
+    assert operation is not None
+    return measure(operation, document, variables, PAGE_SIZES)
+
+
+def refuse(query: str) -> str:
+    with pytest.raises(LimitExceeded) as raised:
+        check(query)
+    return raised.value.message
+
+
+def check(query: str) -> None:
+    check_text(query, OperationLimits())
+    check_document(parse(query), None, PAGE_SIZES, OperationLimits())
+
+
+def nested_fragments(count: int) -> str:
+    fragments = [f"fragment f{n} on Study{{...f{n + 1} ...f{n + 1}}}" for n in range(count)]
+    return "{studies{nodes{...f0}}}" + "".join(fragments) + f"fragment f{count} on Study{{id}}"
+
+
+def test_a_shape_counts_what_fragments_stand_for() -> None:
+    query = """
+      query ($n: Int = 7) {
+        a: studies(first: 10) { nodes { ...s } }
+        patients { nodes { studies(first: $n) { nodes { ...s ...s } } } }
+      }
+      fragment s on Study { x: id series { id } }
+    """
+    assert shape(query) == QueryShape(
+        depth=6,
+        aliases=4,
+        fields=15,
+        width=2,
+        repetitions=1,
+        nodes=10 * (1 + 1 * (1 + 1)) + 20 * (1 + 1 * (1 + 7 * (1 + 1 * (1 + 2)))),
+    )
+
+
+def test_a_variable_counts_with_the_value_that_was_sent() -> None:
+    query = "query ($n: Int = 7) { studies(first: $n) { nodes { id } } }"
+    assert (shape(query).nodes, shape(query, {"n": 500}).nodes) == (14, 1000)
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        (nested_fragments(19), "fields"),
+        ("{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}", "aliases"),
+        ("{" + " ".join(["__typename"] * 21) + "}", "root fields"),
+        ("{server{" + " ".join(["version"] * 41) + "}}", "fields of one name side by side"),
+        ("{a" * 63 + "}" * 63, "fields inside each other"),
+        ("{a" * 3000 + "}" * 3000, "brackets inside each other"),
+        ("{a(b:" + "[" * 100 + "]" * 100 + ")}", "brackets inside each other"),
+        ("{" + " " * 15_000 + "a}", "characters"),
+        (
+            "{patients(first:500){nodes{studies(first:500){nodes{id}}}}}",
+            "objects to answer, by `first` and `last`",
+        ),
+        (
+            "{__schema{" + "types{fields{type{" * 6 + "name" + "}}}" * 6 + "}}",
+            "fields of introspection inside each other",
+        ),
+        (
+            "{studies(first:" + "9" * 5000 + "){nodes{id}}}",
+            "objects to answer, by `first` and `last`",
+        ),
+    ],
+)
+def test_what_is_too_much_is_refused_by_its_name(query: str, what: str) -> None:
+    assert f" {what}; " in refuse(query)
+
+
+def test_the_nested_fragments_that_cost_stock_limiters_seconds_are_small() -> None:
+    assert len(nested_fragments(19)) < 850
+
+
+def test_a_fragment_that_contains_itself_is_refused() -> None:
+    with pytest.raises(GraphQLError, match="'f' within itself"):
+        shape(
+            "{studies{...f}} fragment f on StudyConnection{nodes{...g}} fragment g on Study{...f}"
+        )
+
+
+def test_a_viewer_query_of_twelve_levels_passes() -> None:
+    query = (
+        "{studies(first:10){nodes{patient{studies(first:10){nodes{series{study{series{instances{series{study{id}}}}}}}"
+        "}}}}}"
+    )
+    assert shape(query).depth == 12
+    check(query)
+
+
+def test_the_introspection_of_client_tools_passes() -> None:
+    check(get_introspection_query(input_value_deprecation=True, specified_by_url=True))
+
+
+def test_brackets_in_texts_and_comments_do_not_count() -> None:
+    check('{studies(filter:{text:"' + "{" * 100 + '\\""}){nodes{id}}} # ' + "[" * 100)
+
+
+class Idle:
+    def begin_operation(self) -> None:
+        """Nothing to begin."""
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    async def slow(self) -> int:
+        await asyncio.sleep(60)
+        return 1
+
+
+async def test_a_query_that_takes_too_long_is_cut() -> None:
+    limits = OperationLimits(seconds=0.01)
+    schema = strawberry.Schema(Query, extensions=[lambda: LimitedOperation(limits)])
+    result = await schema.execute("{slow}", context_value=Idle())
+    assert result.errors is not None
+    assert isinstance(result.errors[0].original_error, LimitExceeded)
+    assert result.data is None
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (nested_fragments(19), "LIMIT_EXCEEDED"),
+        ("{" + "a@b " * 3000 + "}", "GRAPHQL_PARSE_FAILED"),
+        ("{", "GRAPHQL_PARSE_FAILED"),
+        ("{stud}", "GRAPHQL_VALIDATION_FAILED"),
+        ('{studies(first: "x"){totalCount}}', "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_the_schema_refuses_with_a_code_and_without_suggestions(
+    query: str, code: str
+) -> None:
+    result = await build_schema().execute(query, context_value=Idle())
+    assert result.data is None
+    assert result.errors is not None
+    assert [error.extensions["code"] for error in result.errors if error.extensions] == [code]
+    assert "Did you mean" not in result.errors[0].message
