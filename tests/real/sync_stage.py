@@ -16,6 +16,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
+from services.errors import DatabaseUnavailable
 from services.ingest.indexer import Indexer, open_indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
@@ -85,7 +86,13 @@ class Stage:
         }
 
     async def is_in_step(self) -> bool:
-        """Tell whether both stores hold the same and every count is right."""
+        """Tell whether both stores hold the same and every count is right; no while one is away."""
+        try:
+            return await self._is_the_same()
+        except (httpx.TransportError, DatabaseUnavailable):
+            return False
+
+    async def _is_the_same(self) -> bool:
         if await self.instance_ids() != await self.held_ids():
             return False
         studies = [found["_id"] async for found in self.database["studies"].find({}, {"_id": 1})]
