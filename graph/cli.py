@@ -42,3 +42,7 @@ def main() -> None:
 
     Settings come from the environment and from a file `.env`; README.md lists them.
     """
+
+
+if __name__ == "__main__":
+    main()

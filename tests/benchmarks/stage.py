@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ async def open_stage(**environment: str) -> AsyncIterator[Stage]:
             async with httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{port}", timeout=600, trust_env=False
             ) as http:
-                await _until_ready(http)
+                await _until_ready(http, process)
                 running = await asyncio.to_thread(read_running_stores, Path(folder))
                 if running is None or running.stores.orthanc_url is None:
                     raise RuntimeError("the server runs without its stores")
@@ -82,16 +83,18 @@ async def open_stage(**environment: str) -> AsyncIterator[Stage]:
                 ) as orthanc:
                     yield Stage(http, orthanc, running, process.pid)
         finally:
-            process.send_signal(signal.SIGTERM)
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
             await process.wait()
 
 
-async def _until_ready(http: httpx.AsyncClient) -> None:
+async def _until_ready(http: httpx.AsyncClient, process: Process) -> None:
     async with asyncio.timeout(_START_SECONDS):
-        while True:
+        while process.returncode is None:
             try:
                 if (await http.get("/readyz")).is_success:
                     return
             except httpx.TransportError:
                 pass
             await asyncio.sleep(0.05)
+    raise RuntimeError("the server stopped at its start")
