@@ -67,6 +67,7 @@ document.addEventListener("click", () => {
   flush();
   if (byId("study-view").hidden) scrolled = scrollY;
 }, { capture: true });
+history.scrollRestoration = "manual"; // The list remembers its own place.
 addEventListener("hashchange", show);
 
 startWorklist();

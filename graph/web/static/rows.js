@@ -10,6 +10,7 @@ const RENEW = `query Thumbnail($uid: String!) {
 }`;
 
 const cell = (name, ...children) => el("td", { role: "cell", class: name }, ...children);
+const orMissing = (text, without) => el("span", { class: text ? null : "missing" }, text || without);
 
 /** The row of a study; `now` in milliseconds of the server's clock. */
 export function studyRow(study, now) {
@@ -28,11 +29,11 @@ export function studyRow(study, now) {
         ? el("span", { class: "flag", title: "Files under this patient ID disagree on name or birth date" }, "check identity")
         : null,
     ),
-    cell("date", dateTime(study.studyDate, study.studyTime) || "no date"),
+    cell("date", orMissing(dateTime(study.studyDate, study.studyTime), "no date")),
     cell("modality", ...study.modalitiesInStudy.map((name) => el("span", { class: "tag" }, name))),
     cell(
       "description",
-      el("span", {}, study.studyDescription || "No description"),
+      orMissing(study.studyDescription, "no description"),
       study.accessionNumber ? el("span", { class: "detail" }, `Accession ${study.accessionNumber}`) : null,
     ),
     cell("number series", number(study.numberOfSeries)),

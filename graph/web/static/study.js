@@ -182,7 +182,10 @@ function describeStudy() {
 
 const backLink = () => el("a", { class: "back", href: sessionStorage.getItem("worklist") ?? "#" }, "‹ Studies");
 
-const titleOf = (one) => [one.seriesNumber, one.seriesDescription].filter((part) => part !== null && part !== "").join(" · ") || "Series";
+function titleOf({ seriesNumber, seriesDescription }) {
+  const name = seriesNumber === null ? "Series" : `Series ${seriesNumber}`;
+  return seriesDescription ? `${seriesNumber ?? ""} ${seriesDescription}`.trim() : name;
+}
 
 function seriesLink(one) {
   const uid = one.seriesInstanceUID;

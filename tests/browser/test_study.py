@@ -1,0 +1,190 @@
+import re
+from typing import Any
+
+from playwright.async_api import Download, Locator, Page, Route, expect
+
+from tests.browser.conftest import Tab
+from tests.servers import RunningServer
+
+_CINE = "#q=204"
+_MR_SERIES = "#q=Brain-MRA"
+
+
+async def _open_study(tab: Tab, search: str) -> Page:
+    page = await tab.open(search)
+    await page.locator("#studies a").first.click()
+    await expect(page.locator("#picture")).to_be_visible()
+    return page
+
+
+def _position(page: Page) -> Locator:
+    return page.locator("#position-text")
+
+
+async def _source(page: Page) -> str:
+    return str(await page.locator("#picture").get_attribute("src"))
+
+
+async def test_wheel_and_keys_go_through_a_stack(tab: Tab) -> None:
+    page = await _open_study(tab, _MR_SERIES)
+    await expect(_position(page)).to_have_text("4 / 7")
+    await page.locator("#stage").hover()
+    await page.mouse.wheel(0, 120)
+    await expect(_position(page)).to_have_text("5 / 7")
+    await page.keyboard.press("ArrowUp")
+    await expect(_position(page)).to_have_text("4 / 7")
+    await page.keyboard.press("End")
+    await expect(_position(page)).to_have_text("7 / 7")
+    await page.keyboard.press("Home")
+    await expect(_position(page)).to_have_text("1 / 7")
+    await expect(page.locator("#picture")).to_have_attribute("alt", re.compile(r"Image 1 of 7"))
+
+
+async def test_a_link_opens_the_same_frame_in_the_same_window(tab: Tab) -> None:
+    page = await _open_study(tab, _MR_SERIES)
+    await page.keyboard.press("End")
+    await page.keyboard.press("2")
+    await page.keyboard.press("f")
+    await expect(page).to_have_url(re.compile("window=full&zoom=1"))
+    address = page.url
+    sop = await page.locator("#picture").get_attribute("data-sop")
+    other = await tab.context.new_page()
+    await other.goto(address)
+    await expect(_position(other)).to_have_text("7 / 7")
+    await expect(other.locator("#picture")).to_have_attribute("data-sop", str(sop))
+    await expect(other.locator("#preset")).to_have_value("full")
+    await expect(other.locator("#stage")).to_have_class(re.compile("one-to-one"))
+
+
+async def test_a_cine_plays_at_the_speed_of_the_file_and_stops(tab: Tab) -> None:
+    page = await _open_study(tab, _CINE)
+    await expect(_position(page)).to_have_text("1 / 120")
+    await page.keyboard.press("Space")
+    await expect(page.locator("#play")).to_have_attribute("aria-pressed", "true")
+    await expect(page.locator("#picture")).to_have_attribute("data-frame", "12")
+    await expect(page.locator("#speed-text")).to_have_text("33 /s")
+    await page.keyboard.press("Space")
+    await expect(page.locator("#play")).to_have_attribute("aria-pressed", "false")
+    frame = await page.locator("#picture").get_attribute("data-frame")
+    await page.keyboard.press("-")
+    await expect(page.locator("#speed-text")).to_have_text("32 /s")
+    await expect(page.locator("#picture")).to_have_attribute("data-frame", str(frame))
+
+
+async def test_dragging_changes_the_window(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=CQ500")
+    before = await _source(page)
+    await expect(page.locator("#corner-window")).to_have_text("W 80 C 40")
+    await page.mouse.move(600, 400)
+    await page.mouse.down()
+    await page.mouse.move(640, 420, steps=4)
+    await page.mouse.move(680, 440, steps=4)
+    await page.mouse.up()
+    await expect(page.locator("#corner-window")).to_have_text("W 100 C 50")
+    await expect(page.locator("#picture")).to_have_attribute("src", re.compile("w50x100"))
+    assert await _source(page) != before
+
+
+async def test_presets_of_computed_tomography_are_windows_in_hounsfield_units(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=CQ500")
+    await expect(page.locator("#preset option")).to_have_text(
+        ["Default", "Full range", "Lung", "Bone", "Brain", "Soft tissue"]
+    )
+    await page.locator("#preset").select_option(label="Lung")
+    await expect(page.locator("#corner-window")).to_have_text("W 1500 C -600")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("2")
+    await expect(page.locator("#corner-window")).to_have_text("full range")
+    await expect(page.locator("#picture")).to_have_attribute("src", re.compile("/full"))
+
+
+async def test_colour_has_no_window(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=13US1")
+    await expect(page.locator("#preset")).to_be_disabled()
+    await expect(page.locator("#corner-window")).to_have_text("colour")
+
+
+async def test_one_to_one_shows_the_pixels_of_the_image(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=THORAX")
+    await page.locator("#zoom label", has_text="1:1").click()
+    await expect(page.locator("#picture")).to_have_js_property("width", 1841)
+    await page.locator("#zoom label", has_text="Fit").click()
+    assert await page.locator("#picture").evaluate("image => image.width") < 1280
+
+
+async def test_the_header_is_a_table_that_can_be_searched(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=THORAX")
+    await page.keyboard.press("t")
+    tags = page.locator("#tags")
+    await tags.get_by_role("searchbox").fill("patient's name")
+    line = tags.locator("tbody tr:visible")
+    await expect(line).to_have_count(1)
+    await expect(line).to_have_text("(0010,0010)Patient's NamePNCompressedSamples^RG1")
+    await expect(tags.locator(".total")).to_have_text("1 element")
+
+
+async def test_what_cannot_be_shown_says_why(tab: Tab) -> None:
+    page = await tab.open("#q=OFFIS")
+    await page.locator("#studies a").click()
+    await expect(page.locator("#reason")).to_have_text(re.compile(r"\w+ .*\."))
+    await expect(page.locator("#picture")).to_be_hidden()
+    await page.keyboard.press("t")
+    await expect(page.locator("#tags tbody tr").first).to_be_visible()
+
+
+async def test_a_study_that_is_not_there_is_a_sentence(tab: Tab) -> None:
+    page = await tab.open("#study=1.2.3.4")
+    await expect(page.locator("#reason")).to_have_text(
+        "There is no such study. It may have been deleted."
+    )
+
+
+async def test_the_study_downloads_as_a_zip(tab: Tab) -> None:
+    page = await _open_study(tab, "#q=THORAX")
+    async with page.expect_download() as waiting:
+        await page.locator("#download").click()
+    download: Download = await waiting.value
+    path = await download.path()
+    assert path.read_bytes()[:4] == b"PK\x03\x04"
+
+
+async def test_expired_urls_are_renewed_unnoticed(tab: Tab, samples: RunningServer) -> None:
+    signer = samples.runtime.frames.signer
+    expired: list[str] = []
+
+    async def age_first_answer(route: Route) -> None:
+        if expired or "FrameUrls" not in (route.request.post_data or ""):
+            await route.fallback()
+            return
+        response = await route.fetch()
+        answer: dict[str, Any] = await response.json()
+        for instance in answer["data"]["series"]["instances"]:
+            for frame in instance["frames"]:
+                frame["url"] = _aged(frame["url"], signer, samples.url)
+                expired.append(frame["url"])
+        await route.fulfill(response=response, json=answer)
+
+    await tab.page.route("**/graphql", age_first_answer)
+    tab.expected_errors.append("410")
+    page = await _open_study(tab, "#q=THORAX")
+    assert expired
+    assert await _source(page) not in expired
+    assert await page.locator("#picture").evaluate("image => image.naturalWidth") == 1841
+    await expect(page.locator("#reason")).to_be_hidden()
+
+
+def _aged(url: str, signer: Any, base_url: str) -> str:  # noqa: ANN401  # only one method is used
+    reference = signer.verify_frame(url.removeprefix(base_url).encode(), "GET", now=_now(url))
+    path = signer.frame_path(
+        reference.instance_id,
+        reference.revision,
+        reference.frame_index,
+        reference.variant,
+        now=_now(url) - 86_400,
+    ).path
+    return f"{base_url}{path}"
+
+
+def _now(url: str) -> float:
+    """A time at which this URL is valid: a minute before its end."""
+    return int(url.split("/v1/")[1].split(".")[1], 16) - 60

@@ -1,0 +1,138 @@
+import asyncio
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import FilePayload, Route, expect
+from pydicom.data import get_testdata_file
+
+from tests.browser.conftest import Tab
+from tests.servers import RunningServer
+
+_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+"""StudyInstanceUID of pydicom's CT_small.dcm."""
+
+
+@pytest.fixture
+async def without_ct(samples: RunningServer) -> AsyncIterator[bytes]:
+    """The bytes of a CT file that is not stored, and is not after the test."""
+    path = get_testdata_file("CT_small.dcm", download=False)
+    assert isinstance(path, str)
+    yield await asyncio.to_thread(Path(path).read_bytes)
+    answer = await samples.graphql(
+        "query ($uid: String!) { study(studyInstanceUID: $uid) { id } }", uid=_STUDY
+    )
+    if isinstance(study := answer["study"], dict):
+        await samples.graphql(
+            "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study["id"]
+        )
+
+
+def _file(name: str, content: bytes) -> FilePayload:
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+
+
+async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct: bytes) -> None:
+    page = await tab.open()
+    files = [_file("ct.dcm", without_ct), _file("letter.txt", b"Dear colleague")]
+    await page.locator("#file-input").set_input_files(files)
+    card = page.locator(".upload")
+    await expect(card.locator("h2")).to_have_text("Uploaded: 2 files")
+    await expect(card.locator(".summary")).to_have_text("1 stored, 1 refused")
+    await expect(card.locator(".problems li")).to_have_count(1)
+    await expect(card.locator(".problems li")).to_contain_text("letter.txt refused: ")
+    await card.locator(".links a").click()
+    await expect(page.locator("#study-header h1")).to_contain_text("1CT1")
+    await expect(page.locator("#picture")).to_be_visible()
+
+
+async def test_a_new_study_appears_by_itself(
+    tab: Tab, without_ct: bytes, samples: RunningServer
+) -> None:
+    page = await tab.open("#q=1CT1")
+    await expect(page.get_by_text("No study matches these filters.")).to_be_visible()
+    await expect(page.locator("#live")).to_have_text("Live")
+    response = await samples.http.post(
+        "/api/dicom/upload", files={"file": ("ct.dcm", without_ct)}
+    )
+    assert response.status_code == 200, response.text
+    await expect(page.locator("#studies tr")).to_have_count(1)
+    await expect(page.locator("#studies tr")).to_contain_text("CT1 CompressedSamples")
+
+
+async def test_a_zip_is_as_good_as_its_files(tab: Tab, without_ct: bytes) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a/ct.dcm", without_ct)
+        archive.writestr("a/readme.txt", "hello")
+    page = await tab.open()
+    await page.locator("#file-input").set_input_files([_file("all.zip", packed.getvalue())])
+    await expect(page.locator(".upload .summary")).to_have_text("1 stored, 1 refused")
+    await expect(page.locator(".upload .problems li")).to_contain_text("all.zip/a/readme.txt")
+
+
+async def test_a_dropped_folder_is_read_to_its_last_level(
+    tab: Tab, without_ct: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "deep" / "ct.dcm").write_bytes(without_ct)
+    (tmp_path / "disk" / ".DS_Store").write_bytes(b"litter")
+    page = await tab.open()
+    session = await tab.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(tmp_path / "disk")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver"):
+        await session.send(
+            "Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 500, "data": data}
+        )
+    await expect(page.locator("#drop-target")).to_be_visible()
+    await session.send("Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 500, "data": data})
+    await expect(page.locator("#drop-target")).to_be_hidden()
+    await expect(page.locator(".upload h2")).to_have_text("Uploaded: 1 file")
+    await expect(page.locator(".upload .summary")).to_have_text("1 stored")
+
+
+async def test_a_thousand_files_go_in_batches(tab: Tab) -> None:
+    page = await tab.open()
+    sizes: list[int] = []
+
+    async def count_files(route: Route) -> None:
+        body = route.request.post_data_buffer or b""
+        if b"mutation Upload" in body:
+            sizes.append(body.count(b"filename="))
+        await route.fallback()
+
+    await page.route("**/graphql", count_files)
+    await page.evaluate(
+        """() => {
+          const transfer = new DataTransfer();
+          for (let i = 0; i < 1000; i++) transfer.items.add(new File(["no DICOM"], `${i}.txt`));
+          const input = document.getElementById("file-input");
+          input.files = transfer.files;
+          input.dispatchEvent(new Event("change"));
+        }"""
+    )
+    await expect(page.locator(".upload .summary")).to_have_text("1000 refused", timeout=30_000)
+    assert sizes == [40] * 25
+    await expect(page.locator(".upload .problems li")).to_have_count(500)
+
+
+async def test_an_upload_can_be_cancelled(tab: Tab, without_ct: bytes) -> None:
+    page = await tab.open()
+    held = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if b"mutation Upload" not in (route.request.post_data_buffer or b""):
+            await route.fallback()
+            return
+        await held.wait()
+        await route.abort()
+
+    await page.route("**/graphql", hold)
+    await page.locator("#file-input").set_input_files([_file("ct.dcm", without_ct)])
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.locator(".upload h2")).to_have_text("Cancelled: 1 file")
+    held.set()
+    await page.get_by_role("button", name="Close").click()
+    await expect(page.locator("#uploads")).to_be_hidden()
