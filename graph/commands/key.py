@@ -1,6 +1,7 @@
 """`orthanc-graphql key`."""
 
 import click
+
 from services.frames.keys import generate_key
 
 

@@ -40,12 +40,22 @@ def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
         main: Makes the coroutine; it answers the exit code, None for 0.
     """
     try:
-        code = asyncio.run(main())
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            code = runner.run(main())
     except Error as exc:
         raise click.ClickException(exc.message) from exc
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(code or 0)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """Prefer uvloop, which moves bytes twice as fast; it does not exist on Windows."""
+    try:
+        import uvloop  # noqa: PLC0415  # only where it can be installed
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def _explain(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.database import translated_database_faults
@@ -22,6 +23,11 @@ from services.ingest.stored_fields import to_stored_precision
 
 _MAX_BATCH = 500
 """Entries of one commit: about 1 MB of documents, well below what one command may hold."""
+
+_INDEX_WRITES = WriteConcern(w=1)
+"""Not majority, which waits for the disk at each of the five writes of a commit. What a crash or a
+fail-over of MongoDB takes back, it takes back together with the later position of the change feed
+(one journal, one order), so the feed brings it again."""
 
 _MAX_REMOVED = 5_000
 """Ids of one command: 44 bytes each."""
@@ -46,7 +52,7 @@ class Indexer:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._database = database
+        self._database = database.with_options(write_concern=_INDEX_WRITES)
         self._clock = clock
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
