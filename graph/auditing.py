@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from graph.correlation import correlation_id
 from services.access import Principal
-from services.audit import OK, Action, Audit, Deed
+from services.audit import Audit
+from services.deeds import OK, Action, Deed
 from services.errors import Error
 from services.ingest.results import StoreResult
 

@@ -11,7 +11,7 @@ from graph.context import Info
 from graph.multipart import UploadedFile
 from graph.types.upload import UploadDicomPayload
 from services.access import Role
-from services.audit import Action
+from services.deeds import Action
 from services.errors import InvalidInput
 from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride

@@ -10,7 +10,7 @@ from graph.context import Info
 from graph.node_ids import TypeName, require_node_id
 from graph.types.sync import DeletePayload, SyncReport
 from services.access import Role
-from services.audit import Action
+from services.deeds import Action
 from services.deleting import Level
 from services.errors import PacsDisabled
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from models.audit_record import AuditRecord
-from services.audit import Action
 from services.database import translated_database_faults
+from services.deeds import Action
 from services.errors import InvalidInput
 from services.orthanc.identifiers import orthanc_ids
 

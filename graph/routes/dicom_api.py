@@ -14,7 +14,7 @@ from graph.origins import AllowedOrigins
 from graph.state import runtime_of
 from graph.uploads import upload_limits
 from services.access import Role, authorize
-from services.audit import Action
+from services.deeds import Action
 from services.errors import (
     DatabaseUnavailable,
     Error,

@@ -9,8 +9,9 @@ from pymongo.errors import AutoReconnect, BulkWriteError
 
 from services import audit as audit_module
 from services.access import Principal, Role
-from services.audit import Action, Audit, Deed, describe_deed, open_audit
+from services.audit import Audit, open_audit
 from services.audit_reading import parse_since
+from services.deeds import Action, Deed, describe_deed
 from services.errors import DatabaseUnavailable, InvalidInput
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
