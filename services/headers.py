@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections import OrderedDict
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from services.dicom.json_model import header_json
@@ -32,7 +33,7 @@ class HeaderService:
     def __init__(self, orthanc: OrthancClient | None) -> None:
         self._orthanc = orthanc
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._kept: OrderedDict[tuple[str, str], Header] = OrderedDict()
+        self._tasks: OrderedDict[tuple[str, str], asyncio.Task[Header]] = OrderedDict()
 
     async def dicom_json(self, instance_id: str, revision: str) -> Header:
         """Return the header of an instance, without bulk data.
@@ -50,15 +51,24 @@ class HeaderService:
         if self._orthanc is None:
             raise PacsDisabled
         key = (instance_id, revision)
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.create_task(self._read(self._orthanc, instance_id))
+            task.add_done_callback(partial(self._forget_failure, key))
+            self._tasks[key] = task
+        self._tasks.move_to_end(key)
+        if len(self._tasks) > _KEPT:
+            self._tasks.popitem(last=False)
+        # Shielded: one who gives up must not take the header from the others who wait for it.
+        return await asyncio.shield(task)
+
+    async def _read(self, orthanc: OrthancClient, instance_id: str) -> Header:
         async with self._slots:
-            # Inside: those who waited for the same header find it.
-            if key not in self._kept:
-                self._kept[key] = await _read(self._orthanc, instance_id)
-            self._kept.move_to_end(key)
-            header = self._kept[key]
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-        return header
+            return await _read(orthanc, instance_id)
+
+    def _forget_failure(self, key: tuple[str, str], task: asyncio.Task[Header]) -> None:
+        if (task.cancelled() or task.exception() is not None) and self._tasks.get(key) is task:
+            del self._tasks[key]
 
 
 async def _read(orthanc: OrthancClient, instance_id: str) -> Header:

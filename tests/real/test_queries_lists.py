@@ -1,7 +1,6 @@
 """Lists on a real MongoDB: filters, orders, pages, and the indexes that serve them."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,12 @@ LIST = """query ($first: Int! = 20, $after: String, $last: Int, $before: String,
 }"""
 
 
-@pytest.fixture
-async def stage(mongodb: EmbeddedMongod, tmp_path: Path) -> AsyncIterator[QueryStage]:
-    async with open_query_stage(mongodb, tmp_path) as opened:
+@pytest.fixture(scope="module")
+async def stage(
+    mongodb: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[QueryStage]:
+    """One for all tests of this module: they only read."""
+    async with open_query_stage(mongodb, tmp_path_factory.mktemp("lists")) as opened:
         await opened.store_patient("P1", "Müller^Ánna")
         await opened.store_patient("P2", "Yamada^Tarou=山田^太郎")
         await opened.store_study(

@@ -79,8 +79,8 @@ async def test_a_cine_is_one_instance_with_many_frames(stage: QueryStage) -> Non
     series = await stage.store_series(study, 1, 1, frames=120)
     instance = orthanc_id(series, 0)
     data = await stage.data(
-        '{ instance(sopInstanceUID: "1.3.1.0") { numberOfFrames isRenderable sopClassName orthancUrl'
-        " frames { orthancFrameIndex orthancInstanceId }"
+        '{ instance(sopInstanceUID: "1.3.1.0") { numberOfFrames isRenderable sopClassName'
+        " orthancUrl frames { orthancFrameIndex orthancInstanceId }"
         " last: frames(first: 5, offset: 119) { index frameNumber"
         " url(windowCenter: 40, windowWidth: 400, maxSize: 256) urlExpiresAt }"
         " none: frame(index: 120) { index } } }"

@@ -1,0 +1,79 @@
+"""Headers read on demand from a real Orthanc."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from pydicom.data import get_testdata_file
+
+from services.dicom.json_model import header_json
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.errors import OrthancNotFound, PacsDisabled
+from services.headers import HeaderService
+from services.orthanc.client import OrthancClient
+from services.orthanc.transport import open_http_client
+
+REVISION = "deadbeef"
+GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+
+
+def file_of(name: str) -> Path:
+    return Path(str(get_testdata_file(name)))
+
+
+async def post(orthanc: EmbeddedOrthanc, path: Path) -> str:
+    async with httpx.AsyncClient(
+        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
+    ) as http:
+        content = await asyncio.to_thread(path.read_bytes)
+        answer = await http.post("/instances", content=content)
+        return str(answer.raise_for_status().json()["ID"])
+
+
+@pytest.mark.parametrize(
+    "name", ["CT_small.dcm", "JPEG2000.dcm", "examples_overlay.dcm", "reportsi.dcm", "rtplan.dcm"]
+)
+async def test_the_header_is_that_of_the_file(empty_orthanc: EmbeddedOrthanc, name: str) -> None:
+    path = file_of(name)
+    instance_id = await post(empty_orthanc, path)
+    async with open_http_client(
+        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
+    ) as http:
+        found = await HeaderService(OrthancClient(http)).dicom_json(instance_id, REVISION)
+    with path.open("rb") as file:
+        assert found == header_json(file)
+
+
+async def test_a_header_is_read_once_for_many_who_ask_at_once(
+    empty_orthanc: EmbeddedOrthanc,
+) -> None:
+    instance_id = await post(empty_orthanc, file_of("CT_small.dcm"))
+    asked: list[str] = []
+
+    async def note(request: httpx.Request) -> None:
+        asked.append(request.url.path)
+
+    async with open_http_client(
+        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
+    ) as http:
+        http.event_hooks["request"].append(note)
+        service = HeaderService(OrthancClient(http))
+        headers = await asyncio.gather(
+            *(service.dicom_json(instance_id, REVISION) for _ in range(20))
+        )
+    assert all(header == headers[0] for header in headers)
+    assert asked.count(f"/instances/{instance_id}/file") == 1
+
+
+async def test_an_instance_that_is_gone_has_no_header(empty_orthanc: EmbeddedOrthanc) -> None:
+    async with open_http_client(
+        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
+    ) as http:
+        with pytest.raises(OrthancNotFound):
+            await HeaderService(OrthancClient(http)).dicom_json(GONE, REVISION)
+
+
+async def test_without_orthanc_there_are_no_headers() -> None:
+    with pytest.raises(PacsDisabled):
+        await HeaderService(None).dicom_json(GONE, REVISION)
