@@ -39,7 +39,7 @@ class StudyEvent:
         )
 
 
-@strawberry.type
+@strawberry.type(description="Everything that is told as it happens.")
 class Subscription:
     """The root of all subscriptions."""
 
