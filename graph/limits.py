@@ -186,7 +186,8 @@ def page_sizes(schema: GraphQLSchema) -> Mapping[str, int]:
 
 def _check(what: str, found: int, allowed: int) -> None:
     if found > allowed:
-        counted = found if found < 10 * allowed else "far more than"
+        # The true number may have hundreds of digits: fragments multiply.
+        counted = found if found < 10 * allowed else "far too many"
         raise LimitExceeded(f"The query has {counted} {what}; {allowed} are allowed.")
 
 
