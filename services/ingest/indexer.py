@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.database import translated_database_faults
+from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.instance_writes import (
     delete_instances,
@@ -33,12 +33,6 @@ _MAX_REMOVED = 5_000
 """Ids of one command: 44 bytes each."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    entries: Sequence[IndexEntry]
-    done: asyncio.Future[None]
-
-
 class Indexer:
     """Writes instances and rolls their parents up.
 
@@ -54,8 +48,9 @@ class Indexer:
     ) -> None:
         self._database = database.with_options(write_concern=_INDEX_WRITES)
         self._clock = clock
-        self._waiting: list[_Waiting] = []
-        self._worker: asyncio.Task[None] | None = None
+        self._commits: Coalescer[Sequence[IndexEntry], None] = Coalescer(
+            self._commit, max_weight=_MAX_BATCH, weigh=len
+        )
         self._one_commit = asyncio.Lock()
 
     async def index(self, entries: Sequence[IndexEntry]) -> None:
@@ -67,13 +62,8 @@ class Indexer:
         Raises:
             DatabaseUnavailable: It may be half done; index them again.
         """
-        if not entries:
-            return
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(tuple(entries), done))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.create_task(self._work())
-        await done
+        if entries:
+            await self._commits.submit(entries)
 
     async def remove(self, instance_ids: Sequence[str]) -> int:
         """Forget instances, and the series, studies and patients that they leave empty.
@@ -111,8 +101,7 @@ class Indexer:
 
     async def aclose(self) -> None:
         """Wait for what is being written."""
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
+        await self._commits.aclose()
 
     async def _remove(self, instance_ids: Sequence[str]) -> int:
         async with self._one_commit:
@@ -128,51 +117,17 @@ class Indexer:
                 await roll_up(self._database, touched, self._now())
         return removed
 
-    async def _work(self) -> None:
-        """Commit what is waiting until nothing is."""
-        while self._waiting:
-            batch = self._take_batch()
-            error: BaseException | None = None
-            try:
-                await self._commit([entry for waiting in batch for entry in waiting.entries])
-            except BaseException as exc:  # noqa: BLE001  # given to every caller below
-                error = exc
-            for waiting in batch:
-                _resolve(waiting.done, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise error
-
-    def _take_batch(self) -> list[_Waiting]:
-        """Take whole callers up to the limit, one at least."""
-        size = count = 0
-        for waiting in self._waiting:
-            size += len(waiting.entries)
-            if count and size > _MAX_BATCH:
-                break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
-
-    async def _commit(self, entries: Sequence[IndexEntry]) -> None:
+    async def _commit(self, batch: Sequence[Sequence[IndexEntry]]) -> Sequence[None]:
         async with self._one_commit:
             with translated_database_faults():
                 now = self._now()
+                entries = [entry for entries in batch for entry in entries]
                 touched = await upsert_instances(self._database, entries, now)
                 await roll_up(self._database, touched, now)
+        return [None] * len(batch)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())
-
-
-def _resolve(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    elif isinstance(error, asyncio.CancelledError):
-        done.cancel()
-    else:
-        done.set_exception(error)
 
 
 @asynccontextmanager

@@ -16,13 +16,15 @@ from services.errors import (
     Error,
     FileRejected,
     OrthancError,
+    OrthancNotFound,
     OrthancRefused,
     OrthancUnavailable,
 )
+from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.pushing import Pushed, push
 from services.ingest.results import StoreResult, StoreStatus, refused
-from services.ingest.stored_file_reader import StoredFileReader
+from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 
@@ -33,12 +35,24 @@ _NOT_INDEXED = (
 )
 
 
+_MAX_BATCH = 200
+"""Files that are indexed at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class PatientOverride:
     """The patient to write into stored files; None keeps what a file says."""
 
     patient_id: str | None = None
     patient_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """A file that Orthanc has and the index not yet."""
+
+    checked: CheckedFile
+    ids: OrthancIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +68,12 @@ class FileStorage:
     index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
     limits: WalkLimits
     keep_tiff_preamble: bool = False
-    _stored_files: StoredFileReader = field(init=False)
+    _indexing: Coalescer["_Arrived", int] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Share calls to Orthanc between the files of this storage."""
-        object.__setattr__(self, "_stored_files", StoredFileReader(self.orthanc))
+        """Index what arrives at the same time together."""
+        indexing = Coalescer(self._index, max_weight=_MAX_BATCH)
+        object.__setattr__(self, "_indexing", indexing)
 
     async def store(
         self,
@@ -99,7 +114,7 @@ class FileStorage:
 
     async def _indexed(self, file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:
         try:
-            frames = await self._index(checked, pushed.ids)
+            frames = await self._indexing.submit(_Arrived(checked, pushed.ids))
         except (DatabaseUnavailable, OrthancUnavailable) as exc:
             return replace(
                 refused(file_name, _said(exc, _NOT_INDEXED), _FAILED), header=checked.header
@@ -126,22 +141,36 @@ class FileStorage:
         )
         return replace(checked, header=overridden(checked.header, override)), prepared
 
-    async def _index(self, checked: CheckedFile, ids: OrthancIds) -> int:
-        """Index what Orthanc holds, and return its number of frames."""
-        stored = await self._stored_files.read(ids.instance)
+    async def _index(self, batch: Sequence["_Arrived"]) -> list[int | Exception]:
+        """Index what Orthanc holds; return each number of frames."""
+        stored = await self.orthanc.stored_files([arrived.ids.instance for arrived in batch])
+        by_id = {one.instance_id: one for one in stored}
+        answers: list[int | Exception] = []
+        entries: list[IndexEntry] = []
+        for arrived in batch:
+            found = by_id.get(arrived.ids.instance)
+            if found is None:
+                answers.append(OrthancNotFound("It was deleted from Orthanc at once."))
+                continue
+            entry = await self._entry(arrived, found)
+            entries.append(entry)
+            answers.append(entry.number_of_frames)
+        await self.index(entries)
+        return answers
+
+    async def _entry(self, arrived: "_Arrived", stored: StoredFile) -> IndexEntry:
+        checked = arrived.checked
         frames = checked.number_of_frames
         if frames > 1:
-            frames = min(frames, await self._frames_of_orthanc(ids.instance, frames))
-        entry = IndexEntry(
+            frames = min(frames, await self._frames_of_orthanc(arrived.ids.instance, frames))
+        return IndexEntry(
             header=checked.header,
-            ids=ids,
+            ids=arrived.ids,
             revision=stored.revision,
             file_size_bytes=stored.file_size_bytes,
             number_of_frames=frames,
             not_renderable_reason=checked.not_renderable_reason,
         )
-        await self.index([entry])
-        return frames
 
     async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
         try:

@@ -1,0 +1,89 @@
+"""Work that many callers want at the same time, done for all of them at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[_Item, _Answer]):
+    item: _Item
+    done: "asyncio.Future[_Answer]"
+
+
+class Coalescer(Generic[_Item, _Answer]):
+    """Gathers items while a batch is worked on; the next batch takes all of them.
+
+    Args:
+        work: Works on a batch and returns an answer per item, in their order; an exception as an
+            answer is raised to that item's caller. What it raises itself reaches every caller.
+        max_weight: Most weight of one batch; an item that weighs more is a batch of its own.
+        weigh: Tells an item's weight, 1 by default.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[_Item]], Awaitable[Sequence[_Answer | Exception]]],
+        *,
+        max_weight: int,
+        weigh: Callable[[_Item], int] = lambda _item: 1,
+    ) -> None:
+        self._work_on = work
+        self._max_weight = max_weight
+        self._weigh = weigh
+        self._waiting: list[_Waiting[_Item, _Answer]] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def submit(self, item: _Item) -> _Answer:
+        """Have an item worked on.
+
+        A caller that is cancelled takes nobody else's work back, and perhaps not even its own.
+        """
+        done: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(item, done))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await done
+
+    async def aclose(self) -> None:
+        """Wait for what is being worked on."""
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    async def _work(self) -> None:
+        while self._waiting:
+            batch = self._take_batch()
+            try:
+                answers = await self._work_on([waiting.item for waiting in batch])
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    waiting.done.cancel()
+                raise
+            except Exception as exc:  # noqa: BLE001  # raised to every caller
+                answers = [exc] * len(batch)
+            for waiting, answer in zip(batch, answers, strict=True):
+                _resolve(waiting.done, answer)
+
+    def _take_batch(self) -> list[_Waiting[_Item, _Answer]]:
+        """Take items up to the limit, one at least."""
+        weight = count = 0
+        for waiting in self._waiting:
+            weight += self._weigh(waiting.item)
+            if count and weight > self._max_weight:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+
+def _resolve(done: "asyncio.Future[_Answer]", answer: _Answer | Exception) -> None:
+    if done.done():
+        return
+    if isinstance(answer, Exception):
+        done.set_exception(answer)
+    else:
+        done.set_result(answer)
