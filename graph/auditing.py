@@ -4,12 +4,19 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from graph.correlation import correlation_id
+from starlette.requests import HTTPConnection
+
+from graph.accesses import Accesses
+from graph.authentication import principal_of
+from graph.correlation import client_address, correlation_id
+from graph.state import runtime_of
 from services.access import Principal
 from services.audit import Audit
 from services.deeds import OK, Action, Deed
-from services.errors import Error
+from services.errors import Error, Forbidden, FrameUrlInvalid, Unauthenticated
 from services.ingest.results import StoreResult
+
+_REFUSALS = (Unauthenticated, Forbidden, FrameUrlInvalid)
 
 
 @dataclass(slots=True)
@@ -77,6 +84,52 @@ async def note(
     await audit.note(_deed(subjects, action, principal, detail))
 
 
+async def note_refusal(connection: HTTPConnection, error: Error) -> None:
+    """Tell the trail when an error is a refusal: who came, to which route.
+
+    Args:
+        connection: The request.
+        error: What it is answered with; one that is no refusal is passed over.
+    """
+    if not isinstance(error, _REFUSALS):
+        return
+    scope = connection.scope
+    # Forged URLs come without a credential, or with one that must not cost a look-up.
+    known = await principal_of(connection) if isinstance(error, Forbidden) else None
+    path = getattr(scope.get("route"), "path", "(no route)")
+    subjects = Subjects(outcome=error.code)
+    await note(
+        runtime_of(connection).audit,
+        Action.REFUSAL,
+        known,
+        subjects,
+        detail=f"{scope.get('method', 'WEBSOCKET')} {path}",
+    )
+
+
+async def note_accesses(audit: Audit, accesses: Accesses, principal: Principal | None) -> None:
+    """Tell the trail what an operation showed, minted and was refused; one record of each kind.
+
+    Args:
+        audit: The trail.
+        accesses: Begins anew.
+        principal: Who asked.
+
+    Raises:
+        DatabaseUnavailable: Too much waits to be written; the answer must not go out.
+    """
+    taken = accesses.take()
+    for name, code in taken.refusals:
+        refused = Subjects(outcome=code)
+        await note(audit, Action.REFUSAL, principal, refused, detail=name)
+    if taken.is_new_view:
+        viewed = Subjects(taken.patient_ids, taken.study_ids, taken.number_of_objects)
+        await note(audit, Action.VIEW, principal, viewed, detail=",".join(taken.fields))
+    if taken.minted:
+        minted = Subjects(taken.patient_ids, taken.study_ids, taken.minted.total())
+        await note(audit, Action.MINT, principal, minted, detail=",".join(sorted(taken.minted)))
+
+
 def _deed(subjects: Subjects, action: Action, principal: Principal | None, detail: str) -> Deed:
     return Deed(
         action=action,
@@ -86,5 +139,6 @@ def _deed(subjects: Subjects, action: Action, principal: Principal | None, detai
         patient_ids=tuple(subjects.patient_ids),
         study_ids=tuple(subjects.study_ids),
         number_of_objects=subjects.number_of_objects,
+        client_address=client_address.get(),
         detail=detail,
     )

@@ -10,6 +10,23 @@ from strawberry.extensions.field_extension import (
 
 from graph.context import Info
 from services.access import Role, authorize
+from services.errors import Forbidden, Unauthenticated
+
+
+def admit(info: Info, role: Role) -> None:
+    """Let the caller of a root field pass, or refuse; the audit trail will know of both.
+
+    Raises:
+        Unauthenticated: Nobody could be identified.
+        Forbidden: The role is too small.
+    """
+    context = info.context
+    try:
+        authorize(context.principal, role)
+    except (Unauthenticated, Forbidden) as exc:
+        context.accesses.refusals.append((info.field_name, exc.code))
+        raise
+    context.accesses.fields.append(info.field_name)
 
 
 class RequiresRole(FieldExtension):
@@ -30,7 +47,7 @@ class RequiresRole(FieldExtension):
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401  # whatever the field resolves to
         """Authorize, then resolve."""
-        authorize(info.context.principal, self.role)
+        admit(info, self.role)
         return next_(source, info, **kwargs)
 
     async def resolve_async(
@@ -41,5 +58,5 @@ class RequiresRole(FieldExtension):
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401  # whatever the field resolves to
         """Authorize, then resolve."""
-        authorize(info.context.principal, self.role)
+        admit(info, self.role)
         return await next_(source, info, **kwargs)

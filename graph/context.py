@@ -1,12 +1,13 @@
 """What every resolver may use, made for one request or one WebSocket."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import strawberry
 
+from graph.accesses import Accesses
 from graph.loaders import Loaders
 from services.access import Principal
 from services.errors import LimitExceeded
@@ -27,6 +28,7 @@ class Context:
         connection_params: Payload of a WebSocket's `connection_init`.
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
+        accesses: What the audit trail must know before the answer goes out.
     """
 
     runtime: Runtime
@@ -36,15 +38,30 @@ class Context:
     connection_params: object = None
     loaders: Loaders = field(init=False)
     nodes_left: int = NODES_MAX
+    accesses: Accesses = field(default_factory=Accesses)
 
     def __post_init__(self) -> None:
         """Begin the first operation."""
         self.begin_operation()
 
     def begin_operation(self) -> None:
-        """Forget what was loaded and counted: a new operation or event of a subscription begins."""
+        """Forget what was loaded, counted and written down: a new operation begins."""
+        self.accesses.viewed.clear()
+        self.begin_event()
+
+    def begin_event(self) -> None:
+        """Forget what was loaded and counted: a new event of a subscription begins."""
         self.loaders = Loaders(self.runtime.tree)
         self.nodes_left = NODES_MAX
+
+    def show(self, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Count documents that the answer begins with, and whom they are about.
+
+        Raises:
+            LimitExceeded: The answer grows too large.
+        """
+        self.spend_nodes(len(documents))
+        self.accesses.see(documents)
 
     def spend_nodes(self, count: int) -> None:
         """Count objects of the answer, before they are resolved.
@@ -53,6 +70,7 @@ class Context:
             LimitExceeded: The answer grows too large.
         """
         self.nodes_left -= count
+        self.accesses.number_of_objects += count
         if self.nodes_left < 0:
             raise LimitExceeded(
                 f"The answer has more than {NODES_MAX} objects. "

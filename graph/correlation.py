@@ -1,10 +1,16 @@
-"""The correlation id of a request: in its answer's header, in the log, in masked errors."""
+"""What belongs to the request that is being answered: its correlation id, and whose it is.
+
+The id is in the answer's header, in the log, in masked errors and in the audit trail.
+"""
 
 import secrets
 from contextvars import ContextVar
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
 """The id of the request that is being answered; `-` outside of requests."""
+
+client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
+"""The peer of its connection, for the audit trail; None outside of requests."""
 
 
 def new_correlation_id() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graph.correlation import correlation_id, new_correlation_id
+from graph.correlation import client_address, correlation_id, new_correlation_id
 
 access_log = logging.getLogger("orthanc_graphql.access")
 
@@ -35,6 +35,7 @@ class RequestScope:
             return
         request_id = new_correlation_id()
         token = correlation_id.set(request_id)
+        peer = client_address.set(scope["client"][0] if scope.get("client") else None)
         status = 500
         started = time.perf_counter()
 
@@ -51,6 +52,7 @@ class RequestScope:
             await self._app(scope, receive, send_completed)
         finally:
             _log_access(scope, status, time.perf_counter() - started)
+            client_address.reset(peer)
             correlation_id.reset(token)
 
 

@@ -61,7 +61,7 @@ class Query:
             "Series": (loaders.series_by_id, Series),
             "Instance": (loaders.instance_by_id, Instance),
         }[type_name]
-        return _found(node_class, await loader.load(orthanc_id))
+        return _found(info, node_class, await loader.load(orthanc_id))
 
     @_viewer_field("A patient by PatientID; null when there is none.")
     async def patient(
@@ -72,7 +72,7 @@ class Query:
         ],
     ) -> Patient | None:
         """Find a patient."""
-        return _found(Patient, await info.context.runtime.tree.patient(patient_id))
+        return _found(info, Patient, await info.context.runtime.tree.patient(patient_id))
 
     @_viewer_field("Patients by name.")
     async def patients(
@@ -89,7 +89,7 @@ class Query:
         matching = patient_filter(criteria)
         patients = info.context.runtime.lists.patients
         page = await patients.page(matching, _BY_NAME, PageRequest(first=first, after=after))
-        info.context.spend_nodes(len(page.documents))
+        info.context.show(page.documents)
         return connection_from(page, Patient.from_stored, partial(patients.count, matching))
 
     @_viewer_field(
@@ -104,7 +104,7 @@ class Query:
         ],
     ) -> Study | None:
         """Find a study."""
-        return _found(Study, await info.context.runtime.tree.study(study_instance_uid))
+        return _found(info, Study, await info.context.runtime.tree.study(study_instance_uid))
 
     @_viewer_field(
         "Studies: filtered, ordered and in pages. The newest come first unless ordered otherwise."
@@ -139,7 +139,7 @@ class Query:
         studies = info.context.runtime.lists.studies
         request = PageRequest(first=first, after=after, last=last, before=before)
         page = await studies.page(matching, order, request)
-        info.context.spend_nodes(len(page.documents))
+        info.context.show(page.documents)
         return connection_from(page, Study.from_stored, partial(studies.count, matching))
 
     @_viewer_field("A series by SeriesInstanceUID; null when there is none.")
@@ -151,7 +151,7 @@ class Query:
         ],
     ) -> Series | None:
         """Find a series."""
-        return _found(Series, await info.context.runtime.tree.one_series(series_instance_uid))
+        return _found(info, Series, await info.context.runtime.tree.one_series(series_instance_uid))
 
     @_viewer_field("An instance by SOPInstanceUID; null when there is none.")
     async def instance(
@@ -162,7 +162,7 @@ class Query:
         ],
     ) -> Instance | None:
         """Find an instance."""
-        return _found(Instance, await info.context.runtime.tree.instance(sop_instance_uid))
+        return _found(info, Instance, await info.context.runtime.tree.instance(sop_instance_uid))
 
     @_viewer_field("This server and the stores behind it.")
     async def server(self, info: Info) -> Server:
@@ -170,5 +170,8 @@ class Query:
         return await examine_server(info.context.runtime)
 
 
-def _found(shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:
-    return None if stored is None else shown.from_stored(stored)
+def _found(info: Info, shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:
+    if stored is None:
+        return None
+    info.context.show([stored])
+    return shown.from_stored(stored)

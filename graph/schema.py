@@ -16,6 +16,7 @@ from graphql import (
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from graph.audited_operation import AuditedOperation
 from graph.errors import publish_errors
 from graph.limits import LimitedOperation, OperationLimits
 from graph.mutations import UploadMutation
@@ -73,7 +74,7 @@ def build_schema(settings: Settings | None = None) -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
-        extensions=[lambda: LimitedOperation(limits)],
+        extensions=[AuditedOperation, lambda: LimitedOperation(limits)],
         config=StrawberryConfig(
             name_converter=ContractNames(), scalar_map=SCALARS, disable_field_suggestions=True
         ),

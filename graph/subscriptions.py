@@ -6,9 +6,10 @@ from typing import Annotated
 
 import strawberry
 
+from graph.authorization import admit
 from graph.context import Info
 from graph.types.study import Study
-from services.access import Role, authorize
+from services.access import Role
 from services.sync.pacing import StudyChange, StudyChangeKind
 
 strawberry.enum(
@@ -58,12 +59,14 @@ class Subscription:
         ] = None,
     ) -> AsyncGenerator[StudyEvent, None]:
         """Tell what happens to studies."""
-        authorize(info.context.principal, Role.VIEWER)
+        admit(info, Role.VIEWER)
         events = info.context.runtime.study_events
         async with (
             events.listen(study_instance_uid) as listener,
             aclosing(listener.events()) as changes,
         ):
             async for change in changes:
-                info.context.begin_operation()
+                info.context.begin_event()
+                if change.document is not None:
+                    info.context.show([change.document])
                 yield StudyEvent.of(change)

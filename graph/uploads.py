@@ -12,6 +12,7 @@ from typing import Any, cast
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from starlette.requests import Request
 
+from graph.auditing import note_refusal
 from graph.authentication import principal_of
 from graph.multipart import (
     Form,
@@ -107,6 +108,7 @@ async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
         authorize(await principal_of(received), Role.UPLOADER)
         return await stack.enter_async_context(read_operation(received, limits))
     except tuple(_STATUSES) as exc:
+        await note_refusal(received, exc)
         raise HTTPException(_STATUSES[type(exc)], exc.message) from exc
 
 

@@ -26,7 +26,8 @@ class AuditRecord(NamedDocument):
     role: str | None = None
     correlation_id: str
     client_address: str | None = None
-    """The peer of the connection: behind a proxy, the proxy."""
+    """The peer of the connection; behind a proxy on this machine, whom `X-Forwarded-For` names,
+    behind another, the proxy."""
     orthanc_patient_ids: list[str]
     orthanc_study_ids: list[str]
     number_of_objects: int = 1

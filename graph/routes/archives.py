@@ -9,9 +9,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from graph.auditing import recorded
 from graph.routes.frames import signed_path
 from graph.routes.refusals import refusal
 from graph.state import runtime_of
+from services.deeds import Action
 from services.errors import Error, NotFound
 from services.frames.signing import ArchiveReference
 
@@ -22,21 +24,26 @@ async def archive(request: Request) -> Response:
     Errors before the first byte are statuses; one after it breaks the connection, so that half a
     ZIP never looks complete.
     """
-    frames = runtime_of(request).frames
+    runtime = runtime_of(request)
+    frames = runtime.frames
     try:
         reference = frames.signer.verify_archive(
             signed_path(request), request.method, now=time.time()
         )
         if request.method == "HEAD":
             return Response(media_type="application/zip", headers=_headers(reference))
-        async with AsyncExitStack() as opening:
+        async with (
+            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v1") as subjects,
+            AsyncExitStack() as opening,
+        ):
+            subjects.study_ids.add(reference.study_id)
             chunks = await opening.enter_async_context(frames.archive(reference))
             first = await anext(chunks, None)
             if first is None:
                 raise NotFound("Study not found")
             return _Archive(opening.pop_all(), first, chunks, _headers(reference))
     except Error as error:
-        return refusal(error)
+        return await refusal(request, error)
 
 
 class _Archive(StreamingResponse):

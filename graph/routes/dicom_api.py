@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graph.auditing import recorded
+from graph.auditing import Subjects, note, note_refusal, recorded
 from graph.authentication import principal_of
 from graph.multipart import Form, UploadIdle, read_form
 from graph.origins import AllowedOrigins
@@ -38,6 +38,8 @@ from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
 from services.study_frames import find_study_frame
 
+_UPLOAD_ROUTE = "/api/dicom/upload"
+_STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"
 _STORAGE = "orthanc-pacs"
 _SAME_SITE = frozenset({"same-origin", "none"})
 """`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
@@ -73,27 +75,31 @@ async def upload(request: Request) -> Response:
                 form.fields.get("patientID") or None, form.fields.get("patientName") or None
             )
             async with recorded(
-                runtime.audit, Action.UPLOAD, principal, detail="POST /api/dicom/upload"
+                runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"
             ) as subjects:
                 results = await runtime.ingest.store([_only_file(form)], override)
                 subjects.add_stored(results)
     except Error as error:
-        return _refusal(error)
+        return await _refused(request, error)
     return _answer(results, override)
 
 
 async def study_frame(request: Request) -> Response:
     """Answer the PNG of a frame that is counted through its whole study, 0-based."""
     try:
-        authorize(await principal_of(request), Role.VIEWER)
+        principal = authorize(await principal_of(request), Role.VIEWER)
         runtime = runtime_of(request)
         frame_index = _frame_index(request.path_params["frame_index"])
         instance, index = await find_study_frame(
             runtime.database, request.path_params["study_uid"], frame_index
         )
         rendered = await runtime.frames.render(instance, index, FrameVariant())
+        subjects = Subjects({instance.orthanc_patient_id}, {instance.orthanc_study_id})
+        await note(
+            runtime.audit, Action.VIEW, principal, subjects, detail=f"GET {_STUDY_FRAME_ROUTE}"
+        )
     except Error as error:
-        return _refusal(error)
+        return await _refused(request, error)
     headers = {"Cache-Control": "private, no-cache", "ETag": rendered.etag}
     return Response(rendered.png, media_type="image/png", headers=headers)
 
@@ -165,6 +171,11 @@ def _frame_index(text: str) -> int:
     return int(text)
 
 
+async def _refused(request: Request, error: Error) -> Response:
+    await note_refusal(request, error)
+    return _refusal(error)
+
+
 def _refusal(error: Error) -> Response:
     status = next(
         (status for kind, status in _STATUSES if isinstance(error, kind)),
@@ -178,6 +189,6 @@ def _refusal(error: Error) -> Response:
 
 
 routes = [
-    Route("/api/dicom/upload", upload, methods=["POST"]),
-    Route("/api/dicom/studies/{study_uid}/frames/{frame_index}", study_frame, methods=["GET"]),
+    Route(_UPLOAD_ROUTE, upload, methods=["POST"]),
+    Route(_STUDY_FRAME_ROUTE, study_frame, methods=["GET"]),
 ]

@@ -25,7 +25,7 @@ async def frame(request: Request) -> Response:
         reference = frames.signer.verify_frame(signed_path(request), request.method, now=now)
         rendered = frames.cached(reference) or await frames.frame(reference)
     except Error as error:
-        return refusal(error)
+        return await refusal(request, error)
     headers = {
         "Cache-Control": f"private, max-age={max(0, reference.expires - int(now))}, immutable",
         "ETag": rendered.etag,

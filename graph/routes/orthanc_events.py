@@ -7,7 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from graph.auditing import note_refusal
 from graph.state import runtime_of
+from services.errors import Forbidden
 from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER
 
 _BODY_MAX_BYTES = 64 * 1024
@@ -19,6 +21,7 @@ async def orthanc_events(request: Request) -> Response:
     runtime = runtime_of(request)
     given = request.headers.get(SECRET_HEADER, "").encode()
     if not hmac.compare_digest(given, runtime.orthanc_events_secret.encode()):
+        await note_refusal(request, Forbidden())
         return Response(status_code=403)
     ids = await _deleted_ids(request)
     if ids is None:

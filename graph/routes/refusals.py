@@ -3,8 +3,10 @@
 import logging
 from http import HTTPStatus
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from graph.auditing import note_refusal
 from graph.correlation import correlation_id
 from services.errors import (
     DatabaseUnavailable,
@@ -44,8 +46,9 @@ _STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
 """Subclasses before their parents: the first that fits counts."""
 
 
-def refusal(error: Error) -> JSONResponse:
-    """Return the answer to a request that ended in an error of ours."""
+async def refusal(request: Request, error: Error) -> JSONResponse:
+    """Return the answer to a request that ended in an error of ours, and note a refusal."""
+    await note_refusal(request, error)
     status = next(
         (status for kind, status in _STATUSES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -80,6 +80,7 @@ class Frame:
         else:
             variant = FrameVariant(window_center, window_width, full_range, max_size)
         context = info.context
+        context.accesses.minted["Frame.url"] += 1
         signed = context.runtime.frames.signer.frame_path(
             self.orthanc_instance_id, self.revision, self.index, variant, now=context.now()
         )

@@ -90,5 +90,6 @@ class Study(FromStored, Node):
     def archive_url(self, info: Info) -> str:
         """Mint the URL; no I/O."""
         context = info.context
+        context.accesses.minted["Study.archiveUrl"] += 1
         signer = context.runtime.frames.signer
         return context.base_url + signer.archive_path(self.orthanc_study_id, now=context.now()).path

@@ -67,7 +67,10 @@ class UploadResult:
         if self.instance_id is None:
             return None
         stored = await info.context.loaders.instance_by_id.load(self.instance_id)
-        return None if stored is None else Instance.from_stored(stored)
+        if stored is None:
+            return None
+        info.context.show([stored])
+        return Instance.from_stored(stored)
 
 
 @strawberry.type(description="The outcome of an upload.")
@@ -105,4 +108,6 @@ class UploadDicomPayload:
         from graph.types.study import Study  # noqa: PLC0415  # loaded with the schema
 
         found = await info.context.loaders.study_by_id.load_many(self.study_ids)
-        return [Study.from_stored(stored) for stored in found if stored is not None]
+        studies = [stored for stored in found if stored is not None]
+        info.context.show(studies)
+        return [Study.from_stored(stored) for stored in studies]

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from graph.app import create_app
 from graph.context import Context
 from graph.schema import build_schema
 from services.access import Principal, Role
+from services.audit import Audit
 from services.credentials.authenticator import Authenticator
 from services.credentials.token_file import TokenFile, changed_tokens
 from services.credentials.tokens import issue_token
@@ -97,7 +99,10 @@ def runtime(settings: Settings, tokens: dict[str, str]) -> Runtime:
     """Credentials and nothing else: who gets past them meets an error, which is no refusal."""
     assert tokens
     authenticator = Authenticator(TokenFile(settings.tokens_path, is_required=True))
-    return cast("Runtime", _Nothing(settings=settings, authenticator=authenticator))
+    return cast(
+        "Runtime",
+        _Nothing(settings=settings, authenticator=authenticator, audit=AsyncMock(spec=Audit)),
+    )
 
 
 class _Nothing:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
@@ -12,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.routes import archives, frames
+from services.audit import Audit
 from services.frames.instances import RenderableInstance
 from services.frames.keys import FrameUrlKeys
 from services.frames.service import FrameLimits, FrameService, open_frames
@@ -66,6 +68,7 @@ class Stage:
     http: httpx.AsyncClient
     frames: FrameService
     lookups: list[str]
+    audit: AsyncMock
 
 
 @asynccontextmanager
@@ -84,14 +87,15 @@ async def open_stage(instance: RenderableInstance | None = None) -> AsyncIterato
             signer, OrthancClient(to_orthanc), FrameLimits(), find=find, records=NoDeaths()
         ) as service,
     ):
+        audit = AsyncMock(spec=Audit)
         settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
         app = _with_state(
             Starlette(routes=[*frames.routes, *archives.routes]),
-            SimpleNamespace(frames=service, settings=settings),
+            SimpleNamespace(frames=service, settings=settings, audit=audit),
         )
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server.test") as http:
-            yield Stage(http, service, lookups)
+            yield Stage(http, service, lookups, audit)
 
 
 def npy(values: object) -> bytes:
