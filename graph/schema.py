@@ -87,4 +87,12 @@ def schema_sdl() -> str:
 
 
 def _limits(settings: Settings) -> OperationLimits:
-    return OperationLimits(seconds=settings.operation_seconds)
+    return OperationLimits(
+        text_characters=settings.query_max_characters,
+        tokens=settings.query_max_tokens,
+        depth=settings.query_max_depth,
+        aliases=settings.query_max_aliases,
+        root_fields=settings.query_max_root_fields,
+        nodes=settings.query_max_nodes,
+        seconds=settings.operation_seconds,
+    )

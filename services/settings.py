@@ -129,6 +129,22 @@ class Settings(BaseSettings):
     graphql_body_max_bytes: int = Field(
         default=_MIB, gt=0, description="Largest GraphQL request without files, in bytes."
     )
+    query_max_characters: int = Field(
+        default=15_000, gt=0, description="Longest text of a query, in characters."
+    )
+    query_max_tokens: int = Field(
+        default=2_000, gt=0, description="Most names, values and punctuation of a query."
+    )
+    query_max_depth: int = Field(
+        default=12, gt=0, description="Most fields inside each other in a query."
+    )
+    query_max_aliases: int = Field(default=30, ge=0, description="Most aliases in a query.")
+    query_max_root_fields: int = Field(
+        default=20, gt=0, description="Most fields of the operation itself."
+    )
+    query_max_nodes: int = Field(
+        default=50_000, gt=0, description="Most objects in the answer to a query."
+    )
     upload_max_bytes: int = Field(
         default=4 * _GIB, gt=0, description="Largest upload request, in bytes."
     )
