@@ -14,6 +14,7 @@ from graph.types.series import Series
 from graph.types.stored import FromStored
 from graph.types.thumbnail import frame_of_thumbnail
 from models import StoredDocument, StudyDocument
+from services.dicom.values import display_name
 
 if TYPE_CHECKING:
     from graph.types.patient import Patient
@@ -51,6 +52,17 @@ class Study(FromStored, Node):
     number_of_frames: int = strawberry.field(
         description="Frames of all its instances that can be shown."
     )
+    patient_name: str | None = strawberry.field(
+        description="PatientName (0010,0010) as the files of this study say. Show this one with the "
+        "study: `patient` carries the name of the study that changed last, and one PatientID may "
+        "stand for two people."
+    )
+    patient_birth_date: Date | None = strawberry.field(
+        description="PatientBirthDate (0010,0030) as the files of this study say."
+    )
+    patient_sex: str | None = strawberry.field(
+        description="PatientSex (0010,0040) as the files of this study say."
+    )
     created_at: datetime = strawberry.field(description="When this server first saw the study.")
     updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
     orthanc_patient_id: strawberry.Private[str]
@@ -66,6 +78,11 @@ class Study(FromStored, Node):
         return Patient.from_found(
             await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
         )
+
+    @strawberry.field(description="The name in the files of this study, for people: `Tarou Yamada`.")
+    def patient_display_name(self) -> str | None:
+        """Write the name as people do."""
+        return display_name(self.patient_name)
 
     @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")
     async def series(self, info: Info) -> list[Series]:
