@@ -5,18 +5,17 @@ is gone from the disk as soon as it is closed, even by SIGKILL. Writes happen in
 """
 
 import asyncio
-import io
 import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from graph.uploaded_file import UploadedFile
 from services.errors import Error, InvalidInput, LimitExceeded
 
 _FIELD_MAX_BYTES = 1024 * 1024
@@ -46,30 +45,6 @@ class UploadLimits:
     max_bytes: int
     max_files: int
     idle_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class UploadedFile:
-    """A file part: a range of the request's temporary file.
-
-    Valid until the form is closed.
-
-    Attributes:
-        field_name: Of the part.
-        name: As the sender called it, `""` when it did not.
-        begin: First byte, as an offset into the temporary file.
-        size: In bytes.
-    """
-
-    field_name: str
-    name: str
-    begin: int
-    size: int
-    descriptor: int = field(repr=False)
-
-    def open(self) -> BinaryIO:
-        """Open it for reading, seekable; may be opened more than once, in any thread."""
-        return io.BufferedReader(_Range(self.descriptor, self.begin, self.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,36 +215,6 @@ class _Parts:
         self._header[index].extend(data)
         if len(self._header[index]) > _HEADER_MAX_BYTES:
             raise LimitExceeded("A header of a part of the form is too long.")
-
-
-class _Range(io.RawIOBase):
-    """Some bytes of a file, read by position, so that threads need no turns."""
-
-    def __init__(self, descriptor: int, begin: int, size: int) -> None:
-        self._descriptor = descriptor
-        self._begin = begin
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed says Buffer
-        wanted = min(len(buffer), max(self._size - self._position, 0))
-        data = os.pread(self._descriptor, wanted, self._begin + self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
 
 def _write_all(descriptor: int, data: bytearray) -> None:

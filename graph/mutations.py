@@ -8,8 +8,8 @@ from strawberry.file_uploads import Upload
 from graph.auditing import recorded
 from graph.authorization import RequiresRole
 from graph.context import Info
-from graph.multipart import UploadedFile
 from graph.types.upload import UploadDicomPayload
+from graph.uploaded_file import UploadedFile
 from services.access import Role
 from services.deeds import Action
 from services.errors import InvalidInput

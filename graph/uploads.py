@@ -16,13 +16,13 @@ from graph.auditing import note_refusal
 from graph.authentication import principal_of
 from graph.multipart import (
     Form,
-    UploadedFile,
     UploadIdle,
     UploadLimits,
     check_content_length,
     read_form,
 )
 from graph.state import runtime_of
+from graph.uploaded_file import UploadedFile
 from services.access import Role, authorize
 from services.errors import Error, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
 from services.settings import Settings

@@ -10,7 +10,11 @@ _Result = TypeVar("_Result")
 
 
 async def in_order(
-    items: AsyncIterator[_Item], work: Callable[[_Item], Awaitable[_Result]], *, concurrency: int
+    items: AsyncIterator[_Item],
+    work: Callable[[_Item], Awaitable[_Result]],
+    *,
+    concurrency: int,
+    discard: Callable[[_Item], object] | None = None,
 ) -> AsyncGenerator[_Result, None]:
     """Work on items concurrently and yield the results in the order of the items.
 
@@ -21,20 +25,31 @@ async def in_order(
         items: What to work on.
         work: Must not raise for what one item alone is to blame for.
         concurrency: Most items under way at once.
+        discard: Called with what was taken when leaving early: work on it may not have begun.
     """
-    under_way: deque[asyncio.Task[_Result]] = deque()
+    under_way: deque[tuple[_Item, asyncio.Task[_Result]]] = deque()
     try:
         async for item in items:
-            under_way.append(asyncio.create_task(_awaited(work(item))))
+            under_way.append((item, asyncio.create_task(_worked(work, item))))
             if len(under_way) >= concurrency:
-                yield await under_way.popleft()
+                yield await _oldest(under_way)
         while under_way:
-            yield await under_way.popleft()
+            yield await _oldest(under_way)
     finally:
-        for task in under_way:
+        for _, task in under_way:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+        if discard is not None:
+            for item, _ in under_way:
+                discard(item)
 
 
-async def _awaited(awaitable: Awaitable[_Result]) -> _Result:
-    return await awaitable
+async def _worked(work: Callable[[_Item], Awaitable[_Result]], item: _Item) -> _Result:
+    return await work(item)
+
+
+async def _oldest(under_way: deque[tuple[_Item, asyncio.Task[_Result]]]) -> _Result:
+    """Wait for the first; it counts as under way until it is done."""
+    result = await under_way[0][1]
+    under_way.popleft()
+    return result

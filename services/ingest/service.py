@@ -1,7 +1,7 @@
 """Store what was sent: DICOM files and ZIP archives of them, one result per file."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,12 @@ class Ingest:
         async with (
             aclosing(self._expanded(files)) as items,
             aclosing(
-                in_order(items, store_one, concurrency=self._concurrency * _WINDOW)
+                in_order(
+                    items,
+                    store_one,
+                    concurrency=self._concurrency * _WINDOW,
+                    discard=_discard,
+                )
             ) as ordered,
         ):
             async for result in ordered:
@@ -120,15 +125,16 @@ class Ingest:
                 yield _Opened(name, file)
                 continue
             with file:
-                async for item in self._unpacked(name, file):
-                    yield item
+                async with aclosing(self._unpacked(name, file)) as unpacked:
+                    async for item in unpacked:
+                        yield item
 
     async def _unpacked(
         self, name: str, file: BinaryIO
     ) -> AsyncGenerator[_Opened | StoreResult, None]:
         unpacking = members(file, self._limits)
         try:
-            while member := await asyncio.to_thread(next, unpacking, None):
+            while member := await _next_member(unpacking):
                 yield _opened(name, member)
         except FileRejected as exc:
             yield refused(name, exc, StoreStatus.REJECTED)
@@ -146,6 +152,23 @@ def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
     except BaseException:
         file.close()
         raise
+
+
+async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
+    """Unpack one more; when cancelled, wait for the thread: it holds the archive and a file."""
+    step = asyncio.create_task(asyncio.to_thread(next, unpacking, None))
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        [member] = await asyncio.gather(step, return_exceptions=True)
+        if isinstance(member, Member) and not isinstance(member.content, FileRejected):
+            member.content.close()
+        raise
+
+
+def _discard(item: _Opened | StoreResult) -> None:
+    if isinstance(item, _Opened):
+        item.file.close()
 
 
 def _opened(archive_name: str, member: Member) -> _Opened | StoreResult:

@@ -9,7 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graph.multipart import Form, UploadedFile, UploadLimits
+from graph.multipart import Form, UploadLimits
+from graph.uploaded_file import UploadedFile
 from graph.uploads import mapped_operation, read_operation
 from services.errors import Error, InvalidInput
 
