@@ -53,8 +53,8 @@ class Study(FromStored, Node):
         description="Frames of all its instances that can be shown."
     )
     patient_name: str | None = strawberry.field(
-        description="PatientName (0010,0010) as the files of this study say. Show this one with the "
-        "study: `patient` carries the name of the study that changed last, and one PatientID may "
+        description="PatientName (0010,0010) as the files of this study say. Show this one with "
+        "the study: `patient` carries the name of the study that changed last, and one PatientID may "
         "stand for two people."
     )
     patient_birth_date: Date | None = strawberry.field(
@@ -79,7 +79,7 @@ class Study(FromStored, Node):
             await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
         )
 
-    @strawberry.field(description="The name in the files of this study, for people: `Tarou Yamada`.")
+    @strawberry.field(description="The name in this study's files, for people: `Tarou Yamada`.")
     def patient_display_name(self) -> str | None:
         """Write the name as people do."""
         return display_name(self.patient_name)
