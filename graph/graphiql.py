@@ -1,4 +1,4 @@
-"""GraphiQL's page: its files come from this server, never from elsewhere unless a setting says so."""
+"""GraphiQL's page: its files come from this server, from elsewhere only if a setting says so."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The files of the web pages, read once into memory: what is not in the table can't be asked for."""
+"""The files of the web pages, read once into memory: nothing else can be asked for."""
 
 import hashlib
 import mimetypes
@@ -64,7 +64,7 @@ def page_bundle() -> Bundle:
 
 @cache
 def graphiql_bundle() -> Bundle | None:
-    """Return GraphiQL's files, None when `make setup` has not installed all of them. Reads files."""
+    """Return GraphiQL's files, None where `make setup` has not installed them. Reads files."""
     paths = {name: _PACKAGES / path for name, path in GRAPHIQL_FILES.items()}
     return _bundle(_read(paths)) if all(path.is_file() for path in paths.values()) else None
 

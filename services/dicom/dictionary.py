@@ -10,7 +10,7 @@ def element_names() -> dict[str, str]:
     """Return the name of each element of the data dictionary.
 
     Returns:
-        By tag as the DICOM JSON model writes it, `00100010`; repeating groups with `xx`, `60XX3000`.
+        By tag as the DICOM JSON model writes it, `00100010`; repeating groups as `60XX3000`.
     """
     named = {f"{tag:08X}": entry[_NAME] for tag, entry in DicomDictionary.items()}
     repeating = {tag.upper(): entry[_NAME] for tag, entry in RepeatersDictionary.items()}

@@ -1,20 +1,31 @@
 """A real browser on a real server: closed to every other host, and every console error counts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Route, ViewportSize, async_playwright
-from pydantic import SecretStr
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Route,
+    ViewportSize,
+    async_playwright,
+)
 
+from services.access import Role
+from services.credentials.token_file import changed_tokens
+from services.credentials.tokens import issue_token
 from services.embedded.data_dir import read_running_stores
 from services.frames.keys import generate_key
-from services.runtime import Runtime, open_runtime
-from services.samples import store_samples
-from services.settings import Settings
-from tests.servers import RunningServer, run_server
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -52,37 +63,88 @@ class Tab:
         assert (unexpected, self.foreign_requests) == ([], [])
 
 
-@pytest.fixture(scope="session")
-async def samples_runtime(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runtime]:
-    settings = Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("browser"))
-    async with open_runtime(settings) as runtime:
-        await store_samples(runtime.ingest)
-        yield runtime
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server in a process of its own, as people run it.
+
+    Attributes:
+        url: Without a slash at the end.
+        data_dir: Of its embedded stores and keys.
+    """
+
+    url: str
+    data_dir: Path
+    http: httpx.AsyncClient
+
+    async def graphql(self, query: str, **variables: object) -> dict[str, object]:
+        """Execute an operation that must succeed; answers its data."""
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        body = response.json()
+        assert "errors" not in body, body
+        data: dict[str, object] = body["data"]
+        return data
 
 
 @pytest.fixture(scope="session")
-async def samples(samples_runtime: Runtime) -> AsyncIterator[RunningServer]:
-    """A server with the sample studies, open to everybody."""
-    async with run_server(samples_runtime.settings, samples_runtime) as running:
-        yield running
+async def samples(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A server with its own stores, which hold the sample studies; open to everybody."""
+    async with _serve(tmp_path_factory.mktemp("samples")) as served:
+        yield served
 
 
-@pytest.fixture
-async def guarded(samples_runtime: Runtime, tmp_path: Path) -> AsyncIterator[RunningServer]:
-    """A second server on the same stores that asks for tokens, from `tokens.json` in `tmp_path`."""
-    running = await asyncio.to_thread(read_running_stores, samples_runtime.settings.data_dir)
+@pytest.fixture(scope="session")
+async def guarded(
+    samples: Served, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Served, str]]:
+    """A second server on the same stores that asks for tokens, and a viewer's token."""
+    data_dir = tmp_path_factory.mktemp("guarded")
+    running = await asyncio.to_thread(read_running_stores, samples.data_dir)
     assert running is not None
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path,
-        mongodb_url=SecretStr(running.stores.mongodb_url or ""),
-        orthanc_url=running.stores.orthanc_url,
-        orthanc_username=running.stores.orthanc_username,
-        orthanc_password=SecretStr(running.stores.orthanc_password),
-        frame_url_keys=SecretStr(generate_key()),
-    )
-    async with open_runtime(settings) as runtime, run_server(settings, runtime) as server:
-        yield server
+    with changed_tokens(data_dir / "tokens.json") as change:
+        change.tokens, token = issue_token(
+            change.tokens, name="reader", role=Role.VIEWER, now=datetime.now(UTC)
+        )
+    stores = running.stores
+    environment = {
+        "MONGODB_URL": stores.mongodb_url or "",
+        "ORTHANC_URL": stores.orthanc_url or "",
+        "ORTHANC_USERNAME": stores.orthanc_username,
+        "ORTHANC_PASSWORD": stores.orthanc_password,
+        "FRAME_URL_KEYS": generate_key(),
+    }
+    async with _serve(data_dir, environment) as served:
+        yield served, token
+
+
+@asynccontextmanager
+async def _serve(
+    data_dir: Path, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Served]:
+    with (data_dir / "serve.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).parent / "orthanc-graphql",
+            *("serve", "--port", "0", "--data-dir", data_dir),
+            cwd=data_dir,
+            env={"PATH": os.environ["PATH"], **(environment or {})},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+        )
+    try:
+        url = await _announced_url(process, data_dir / "serve.log")
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+            yield Served(url, data_dir, http)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        await process.communicate()
+
+
+async def _announced_url(process: asyncio.subprocess.Process, log: Path) -> str:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if b"Study browser" in line:
+            return line.split()[-1].decode().rstrip("/")
+    pytest.fail(await asyncio.to_thread(log.read_text))
 
 
 @pytest.fixture(scope="session")
@@ -94,18 +156,25 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def tab(browser: Browser, samples: RunningServer) -> AsyncIterator[Tab]:
-    async for opened in _open_tab(browser, samples):
+async def tab(browser: Browser, samples: Served) -> AsyncIterator[Tab]:
+    async with _open_tab(browser, samples) as opened:
         yield opened
 
 
 @pytest.fixture
-async def guarded_tab(browser: Browser, guarded: RunningServer) -> AsyncIterator[Tab]:
-    async for opened in _open_tab(browser, guarded):
-        yield opened
+async def guarded_tab(
+    browser: Browser, guarded: tuple[Served, str]
+) -> AsyncIterator[tuple[Tab, str]]:
+    """A page of the server that asks for tokens, and a viewer's token."""
+    served, token = guarded
+    async with _open_tab(browser, served) as opened:
+        # Being refused is what these tests are about; browsers write it to their console.
+        opened.expected_errors += ["401", "403"]
+        yield opened, token
 
 
-async def _open_tab(browser: Browser, server: RunningServer) -> AsyncIterator[Tab]:
+@asynccontextmanager
+async def _open_tab(browser: Browser, server: Served) -> AsyncIterator[Tab]:
     context = await browser.new_context(
         viewport=_WIDE, color_scheme="dark", reduced_motion="reduce", accept_downloads=True
     )

@@ -8,15 +8,14 @@ import pytest
 from playwright.async_api import FilePayload, Route, expect
 from pydicom.data import get_testdata_file
 
-from tests.browser.conftest import Tab
-from tests.servers import RunningServer
+from tests.browser.conftest import Served, Tab
 
 _STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 """StudyInstanceUID of pydicom's CT_small.dcm."""
 
 
 @pytest.fixture
-async def without_ct(samples: RunningServer) -> AsyncIterator[bytes]:
+async def without_ct(samples: Served) -> AsyncIterator[bytes]:
     """The bytes of a CT file that is not stored, and is not after the test."""
     path = get_testdata_file("CT_small.dcm", download=False)
     assert isinstance(path, str)
@@ -48,15 +47,11 @@ async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct:
     await expect(page.locator("#picture")).to_be_visible()
 
 
-async def test_a_new_study_appears_by_itself(
-    tab: Tab, without_ct: bytes, samples: RunningServer
-) -> None:
+async def test_a_new_study_appears_by_itself(tab: Tab, without_ct: bytes, samples: Served) -> None:
     page = await tab.open("#q=1CT1")
     await expect(page.get_by_text("No study matches these filters.")).to_be_visible()
     await expect(page.locator("#live")).to_have_text("Live")
-    response = await samples.http.post(
-        "/api/dicom/upload", files={"file": ("ct.dcm", without_ct)}
-    )
+    response = await samples.http.post("/api/dicom/upload", files={"file": ("ct.dcm", without_ct)})
     assert response.status_code == 200, response.text
     await expect(page.locator("#studies tr")).to_have_count(1)
     await expect(page.locator("#studies tr")).to_contain_text("CT1 CompressedSamples")
@@ -87,7 +82,9 @@ async def test_a_dropped_folder_is_read_to_its_last_level(
             "Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 500, "data": data}
         )
     await expect(page.locator("#drop-target")).to_be_visible()
-    await session.send("Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 500, "data": data})
+    await session.send(
+        "Input.dispatchDragEvent", {"type": "drop", "x": 600, "y": 500, "data": data}
+    )
     await expect(page.locator("#drop-target")).to_be_hidden()
     await expect(page.locator(".upload h2")).to_have_text("Uploaded: 1 file")
     await expect(page.locator(".upload .summary")).to_have_text("1 stored")

@@ -32,6 +32,8 @@ const ARCHIVE = "query Archive($uid: String!) { study(studyInstanceUID: $uid) { 
 
 const viewer = new Viewer();
 let cine;
+let wanted = null; // What was asked for last: answers to earlier questions are dropped.
+let wantedSeries = null;
 let study = null;
 let series = null;
 let zoom = "fit";
@@ -58,12 +60,13 @@ export async function showStudy(place) {
   const isOther = study?.studyInstanceUID !== place.study;
   if (isOther) leaveStudy();
   try {
-    const answer = isOther ? (await graphql(STUDY, { uid: place.study })).study : study;
-    if (answer === null) throw new Error("There is no such study. It may have been deleted.");
-    study = answer;
-    if (isOther) describeStudy();
-    setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
-    toggleTags(place.tags === "1", { isNoted: false });
+    if (isOther) await readStudy(place.study);
+    if (study === null) return; // Another place was chosen meanwhile.
+    // The strip's links name a series alone: size and header stay as they are.
+    if (isOther || place.instance) {
+      setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
+      toggleTags(place.tags === "1", { isNoted: false });
+    }
     const asked = study.series.find((one) => one.seriesInstanceUID === place.series);
     await openSeries(asked ?? study.series.find((one) => one.numberOfFrames > 0) ?? study.series[0], place);
   } catch (error) {
@@ -72,11 +75,20 @@ export async function showStudy(place) {
   }
 }
 
+async function readStudy(uid) {
+  const mine = (wanted = uid);
+  const answer = (await graphql(STUDY, { uid })).study;
+  if (wanted !== mine) return;
+  if (answer === null) throw new Error("There is no such study. It may have been deleted.");
+  study = answer;
+  describeStudy();
+}
+
 /** Stop everything: the person went back to the list. */
 export function leaveStudy() {
   cine.stop();
   viewer.close();
-  study = series = null;
+  wanted = wantedSeries = study = series = null;
   byId("strip").replaceChildren();
   byId("study-header").replaceChildren(backLink());
   byId("reason").hidden = true;
@@ -84,8 +96,10 @@ export function leaveStudy() {
 }
 
 async function openSeries(chosen, { instance, frame, window } = {}) {
+  wantedSeries = chosen;
   const stack = series === chosen && viewer.stack ? viewer.stack : await new Stack(chosen.seriesInstanceUID).load();
-  const middle = instance ? 0 : Math.floor(stack.length / 2);
+  if (wantedSeries !== chosen) return;
+  const middle = Math.floor(stack.length / 2);
   if (series !== chosen) cine.stop();
   series = chosen;
   for (const link of byId("strip").querySelectorAll("a")) {

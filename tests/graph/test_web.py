@@ -1,0 +1,179 @@
+import base64
+import hashlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from graph import graphiql
+from graph.commands import open as open_command
+from graph.routes import web
+from graph.web.assets import GRAPHIQL_FILES, graphiql_bundle, page_bundle
+from graph.web.security import content_security_policy
+from services.embedded.data_dir import (
+    RunningStores,
+    Stores,
+    lock_data_dir,
+    write_running_stores,
+)
+
+_WEB = Path(web.__file__).parents[1] / "web"
+_needs_npm = pytest.mark.skipif(
+    not (_WEB / "node_modules").is_dir(), reason="GraphiQL's files are not installed: no npm here"
+)
+
+
+def _settings(**values: object) -> SimpleNamespace:
+    return SimpleNamespace(**({"public_url": None, "graphiql_cdn": False} | values))
+
+
+async def _get(path: str, **settings: object) -> httpx.Response:
+    app = Starlette(routes=web.routes)
+    runtime = SimpleNamespace(settings=_settings(**settings))
+
+    async def with_state(scope, receive, send):  # type: ignore[no-untyped-def]  # ASGI
+        scope["state"] = {"runtime": runtime}
+        await app(scope, receive, send)
+
+    transport = httpx.ASGITransport(app=with_state)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        return await http.get(path)
+
+
+def _request(**settings: object) -> Request:
+    state = {"runtime": SimpleNamespace(settings=_settings(**settings))}
+    return Request({"type": "http", "headers": [], "state": state})
+
+
+async def test_the_page_names_its_files_by_digest_and_is_asked_for_each_time() -> None:
+    response = await _get("/")
+    assert response.status_code == 200
+    assert response.headers["cache-control"] == "no-cache"
+    assert "{static}" not in response.text
+    names = re.findall(r'(?:src|href)="(static/[^"]+)"', response.text)
+    assert len(names) >= 8
+    for name in names:
+        assert (await _get(f"/{name}")).status_code == 200
+
+
+async def test_the_page_may_run_no_inline_script_and_ask_nobody_else() -> None:
+    response = await _get("/", public_url="https://pacs.example.org/orthanc")
+    assert response.headers["content-security-policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self' data: blob: https://pacs.example.org; "
+        "connect-src 'self' https://pacs.example.org; font-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def test_files_are_kept_for_good_under_their_digest() -> None:
+    response = await _get(f"/static/{page_bundle().digest}/app.js")
+    assert response.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+    assert response.content == (_WEB / "static/app.js").read_bytes()
+
+
+async def test_files_of_another_version_are_answered_and_not_kept() -> None:
+    response = await _get("/static/0000000000000000/app.js")
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
+
+
+@pytest.mark.parametrize(
+    "name", ["none.js", "../index.html", "..%2Findex.html", "%2Fetc%2Fpasswd", "app.js/", ""]
+)
+async def test_nothing_but_the_files_can_be_asked_for(name: str) -> None:
+    assert (await _get(f"/static/{page_bundle().digest}/{name}")).status_code == 404
+    assert (await _get(f"/graphiql/{page_bundle().digest}/{name}")).status_code == 404
+
+
+async def test_the_names_of_elements_come_with_the_page() -> None:
+    response = await _get(f"/static/{page_bundle().digest}/element-names.json")
+    names = response.json()
+    assert names["00100010"] == "Patient's Name"
+    assert names["60XX3000"] == "Overlay Data"
+
+
+def test_no_module_turns_data_into_html_or_code() -> None:
+    forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b")
+    modules = list((_WEB / "static").glob("*.js"))
+    assert modules
+    assert [path.name for path in modules if forbidden.search(path.read_text("utf-8"))] == []
+
+
+def test_every_module_stays_readable() -> None:
+    lines = {path.name: len(path.read_text("utf-8").splitlines()) for path in _WEB.rglob("*/*.*s")}
+    ours = {name: count for name, count in lines.items() if (_WEB / "static" / name).is_file()}
+    assert {name for name, count in ours.items() if count > 250} == set()
+
+
+@_needs_npm
+def test_graphiql_comes_from_this_server() -> None:
+    bundle = graphiql_bundle()
+    assert bundle is not None
+    page = graphiql.graphiql_page(_request())
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert [source for source in sources if "//" in source] == []
+    for name in GRAPHIQL_FILES:
+        assert f"graphiql/{bundle.digest}/{name}" in page
+
+
+@_needs_npm
+def test_the_cdn_would_have_to_serve_the_very_same_files() -> None:
+    bundle = graphiql_bundle()
+    assert bundle is not None
+    for name, file in graphiql.CDN_FILES.items():
+        digest = base64.b64encode(hashlib.sha384(bundle.files[name].body).digest()).decode()
+        assert file.integrity == f"sha384-{digest}", name
+
+
+@pytest.fixture
+def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphiql, "graphiql_bundle", lambda: None)
+
+
+@pytest.mark.usefixtures("without_files")
+def test_without_its_files_graphiql_says_what_to_do() -> None:
+    page = graphiql.graphiql_page(_request())
+    assert "make setup" in page
+    assert "<script" not in page
+    assert "unpkg" not in graphiql.graphiql_headers(_request())["Content-Security-Policy"]
+
+
+@pytest.mark.usefixtures("without_files")
+def test_the_cdn_is_used_where_a_setting_allows_it() -> None:
+    page = graphiql.graphiql_page(_request(graphiql_cdn=True))
+    assert page.count('integrity="sha384-') == len(GRAPHIQL_FILES)
+    headers = graphiql.graphiql_headers(_request(graphiql_cdn=True))
+    assert "script-src 'self' https://unpkg.com" in headers["Content-Security-Policy"]
+
+
+def test_scripts_are_never_inline() -> None:
+    for options in ({}, {"with_inline_styles": True}, {"with_cdn": True}):
+        scripts = content_security_policy(**options).split("; ")[1]
+        assert scripts.startswith("script-src 'self'")
+        assert "unsafe" not in scripts
+
+
+def test_open_tells_the_address_of_the_running_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.delenv("PUBLIC_URL", raising=False)
+    monkeypatch.setattr(open_command.webbrowser, "open", lambda url: opened.append(url) or True)
+    address = "http://127.0.0.1:8000"
+    with lock_data_dir(tmp_path, address=address):
+        write_running_stores(tmp_path, RunningStores(pid=1, address=address, stores=Stores()))
+        result = CliRunner().invoke(open_command.command, ["--data-dir", str(tmp_path)])
+    assert (result.exit_code, result.output) == (0, f"{address}/\n")
+    assert opened == [f"{address}/"]
+
+
+def test_open_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(open_command.command, ["--data-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "orthanc-graphql serve" in result.output
