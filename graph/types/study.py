@@ -54,7 +54,7 @@ class Study(FromStored, Node):
     )
     patient_name: str | None = strawberry.field(
         description="PatientName (0010,0010) as the files of this study say. Show this one with "
-        "the study: `patient` carries the name of the study that changed last, and one PatientID may "
+        "the study: `patient` carries the name of the study that changed last; one PatientID may "
         "stand for two people."
     )
     patient_birth_date: Date | None = strawberry.field(
