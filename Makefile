@@ -7,17 +7,17 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc run test bench format constraints clean
+.PHONY: help setup orthanc web chromium run test bench format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(SETUP) orthanc ## Virtual environment, packages, and Orthanc by apt where it is missing
+setup: $(SETUP) orthanc web ## Virtual environment, packages, Orthanc by apt, GraphiQL by npm
 
 run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
 	@exec $(BIN)/orthanc-graphql serve
 
-test: setup ## Every check: format, lint, types, import directions, all tests with coverage
+test: setup chromium ## Every check: format, lint, types, import directions, all tests with coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,3 +54,14 @@ $(SETUP): pyproject.toml constraints.txt
 
 orthanc:
 	@services/embedded/install-orthanc.sh
+
+chromium:
+	@tests/browser/install-chromium.sh
+
+# Without npm everything works but GraphiQL, whose page then says what to do.
+WEB := graph/web/node_modules/.package-lock.json
+web:
+	@if test $(WEB) -nt graph/web/package-lock.json; then :; \
+	elif command -v npm >/dev/null; then \
+	  npm ci --prefix graph/web --ignore-scripts --silent && touch $(WEB); \
+	else echo "npm is not here: GraphiQL is left out"; fi

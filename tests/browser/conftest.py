@@ -15,6 +15,7 @@ import pytest
 from playwright.async_api import (
     Browser,
     BrowserContext,
+    FilePayload,
     Page,
     Route,
     ViewportSize,
@@ -61,6 +62,11 @@ class Tab:
             if not any(part in text for part in self.expected_errors)
         ]
         assert (unexpected, self.foreign_requests) == ([], [])
+
+
+def sent_file(name: str, content: bytes) -> FilePayload:
+    """Make what a person chooses in the file dialog."""
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
 
 
 @dataclass(frozen=True, slots=True)

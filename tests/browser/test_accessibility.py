@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 import graph.web
-from tests.browser.conftest import Tab
+from tests.browser.conftest import Tab, sent_file
 
 _AXE = Path(graph.web.__file__).parent / "node_modules/axe-core/axe.min.js"
 _RUN = """async () => (await axe.run()).violations
@@ -46,9 +46,7 @@ async def test_the_study_page_can_be_used_by_everybody(
 
 async def test_a_result_list_can_be_used_by_everybody(tab: Tab) -> None:
     page = await tab.open()
-    await page.locator("#file-input").set_input_files(
-        [{"name": "a.txt", "mimeType": "text/plain", "buffer": b"no DICOM"}]
-    )
+    await page.locator("#file-input").set_input_files([sent_file("a.txt", b"no DICOM")])
     await expect(page.locator(".upload .problems li")).to_be_visible()
     assert await _findings(page) == []
 

@@ -1,6 +1,6 @@
 from playwright.async_api import expect
 
-from tests.browser.conftest import Tab
+from tests.browser.conftest import Tab, sent_file
 
 
 async def test_a_person_signs_in_with_a_token_and_out_again(guarded_tab: tuple[Tab, str]) -> None:
@@ -28,9 +28,7 @@ async def test_a_viewer_reads_why_an_upload_is_not_allowed(guarded_tab: tuple[Ta
     await page.locator("#sign-in").get_by_label("Token").fill(token)
     await page.keyboard.press("Enter")
     await expect(page.locator("#studies tr", has_text="THORAX")).to_be_visible()
-    await page.locator("#file-input").set_input_files(
-        [{"name": "a.dcm", "mimeType": "application/dicom", "buffer": b"x"}]
-    )
+    await page.locator("#file-input").set_input_files([sent_file("a.dcm", b"x")])
     await expect(page.locator(".upload .problems li")).to_have_text(
         "a.dcm failed: This needs the role uploader."
     )

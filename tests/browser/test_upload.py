@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import FilePayload, Route, expect
-from pydicom.data import get_testdata_file
+from playwright.async_api import Route, expect
 
-from tests.browser.conftest import Served, Tab
+from tests.browser.conftest import Served, Tab, sent_file
 
 _STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 """StudyInstanceUID of pydicom's CT_small.dcm."""
@@ -29,13 +28,9 @@ async def without_ct(samples: Served) -> AsyncIterator[bytes]:
         )
 
 
-def _file(name: str, content: bytes) -> FilePayload:
-    return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
-
-
 async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct: bytes) -> None:
     page = await tab.open()
-    files = [_file("ct.dcm", without_ct), _file("letter.txt", b"Dear colleague")]
+    files = [sent_file("ct.dcm", without_ct), sent_file("letter.txt", b"Dear colleague")]
     await page.locator("#file-input").set_input_files(files)
     card = page.locator(".upload")
     await expect(card.locator("h2")).to_have_text("Uploaded: 2 files")
@@ -63,7 +58,7 @@ async def test_a_zip_is_as_good_as_its_files(tab: Tab, without_ct: bytes) -> Non
         archive.writestr("a/ct.dcm", without_ct)
         archive.writestr("a/readme.txt", "hello")
     page = await tab.open()
-    await page.locator("#file-input").set_input_files([_file("all.zip", packed.getvalue())])
+    await page.locator("#file-input").set_input_files([sent_file("all.zip", packed.getvalue())])
     await expect(page.locator(".upload .summary")).to_have_text("1 stored, 1 refused")
     await expect(page.locator(".upload .problems li")).to_contain_text("all.zip/a/readme.txt")
 
@@ -127,7 +122,7 @@ async def test_an_upload_can_be_cancelled(tab: Tab, without_ct: bytes) -> None:
         await route.abort()
 
     await page.route("**/graphql", hold)
-    await page.locator("#file-input").set_input_files([_file("ct.dcm", without_ct)])
+    await page.locator("#file-input").set_input_files([sent_file("ct.dcm", without_ct)])
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.locator(".upload h2")).to_have_text("Cancelled: 1 file")
     held.set()

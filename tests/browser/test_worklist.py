@@ -1,3 +1,5 @@
+import json
+
 from playwright.async_api import Request, Route, expect
 
 from tests.browser.conftest import Tab
@@ -76,7 +78,7 @@ async def test_scrolling_fetches_the_next_page_by_its_cursor(tab: Tab) -> None:
 
     def note_page(request: Request) -> None:
         if "query Worklist" in (request.post_data or ""):
-            pages.append(request.post_data_json["variables"].get("after"))
+            pages.append(json.loads(request.post_data or "")["variables"].get("after"))
 
     tab.page.on("request", note_page)
     page = await tab.open()

@@ -3,12 +3,14 @@ import hashlib
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import httpx
 import pytest
 from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
 from graph import graphiql
 from graph.commands import open as open_command
@@ -36,7 +38,7 @@ async def _get(path: str, **settings: object) -> httpx.Response:
     app = Starlette(routes=web.routes)
     runtime = SimpleNamespace(settings=_settings(**settings))
 
-    async def with_state(scope, receive, send):  # type: ignore[no-untyped-def]  # ASGI
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"runtime": runtime}
         await app(scope, receive, send)
 
@@ -153,8 +155,9 @@ def test_the_cdn_is_used_where_a_setting_allows_it() -> None:
 
 
 def test_scripts_are_never_inline() -> None:
-    for options in ({}, {"with_inline_styles": True}, {"with_cdn": True}):
-        scripts = content_security_policy(**options).split("; ")[1]
+    for inline_styles, cdn in ((False, False), (True, False), (True, True)):
+        policy = content_security_policy(with_inline_styles=inline_styles, with_cdn=cdn)
+        scripts = policy.split("; ")[1]
         assert scripts.startswith("script-src 'self'")
         assert "unsafe" not in scripts
 
@@ -162,15 +165,15 @@ def test_scripts_are_never_inline() -> None:
 def test_open_tells_the_address_of_the_running_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
+    opened = Mock(return_value=True)
     monkeypatch.delenv("PUBLIC_URL", raising=False)
-    monkeypatch.setattr(open_command.webbrowser, "open", lambda url: opened.append(url) or True)
+    monkeypatch.setattr("webbrowser.open", opened)
     address = "http://127.0.0.1:8000"
     with lock_data_dir(tmp_path, address=address):
         write_running_stores(tmp_path, RunningStores(pid=1, address=address, stores=Stores()))
         result = CliRunner().invoke(open_command.command, ["--data-dir", str(tmp_path)])
     assert (result.exit_code, result.output) == (0, f"{address}/\n")
-    assert opened == [f"{address}/"]
+    opened.assert_called_once_with(f"{address}/")
 
 
 def test_open_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
