@@ -1,8 +1,9 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import asyncio
+import os
 import secrets
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,12 +27,17 @@ from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
 from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.client import OrthancClient
+from services.orthanc.frames import OrthancFrames, open_orthanc_frames
+from services.orthanc.kept_connections import KeptConnections
 from services.orthanc.transport import open_http_client
 from services.search.lists import Lists
 from services.settings import Settings
 from services.sync.events import StudyEvents
 from services.sync.service import SyncService
 from services.tree import Tree
+
+_FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
+"""While Orthanc decodes one frame, another is windowed and encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +96,14 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
-        orthanc = await _open_orthanc(stack, connections)
-        indexer = await stack.enter_async_context(open_indexer(database))
+        breaker = CircuitBreaker()
+        orthanc = await _open_orthanc(stack, connections, breaker)
+        sources = await _open_sources(
+            stack, connections, breaker, timeout_seconds=settings.frame_decode_seconds
+        )
+        frames = await _open_frames(stack, settings, orthanc, sources)
+        indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = _sync(settings, orthanc, database, indexer) if orthanc else None
-        frames = await _open_frames(stack, settings, orthanc)
         runtime = Runtime(
             settings=settings,
             authenticator=authenticator,
@@ -112,7 +122,7 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
             indexer=indexer,
             ingest=_ingest(settings, orthanc, indexer),
             frames=frames,
-            deletion=_deletion(orthanc, database, sync, frames),
+            deletion=_deletion(orthanc, database, sync),
             sync=sync,
             study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
         )
@@ -122,7 +132,9 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
         yield runtime
 
 
-async def _open_orthanc(stack: AsyncExitStack, connections: Connections) -> OrthancClient | None:
+async def _open_orthanc(
+    stack: AsyncExitStack, connections: Connections, breaker: CircuitBreaker
+) -> OrthancClient | None:
     if connections.orthanc_url is None:
         return None
     http = await stack.enter_async_context(
@@ -130,11 +142,34 @@ async def _open_orthanc(stack: AsyncExitStack, connections: Connections) -> Orth
             connections.orthanc_url, connections.orthanc_username, connections.orthanc_password
         )
     )
-    return OrthancClient(http, breaker=CircuitBreaker())
+    return OrthancClient(http, breaker=breaker)
+
+
+async def _open_sources(
+    stack: AsyncExitStack,
+    connections: Connections,
+    breaker: CircuitBreaker,
+    *,
+    timeout_seconds: float,
+) -> OrthancFrames | None:
+    if connections.orthanc_url is None:
+        return None
+    kept = KeptConnections(
+        connections.orthanc_url,
+        connections.orthanc_username,
+        connections.orthanc_password,
+        timeout_seconds=timeout_seconds,
+    )
+    return await stack.enter_async_context(
+        open_orthanc_frames(kept, threads=_FRAMES_AT_ONCE, breaker=breaker)
+    )
 
 
 async def _open_frames(
-    stack: AsyncExitStack, settings: Settings, orthanc: OrthancClient | None
+    stack: AsyncExitStack,
+    settings: Settings,
+    orthanc: OrthancClient | None,
+    sources: OrthancFrames | None,
 ) -> FrameService:
     given = settings.frame_url_keys
     keys = (
@@ -144,12 +179,12 @@ async def _open_frames(
     )
     limits = FrameLimits(
         cache_bytes=settings.frame_cache_bytes,
+        slots=_FRAMES_AT_ONCE,
         queue_size=settings.frame_queue_size,
         max_pixels=settings.frame_max_pixels,
-        decode_seconds=settings.frame_decode_seconds,
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
-    return await stack.enter_async_context(open_frames(signer, orthanc, limits))
+    return await stack.enter_async_context(open_frames(signer, orthanc, sources, limits))
 
 
 def _ingest(settings: Settings, orthanc: OrthancClient | None, indexer: Indexer) -> Ingest:
@@ -189,16 +224,10 @@ def _deletion(
     orthanc: OrthancClient | None,
     database: AsyncDatabase[dict[str, Any]],
     sync: SyncService | None,
-    frames: FrameService,
 ) -> Deletion | None:
     if orthanc is None or sync is None:
         return None
-
-    def forget_frames(instance_ids: Iterable[str]) -> None:
-        for instance_id in instance_ids:
-            frames.discard(instance_id)
-
-    return Deletion(orthanc, database, sync.reconciler, on_deleted=forget_frames)
+    return Deletion(orthanc, database, sync.reconciler)
 
 
 async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:

@@ -32,7 +32,13 @@ class FrameCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._frames: OrderedDict[FrameKey, RenderedFrame] = OrderedDict()
+        self._kept: dict[str, set[FrameKey]] = {}
         self._flights: dict[FrameKey, asyncio.Task[RenderedFrame]] = {}
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._max_bytes > 0
 
     @property
     def size_bytes(self) -> int:
@@ -70,8 +76,8 @@ class FrameCache:
 
     def discard(self, instance_id: str) -> None:
         """Forget the pictures of an instance; what is being rendered is not kept either."""
-        for key in [key for key in self._frames if key.instance_id == instance_id]:
-            self._bytes -= _cost(self._frames.pop(key))
+        for key in list(self._kept.get(instance_id, ())):
+            self._drop(key)
         for key in [key for key in self._flights if key.instance_id == instance_id]:
             del self._flights[key]
 
@@ -98,9 +104,17 @@ class FrameCache:
         if _cost(frame) > self._max_bytes:
             return
         self._frames[key] = frame
+        self._kept.setdefault(key.instance_id, set()).add(key)
         self._bytes += _cost(frame)
         while self._bytes > self._max_bytes:
-            self._bytes -= _cost(self._frames.popitem(last=False)[1])
+            self._drop(next(iter(self._frames)))
+
+    def _drop(self, key: FrameKey) -> None:
+        self._bytes -= _cost(self._frames.pop(key))
+        of_instance = self._kept[key.instance_id]
+        of_instance.discard(key)
+        if not of_instance:
+            del self._kept[key.instance_id]
 
 
 def _cost(frame: RenderedFrame) -> int:

@@ -7,6 +7,8 @@ class RenderableInstance(Protocol):
     """The part of `models.InstanceDocument` that rendering reads."""
 
     id: str
+    orthanc_series_id: str
+    instance_number: int | None
     revision: str
     use_orthanc_preview: bool
     number_of_frames: int

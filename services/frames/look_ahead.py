@@ -1,83 +1,112 @@
-"""The next frames of a cine, rendered before they are asked for, when nothing else is to do."""
+"""What a viewer will likely ask for next, rendered when nothing else is to do.
+
+The frames after the one that was asked for; of single-frame instances the neighbours in the series.
+"""
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from services.errors import Error
+from services.errors import Error, OrthancUnavailable
 from services.frames.cache import FrameCache, FrameKey
 from services.frames.instances import RenderableInstance
+from services.frames.neighbours import AHEAD, Neighbours
 from services.frames.queue import RenderQueue
+from services.frames.recent import RecentInstances
 
-FRAMES_AHEAD = 8
-"""A third of a second at 25 frames/s: longer than any single cold frame takes."""
+_ASKED = 8
+"""Frames whose followers are still to be found; older ones give way."""
 
-_INSTANCES = 64
-_WAITING = 32
-"""Keys that wait; older ones give way: the player has moved on."""
+_WANTED = 32
+"""Frames that wait; older ones give way: the player has moved on."""
 
 
 class LookAhead:
-    """Renders what a player will likely ask for next; failures are left to the request itself."""
+    """Renders what comes next; failures are left to the request itself.
+
+    Args:
+        cache: Where the pictures go.
+        queue: Tells whether people wait.
+        recent: Finds instances.
+        neighbours: Finds what follows in a series.
+        render: Renders a frame into the cache, or refuses it.
+    """
 
     def __init__(
         self,
         cache: FrameCache,
         queue: RenderQueue,
+        recent: RecentInstances,
+        neighbours: Neighbours,
         render: Callable[[RenderableInstance, FrameKey], Awaitable[object]],
     ) -> None:
         self._cache = cache
         self._queue = queue
+        self._recent = recent
+        self._neighbours = neighbours
         self._render = render
-        self._instances: OrderedDict[tuple[str, str], RenderableInstance] = OrderedDict()
+        self._asked: OrderedDict[FrameKey, None] = OrderedDict()
         self._wanted: OrderedDict[FrameKey, RenderableInstance] = OrderedDict()
         self._wake = asyncio.Event()
 
-    def remember(self, instance: RenderableInstance) -> None:
-        """Keep a multi-frame instance whose frames are being asked for."""
-        if instance.number_of_frames < 2:  # noqa: PLR2004  # nothing follows a single frame
-            return
-        self._instances[instance.id, instance.revision] = instance
-        while len(self._instances) > _INSTANCES:
-            self._instances.popitem(last=False)
-
-    def forget(self, instance_id: str) -> None:
-        """Drop what waits for a deleted instance."""
-        for known in [known for known in self._instances if known[0] == instance_id]:
-            del self._instances[known]
-        for key in [key for key in self._wanted if key.instance_id == instance_id]:
-            del self._wanted[key]
-
     def follow(self, key: FrameKey) -> None:
-        """Note that a frame was asked for: the frames after it come next."""
-        instance = self._instances.get(key[:2])
-        if instance is None:
+        """Note that a frame was asked for."""
+        if not self._cache.is_on:
             return
-        last = min(key.frame_index + FRAMES_AHEAD, instance.number_of_frames - 1)
-        for frame_index in range(key.frame_index + 1, last + 1):
-            following = key._replace(frame_index=frame_index)
-            if following not in self._wanted and not self._cache.knows(following):
-                self._wanted[following] = instance
-        while len(self._wanted) > _WAITING:
-            self._wanted.popitem(last=False)
-        if self._wanted:
-            self._wake.set()
+        self._asked[key] = None
+        if len(self._asked) > _ASKED:
+            self._asked.popitem(last=False)
+        self._wake.set()
+
+    def discard(self, instance_ids: Collection[str]) -> None:
+        """Drop what waits for instances that were removed or replaced."""
+        self._neighbours.clear()
+        for key in [key for key in self._wanted if key.instance_id in instance_ids]:
+            del self._wanted[key]
 
     async def run(self) -> None:
         """Render one after another while the queue is idle, until cancelled."""
         while True:
             await self._wake.wait()
-            if not self._wanted:
-                self._wake.clear()
+            try:
+                await self._step()
+            except OrthancUnavailable:
+                self._wanted.clear()
+            except Error:
+                # Of this frame only; who asks for it is told.
                 continue
+            await asyncio.sleep(0)
+
+    async def _step(self) -> None:
+        if self._asked:
+            await self._want_following(self._asked.popitem()[0])
+        elif self._wanted:
             key, instance = self._wanted.popitem(last=False)
             # People who wait go first; what is dropped here is rendered when it is asked for.
             if self._queue.is_idle:
-                await self._try(instance, key)
-            await asyncio.sleep(0)
+                await self._render(instance, key)
+        else:
+            self._wake.clear()
 
-    async def _try(self, instance: RenderableInstance, key: FrameKey) -> None:
-        try:
-            await self._render(instance, key)
-        except Error:
-            self._wanted.clear()
+    async def _want_following(self, key: FrameKey) -> None:
+        instance = await self._recent.find(key.instance_id, key.revision)
+        if instance is None:
+            return
+        for following, of in await self._following(instance, key):
+            if following not in self._wanted and not self._cache.knows(following):
+                self._wanted[following] = of
+        while len(self._wanted) > _WANTED:
+            self._wanted.popitem(last=False)
+
+    async def _following(
+        self, instance: RenderableInstance, key: FrameKey
+    ) -> Sequence[tuple[FrameKey, RenderableInstance]]:
+        if instance.number_of_frames > 1:
+            first = key.frame_index + 1
+            last = min(key.frame_index + AHEAD, instance.number_of_frames - 1)
+            return [(key._replace(frame_index=i), instance) for i in range(first, last + 1)]
+        if key.variant.max_size is not None:
+            # A thumbnail: a list shows one of each series, and nobody scrolls through it.
+            return []
+        neighbours = await self._neighbours.after(instance)
+        return [(FrameKey(of.id, of.revision, 0, key.variant), of) for of in neighbours]

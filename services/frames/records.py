@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
+from beanie import SortDirection
 from pymongo import ReturnDocument
 from pymongo.errors import PyMongoError
 
 from models import InstanceDocument
 from models.quarantine import SuspectFrameDocument
 from services.errors import DatabaseUnavailable
+from services.frames.instances import RenderableInstance
 
 
 async def find_instance(instance_id: str) -> InstanceDocument | None:
@@ -20,6 +23,36 @@ async def find_instance(instance_id: str) -> InstanceDocument | None:
     """
     with _translated():
         return await InstanceDocument.get(instance_id)
+
+
+async def find_following(instance: RenderableInstance, limit: int) -> list[InstanceDocument]:
+    """Return the instances after one in its series, by instance number and SOPInstanceUID.
+
+    Args:
+        instance: Where to begin; it is not returned.
+        limit: Most instances.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    series: dict[str, Any] = {"orthancSeriesId": instance.orthanc_series_id}
+    if instance.instance_number is not None:
+        series["instanceNumber"] = {"$gte": instance.instance_number}
+    with _translated():
+        found = await (
+            InstanceDocument.find(series)
+            .sort(
+                [
+                    ("instanceNumber", SortDirection.ASCENDING),
+                    ("sopInstanceUID", SortDirection.ASCENDING),
+                ]
+            )
+            .limit(limit + 1)
+            .to_list()
+        )
+    ids = [document.id for document in found]
+    # Beyond many of one number, or after a removal, it is not among them: nothing follows.
+    return found[ids.index(instance.id) + 1 :] if instance.id in ids else []
 
 
 class StoredDeathRecords:

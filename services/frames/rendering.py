@@ -1,12 +1,9 @@
 """One frame to one PNG: Orthanc's decoded pixels where it gives them, else its own picture."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import OrderedDict
 from functools import partial
-from typing import TypeVar
 
+from services.dicom.windowing import Display
 from services.errors import (
     FrameNotFound,
     FrameNotRenderable,
@@ -26,34 +23,33 @@ from services.frames.pixels import (
     refit_png,
 )
 from services.frames.variant import FrameVariant
-from services.orthanc.client import OrthancClient
+from services.orthanc.frames import OrthancFrames
 
-T = TypeVar("T")
+_DECODED = "numpy?rescale=false"
 
+_UNDECODED = 4_096
+"""Instances whose pixels Orthanc does not give, kept so that it is not asked for each frame."""
 
-@dataclass(frozen=True, slots=True)
-class RenderLimits:
-    """How much a frame may cost.
-
-    Attributes:
-        max_pixels: Largest frame, rows times columns.
-        decode_seconds: Longest wait for Orthanc, in seconds.
-    """
-
-    max_pixels: int = 64_000_000
-    decode_seconds: float = 10
+_NO_PICTURE_EITHER = (OrthancNotFound, OrthancUnavailable, OrthancAuthenticationFailed)
+"""Errors that Orthanc's other routes would give as well."""
 
 
 class FrameRenderer:
-    """Renders frames; the arithmetic runs in the threads of `executor`."""
+    """Renders frames.
+
+    Args:
+        frames: Orthanc's frames; the arithmetic runs in their threads.
+        displays: Finds what turns stored values into grey levels.
+        max_pixels: Largest frame, rows times columns.
+    """
 
     def __init__(
-        self, orthanc: OrthancClient, executor: ThreadPoolExecutor, limits: RenderLimits
+        self, frames: OrthancFrames, displays: DisplayCatalogue, *, max_pixels: int
     ) -> None:
-        self._orthanc = orthanc
-        self._executor = executor
-        self._limits = limits
-        self._displays = DisplayCatalogue(orthanc)
+        self._frames = frames
+        self._displays = displays
+        self._max_pixels = max_pixels
+        self._undecoded: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def render(
         self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
@@ -70,54 +66,68 @@ class FrameRenderer:
             FrameNotRenderable: Neither way gives a picture.
             OrthancUnavailable: Orthanc does not answer.
         """
-        max_pixels = self._limits.max_pixels
-        check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=max_pixels)
+        check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=self._max_pixels)
         try:
-            display = await self._displays.find(instance, frame_index)
-            npy = await self._orthanc.frame_numpy(
-                instance.id, frame_index, timeout_seconds=self._limits.decode_seconds
+            return await self._from_pixels(instance, frame_index, variant) or (
+                await self._from_picture(instance, frame_index, variant)
             )
         except OrthancNotFound as exc:
             raise FrameNotFound from exc
-        except (OrthancUnavailable, OrthancAuthenticationFailed):
+
+    async def _from_pixels(
+        self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
+    ) -> RenderedFrame | None:
+        """Render what Orthanc decodes; None when it gives no pixels of this instance."""
+        if (instance.id, instance.revision) in self._undecoded:
+            return None
+        display = await self._displays.find(instance, frame_index)
+        show = partial(
+            _shown,
+            display=display,
+            variant=variant,
+            bits_stored=instance.bits_stored,
+            max_pixels=self._max_pixels,
+        )
+        try:
+            return await self._frames.get(instance.id, frame_index, _DECODED, show)
+        except _NO_PICTURE_EITHER:
             raise
         except OrthancError:
-            return await self._orthanc_picture(instance.id, frame_index, variant)
+            return None
 
-        def shown() -> RenderedFrame:
-            stored = read_npy(npy, max_pixels=max_pixels)
-            bits = instance.bits_stored
-            return RenderedFrame.of(encode_png(picture(stored, display, variant, bits_stored=bits)))
-
-        return await self._in_thread(shown)
-
-    async def _orthanc_picture(
-        self, instance_id: str, frame_index: int, variant: FrameVariant
+    async def _from_picture(
+        self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
     ) -> RenderedFrame:
         """Take the PNG of one of Orthanc's two routes; which first depends on the variant."""
         reason: OrthancError | None = None
+        refit = partial(_refitted, max_size=variant.max_size, max_pixels=self._max_pixels)
         for route in orthanc_routes(variant):
             try:
-                png = await self._orthanc.frame_png(
-                    instance_id, frame_index, route, timeout_seconds=self._limits.decode_seconds
-                )
-            except OrthancNotFound as exc:
-                raise FrameNotFound from exc
-            except (OrthancUnavailable, OrthancAuthenticationFailed):
+                shown = await self._frames.get(instance.id, frame_index, route, refit)
+            except _NO_PICTURE_EITHER:
                 raise
             except OrthancError as exc:
                 reason = exc
                 continue
-            return await self._in_thread(
-                partial(_refitted, png, variant.max_size, self._limits.max_pixels)
-            )
+            # Only now: an Orthanc that gives neither may have had a bad moment.
+            self._note_undecoded(instance)
+            return shown
         raise FrameNotRenderable("Orthanc can't decode the pixels of this frame.") from reason
 
-    async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+    def _note_undecoded(self, instance: RenderableInstance) -> None:
+        self._undecoded[instance.id, instance.revision] = None
+        while len(self._undecoded) > _UNDECODED:
+            self._undecoded.popitem(last=False)
 
 
-def _refitted(png: bytes, max_size: int | None, max_pixels: int) -> RenderedFrame:
+def _shown(
+    npy: bytes, *, display: Display, variant: FrameVariant, bits_stored: int | None, max_pixels: int
+) -> RenderedFrame:
+    stored = read_npy(npy, max_pixels=max_pixels)
+    return RenderedFrame.of(encode_png(picture(stored, display, variant, bits_stored=bits_stored)))
+
+
+def _refitted(png: bytes, *, max_size: int | None, max_pixels: int) -> RenderedFrame:
     return RenderedFrame.of(refit_png(png, max_size, max_pixels=max_pixels))
 
 

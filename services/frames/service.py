@@ -1,9 +1,7 @@
 """Frames for everybody: checked, cached, guarded and rendered."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -17,33 +15,37 @@ from services.errors import (
     PacsDisabled,
 )
 from services.frames.cache import FrameCache, FrameKey
+from services.frames.displays import DisplayCatalogue
 from services.frames.instances import RenderableInstance
 from services.frames.look_ahead import LookAhead
+from services.frames.neighbours import FollowingFinder, Neighbours
 from services.frames.pixels import RenderedFrame
 from services.frames.quarantine import DeathRecords, Quarantine
 from services.frames.queue import RenderQueue
-from services.frames.records import StoredDeathRecords, find_instance
-from services.frames.rendering import FrameRenderer, RenderLimits
+from services.frames.recent import InstanceFinder, RecentInstances
+from services.frames.records import StoredDeathRecords, find_following, find_instance
+from services.frames.rendering import FrameRenderer
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
-
-InstanceFinder = Callable[[str], Awaitable[RenderableInstance | None]]
-
-_SLOTS_PER_CPU = 2
-"""While Orthanc decodes one frame, another is windowed and encoded."""
+from services.orthanc.frames import OrthancFrames
 
 _PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
 
 
 @dataclass(frozen=True, slots=True)
 class FrameLimits:
-    """Limits of all frames together and of each; bytes, pixels, seconds as the names say."""
+    """Limits of all frames together and of each; bytes and pixels as the names say.
+
+    Attributes:
+        slots: Frames that are rendered at once.
+        queue_size: Frames that may wait for that.
+    """
 
     cache_bytes: int = 256 * 1024 * 1024
+    slots: int = 4
     queue_size: int = 64
     max_pixels: int = 64_000_000
-    decode_seconds: float = 10
 
 
 class FrameService:
@@ -62,15 +64,22 @@ class FrameService:
         quarantine: Quarantine,
         limits: FrameLimits,
         find: InstanceFinder,
+        following: FollowingFinder,
     ) -> None:
         self.signer = signer
         self._orthanc = orthanc
         self._renderer = renderer
         self._quarantine = quarantine
-        self._find = find
+        self._recent = RecentInstances(find)
         self._cache = FrameCache(limits.cache_bytes)
-        self._queue = RenderQueue(_SLOTS_PER_CPU * _cpus(), limits.queue_size)
-        self._ahead = LookAhead(self._cache, self._queue, self._get)
+        self._queue = RenderQueue(limits.slots, limits.queue_size)
+        self._ahead = LookAhead(
+            self._cache,
+            self._queue,
+            self._recent,
+            Neighbours(following, self._recent),
+            self._get,
+        )
 
     def cached(self, reference: FrameReference) -> RenderedFrame | None:
         """Return a picture that is in memory; asks nobody.
@@ -95,8 +104,8 @@ class FrameService:
         frame = self.cached(reference)
         if frame is not None:
             return frame
-        instance = await self._find(reference.instance_id)
-        if instance is None or instance.revision != reference.revision:
+        instance = await self._recent.find(reference.instance_id, reference.revision)
+        if instance is None:
             raise FrameNotFound
         return await self.render(instance, reference.frame_index, reference.variant)
 
@@ -107,17 +116,17 @@ class FrameService:
         variant: FrameVariant = FrameVariant(),  # noqa: B008  # frozen
     ) -> RenderedFrame:
         """Return the picture of a frame of an instance, 0-based; errors are those of `frame`."""
-        check_renderable(instance, frame_index)
         key = FrameKey(instance.id, instance.revision, frame_index, variant)
-        self._ahead.remember(instance)
         frame = await self._get(instance, key)
         self._ahead.follow(key)
         return frame
 
-    def discard(self, instance_id: str) -> None:
-        """Forget the pictures of an instance that was deleted or replaced."""
-        self._cache.discard(instance_id)
-        self._ahead.forget(instance_id)
+    def discard(self, instance_ids: Iterable[str]) -> None:
+        """Forget what is kept of instances that were removed or replaced."""
+        self._ahead.discard(gone := set(instance_ids))
+        for instance_id in gone:
+            self._recent.discard(instance_id)
+            self._cache.discard(instance_id)
 
     @asynccontextmanager
     async def archive(self, reference: ArchiveReference) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -149,6 +158,7 @@ class FrameService:
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+        check_renderable(instance, key.frame_index)
         return await self._cache.get(key, lambda: self._render(instance, key))
 
     async def _render(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
@@ -179,9 +189,11 @@ def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
 async def open_frames(
     signer: FrameUrlSigner,
     orthanc: OrthancClient | None,
+    sources: OrthancFrames | None,
     limits: FrameLimits = FrameLimits(),  # frozen
     *,
     find: InstanceFinder = find_instance,
+    following: FollowingFinder = find_following,
     records: DeathRecords | None = None,
 ) -> AsyncIterator[FrameService]:
     """Open the frames.
@@ -189,28 +201,31 @@ async def open_frames(
     Args:
         signer: Mints and verifies signed paths.
         orthanc: None while PACS integration is off.
-        limits: Limits of memory, queue, pixels and time.
+        sources: Orthanc's frames; None while PACS integration is off.
+        limits: Limits of memory, queue and pixels.
         find: Finds an instance by Orthanc's identifier.
+        following: Finds the instances after one in its series.
         records: Where deaths of Orthanc are kept; MongoDB when None.
     """
 
     async def is_dead() -> bool:
         return orthanc is not None and await _is_dead(orthanc)
 
-    quarantine = Quarantine(records or StoredDeathRecords(), is_dead)
-    render_limits = RenderLimits(limits.max_pixels, limits.decode_seconds)
-    with ThreadPoolExecutor(_cpus(), thread_name_prefix="frames") as executor:
-        renderer = FrameRenderer(orthanc, executor, render_limits) if orthanc else None
-        service = FrameService(
-            signer=signer,
-            orthanc=orthanc,
-            renderer=renderer,
-            quarantine=quarantine,
-            limits=limits,
-            find=find,
-        )
-        async with service.running():
-            yield service
+    renderer = None
+    if orthanc is not None and sources is not None:
+        displays = DisplayCatalogue(orthanc)
+        renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
+    service = FrameService(
+        signer=signer,
+        orthanc=orthanc,
+        renderer=renderer,
+        quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
+        limits=limits,
+        find=find,
+        following=following,
+    )
+    async with service.running():
+        yield service
 
 
 async def _is_dead(orthanc: OrthancClient) -> bool:
@@ -227,7 +242,3 @@ def _key(reference: FrameReference) -> FrameKey:
     return FrameKey(
         reference.instance_id, reference.revision, reference.frame_index, reference.variant
     )
-
-
-def _cpus() -> int:
-    return os.cpu_count() or 1

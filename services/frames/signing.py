@@ -16,46 +16,21 @@ Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, frame 7 of in
 /deadbeef/7/w40x400-s256.png
 """
 
-import hmac
 import re
-import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from services.errors import FrameUrlExpired, FrameUrlInvalid, InvalidInput
+from services.errors import FrameUrlInvalid, InvalidInput
 from services.frames.keys import FrameUrlKeys
+from services.frames.path_signer import PathSigner, SignedPath
 from services.frames.variant import FrameVariant
 from services.orthanc.identifiers import is_orthanc_id
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 FRAME_PURPOSE = "frame-url/v1"
 ARCHIVE_PURPOSE = "archive-url/v1"
 
-EXPIRY_STEP_SECONDS = 300
-"""The same frame has the same URL for so long, so that the browser's cache works."""
-
-CLOCK_SKEW_SECONDS = 30
-"""How far the clocks of two of our processes may be apart."""
-
-_SIGNATURE_BYTES = 16
-_SIGNATURE_CHARACTERS = 22
-_LATEST_EXPIRY = 0xFFFFFFFF
 _DEFAULT_VARIANT = FrameVariant()
-_EXPIRY = re.compile(r"[0-9a-f]{8}")
 _REVISION = re.compile(r"[0-9a-f]{8}")
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
-
-
-@dataclass(frozen=True, slots=True)
-class SignedPath:
-    """A path that works until `expires_at` (UTC)."""
-
-    path: str
-    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +67,8 @@ class FrameUrlSigner:
     """
 
     def __init__(self, keys: FrameUrlKeys, *, valid_seconds: int = 900) -> None:
-        self._frames = _PathSigner(keys, FRAME_PURPOSE, "/frames/v1", valid_seconds)
-        self._archives = _PathSigner(keys, ARCHIVE_PURPOSE, "/archives/v1", valid_seconds)
+        self._frames = PathSigner(keys, FRAME_PURPOSE, "/frames/v1", valid_seconds)
+        self._archives = PathSigner(keys, ARCHIVE_PURPOSE, "/archives/v1", valid_seconds)
 
     def frame_path(
         self,
@@ -143,93 +118,6 @@ class FrameUrlSigner:
         if target == study_id or not is_orthanc_id(study_id):
             raise FrameUrlInvalid(detail="malformed")
         return ArchiveReference(study_id, expires)
-
-
-class _PathSigner:
-    """Signs and verifies object paths for one purpose."""
-
-    def __init__(self, keys: FrameUrlKeys, purpose: str, prefix: str, valid_seconds: int) -> None:
-        derived = keys.derived(purpose)
-        self._prefix = f"{prefix}/"
-        self._valid_seconds = valid_seconds
-        self._purpose = purpose
-        self._key_id = derived[0][0]
-        self._macs: Mapping[str, hmac.HMAC] = {
-            key_id: hmac.new(key, digestmod="sha256") for key_id, key in derived
-        }
-        # An unknown key id costs what a known one costs, and matches nothing.
-        self._no_mac = hmac.new(secrets.token_bytes(32), digestmod="sha256")
-        self._step = _Step(0, "", datetime.fromtimestamp(0, UTC), self._no_mac)
-
-    def mint(self, target: str, now: float) -> SignedPath:
-        step = self._step_at(now)
-        signature = _signature(step.mac, target)
-        return SignedPath(f"{step.head}{signature}/{target}", step.expires_at)
-
-    def verify(self, path: bytes, method: str, now: float) -> tuple[str, int]:
-        """Return the object path and its expiry in epoch seconds."""
-        key_id, expiry, given, target = self._split(path)
-        mac = _started(self._macs.get(key_id, self._no_mac), self._purpose, method, key_id, expiry)
-        # Comparing the spellings also refuses every other base64 text of the same bytes.
-        if not hmac.compare_digest(_signature(mac, target), given):
-            raise FrameUrlInvalid(detail="signature")
-        expires = int(expiry, 16)
-        longest = self._valid_seconds + EXPIRY_STEP_SECONDS + CLOCK_SKEW_SECONDS
-        if expires > now + longest:
-            raise FrameUrlInvalid(detail="too far in the future")
-        if now >= expires + CLOCK_SKEW_SECONDS:
-            raise FrameUrlExpired
-        return target, expires
-
-    def _split(self, path: bytes) -> tuple[str, str, str, str]:
-        try:
-            text = path.decode("ascii")
-        except UnicodeDecodeError as exc:
-            raise FrameUrlInvalid(detail="malformed") from exc
-        ticket, _, target = text[len(self._prefix) :].partition("/")
-        parts = ticket.split(".")
-        if not text.startswith(self._prefix) or len(parts) != 3 or not target:  # noqa: PLR2004  # kid.exp.sig
-            raise FrameUrlInvalid(detail="malformed")
-        key_id, expiry, given = parts
-        if not _EXPIRY.fullmatch(expiry) or len(given) != _SIGNATURE_CHARACTERS:
-            raise FrameUrlInvalid(detail="malformed")
-        return key_id, expiry, given, target
-
-    def _step_at(self, now: float) -> "_Step":
-        """Return what all paths minted in one 5-minute step share."""
-        expires = -int(-(now + self._valid_seconds) // EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
-        if expires != self._step.expires:
-            expiry = f"{min(expires, _LATEST_EXPIRY):08x}"
-            self._step = _Step(
-                expires,
-                f"{self._prefix}{self._key_id}.{expiry}.",
-                datetime.fromtimestamp(expires, UTC),
-                _started(self._macs[self._key_id], self._purpose, "GET", self._key_id, expiry),
-            )
-        return self._step
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One expiry: the head of its paths up to the signature, and the HMAC begun for them."""
-
-    expires: int
-    head: str
-    expires_at: datetime
-    mac: hmac.HMAC
-
-
-def _started(mac: hmac.HMAC, purpose: str, method: str, key_id: str, expiry: str) -> hmac.HMAC:
-    begun = mac.copy()
-    method = "GET" if method == "HEAD" else method
-    begun.update(f"{purpose}\n{method}\n{key_id}\n{expiry}\n".encode())
-    return begun
-
-
-def _signature(begun: hmac.HMAC, target: str) -> str:
-    mac = begun.copy()
-    mac.update(target.encode())
-    return urlsafe_b64encode(mac.digest()[:_SIGNATURE_BYTES])[:_SIGNATURE_CHARACTERS].decode()
 
 
 def _frame_reference(target: str, expires: int) -> FrameReference:

@@ -1,7 +1,7 @@
 """Keep MongoDB's index of what Orthanc holds."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -45,9 +45,19 @@ class Indexer:
         database: AsyncDatabase[dict[str, Any]],
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_changed: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            database: MongoDB.
+            clock: The time that is written, in UTC.
+            on_changed: Forgets what this process keeps of instances that were written or removed,
+                such as rendered frames.
+        """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
         self._clock = clock
+        self._on_changed = on_changed
         self._commits: Coalescer[Sequence[IndexEntry], None] = Coalescer(
             self._commit, max_weight=_MAX_BATCH, weigh=len
         )
@@ -108,6 +118,7 @@ class Indexer:
             with translated_database_faults():
                 parents = await find_parents(self._database, instance_ids)
                 removed = await delete_instances(self._database, instance_ids)
+                self._on_changed(instance_ids)
                 touched = Touched(
                     series=parents.series,
                     studies=parents.studies,
@@ -123,6 +134,7 @@ class Indexer:
                 now = self._now()
                 entries = [entry for entries in batch for entry in entries]
                 touched = await upsert_instances(self._database, entries, now)
+                self._on_changed(entry.ids.instance for entry in entries)
                 await roll_up(self._database, touched, now)
         return [None] * len(batch)
 
@@ -131,9 +143,13 @@ class Indexer:
 
 
 @asynccontextmanager
-async def open_indexer(database: AsyncDatabase[dict[str, Any]]) -> AsyncIterator[Indexer]:
-    """Make an indexer that finishes what it began before it closes."""
-    indexer = Indexer(database)
+async def open_indexer(
+    database: AsyncDatabase[dict[str, Any]],
+    *,
+    on_changed: Callable[[Iterable[str]], None] = lambda _: None,
+) -> AsyncIterator[Indexer]:
+    """Make an indexer that finishes what it began before it closes; see `Indexer`."""
+    indexer = Indexer(database, on_changed=on_changed)
     try:
         yield indexer
     finally:

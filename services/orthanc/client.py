@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from services.errors import OrthancError, OrthancOutcomeUnknown
+from services.errors import OrthancOutcomeUnknown
 from services.orthanc.answers import (
     ChangePage,
     SeriesListing,
@@ -22,7 +22,7 @@ from services.orthanc.answers import (
     SystemInfo,
 )
 from services.orthanc.breaker import CircuitBreaker
-from services.orthanc.identifiers import is_orthanc_id
+from services.orthanc.identifiers import path_of
 from services.orthanc.transport import raise_for_status, streamed, translated_faults
 
 _LIST_SECONDS = 120
@@ -84,7 +84,7 @@ class OrthancClient:
         Raises:
             OrthancNotFound: There is no such instance.
         """
-        return StoredFile.from_json(await self._get_json(_path("instances", instance_id)))
+        return StoredFile.from_json(await self._get_json(path_of("instances", instance_id)))
 
     async def stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
         """`POST /tools/bulk-content`: many instances with their metadata, in one call.
@@ -101,72 +101,35 @@ class OrthancClient:
 
     async def dicom_md5(self, instance_id: str) -> str:
         """`GET /instances/{id}/attachments/dicom/md5`: MD5 of the stored file, 32 hex digits."""
-        path = _path("instances", instance_id, "attachments/dicom/md5")
+        path = path_of("instances", instance_id, "attachments/dicom/md5")
         return (await self._get(path)).text.strip().lower()
 
     async def frame_count(self, instance_id: str) -> int:
         """`GET /instances/{id}/frames`: number of frames as Orthanc counts them."""
-        return len(await self._get_json(_path("instances", instance_id, "frames")))
+        return len(await self._get_json(path_of("instances", instance_id, "frames")))
 
     async def instance_tags(self, instance_id: str) -> Mapping[str, Any]:
         """`GET /instances/{id}/tags`: the header in Orthanc's full JSON format."""
-        answer: Mapping[str, Any] = await self._get_json(_path("instances", instance_id, "tags"))
+        answer: Mapping[str, Any] = await self._get_json(path_of("instances", instance_id, "tags"))
         return answer
 
     async def series_instance_tags(self, series_id: str) -> Mapping[str, Mapping[str, Any]]:
         """`GET /series/{id}/instances-tags`: the headers of all instances, by instance id."""
         answer: Mapping[str, Mapping[str, Any]] = await self._get_json(
-            _path("series", series_id, "instances-tags"), timeout_seconds=_LIST_SECONDS
+            path_of("series", series_id, "instances-tags"), timeout_seconds=_LIST_SECONDS
         )
         return answer
-
-    async def frame_numpy(
-        self, instance_id: str, frame_index: int, *, timeout_seconds: float
-    ) -> bytes:
-        """`GET /instances/{id}/frames/{n}/numpy?rescale=false`: decoded stored values as `.npy`.
-
-        Args:
-            instance_id: The instance.
-            frame_index: 0-based.
-            timeout_seconds: Longest wait, in seconds.
-
-        Raises:
-            OrthancNotFound: There is no such frame.
-            OrthancError: Orthanc can't decode it.
-        """
-        path = _path("instances", instance_id, f"frames/{int(frame_index)}/numpy?rescale=false")
-        return (await self._get(path, timeout_seconds=timeout_seconds)).content
-
-    async def frame_png(
-        self, instance_id: str, frame_index: int, route: str, *, timeout_seconds: float
-    ) -> bytes:
-        """`GET /instances/{id}/frames/{n}/preview` or `.../rendered`: Orthanc's own PNG.
-
-        Args:
-            instance_id: The instance.
-            frame_index: 0-based.
-            route: The last part of the path, with its query.
-            timeout_seconds: Longest wait, in seconds.
-
-        Raises:
-            OrthancRefused: Orthanc can't show this frame (HTTP 415).
-        """
-        path = _path("instances", instance_id, f"frames/{int(frame_index)}/{route}")
-        response = await self._get(
-            path, timeout_seconds=timeout_seconds, headers={"Accept": "image/png"}
-        )
-        return response.content
 
     @asynccontextmanager
     async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """`GET /instances/{id}/file`: the stored DICOM file, streamed; leaving early stops it."""
-        async with streamed(self._http, _path("instances", instance_id, "file")) as response:
+        async with streamed(self._http, path_of("instances", instance_id, "file")) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
     async def study_archive(self, study_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """`GET /studies/{id}/archive`: a ZIP of the study, streamed."""
-        path = _path("studies", study_id, "archive")
+        path = path_of("studies", study_id, "archive")
         async with streamed(self._http, path, timeout_seconds=_LIST_SECONDS) as response:
             yield response.aiter_bytes()
 
@@ -190,7 +153,7 @@ class OrthancClient:
         Raises:
             OrthancNotFound: There is no such series.
         """
-        return StudyListing.from_json(await self._get_json(_path("series", series_id, "study")))
+        return StudyListing.from_json(await self._get_json(path_of("series", series_id, "study")))
 
     async def studies(self, since: int, limit: int) -> list[StudyListing]:
         """`GET /studies?expand`: a page of all studies, by 0-based position."""
@@ -205,7 +168,7 @@ class OrthancClient:
     async def study_series(self, study_id: str) -> list[SeriesListing]:
         """`GET /studies/{id}/series`: the series of one study with their instance ids."""
         entries = await self._get_json(
-            _path("studies", study_id, "series"), timeout_seconds=_LIST_SECONDS
+            path_of("studies", study_id, "series"), timeout_seconds=_LIST_SECONDS
         )
         return [SeriesListing.from_json(entry) for entry in entries]
 
@@ -215,7 +178,7 @@ class OrthancClient:
         Raises:
             OrthancNotFound: It is not there (any more).
         """
-        await self._request("DELETE", _path(level, resource_id), timeout=_LIST_SECONDS)
+        await self._request("DELETE", path_of(level, resource_id), timeout=_LIST_SECONDS)
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(
@@ -243,14 +206,8 @@ class OrthancClient:
         with self._guarded():
             with translated_faults():
                 response = await self._http.request(method, path, **options)
-            raise_for_status(response)
+            raise_for_status(response.status_code)
         return response
-
-
-def _path(collection: str, resource_id: str, below: str = "") -> str:
-    if not is_orthanc_id(resource_id):
-        raise OrthancError("That is not an Orthanc identifier.")
-    return f"/{collection}/{resource_id}" + (f"/{below}" if below else "")
 
 
 def _decoded(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON is what it is

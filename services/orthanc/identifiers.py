@@ -4,12 +4,30 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from services.errors import OrthancError
+
 _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}", re.ASCII)
 
 
 def is_orthanc_id(value: str) -> bool:
     """Tell whether a value has the form of an Orthanc identifier: 5 dashed groups of 8 hex."""
     return _ORTHANC_ID.fullmatch(value) is not None
+
+
+def path_of(collection: str, resource_id: str, below: str = "") -> str:
+    """Return the path of a resource in Orthanc's REST API.
+
+    Args:
+        collection: `patients`, `studies`, `series` or `instances`.
+        resource_id: Orthanc's identifier, checked for its form before it becomes part of a path.
+        below: What follows, without a slash in front.
+
+    Raises:
+        OrthancError: That is no identifier.
+    """
+    if not is_orthanc_id(resource_id):
+        raise OrthancError("That is not an Orthanc identifier.")
+    return f"/{collection}/{resource_id}" + (f"/{below}" if below else "")
 
 
 @dataclass(frozen=True, slots=True)

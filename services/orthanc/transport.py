@@ -17,6 +17,9 @@ from services.errors import (
     OrthancUnavailable,
 )
 
+CONNECT_SECONDS = 3
+"""An Orthanc on the same network accepts within milliseconds or not at all."""
+
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -59,7 +62,7 @@ def open_http_client(
         headers={"Accept-Encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
-        timeout=httpx.Timeout(30, connect=3),
+        timeout=httpx.Timeout(30, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
 
@@ -83,15 +86,15 @@ def translated_faults() -> Iterator[None]:
         raise OrthancOutcomeUnknown(detail=type(exc).__name__) from exc
 
 
-def raise_for_status(response: httpx.Response) -> None:
-    """Raise the error that a status stands for; 2xx passes.
+def raise_for_status(status: int) -> None:
+    """Raise the error that a status of Orthanc stands for; 2xx passes.
 
     Redirects are errors: Orthanc answers them for placeholder pictures only.
     """
-    if response.is_success:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
-    error = _ERRORS_BY_STATUS.get(response.status_code, OrthancError)
-    raise error(detail=f"Orthanc answered {response.status_code}")
+    error = _ERRORS_BY_STATUS.get(status, OrthancError)
+    raise error(detail=f"Orthanc answered {status}")
 
 
 @asynccontextmanager
@@ -102,5 +105,5 @@ async def streamed(
     timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
     with translated_faults():
         async with http.stream("GET", path, timeout=timeout) as response:
-            raise_for_status(response)
+            raise_for_status(response.status_code)
             yield response

@@ -164,13 +164,13 @@ async def test_deleting_takes_a_resource_out_of_both_stores_twice_is_once(
         Level.SERIES: ids.series,
         Level.INSTANCE: ids.instance,
     }[level]
-    forgotten: set[str] = set()
-    deletion = Deletion(
-        stage.orthanc, stage.database, stage.sync.reconciler, on_deleted=forgotten.update
-    )
-    assert await deletion.delete(level, resource) == 5 - left
-    assert await deletion.delete(level, resource) == 0
-    assert len(forgotten) == 5 - left
+    deletion = Deletion(stage.orthanc, stage.database, stage.sync.reconciler)
+    doomed = await deletion.find(level, resource)
+    assert doomed.patient_ids == {ids.patient}
+    assert ids.study in doomed.study_ids
+    assert await deletion.delete(doomed) == 5 - left
+    assert await deletion.delete(doomed) == 0
+    assert (await deletion.find(level, resource)).instance_ids == frozenset()
     assert len(await stage.held_ids()) == left
     assert await stage.is_in_step()
 

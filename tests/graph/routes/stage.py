@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from services.frames.keys import FrameUrlKeys
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlSigner
 from services.orthanc.client import OrthancClient
-from services.orthanc.transport import open_http_client
+from services.orthanc.frames import OrthancFrames
+from services.orthanc.transport import open_http_client, raise_for_status, translated_faults
 
 ORTHANC_URL = "http://orthanc.test"
 INSTANCE_ID = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
@@ -32,6 +34,8 @@ class IndexedInstance:
     """One 2 x 3 grey instance with two frames and a window."""
 
     id: str = INSTANCE_ID
+    orthanc_series_id: str = "series"
+    instance_number: int | None = 1
     revision: str = REVISION
     use_orthanc_preview: bool = True
     number_of_frames: int = 1
@@ -72,30 +76,56 @@ class Stage:
 
 
 @asynccontextmanager
-async def open_stage(instance: RenderableInstance | None = None) -> AsyncIterator[Stage]:
-    """Run the routes; `instance` is what the index holds."""
+async def open_stage(
+    instance: RenderableInstance | None = None, *followers: RenderableInstance
+) -> AsyncIterator[Stage]:
+    """Run the routes; `instance` is what the index holds, `followers` what comes after it."""
     lookups: list[str] = []
+    instances = [one for one in (instance, *followers) if one is not None]
 
     async def find(instance_id: str) -> RenderableInstance | None:
         lookups.append(instance_id)
-        return instance if instance is not None and instance.id == instance_id else None
+        return next((one for one in instances if one.id == instance_id), None)
+
+    async def following(one: RenderableInstance, limit: int) -> list[RenderableInstance]:
+        return instances[instances.index(one) + 1 :][:limit]
 
     signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(range(32))),)))
-    async with (
-        open_http_client(ORTHANC_URL, "", "") as to_orthanc,
-        open_frames(
-            signer, OrthancClient(to_orthanc), FrameLimits(), find=find, records=NoDeaths()
-        ) as service,
-    ):
-        audit = AsyncMock(spec=Audit)
-        settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
-        app = _with_state(
-            Starlette(routes=[*frames.routes, *archives.routes]),
-            SimpleNamespace(frames=service, settings=settings, audit=audit),
-        )
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server.test") as http:
+    with ThreadPoolExecutor() as threads:
+        async with (
+            open_http_client(ORTHANC_URL, "", "") as to_orthanc,
+            open_frames(
+                signer,
+                OrthancClient(to_orthanc),
+                OrthancFrames(fetched, threads),
+                FrameLimits(),
+                find=find,
+                following=following,
+                records=NoDeaths(),
+            ) as service,
+            _client(service, audit := AsyncMock(spec=Audit)) as http,
+        ):
             yield Stage(http, service, lookups, audit)
+
+
+@asynccontextmanager
+async def _client(service: FrameService, audit: AsyncMock) -> AsyncIterator[httpx.AsyncClient]:
+    settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
+    app = _with_state(
+        Starlette(routes=[*frames.routes, *archives.routes]),
+        SimpleNamespace(frames=service, settings=settings, audit=audit),
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server.test") as http:
+        yield http
+
+
+def fetched(path: str) -> bytes:
+    """Fetch as `KeptConnections.get` does, by the one way that respx answers."""
+    with translated_faults():
+        response = httpx.get(f"{ORTHANC_URL}{path}")
+    raise_for_status(response.status_code)
+    return response.content
 
 
 def npy(values: object) -> bytes:
