@@ -35,6 +35,7 @@ async def _viewer(tab: Tab) -> Page:
 
 @pytest.mark.parametrize("name", ["worklist", "viewer"])
 async def test_a_picture_for_the_readme_is_small(tab: Tab, name: str, tmp_path: Path) -> None:
+    await tab.page.set_viewport_size({"width": 1180, "height": 700})
     page = await {"worklist": _worklist, "viewer": _viewer}[name](tab)
     await page.wait_for_load_state("networkidle")
     picture = await page.screenshot(path=tmp_path / f"{name}.png")

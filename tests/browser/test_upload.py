@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Route, expect
+from pydicom.data import get_testdata_file
 
 from tests.browser.conftest import Served, Tab, sent_file
 

@@ -74,7 +74,7 @@ async function refill() {
   const question = toVariables(readFilters(), Date.now());
   if (JSON.stringify(question) === shown) return;
   shown = JSON.stringify(question);
-  await ask(question, { first: PAGE }, replaceRows);
+  await ask(question, { first: PAGE }, (nodes) => replaceRows(nodes));
 }
 
 async function more() {
@@ -86,7 +86,8 @@ async function more() {
 async function refresh() {
   if (shown === null || asked !== null) return;
   const first = Math.min(Math.max(rows.size, PAGE), MOST);
-  if (rows.size <= MOST) await ask(JSON.parse(shown), { first }, replaceRows);
+  const known = new Set(rows.keys());
+  if (rows.size <= MOST) await ask(JSON.parse(shown), { first }, (nodes) => replaceRows(nodes, known));
 }
 
 async function ask(question, page, show) {
@@ -116,20 +117,19 @@ function fillScreen() {
   if (end.offsetParent && end.getBoundingClientRect().top < innerHeight + 600) more();
 }
 
-function replaceRows(nodes) {
-  const before = new Set(rows.keys());
+// `known` are the studies that were there before; others are marked as new ones.
+function replaceRows(nodes, known = null) {
   const focused = document.activeElement?.closest("tr")?.dataset.uid;
   rows.clear();
-  addRows(nodes, before);
+  addRows(nodes, known);
   byId("studies").replaceChildren(...rows.values());
   rows.get(focused)?.querySelector("a").focus({ preventScroll: true });
 }
 
-function addRows(nodes, before = null) {
-  const arrived = before?.size ? nodes.filter((node) => !before.has(node.studyInstanceUID)) : [];
+function addRows(nodes, known = null) {
   for (const study of nodes) {
     const row = studyRow(study, serverNow());
-    row.classList.toggle("arrived", arrived.includes(study));
+    row.classList.toggle("arrived", known !== null && !known.has(study.studyInstanceUID));
     rows.set(study.studyInstanceUID, row);
   }
   byId("studies").append(...nodes.map((study) => rows.get(study.studyInstanceUID)));
