@@ -17,6 +17,15 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
+const NOTICE_TIME = 8_000; // Milliseconds: long enough to read two sentences.
+
+/** Say something that belongs to no place on the page, for a while. */
+export function notify(sentence) {
+  const notice = el("p", { class: "toast", role: "alert" }, sentence);
+  document.body.append(notice);
+  setTimeout(() => notice.remove(), NOTICE_TIME);
+}
+
 /** Run `action` after `milliseconds` without another call. */
 export function debounce(action, milliseconds) {
   let timer;

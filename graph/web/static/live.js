@@ -48,6 +48,14 @@ export function subscribe(query, { onData, onState }) {
     onState(false);
   }
 
+  // Refused without a token: with one it may be another answer.
+  addEventListener("signed-in", () => {
+    clearTimeout(timer);
+    stopped = false;
+    delay = FIRST_RETRY;
+    if (socket.readyState === WebSocket.CLOSED) connect();
+    else socket.close();
+  });
   connect();
   return stop;
 }

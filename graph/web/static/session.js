@@ -31,6 +31,7 @@ function openDialog() {
     dialog.addEventListener("close", () => {
       sessionStorage.setItem(KEY, field.value.trim());
       showState();
+      dispatchEvent(new Event("signed-in"));
       done();
     }, { once: true });
   });

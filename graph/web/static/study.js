@@ -1,7 +1,7 @@
 // The study page: its header, the strip of series, and what keeps the viewer and the address in step.
 import { graphql } from "./api.js";
 import { Cine } from "./cine.js";
-import { byId, el } from "./dom.js";
+import { byId, el, notify } from "./dom.js";
 import { count, dateTime, number, patientDetails, patientName } from "./format.js";
 import { listenToStage } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
@@ -41,6 +41,8 @@ let zoom = "fit";
 export function startStudy() {
   cine = new Cine(viewer);
   const stop = () => cine.stop();
+  const isTouched = matchMedia("(pointer: coarse)").matches; // Fingers scroll; a mouse has a wheel.
+  if (isTouched) document.querySelector('input[name="tool"][value="scroll"]').checked = true;
   listenToStage(viewer, { onMove: stop, onWindow: setWindow });
   listenToKeys({ viewer, cine, setWindow, presets: () => presetsFor(series?.modality), toggleZoom, toggleTags, stepSeries });
   viewer.addEventListener("moved", moved);
@@ -116,7 +118,7 @@ const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames 
 
 function stepSeries(by) {
   const next = study?.series[study.series.indexOf(series) + by];
-  if (next) openSeries(next);
+  if (next) openSeries(next).catch((error) => notify(error.message));
 }
 
 function setWindow(window, options) {
@@ -215,6 +217,10 @@ function seriesLink(one) {
 }
 
 async function download() {
-  const { study: found } = await graphql(ARCHIVE, { uid: study.studyInstanceUID });
-  el("a", { href: found.archiveUrl, download: "" }).click();
+  try {
+    const { study: found } = await graphql(ARCHIVE, { uid: study.studyInstanceUID });
+    el("a", { href: found.archiveUrl, download: "" }).click();
+  } catch (error) {
+    notify(error.message);
+  }
 }
