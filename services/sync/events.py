@@ -6,6 +6,7 @@ to a bounded queue per listener.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -48,28 +49,30 @@ class Listener:
 
     def __init__(self, study_instance_uid: str | None) -> None:
         self._study_instance_uid = study_instance_uid
-        self._events: asyncio.Queue[StudyChange] = asyncio.Queue(LISTENER_MAX_EVENTS)
+        self._events: deque[StudyChange] = deque()
         self._error: Error | None = None
-        self._failed = asyncio.Event()
+        self._something = asyncio.Event()
 
     def tell(self, event: StudyChange) -> None:
         """Queue an event; one too many ends the listening."""
         if self._study_instance_uid not in (None, event.study_instance_uid):
             return
-        try:
-            self._events.put_nowait(event)
-        except asyncio.QueueFull:
+        if len(self._events) >= LISTENER_MAX_EVENTS:
             self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
+            return
+        self._events.append(event)
+        self._something.set()
 
     @property
     def waiting(self) -> int:
         """Number of events that are not read yet."""
-        return self._events.qsize()
+        return len(self._events)
 
     def fail(self, error: Error) -> None:
-        """End the listening with an error."""
+        """End the listening with an error; events that wait are let go."""
         self._error = error
-        self._failed.set()
+        self._events.clear()
+        self._something.set()
 
     async def events(self) -> AsyncGenerator[StudyChange, None]:
         """Yield events as they come.
@@ -78,18 +81,14 @@ class Listener:
             LimitExceeded: The listener was too slow.
             EventsUnavailable: MongoDB can't tell what changes.
         """
-        failing = asyncio.ensure_future(self._failed.wait())
-        try:
-            while self._error is None:
-                coming = asyncio.ensure_future(self._events.get())
-                await asyncio.wait({coming, failing}, return_when=asyncio.FIRST_COMPLETED)
-                if coming.done():
-                    yield coming.result()
-                else:
-                    coming.cancel()
-        finally:
-            failing.cancel()
-        raise self._error
+        while True:
+            await self._something.wait()
+            if self._error is not None:
+                raise self._error
+            if self._events:
+                yield self._events.popleft()
+            else:
+                self._something.clear()
 
 
 class StudyEvents:
