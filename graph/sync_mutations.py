@@ -4,7 +4,7 @@ from typing import Annotated
 
 import strawberry
 
-from graph.auditing import recorded
+from graph.auditing import Subjects, recorded
 from graph.authorization import RequiresRole
 from graph.context import Info
 from graph.node_ids import TypeName, require_node_id
@@ -85,10 +85,18 @@ async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayloa
     async with recorded(
         audit, Action.DELETE, principal, detail=f"{type_name} {resource_id}"
     ) as subjects:
-        if type_name == "Patient":
-            subjects.patient_ids.add(resource_id)
-        elif type_name == "Study":
-            subjects.study_ids.add(resource_id)
-        deleted = await deletion.delete(_LEVELS[type_name], resource_id)
+        _name_subject(subjects, type_name, resource_id)
+        doomed = await deletion.find(_LEVELS[type_name], resource_id)
+        subjects.patient_ids |= doomed.patient_ids
+        subjects.study_ids |= doomed.study_ids
+        deleted = await deletion.delete(doomed)
         subjects.number_of_objects = deleted
     return DeletePayload(deleted_instances=deleted)
+
+
+def _name_subject(subjects: Subjects, type_name: TypeName, resource_id: str) -> None:
+    """Say whom it concerns also where nothing is indexed any more."""
+    if type_name == "Patient":
+        subjects.patient_ids.add(resource_id)
+    elif type_name == "Study":
+        subjects.study_ids.add(resource_id)
