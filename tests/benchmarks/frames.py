@@ -1,82 +1,155 @@
-"""Cold frames beside Orthanc's own pictures."""
+"""Cold frames beside Orthanc's own pictures; then the warm ones."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
+from typing import Any
 
+import data_store  # type: ignore[import-untyped]  # a folder of files
+
+from tests.benchmarks import warm_frames
+from tests.benchmarks.lean_client import LeanClient, open_lean_client
 from tests.benchmarks.measuring import Row, alternating_medians, seconds_of
+from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import cine_file, ct_files
 
 _FILES = 40
+_SIZE = 512
 _FRAMES = 120
 _AT_ONCE = 8
-_URLS = """{ studies { nodes { series { instances { orthancInstanceId numberOfFrames
-  frames { url(fullRange: true) } } } } } }"""
+_CINE_RUNS = 3
+_JPEG_2000 = "RG3_J2KI.dcm"
+"""A radiograph of pydicom-data, 1760 x 1760."""
+_WINDOW = (1000, 2000)
+"""Shows the whole gradient of the CT files, so that no rival has an easy picture to compress."""
+
+_QUERY = """query ($center: Float, $width: Float) {
+  studies { nodes { studyInstanceUID series { seriesInstanceUID instances {
+    sopInstanceUID orthancInstanceId numberOfFrames rows frames {
+      full: url(fullRange: true)
+      windowed: url(windowCenter: $center, windowWidth: $width)
+      default: url } } } } } }"""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One instance: Orthanc's route, the DICOMweb route, and our URLs of each frame."""
+
+    orthanc: str
+    dicomweb: str
+    frames: Sequence[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rivals:
+    ours: LeanClient
+    orthanc: LeanClient
 
 
 async def run() -> list[Row]:
-    """Measure single frames one at a time and a cine eight at a time; no cache is warm."""
-    async with open_stage(FRAME_CACHE_BYTES="0") as stage:
-        for content in [*ct_files(_FILES), cine_file(_FRAMES)]:
+    """Measure with cold caches, then with warm ones."""
+    async with open_stage(FRAME_CACHE_BYTES="0") as stage, _rivals(stage) as rivals:
+        radiograph = next(Path(data_store.__file__).parent.rglob(_JPEG_2000)).read_bytes()
+        for content in [*ct_files(_FILES, size=_SIZE), cine_file(_FRAMES), radiograph]:
             (await stage.orthanc.post("/instances", content=content)).raise_for_status()
-        await stage.wait_for_instances(_FILES + 1)
-        singles, cine, cine_id = await _urls(stage)
-        return [*await _single_rows(stage, singles), await _cine_row(stage, cine, cine_id)]
+        await stage.wait_for_instances(_FILES + 2)
+        images = await _images(stage)
+        singles = [image for image in images if len(image.frames) == 1]
+        cold = [
+            *await _single_rows(rivals, singles[:_FILES]),
+            *await _cine_rows(rivals, next(image for image in images if len(image.frames) > 1)),
+            await _jpeg_2000_row(rivals, singles[_FILES]),
+        ]
+    return [*cold, *await warm_frames.run()]
 
 
-async def _single_rows(stage: Stage, singles: dict[str, str]) -> list[Row]:
-    ours, theirs, rendered = cycle(singles.values()), cycle(singles), cycle(singles)
+@asynccontextmanager
+async def _rivals(stage: Stage) -> AsyncIterator[_Rivals]:
+    orthanc_url, headers = orthanc_access(stage)
+    async with (
+        open_lean_client(str(stage.http.base_url), {}, connections=_AT_ONCE) as ours,
+        open_lean_client(orthanc_url, headers, connections=_AT_ONCE) as orthanc,
+    ):
+        yield _Rivals(ours, orthanc)
 
-    async def frame() -> None:
-        (await stage.http.get(next(ours))).raise_for_status()
 
-    def orthanc(identifiers: "cycle[str]", route: str) -> Callable[[], Awaitable[None]]:
-        async def get() -> None:
-            path = f"/instances/{next(identifiers)}/frames/0/{route}"
-            (await stage.orthanc.get(path)).raise_for_status()
+async def _single_rows(rivals: _Rivals, images: Sequence[Image]) -> list[Row]:
+    def each(client: LeanClient, path: Callable[[Image], str]) -> Callable[[], Awaitable[bytes]]:
+        turn = cycle(images)
+        return lambda: client.get(path(next(turn)))
 
-        return get
-
-    operations = [frame, orthanc(theirs, "preview"), orthanc(rendered, "rendered")]
-    times = await alternating_medians(operations, runs=_FILES - 1)
+    center, width = _WINDOW
+    rendered = f"frames/0/rendered?window-center={center}&window-width={width}"
+    times = await alternating_medians(
+        [
+            each(rivals.ours, lambda image: image.frames[0]["full"]),
+            each(rivals.orthanc, lambda image: f"{image.orthanc}/frames/0/preview"),
+            each(rivals.ours, lambda image: image.frames[0]["windowed"]),
+            each(rivals.orthanc, lambda image: f"{image.orthanc}/{rendered}"),
+        ],
+        runs=_FILES - 1,
+    )
     case = "cold frame 512x512 16-bit"
     return [
-        Row(case=case, ours_seconds=times[0], rival="/preview", rival_seconds=times[1], goal=6),
-        Row(case=case, ours_seconds=times[0], rival="/rendered", rival_seconds=times[2], goal=0.5),
+        _row(f"{case}, full range", times[0], "/preview", times[1], goal=6),
+        _row(f"{case}, windowed", times[2], "/rendered", times[3], goal=0.5),
     ]
 
 
-async def _cine_row(stage: Stage, urls: Sequence[str], instance: str) -> Row:
-    previews = [f"/instances/{instance}/frames/{index}/preview" for index in range(len(urls))]
-    ours = await seconds_of(lambda: _at_once(stage.http.get, urls))
-    theirs = await seconds_of(lambda: _at_once(stage.orthanc.get, previews))
+async def _cine_rows(rivals: _Rivals, cine: Image) -> list[Row]:
+    numbers = range(len(cine.frames))
+    previews = [f"{cine.orthanc}/frames/{index}/preview" for index in numbers]
+    rendered = [f"{cine.dicomweb}/frames/{index + 1}/rendered" for index in numbers]
+    urls = [frame["full"] for frame in cine.frames]
+    ours = await alternating_medians([lambda: _at_once(rivals.ours, urls)], runs=_CINE_RUNS)
+    preview = await seconds_of(lambda: _at_once(rivals.orthanc, previews))
+    wado = await seconds_of(lambda: _at_once(rivals.orthanc, rendered))
     case = f"cold cine of {_FRAMES} frames, {_AT_ONCE} at a time"
-    return Row(case=case, ours_seconds=ours, rival="/preview", rival_seconds=theirs, goal=20)
-
-
-async def _at_once(get: Callable[[str], Awaitable[object]], paths: Sequence[str]) -> None:
-    gate = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(path: str) -> None:
-        async with gate:
-            await get(path)
-
-    await asyncio.gather(*(one(path) for path in paths))
-
-
-async def _urls(stage: Stage) -> tuple[dict[str, str], list[str], str]:
-    data = await stage.graphql(_URLS)
-    instances = [
-        instance
-        for study in data["studies"]["nodes"]
-        for series in study["series"]
-        for instance in series["instances"]
+    return [
+        _row(case, ours[0], "/preview", preview, goal=20),
+        _row(case, ours[0], "WADO-RS rendered", wado, goal=5),
     ]
-    cine = next(instance for instance in instances if instance["numberOfFrames"] > 1)
-    singles = {
-        instance["orthancInstanceId"]: instance["frames"][0]["url"]
-        for instance in instances
-        if instance["numberOfFrames"] == 1
-    }
-    return singles, [frame["url"] for frame in cine["frames"]], cine["orthancInstanceId"]
+
+
+async def _jpeg_2000_row(rivals: _Rivals, image: Image) -> Row:
+    times = await alternating_medians(
+        [
+            lambda: rivals.ours.get(image.frames[0]["default"]),
+            lambda: rivals.orthanc.get(f"{image.orthanc}/frames/0/rendered"),
+        ],
+        runs=5,
+    )
+    return _row("cold JPEG 2000 radiograph", times[0], "/rendered", times[1], goal=1)
+
+
+async def _at_once(client: LeanClient, paths: Sequence[str]) -> None:
+    await asyncio.gather(*(client.get(path) for path in paths))
+
+
+def _row(case: str, ours: float, rival: str, theirs: float, *, goal: float) -> Row:
+    return Row(case=case, ours_seconds=ours, rival=rival, rival_seconds=theirs, goal=goal)
+
+
+async def _images(stage: Stage) -> list[Image]:
+    """Return all images: the CT files in their order, then the others."""
+    center, width = _WINDOW
+    data = await stage.graphql(_QUERY, {"center": center, "width": width})
+    found: list[tuple[bool, Image]] = []
+    for study in data["studies"]["nodes"]:
+        for series in study["series"]:
+            above = f"/dicom-web/studies/{study['studyInstanceUID']}"
+            above = f"{above}/series/{series['seriesInstanceUID']}"
+            found += [(one["rows"] != _SIZE, _image(one, above)) for one in series["instances"]]
+    return [image for _, image in sorted(found, key=lambda pair: pair[0])]
+
+
+def _image(instance: dict[str, Any], above: str) -> Image:
+    return Image(
+        f"/instances/{instance['orthancInstanceId']}",
+        f"{above}/instances/{instance['sopInstanceUID']}",
+        instance["frames"],
+    )
