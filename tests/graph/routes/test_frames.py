@@ -185,3 +185,50 @@ async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.
         for frame_index in range(4):
             assert (await stage.http.get(url(stage, frame_index))).status_code == 200
     assert (before, route.call_count) == (4, 4)
+
+
+FOLLOWER_IDS = [INSTANCE_ID[:-1] + digit for digit in "0123456789"]
+
+
+async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
+    orthanc: respx.MockRouter,
+) -> None:
+    rendered_ahead = asyncio.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if FOLLOWER_IDS[7] in request.url.path:
+            rendered_ahead.set()
+        return httpx.Response(200, content=npy(PIXELS))
+
+    route = orthanc.get(url__regex=r".*/frames/0/numpy.*").mock(side_effect=answer)
+    followers = [IndexedInstance(id=follower) for follower in FOLLOWER_IDS]
+    async with open_stage(IndexedInstance(), *followers) as stage:
+        await stage.http.get(url(stage))
+        await asyncio.wait_for(rendered_ahead.wait(), 5)
+    asked = [call.request.url.path.split("/")[2] for call in route.calls]
+    assert asked == [INSTANCE_ID, *FOLLOWER_IDS[:8]]
+
+
+async def test_nothing_is_rendered_ahead_of_thumbnails_and_of_what_is_switched_off(
+    orthanc: respx.MockRouter,
+) -> None:
+    route = orthanc.get(url__regex=r".*/frames/0/numpy.*").respond(content=npy(PIXELS))
+    follower = IndexedInstance(id=FOLLOWER_IDS[0], use_orthanc_preview=False)
+    async with open_stage(IndexedInstance(), follower) as stage:
+        await stage.http.get(url(stage, variant=FrameVariant(max_size=2)))
+        await stage.http.get(url(stage))
+        await asyncio.sleep(0.1)
+    assert [call.request.url.path for call in route.calls] == [NUMPY_PATH, NUMPY_PATH]
+
+
+async def test_an_instance_that_orthanc_does_not_decode_is_not_asked_for_pixels_again(
+    orthanc: respx.MockRouter,
+) -> None:
+    pixels = orthanc.get(NUMPY_PATH).respond(500)
+    png = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
+    shown = orthanc.get(url__regex=r".*/rendered.*").respond(content=png)
+    async with open_stage(IndexedInstance()) as stage:
+        for width in (100, 200, 300):
+            answer = await stage.http.get(url(stage, variant=FrameVariant(40, width)))
+            assert answer.content == png
+    assert (pixels.call_count, shown.call_count) == (1, 3)
