@@ -25,11 +25,8 @@ from services.ingest.archives import ArchiveLimits
 from services.ingest.indexer import Indexer, open_indexer
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
-from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.client import OrthancClient
-from services.orthanc.frames import OrthancFrames, open_orthanc_frames
-from services.orthanc.kept_connections import KeptConnections
-from services.orthanc.transport import open_http_client
+from services.orthanc.opening import Orthanc, open_orthanc
 from services.search.lists import Lists
 from services.settings import Settings
 from services.sync.events import StudyEvents
@@ -96,14 +93,11 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
-        breaker = CircuitBreaker()
-        orthanc = await _open_orthanc(stack, connections, breaker)
-        sources = await _open_sources(
-            stack, connections, breaker, timeout_seconds=settings.frame_decode_seconds
-        )
-        frames = await _open_frames(stack, settings, orthanc, sources)
+        orthanc = await _open_orthanc(stack, settings, connections)
+        client = orthanc.client if orthanc else None
+        frames = await _open_frames(stack, settings, orthanc)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
-        sync = _sync(settings, orthanc, database, indexer) if orthanc else None
+        sync = _sync(settings, client, database, indexer) if client else None
         runtime = Runtime(
             settings=settings,
             authenticator=authenticator,
@@ -111,18 +105,18 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
                 open_audit(database, retention=_days(settings.audit_retention_days))
             ),
             database=database,
-            orthanc=orthanc,
+            orthanc=client,
             orthanc_url=connections.orthanc_url,
             orthanc_events_secret=events_secret,
             lists=Lists(
                 page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds
             ),
             tree=Tree(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds),
-            headers=HeaderService(orthanc),
+            headers=HeaderService(client),
             indexer=indexer,
             ingest=_ingest(settings, orthanc, indexer),
             frames=frames,
-            deletion=_deletion(orthanc, database, sync),
+            deletion=_deletion(client, database, sync),
             sync=sync,
             study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
         )
@@ -133,43 +127,25 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
 
 
 async def _open_orthanc(
-    stack: AsyncExitStack, connections: Connections, breaker: CircuitBreaker
-) -> OrthancClient | None:
+    stack: AsyncExitStack, settings: Settings, connections: Connections
+) -> Orthanc | None:
     if connections.orthanc_url is None:
         return None
-    http = await stack.enter_async_context(
-        open_http_client(
-            connections.orthanc_url, connections.orthanc_username, connections.orthanc_password
-        )
-    )
-    return OrthancClient(http, breaker=breaker)
-
-
-async def _open_sources(
-    stack: AsyncExitStack,
-    connections: Connections,
-    breaker: CircuitBreaker,
-    *,
-    timeout_seconds: float,
-) -> OrthancFrames | None:
-    if connections.orthanc_url is None:
-        return None
-    kept = KeptConnections(
-        connections.orthanc_url,
-        connections.orthanc_username,
-        connections.orthanc_password,
-        timeout_seconds=timeout_seconds,
-    )
     return await stack.enter_async_context(
-        open_orthanc_frames(kept, threads=_FRAMES_AT_ONCE, breaker=breaker)
+        open_orthanc(
+            connections.orthanc_url,
+            connections.orthanc_username,
+            connections.orthanc_password,
+            frame_seconds=settings.frame_decode_seconds,
+            frames_at_once=_FRAMES_AT_ONCE,
+        )
     )
 
 
 async def _open_frames(
     stack: AsyncExitStack,
     settings: Settings,
-    orthanc: OrthancClient | None,
-    sources: OrthancFrames | None,
+    orthanc: Orthanc | None,
 ) -> FrameService:
     given = settings.frame_url_keys
     keys = (
@@ -184,10 +160,11 @@ async def _open_frames(
         max_pixels=settings.frame_max_pixels,
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
-    return await stack.enter_async_context(open_frames(signer, orthanc, sources, limits))
+    client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
+    return await stack.enter_async_context(open_frames(signer, client, frames, limits))
 
 
-def _ingest(settings: Settings, orthanc: OrthancClient | None, indexer: Indexer) -> Ingest:
+def _ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:
     limits = ArchiveLimits(
         max_members=settings.zip_max_members,
         max_bytes=settings.zip_max_bytes,
@@ -196,7 +173,8 @@ def _ingest(settings: Settings, orthanc: OrthancClient | None, indexer: Indexer)
     storage = None
     if orthanc is not None:
         storage = FileStorage(
-            orthanc,
+            orthanc.client,
+            orthanc.files,
             indexer.index,
             WalkLimits(sequence_max_depth=settings.sequence_max_depth),
             keep_tiff_preamble=settings.keep_tiff_preamble,

@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from services.dicom.rewriting import PreparedFile
 from services.errors import OrthancNotFound, OrthancOutcomeUnknown, OrthancUnavailable
 from services.ingest.results import StoreStatus
 from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds
 
 _LOOK_UP_WAITS_SECONDS = (0.2, 0.4, 0.8, 1.6, 3.2)
@@ -27,53 +28,42 @@ class Pushed:
     status: StoreStatus
 
 
-async def push(orthanc: OrthancClient, prepared: PreparedFile, expected: OrthancIds) -> Pushed:
+async def push(
+    orthanc: OrthancClient, files: OrthancFiles, prepared: PreparedFile, expected: OrthancIds
+) -> Pushed:
     """Store a file in Orthanc, streamed.
 
     Orthanc answers "already stored" by identifiers alone and drops other content silently, so
     the MD5 decides. An answer that broke off is looked up.
 
     Args:
-        orthanc: The client.
+        orthanc: Tells what it has.
+        files: Takes the file.
         prepared: What is sent.
         expected: The identifiers that the file's header gives it.
 
     Raises:
         OrthancError: It is not stored.
     """
-    stream = _HashedStream(prepared)
+    digest = hashlib.md5(usedforsecurity=False)
     try:
-        answer = await orthanc.store(stream.chunks(), prepared.length)
+        answer = await files.store(_hashed(prepared.chunks(), digest), prepared.length)
     except OrthancOutcomeUnknown as exc:
-        digest = await asyncio.to_thread(prepared.md5)
-        status = await _look_up(orthanc, expected.instance, digest, exc)
+        whole = await asyncio.to_thread(prepared.md5)
+        status = await _look_up(orthanc, expected.instance, whole, exc)
         return Pushed(expected, status)
     ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
     if not answer.already_stored:
         return Pushed(ids, StoreStatus.STORED)
-    same = await orthanc.dicom_md5(ids.instance) == stream.digest.hexdigest()
+    same = await orthanc.dicom_md5(ids.instance) == digest.hexdigest()
     return Pushed(ids, StoreStatus.ALREADY_STORED if same else StoreStatus.CONFLICT)
 
 
-@dataclass(slots=True)
-class _HashedStream:
-    """Chunks read in a thread, hashed as they go out: MD5 is what Orthanc can be asked for."""
-
-    prepared: PreparedFile
-    digest: "hashlib._Hash" = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        chunks = self.prepared.chunks()
-        sent = 0
-        while sent < self.prepared.length:
-            chunk = await asyncio.to_thread(self._next, chunks)
-            sent += len(chunk)
-            yield chunk
-
-    def _next(self, chunks: Iterator[bytes]) -> bytes:
-        chunk = next(chunks)
-        self.digest.update(chunk)
-        return chunk
+def _hashed(chunks: Iterable[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
+    """Hash chunks as they go out: MD5 is what Orthanc can be asked for."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 async def _look_up(

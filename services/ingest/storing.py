@@ -26,6 +26,7 @@ from services.ingest.pushing import Pushed, push
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 
 _NOT_PUSHED = "Failed to upload to Orthanc PACS. {} The file was not stored; send it again then."
@@ -60,11 +61,14 @@ class FileStorage:
     """Stores single files.
 
     Attributes:
+        orthanc: Tells what it has.
+        files: Takes files.
         index: `Indexer.index`.
         keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
     """
 
     orthanc: OrthancClient
+    files: OrthancFiles
     index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
     limits: WalkLimits
     keep_tiff_preamble: bool = False
@@ -107,7 +111,7 @@ class FileStorage:
     async def _push(self, file: BinaryIO, override: PatientOverride) -> tuple[CheckedFile, Pushed]:
         checked, prepared = await asyncio.to_thread(self._prepare, file, override)
         try:
-            return checked, await push(self.orthanc, prepared, _ids_of(checked.header))
+            return checked, await push(self.orthanc, self.files, prepared, _ids_of(checked.header))
         finally:
             # Closing a file that was only read does not block.
             prepared.close()

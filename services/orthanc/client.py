@@ -5,7 +5,7 @@ of `services.orthanc.answers`; faults are errors of `services.errors`.
 """
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
@@ -16,7 +16,6 @@ from services.orthanc.answers import (
     ChangePage,
     SeriesListing,
     Statistics,
-    StoreAnswer,
     StoredFile,
     StudyListing,
     SystemInfo,
@@ -27,9 +26,6 @@ from services.orthanc.transport import raise_for_status, streamed, translated_fa
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
-
-_STORE_SECONDS = 600
-"""Orthanc answers a store when the whole file is on its disk."""
 
 
 class OrthancClient:
@@ -55,28 +51,6 @@ class OrthancClient:
     async def statistics(self) -> Statistics:
         """`GET /statistics`: how much is stored."""
         return Statistics.from_json(await self._get_json("/statistics"))
-
-    async def store(self, chunks: AsyncIterable[bytes], size_bytes: int) -> StoreAnswer:
-        """`POST /instances`: store one DICOM file, streamed.
-
-        Args:
-            chunks: The file's bytes.
-            size_bytes: Their number.
-
-        Raises:
-            OrthancRefused: Orthanc can't read the file.
-            OrthancFull: There is no room left.
-            OrthancUnavailable: Nothing was stored.
-            OrthancOutcomeUnknown: It may have been stored; look its identifier up.
-        """
-        answer = await self._send_json(
-            "POST",
-            "/instances",
-            content=chunks,
-            headers={"Content-Type": "application/dicom", "Content-Length": str(size_bytes)},
-            timeout=httpx.Timeout(_STORE_SECONDS, connect=3),
-        )
-        return StoreAnswer.from_json(answer)
 
     async def stored_file(self, instance_id: str) -> StoredFile:
         """`GET /instances/{id}`: what is stored of one instance, without metadata.

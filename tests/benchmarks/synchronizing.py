@@ -192,7 +192,7 @@ def _write(root: Path, files: Sequence[bytes]) -> None:
 
 
 async def _imported(stage: Stage, journal: Journal, root: Path) -> None:
-    storage = FileStorage(stage.orthanc, stage.indexer.index, WalkLimits())
+    storage = FileStorage(stage.orthanc, stage.files, stage.indexer.index, WalkLimits())
     ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=_AT_ONCE)
     importing = ImportRun(
         ingest, stage.database, journal, concurrency=_AT_ONCE, limits=WalkLimits()

@@ -20,12 +20,13 @@ from services.ingest.indexer import open_indexer
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
 from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
 from services.sync.cursor import FeedCursor
 from services.sync.service import SyncService
 
 POINTS = {
-    "push": (OrthancClient, "store"),
+    "push": (OrthancFiles, "store"),
     "index": (indexing.Indexer, "index"),
     "roll-up": (indexing, "roll_up"),
     "cursor": (FeedCursor, "move"),
@@ -57,10 +58,13 @@ async def main(addresses: dict[str, str], files: list[Path]) -> None:
         open_http_client(
             addresses["orthanc"], addresses["username"], addresses["password"]
         ) as http,
+        open_orthanc_files(
+            addresses["orthanc"], addresses["username"], addresses["password"]
+        ) as to_orthanc,
     ):
         orthanc = OrthancClient(http)
         if files:
-            storage = FileStorage(orthanc, indexer.index, WalkLimits())
+            storage = FileStorage(orthanc, to_orthanc, indexer.index, WalkLimits())
             ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=2)
             async for result in ingest.results([SentFile.from_path(file) for file in files]):
                 sys.stdout.write(f"{result.status} {result.instance_id}\n")

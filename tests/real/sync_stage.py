@@ -19,6 +19,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
 from services.ingest.indexer import Indexer, open_indexer
 from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
 from services.sync.service import SyncService
 
@@ -48,6 +49,7 @@ class Stage:
     database_name: str
     http: httpx.AsyncClient
     orthanc: OrthancClient
+    files: OrthancFiles
     indexer: Indexer
     sync: SyncService
 
@@ -124,6 +126,7 @@ async def open_stage(
         open_database(mongodb.url, name) as database,
         open_indexer(database) as indexer,
         open_http_client(orthanc.url, orthanc.username, orthanc.password) as http,
+        open_orthanc_files(orthanc.url, orthanc.username, orthanc.password) as files,
     ):
         client = OrthancClient(http)
         sync = SyncService(
@@ -134,7 +137,7 @@ async def open_stage(
             interval_seconds=interval_seconds,
             frame_max_pixels=FRAME_MAX_PIXELS,
         )
-        yield Stage(database, name, http, client, indexer, sync)
+        yield Stage(database, name, http, client, files, indexer, sync)
         if database_name is None:
             await database.client.drop_database(name)
 

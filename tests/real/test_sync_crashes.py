@@ -93,7 +93,7 @@ async def test_orthanc_killed_during_an_upload_loses_nothing_acknowledged(
         open_stage(mongodb, orthanc) as stage,
         running(stage.sync),
     ):
-        storage = FileStorage(stage.orthanc, stage.indexer.index, WalkLimits())
+        storage = FileStorage(stage.orthanc, stage.files, stage.indexer.index, WalkLimits())
         ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
         results = []
         async for result in ingest.results(files):

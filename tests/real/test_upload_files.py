@@ -23,6 +23,7 @@ from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage, PatientOverride
 from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -43,8 +44,15 @@ async def client(empty_orthanc: EmbeddedOrthanc) -> AsyncIterator[OrthancClient]
 
 
 @pytest.fixture
-def ingest(client: OrthancClient, database: Database) -> Ingest:
-    storage = FileStorage(client, Indexer(database).index, WalkLimits())
+async def files(empty_orthanc: EmbeddedOrthanc) -> AsyncIterator[OrthancFiles]:
+    running = empty_orthanc
+    async with open_orthanc_files(running.url, running.username, running.password) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ingest(client: OrthancClient, files: OrthancFiles, database: Database) -> Ingest:
+    storage = FileStorage(client, files, Indexer(database).index, WalkLimits())
     return Ingest(storage, limits=ArchiveLimits(), concurrency=4)
 
 
@@ -210,8 +218,9 @@ async def test_members_of_an_archive_take_its_place(ingest: Ingest) -> None:
 async def test_without_orthanc_every_file_fails_and_nothing_is_indexed(
     database: Database,
 ) -> None:
-    async with open_http_client("http://127.0.0.1:1", "", "") as http:
-        storage = FileStorage(OrthancClient(http), Indexer(database).index, WalkLimits())
+    nowhere = ("http://127.0.0.1:1", "", "")
+    async with open_http_client(*nowhere) as http, open_orthanc_files(*nowhere) as away:
+        storage = FileStorage(OrthancClient(http), away, Indexer(database).index, WalkLimits())
         ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
         results = await ingest.store(
             [
@@ -229,12 +238,12 @@ async def test_without_orthanc_every_file_fails_and_nothing_is_indexed(
 
 
 async def test_without_mongodb_the_file_is_in_orthanc_and_the_result_says_so(
-    client: OrthancClient,
+    client: OrthancClient, files: OrthancFiles
 ) -> None:
     async def broken(_entries: Sequence[IndexEntry]) -> None:
         raise DatabaseUnavailable
 
-    storage = FileStorage(client, broken, WalkLimits())
+    storage = FileStorage(client, files, broken, WalkLimits())
     ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
     [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
     assert outcomes([result]) == [("ct.dcm", "FAILED", "DATABASE_UNAVAILABLE")]

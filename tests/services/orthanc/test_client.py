@@ -20,10 +20,6 @@ async def client() -> AsyncIterator[OrthancClient]:
         yield OrthancClient(http)
 
 
-async def chunks() -> AsyncIterator[bytes]:
-    yield b"abc"
-
-
 @pytest.mark.parametrize(
     ("status", "error"),
     [
@@ -43,9 +39,9 @@ async def test_a_status_of_orthanc_is_an_error_of_ours(
     client: OrthancClient, status: int, error: type[errors.OrthancError]
 ) -> None:
     with respx.mock:
-        respx.post(f"{URL}/instances").respond(status)
+        respx.get(f"{URL}/system").respond(status)
         with pytest.raises(errors.OrthancError) as raised:
-            await client.store(chunks(), 3)
+            await client.system()
     assert type(raised.value) is error
     assert URL not in raised.value.message
 
@@ -73,27 +69,24 @@ async def test_a_connection_that_breaks_after_sending_leaves_the_outcome_unknown
     client: OrthancClient, fault: type[httpx.RequestError]
 ) -> None:
     with respx.mock:
-        respx.post(f"{URL}/instances").mock(side_effect=fault("broken"))
+        respx.delete(f"{URL}/instances/{INSTANCE}").mock(side_effect=fault("broken"))
         with pytest.raises(errors.OrthancOutcomeUnknown):
-            await client.store(chunks(), 3)
+            await client.delete("instances", INSTANCE)
 
 
 async def test_an_answer_that_is_cut_off_counts_as_unknown(client: OrthancClient) -> None:
     with respx.mock:
-        respx.post(f"{URL}/instances").respond(200, text='{"ID": "f689')
+        respx.get(f"{URL}/system").respond(200, text='{"Version": "1.1')
         with pytest.raises(errors.OrthancOutcomeUnknown):
-            await client.store(chunks(), 3)
+            await client.system()
 
 
-async def test_orthanc_is_asked_not_to_compress_and_gets_the_size(client: OrthancClient) -> None:
+async def test_orthanc_is_asked_not_to_compress(client: OrthancClient) -> None:
     with respx.mock:
-        route = respx.post(f"{URL}/instances").respond(507)
-        with pytest.raises(errors.OrthancFull):
-            await client.store(chunks(), 3)
-    request = route.calls.last.request
-    assert request.headers["accept-encoding"] == "identity"
-    assert request.headers["content-length"] == "3"
-    assert "transfer-encoding" not in request.headers
+        route = respx.get(f"{URL}/system").respond(404)
+        with pytest.raises(errors.OrthancNotFound):
+            await client.system()
+    assert route.calls.last.request.headers["accept-encoding"] == "identity"
 
 
 @pytest.mark.parametrize("identifier", ["../system", "", f"{INSTANCE}/../..", INSTANCE.upper()])

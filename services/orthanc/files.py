@@ -1,0 +1,88 @@
+"""Orthanc's route for storing files, called by threads that read them as they send."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, nullcontext
+
+from services.errors import OrthancOutcomeUnknown
+from services.orthanc.answers import StoreAnswer
+from services.orthanc.breaker import CircuitBreaker
+from services.orthanc.kept_connections import KeptConnections
+
+_STORE_SECONDS = 600
+"""Orthanc answers a store when the whole file is on its disk."""
+
+_STORES_AT_ONCE = 16
+"""Orthanc's own pool of HTTP threads is larger; its disk is the limit long before."""
+
+
+class OrthancFiles:
+    """Stores files.
+
+    A file never comes to the event loop: the thread that sends it reads it, which costs a third
+    of what a stream through the loop does.
+
+    Args:
+        connections: To Orthanc.
+        threads: Where to send.
+        breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
+    """
+
+    def __init__(
+        self,
+        connections: KeptConnections,
+        threads: Executor,
+        *,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        self._connections = connections
+        self._threads = threads
+        self._guarded = breaker.guarded if breaker is not None else nullcontext
+
+    async def store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
+        """`POST /instances`: store one DICOM file.
+
+        Args:
+            chunks: The file's bytes, read in a thread while they are sent.
+            size_bytes: Their number.
+
+        Raises:
+            OrthancRefused: Orthanc can't read the file.
+            OrthancFull: There is no room left.
+            OrthancUnavailable: Nothing was stored.
+            OrthancOutcomeUnknown: It may have been stored; look its identifier up.
+        """
+        with self._guarded():
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._store, chunks, size_bytes
+            )
+
+    def _store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
+        answer = self._connections.post("/instances", chunks, size_bytes)
+        try:
+            return StoreAnswer.from_json(json.loads(answer))
+        except (ValueError, KeyError) as exc:
+            raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
+
+
+@asynccontextmanager
+async def open_orthanc_files(
+    url: str, username: str, password: str, *, breaker: CircuitBreaker | None = None
+) -> AsyncIterator[OrthancFiles]:
+    """Run the threads that send files; what is under way at the end breaks off.
+
+    Args:
+        url: Base URL of Orthanc.
+        username: Its user name, `""` for none.
+        password: Its password.
+        breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
+    """
+    connections = KeptConnections(url, username, password, timeout_seconds=_STORE_SECONDS)
+    threads = ThreadPoolExecutor(_STORES_AT_ONCE, thread_name_prefix="files")
+    try:
+        yield OrthancFiles(connections, threads, breaker=breaker)
+    finally:
+        connections.close()
+        await asyncio.to_thread(threads.shutdown, cancel_futures=True)
