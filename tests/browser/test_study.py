@@ -189,3 +189,41 @@ def _aged(url: str, signer: FrameUrlSigner, base_url: str) -> str:
 def _now(url: str) -> float:
     """A time at which this URL is valid: a minute before its end."""
     return int(url.split("/v1/")[1].split(".")[1], 16) - 60
+
+
+async def test_a_picture_that_comes_later_is_waited_for(tab: Tab) -> None:
+    refused: list[str] = []
+
+    async def refuse_twice(route: Route) -> None:
+        if len(refused) == 2:
+            await route.fallback()
+            return
+        refused.append(route.request.url)
+        await route.fulfill(
+            status=503,
+            headers={"Retry-After": "1"},
+            json={"error": {"code": "ORTHANC_UNAVAILABLE", "message": "Orthanc restarts."}},
+        )
+
+    page = await _open_study(tab, "#q=THORAX")
+    await page.route("**/frames/**", refuse_twice)
+    tab.expected_errors.append("503")
+    await page.keyboard.press("2")
+    await expect(page.locator("#reason")).to_have_text("Orthanc restarts. Trying again …")
+    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator("#reason")).to_be_hidden()
+
+
+async def test_a_picture_that_never_comes_says_why(tab: Tab) -> None:
+    tab.expected_errors.append("415")
+    page = await _open_study(tab, "#q=THORAX")
+    await page.route(
+        "**/frames/**",
+        lambda route: route.fulfill(
+            status=415,
+            json={"error": {"code": "FRAME_NOT_RENDERABLE", "message": "Nobody can decode this."}},
+        ),
+    )
+    await page.keyboard.press("2")
+    await expect(page.locator("#reason")).to_have_text("Nobody can decode this.")
+    await expect(page.locator("#picture")).to_be_hidden()

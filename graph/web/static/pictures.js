@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 const KEPT = 200; // Decoded pictures that stay ready, newest use last.
 const pictures = new Map();
 
-/** Why a picture did not come: `status` as the server answered, `message` for people. */
+/** Why a picture did not come: `status` as the server answered (0: not at all), `message` for people. */
 export class PictureError extends Error {
   constructor(message, status, retryAfter = 0) {
     super(message);
@@ -43,11 +43,10 @@ async function reasonOf(url) {
     const response = await fetch(url);
     const type = response.headers.get("content-type") ?? "";
     const answer = type.includes("json") ? await response.json() : {};
-    const message = answer.errors?.[0]?.message ?? answer.message ?? answer.error ?? answer.detail;
-    const said = typeof message === "string" ? message : `The picture did not come (HTTP status ${response.status}).`;
-    return new PictureError(said, response.status, Number(response.headers.get("retry-after")));
+    const message = answer.error?.message ?? `The picture did not come (HTTP status ${response.status}).`;
+    return new PictureError(message, response.status, Number(response.headers.get("retry-after")));
   } catch {
-    return new PictureError("The server does not answer. Is it running?", 0, 3);
+    return new PictureError("The server does not answer. Is it running?", 0);
   }
 }
 

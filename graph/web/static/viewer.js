@@ -4,6 +4,7 @@ import { loadPicture } from "./pictures.js";
 import { describeWindow, hasWindow, parseWindow } from "./windows.js";
 
 const AHEAD = 6; // Neighbours that are loaded before they are asked for, on each side.
+const OLD_URL = new Set([0, 403, 410]); // Expired, its key gone, or an answer that we may not read.
 const RETRIES = 6; // While the server says "try again later".
 
 export class Viewer extends EventTarget {
@@ -78,11 +79,11 @@ export class Viewer extends EventTarget {
       try {
         return await loadPicture(url);
       } catch (error) {
-        const hasExpired = error.status === 410 || error.status === 403;
+        const isOld = OLD_URL.has(error.status) && attempt < 3;
         const comesLater = error.retryAfter > 0 && attempt < RETRIES;
-        if (!(hasExpired && attempt < 3) && !comesLater) throw error;
-        if (hasExpired) stack.forget(position, window);
-        else await this.#waitFor(error);
+        if (isOld) stack.forget(position, window);
+        else if (comesLater) await this.#waitFor(error);
+        else throw error;
       }
     }
   }
