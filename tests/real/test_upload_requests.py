@@ -1,0 +1,350 @@
+"""Uploads over real HTTP: refused before they are read, cut when they stop, gone when they end."""
+
+import asyncio
+import json
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from pydicom.data import get_testdata_file
+
+from services.access import Role
+from services.credentials.token_file import changed_tokens
+from services.credentials.tokens import issue_token
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.frames.keys import generate_key
+from services.runtime import open_runtime
+from services.settings import Settings
+from tests.servers import RunningServer, run_server
+
+PREFLIGHT = {"GraphQL-Preflight": "1"}
+MULTIPART = "multipart/form-data; boundary=b"
+UPLOAD = """mutation ($files: [Upload!]!) { uploadDicom(files: $files) { storedCount failedCount
+  results { fileName status frameCount error { code } instance { sopInstanceUID } }
+  studies { numberOfInstances } } }"""
+MAX_BYTES = 200_000
+
+
+@pytest.fixture(scope="module")
+def settings(
+    mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    return Settings(
+        _env_file=None,
+        data_dir=tmp_path_factory.mktemp("uploads"),
+        mongodb_url=SecretStr(mongodb.url),
+        mongodb_database=f"test_{secrets.token_hex(6)}",
+        orthanc_url=orthanc.url,
+        orthanc_username=orthanc.username,
+        orthanc_password=SecretStr(orthanc.password),
+        frame_url_keys=SecretStr(generate_key()),
+        upload_max_bytes=MAX_BYTES,
+        upload_max_files=3,
+        upload_idle_seconds=0.3,
+    )
+
+
+@pytest.fixture(scope="module")
+async def server(settings: Settings) -> AsyncIterator[RunningServer]:
+    """One server for all: these tests are about requests, and most store nothing."""
+    async with open_runtime(settings) as runtime, run_server(settings, runtime) as running:
+        assert runtime.orthanc is not None
+        yield running
+        await runtime.database.client.drop_database(settings.mongodb_database)
+
+
+@pytest.fixture(scope="module")
+async def guarded(
+    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[RunningServer, str]]:
+    """Another server that asks for tokens, and the token of a viewer."""
+    guarded = settings.model_copy(update={"data_dir": tmp_path_factory.mktemp("guarded")})
+    with changed_tokens(guarded.tokens_path) as change:
+        change.tokens, viewer = issue_token(
+            (), name="viewer", role=Role.VIEWER, now=datetime.now(UTC)
+        )
+    async with open_runtime(guarded) as runtime, run_server(guarded, runtime) as running:
+        yield running, viewer
+
+
+@pytest.fixture(autouse=True)
+async def _nothing_is_left(server: RunningServer) -> AsyncIterator[None]:
+    before = temporary_files()
+    yield
+    async with asyncio.timeout(5):
+        while left := temporary_files() - before:  # noqa: ASYNC110  # files give no notice
+            await asyncio.sleep(0.01)
+    assert left == set()
+    assert server.runtime is not None
+
+
+def temporary_files() -> set[str]:
+    """Files in the folder for temporary ones, and open ones that have no name any more."""
+    folder = Path(tempfile.gettempdir())
+    found = {str(path) for path in folder.iterdir() if path.name.startswith("tmp")}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith(str(folder)) and target.endswith("(deleted)"):
+            found.add(target)
+    return found
+
+
+def content(name: str) -> bytes:
+    return Path(str(get_testdata_file(name, download=False))).read_bytes()
+
+
+def form(
+    *files: tuple[str, bytes], operations: str | None = None, paths: str | None = None
+) -> dict[str, Any]:
+    places = {str(n): [f"variables.files.{n}"] for n in range(len(files))}
+    asked = {"query": UPLOAD, "variables": {"files": [None] * len(files)}}
+    return {
+        "data": {"operations": operations or json.dumps(asked), "map": paths or json.dumps(places)},
+        "files": [(str(n), file) for n, file in enumerate(files)],
+    }
+
+
+@asynccontextmanager
+async def half_sent(
+    server: RunningServer, path: str, headers: dict[str, str], body: bytes = b""
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Send the headers and a part of the body, and keep the connection."""
+    address = httpx.URL(server.url)
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+    await writer.drain()
+    try:
+        yield reader
+    finally:
+        writer.close()
+
+
+async def answer_to_half(
+    server: RunningServer, path: str, headers: dict[str, str], body: bytes = b""
+) -> tuple[int, Any]:
+    """Answers status and body of a request whose own body never ends."""
+    async with half_sent(server, path, headers, body) as reader, asyncio.timeout(10):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next(
+            int(line.split(":")[1])
+            for line in head.splitlines()
+            if line.lower().startswith("content-length:")
+        )
+        return int(head.split()[1]), json.loads(await reader.readexactly(length))
+
+
+def code_of(answer: dict[str, Any]) -> str:
+    return str(answer["errors"][0]["extensions"]["code"])
+
+
+@pytest.mark.usefixtures("empty_orthanc")
+async def test_files_are_stored_and_told_one_by_one(server: RunningServer) -> None:
+    sent = form(("ct.dcm", content("CT_small.dcm")), ("note.txt", b"no DICOM" * 50))
+    response = await server.http.post("/graphql", headers=PREFLIGHT, **sent)
+    assert response.json()["data"]["uploadDicom"] == {
+        "storedCount": 1,
+        "failedCount": 1,
+        "results": [
+            {
+                "fileName": "ct.dcm",
+                "status": "STORED",
+                "frameCount": 1,
+                "error": None,
+                "instance": {"sopInstanceUID": "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"},
+            },
+            {
+                "fileName": "note.txt",
+                "status": "REJECTED",
+                "frameCount": 0,
+                "error": {"code": "NOT_DICOM"},
+                "instance": None,
+            },
+        ],
+        "studies": [{"numberOfInstances": 1}],
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"--b\r\nContent-Disposition: form-data"])
+async def test_without_preflight_half_a_body_is_answered_with_403(
+    server: RunningServer, body: bytes
+) -> None:
+    headers = {"Content-Type": MULTIPART, "Content-Length": "100000"}
+    status, answer = await answer_to_half(server, "/graphql", headers, body)
+    assert (status, code_of(answer)) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize(("is_known", "expected"), [(False, 401), (True, 403)])
+@pytest.mark.parametrize("path", ["/graphql", "/api/dicom/upload"])
+async def test_who_may_not_upload_is_told_before_the_body_is_read(
+    guarded: tuple[RunningServer, str], path: str, is_known: bool, expected: int
+) -> None:
+    server, viewer = guarded
+    headers = PREFLIGHT | {"Content-Type": MULTIPART, "Content-Length": "100000"}
+    if is_known:
+        headers["Authorization"] = f"Bearer {viewer}"
+    status, _ = await answer_to_half(server, path, headers, b"--b\r\n")
+    assert status == expected
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/api/dicom/upload"])
+async def test_a_length_over_the_limit_is_413_before_the_body_is_read(
+    server: RunningServer, path: str
+) -> None:
+    headers = PREFLIGHT | {"Content-Type": MULTIPART, "Content-Length": str(MAX_BYTES + 1)}
+    status, _ = await answer_to_half(server, path, headers)
+    assert status == 413
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/api/dicom/upload"])
+async def test_a_body_without_length_is_413_as_soon_as_it_is_too_large(
+    server: RunningServer, path: str
+) -> None:
+    async def too_much() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="0"; filename="a"\r\n\r\n'
+        for _ in range(MAX_BYTES // 5_000):
+            yield bytes(10_000)
+
+    headers = PREFLIGHT | {"Content-Type": MULTIPART}
+    response = await server.http.post(path, content=too_much(), headers=headers)
+    assert response.status_code == 413
+
+
+async def test_a_json_body_over_its_limit_is_413(server: RunningServer) -> None:
+    query = "{ server { version } }" + " " * server.runtime.settings.graphql_body_max_bytes
+    response = await server.http.post("/graphql", json={"query": query})
+    assert (response.status_code, code_of(response.json())) == (413, "LIMIT_EXCEEDED")
+
+
+async def test_too_many_files_are_413(server: RunningServer) -> None:
+    sent = form(*[(f"{number}.dcm", b"x") for number in range(4)])
+    response = await server.http.post("/graphql", headers=PREFLIGHT, **sent)
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/api/dicom/upload"])
+async def test_an_upload_that_stops_arriving_is_cut(server: RunningServer, path: str) -> None:
+    headers = PREFLIGHT | {"Content-Type": MULTIPART, "Content-Length": "100000"}
+    started = b'--b\r\nContent-Disposition: form-data; name="0"; filename="a"\r\n\r\nhalf'
+    status, _ = await answer_to_half(server, path, headers, started)
+    assert status == 408
+
+
+async def test_a_sender_who_goes_leaves_nothing(server: RunningServer) -> None:
+    headers = PREFLIGHT | {"Content-Type": MULTIPART, "Content-Length": "150000"}
+    started = b'--b\r\nContent-Disposition: form-data; name="0"; filename="a"\r\n\r\n'
+    before = temporary_files()
+    async with half_sent(server, "/graphql", headers, started + bytes(70_000)):
+        async with asyncio.timeout(5):
+            while temporary_files() <= before:  # noqa: ASYNC110  # the server is no part of us
+                await asyncio.sleep(0.005)
+    # The fixture sees that it is gone.
+    assert (await server.http.get("/healthz")).status_code == 200
+
+
+MALFORMED = {
+    "operations no JSON": ("{", "{}"),
+    "operations nested endlessly": ("[" * 100_000, "{}"),
+    "operations a list": ('[{"query": "{ server { version } }"}]', "{}"),
+    "operations a number": ("1", "{}"),
+    "map no JSON": ('{"query": "q", "variables": {"files": [null]}}', "{"),
+    "map a list": ('{"query": "q", "variables": {"files": [null]}}', "[]"),
+    "path to nowhere": ('{"query": "q", "variables": {}}', '{"0": ["variables.files.0"]}'),
+    "path through null": ('{"query": "q", "variables": null}', '{"0": ["variables.files.0"]}'),
+    "one file twice": (
+        '{"query": "q", "variables": {"files": [null, null]}}',
+        '{"0": ["variables.files.0", "variables.files.1"]}',
+    ),
+    "path into the query": ('{"query": null}', '{"0": ["query"]}'),
+    "file that is not sent": (
+        '{"query": "q", "variables": {"files": [null, null]}}',
+        '{"0": ["variables.files.0"], "1": ["variables.files.1"]}',
+    ),
+    "query a number": ('{"query": 1, "variables": {"f": null}}', '{"0": ["variables.f"]}'),
+    "query missing": ('{"variables": {"f": null}}', '{"0": ["variables.f"]}'),
+}
+
+
+@pytest.mark.parametrize("shape", MALFORMED)
+async def test_malformed_operations_and_maps_are_400_with_a_code(
+    server: RunningServer, shape: str
+) -> None:
+    operations, paths = MALFORMED[shape]
+    sent = form(("a.dcm", b"x"), operations=operations, paths=paths)
+    response = await server.http.post("/graphql", headers=PREFLIGHT, **sent)
+    assert (response.status_code, code_of(response.json())) == (400, "BAD_REQUEST")
+
+
+async def test_a_file_where_no_variable_wants_one_is_a_graphql_error(server: RunningServer) -> None:
+    asked = {"query": "query ($f: String) { study(studyInstanceUID: $f) { id } }"}
+    operations = json.dumps(asked | {"variables": {"f": None}})
+    sent = form(("a", b"x"), operations=operations, paths='{"0": ["variables.f"]}')
+    response = await server.http.post("/graphql", headers=PREFLIGHT, **sent)
+    assert code_of(response.json()) == "GRAPHQL_VALIDATION_FAILED"
+
+
+@pytest.mark.parametrize("files", ["x", [], [None], ["x"]])
+async def test_files_that_are_no_files_are_an_error_of_the_caller(
+    server: RunningServer, files: object
+) -> None:
+    response = await server.http.post(
+        "/graphql", json={"query": UPLOAD, "variables": {"files": files}}
+    )
+    answer = response.json()
+    if files == []:
+        assert answer["data"]["uploadDicom"]["results"] == []
+    else:
+        assert code_of(answer) in {"GRAPHQL_VALIDATION_FAILED", "INVALID_INPUT"}
+
+
+async def test_the_rest_upload_answers_as_the_former_system(server: RunningServer) -> None:
+    response = await server.http.post(
+        "/api/dicom/upload",
+        files={"file": ("emri.dcm", content("MR_small.dcm"))},
+        data={"patientID": "PAT001", "patientName": "Doe^Jane"},
+    )
+    body = response.json()
+    assert (response.status_code, body["success"]) == (200, True)
+    data = body["data"]
+    assert (data["patientID"], data["patientName"]) == ("PAT001", "Doe^Jane")
+    frame = await server.http.get(f"/api/dicom/studies/{data['studyInstanceUID']}/frames/0")
+    assert (frame.status_code, frame.headers["content-type"]) == (200, "image/png")
+    beyond = await server.http.get(f"/api/dicom/studies/{data['studyInstanceUID']}/frames/1")
+    assert (beyond.status_code, beyond.json()["success"]) == (404, False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 400),
+        ({}, 400),
+    ],
+)
+async def test_the_rest_upload_refuses_pages_of_other_origins_before_the_body(
+    server: RunningServer, headers: dict[str, str], status: int
+) -> None:
+    given = headers | {"Content-Type": MULTIPART, "Content-Length": "5"}
+    body = b"" if status == 403 else b"--b--"
+    assert (await answer_to_half(server, "/api/dicom/upload", given, body))[0] == status
+
+
+@pytest.mark.parametrize("index", ["-1", "1.0", "x", "9" * 30, "\u0661", "0%0a"])
+async def test_frames_that_make_no_sense_are_404(server: RunningServer, index: str) -> None:
+    response = await server.http.get(f"/api/dicom/studies/1.2.3/frames/{index}")
+    assert (response.status_code, response.json()["success"]) == (404, False)
