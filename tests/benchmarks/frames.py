@@ -57,7 +57,8 @@ async def run() -> list[Row]:
         for content in [*ct_files(_FILES, size=_SIZE), cine_file(_FRAMES), radiograph]:
             (await stage.orthanc.post("/instances", content=content)).raise_for_status()
         await stage.wait_for_instances(_FILES + 2)
-        images = await _images(stage)
+        while len(images := await _images(stage)) < _FILES + 2:
+            await asyncio.sleep(0.1)
         singles = [image for image in images if len(image.frames) == 1]
         cold = [
             *await _single_rows(rivals, singles[:_FILES]),

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -35,9 +36,7 @@ async def run() -> list[Row]:
     async with open_stage() as stage:
         for content in [*ct_files(_FILES), cine_file(_FRAMES)]:
             (await stage.orthanc.post("/instances", content=content)).raise_for_status()
-        await stage.wait_for_instances(_FILES + 1)
-        data = await stage.graphql(_QUERY)
-        series = [one["instances"] for s in data["studies"]["nodes"] for one in s["series"]]
+        series = await _series(stage)
         cine = next(one for one in series if one[0]["numberOfFrames"] > 1)
         images = next(one for one in series if one[0]["numberOfFrames"] == 1)
         cine_urls = [frame["url"] for frame in cine[0]["frames"]]
@@ -47,6 +46,17 @@ async def run() -> list[Row]:
             await _player_row(stage, f"player, {_FILES} images of a series", image_urls),
             *await _warm_rows(stage, image_urls[0], images[0]["orthancInstanceId"]),
         ]
+
+
+async def _series(stage: Stage) -> list[list[dict[str, Any]]]:
+    """Return the instances of each series when all are in the tree."""
+    await stage.wait_for_instances(_FILES + 1)
+    while True:
+        data = await stage.graphql(_QUERY)
+        series = [one["instances"] for s in data["studies"]["nodes"] for one in s["series"]]
+        if sum(map(len, series)) == _FILES + 1:
+            return series
+        await asyncio.sleep(0.1)
 
 
 async def _player_row(stage: Stage, case: str, urls: Sequence[str]) -> Row:
