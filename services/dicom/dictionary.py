@@ -1,6 +1,9 @@
 """Names of data elements for people (PS3.6)."""
 
-from pydicom.datadict import DicomDictionary, RepeatersDictionary
+from pydicom.datadict import (
+    DicomDictionary,  # type: ignore[attr-defined]  # documented there and not exported
+    RepeatersDictionary,  # type: ignore[attr-defined]  # as above
+)
 
 _NAME = 2
 """Place of the name in an entry: VR, VM, name, whether retired, keyword."""
