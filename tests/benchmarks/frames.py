@@ -57,8 +57,7 @@ async def run() -> list[Row]:
         for content in [*ct_files(_FILES, size=_SIZE), cine_file(_FRAMES), radiograph]:
             (await stage.orthanc.post("/instances", content=content)).raise_for_status()
         await stage.wait_for_instances(_FILES + 2)
-        while len(images := await _images(stage)) < _FILES + 2:
-            await asyncio.sleep(0.1)
+        images = await _all_images(stage, _FILES + 2)
         singles = [image for image in images if len(image.frames) == 1]
         cold = [
             *await _single_rows(rivals, singles[:_FILES]),
@@ -133,6 +132,14 @@ async def _at_once(client: LeanClient, paths: Sequence[str]) -> None:
 
 def _row(case: str, ours: float, rival: str, theirs: float, *, goal: float) -> Row:
     return Row(case=case, ours_seconds=ours, rival=rival, rival_seconds=theirs, goal=goal)
+
+
+async def _all_images(stage: Stage, count: int) -> list[Image]:
+    """Return so many images when all are in the tree."""
+    while True:
+        if len(images := await _images(stage)) == count:
+            return images
+        await asyncio.sleep(0.1)
 
 
 async def _images(stage: Stage) -> list[Image]:

@@ -1,5 +1,6 @@
 import hashlib
 import hmac
+import time
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime
 
@@ -147,3 +148,35 @@ def test_even_a_signed_path_must_be_spelled_as_we_spell_it(target: str) -> None:
     path = signer._frames.mint(target, NOW).path.encode()
     with pytest.raises(FrameUrlInvalid):
         signer.verify_frame(path, "GET", now=NOW)
+
+
+def test_keys_are_rotated_without_a_url_that_stops_working() -> None:
+    old, new = ("k1", MASTER), ("k2", bytes(32))
+    stages = [FrameUrlSigner(FrameUrlKeys(keys)) for keys in ((old,), (new, old), (new,))]
+    before, during, after = (
+        stage.frame_path(INSTANCE, "deadbeef", 7, now=NOW).path.encode() for stage in stages
+    )
+    assert during == after != before
+    for path in (before, during):
+        assert stages[1].verify_frame(path, "GET", now=NOW).frame_index == 7
+    with pytest.raises(FrameUrlInvalid):
+        stages[2].verify_frame(before, "GET", now=NOW)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia"])
+def test_the_time_zone_of_the_machine_changes_nothing(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        minted = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),))).frame_path(
+            INSTANCE, "deadbeef", 7, VARIANT, now=NOW
+        )
+        assert minted.path.encode() == VECTOR
+        assert minted.expires_at == datetime(2024, 7, 24, 7, 50, tzinfo=UTC)
+        with pytest.raises(FrameUrlExpired):
+            signer.verify_frame(VECTOR, "GET", now=EXPIRES + 30)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
