@@ -1,9 +1,6 @@
 """Names of data elements for people (PS3.6)."""
 
-from pydicom.datadict import (
-    DicomDictionary,  # type: ignore[attr-defined]  # documented there and not exported
-    RepeatersDictionary,  # type: ignore[attr-defined]  # as above
-)
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 
 _NAME = 2
 """Place of the name in an entry: VR, VM, name, whether retired, keyword."""
