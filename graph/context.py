@@ -13,9 +13,6 @@ from services.access import Principal
 from services.errors import LimitExceeded
 from services.runtime import Runtime
 
-NODES_MAX = 50_000
-"""Most objects in one answer: more is a download, not a query."""
-
 
 @dataclass(slots=True, kw_only=True)
 class Context:
@@ -37,7 +34,7 @@ class Context:
     now: Callable[[], float] = time.time
     connection_params: object = None
     loaders: Loaders = field(init=False)
-    nodes_left: int = NODES_MAX
+    nodes_left: int = field(init=False)
     accesses: Accesses = field(default_factory=Accesses)
 
     def __post_init__(self) -> None:
@@ -52,7 +49,7 @@ class Context:
     def begin_event(self) -> None:
         """Forget what was loaded and counted: a new event of a subscription begins."""
         self.loaders = Loaders(self.runtime.tree)
-        self.nodes_left = NODES_MAX
+        self.nodes_left = self.runtime.settings.query_max_nodes
 
     def show(self, documents: Sequence[Mapping[str, Any]]) -> None:
         """Count documents that the answer begins with, and whom they are about.
@@ -73,7 +70,7 @@ class Context:
         self.accesses.number_of_objects += count
         if self.nodes_left < 0:
             raise LimitExceeded(
-                f"The answer has more than {NODES_MAX} objects. "
+                f"The answer has more than {self.runtime.settings.query_max_nodes} objects. "
                 "Ask for fewer with `first`, in several queries."
             )
 
