@@ -1,23 +1,54 @@
 """`orthanc-graphql sync`."""
 
+import secrets
 from pathlib import Path
 
 import click
 
 from graph.commands.options import data_dir_option, load_settings, run
-from services.errors import PacsDisabled
+from services.errors import Error, PacsDisabled
 from services.runtime import open_runtime
 from services.settings import Settings
+from services.sync.orthanc_script import deletion_script
 from services.sync.repairs import SyncReport
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Only tell; exit with 1 when something differs.")
+@click.option(
+    "--print-lua-script",
+    "server_url",
+    metavar="URL",
+    help="Print the script by which an Orthanc of yours tells this server at URL at once what is "
+    "deleted, and do nothing else.",
+)
 @data_dir_option
-def command(*, check: bool, data_dir: Path | None) -> None:
+def command(*, check: bool, server_url: str | None, data_dir: Path | None) -> None:
     """Compare MongoDB with Orthanc and repair, once."""
     settings = load_settings(data_dir=data_dir)
+    if server_url is not None:
+        _print_script(settings, server_url)
+        return
     run(lambda: _synchronize(settings, is_check=check))
+
+
+def _print_script(settings: Settings, server_url: str) -> None:
+    if settings.orthanc_events_secret is None:
+        raise click.ClickException(
+            "Set ORTHANC_EVENTS_SECRET here and for the server, to letters and digits of your "
+            f"choice, such as {secrets.token_hex(16)}"
+        )
+    try:
+        click.echo(
+            deletion_script(server_url, settings.orthanc_events_secret.get_secret_value()), nl=False
+        )
+    except Error as exc:
+        raise click.ClickException(exc.message) from exc
+    click.echo(
+        "Save it on Orthanc's machine, readable for Orthanc alone, name the file in LuaScripts of "
+        "Orthanc's configuration, and restart Orthanc.",
+        err=True,
+    )
 
 
 async def _synchronize(settings: Settings, *, is_check: bool) -> int:

@@ -1,5 +1,9 @@
 """The Lua script by which Orthanc tells us at once what it deletes."""
 
+import re
+
+from services.errors import InvalidInput
+
 EVENTS_PATH = "/internal/orthanc-events"
 """Where Orthanc calls us."""
 
@@ -16,15 +20,24 @@ end
 """
 
 
+_URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]%-]+")
+"""What may stand between the quotes of the script."""
+
+
 def deletion_script(base_url: str, secret: str) -> str:
     """Return the script for the setting `LuaScripts` of Orthanc's configuration.
 
     Args:
         base_url: Scheme, host and port of this server as Orthanc reaches it.
         secret: What tells Orthanc's calls from others': letters and digits.
+
+    Raises:
+        InvalidInput: One of them would break out of its quotes.
     """
-    if not secret.isalnum():
-        raise ValueError("the secret must be letters and digits: it is quoted in a script")
+    if _URL.fullmatch(base_url) is None:
+        raise InvalidInput("Give the address as http://host:port, as Orthanc reaches this server.")
+    if not (secret.isascii() and secret.isalnum()):
+        raise InvalidInput("ORTHANC_EVENTS_SECRET must be letters and digits.")
     return _SCRIPT.format(
         url=base_url.rstrip("/") + EVENTS_PATH, header=SECRET_HEADER, secret=secret
     )

@@ -7,17 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 
 from graph.routes import orthanc_events
 from services.embedded.mongod import EmbeddedMongod
-from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc import run_orthanc
+from services.errors import InvalidInput
 from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER, deletion_script
 from services.sync.service import SyncService
 from tests.real.sync_stage import eventually, instance_bytes, open_stage, running
+from tests.servers import RunningServer
 
 SECRET = "0123456789abcdef"
 
@@ -62,33 +63,39 @@ async def test_a_deletion_in_orthanc_shows_without_a_comparison(
 
 
 @pytest.mark.parametrize(
-    ("secret", "body", "status"),
+    ("body", "status"),
     [
-        (SECRET, b'{"deleted": ["no id"]}', 204),
-        ("wrong", b'{"deleted": []}', 403),
-        ("", b'{"deleted": []}', 403),
-        (SECRET, b"{", 400),
-        (SECRET, b'{"deleted": 1}', 400),
-        (SECRET, b" " * 70_000, 400),
+        (b'{"deleted": ["no id"]}', 204),
+        (b"{", 400),
+        (b'{"deleted": 1}', 400),
+        (b" " * 70_000, 400),
     ],
 )
-async def test_notices_need_the_secret_and_a_list(
-    mongodb: EmbeddedMongod,
-    empty_orthanc: EmbeddedOrthanc,
-    secret: str,
-    body: bytes,
-    status: int,
+async def test_notices_with_the_secret_need_a_list(
+    server: RunningServer, body: bytes, status: int
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        async with (
-            open_stage(mongodb, empty_orthanc) as stage,
-            _listening(listener, stage.sync) as url,
-            httpx.AsyncClient(base_url=url) as http,
-        ):
-            answer = await http.post(EVENTS_PATH, content=body, headers={SECRET_HEADER: secret})
+    secret = {SECRET_HEADER: server.runtime.orthanc_events_secret}
+    answer = await server.http.post(EVENTS_PATH, content=body, headers=secret)
     assert answer.status_code == status
 
 
-def test_a_secret_that_would_break_out_of_the_script_is_refused() -> None:
-    with pytest.raises(ValueError, match="letters and digits"):
-        deletion_script("http://127.0.0.1", "a'b")
+@pytest.mark.parametrize("headers", [{}, {SECRET_HEADER: "wrong"}, {SECRET_HEADER: ""}])
+async def test_notices_without_the_secret_are_refused(
+    server: RunningServer, headers: dict[str, str]
+) -> None:
+    answer = await server.http.post(EVENTS_PATH, content=b'{"deleted": []}', headers=headers)
+    assert (answer.status_code, answer.content) == (403, b"")
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "message"),
+    [
+        ("http://127.0.0.1", "a'b", "letters and digits"),
+        ("http://127.0.0.1", "", "letters and digits"),
+        ("http://127.0.0.1/'..os.execute('x')..'", "ab", "http://host:port"),
+        ("127.0.0.1:8000", "ab", "http://host:port"),
+    ],
+)
+def test_what_would_break_out_of_the_script_is_refused(url: str, secret: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        deletion_script(url, secret)
