@@ -44,12 +44,12 @@ export function duration(seconds) {
 /** Up to two decimals, none where there are none. */
 export const decimal = (value) => String(Number(value.toFixed(2)));
 
-/** "Tarou Yamada (山田 太郎)", or what stands in for a name that is missing. */
-export const patientName = (patient) => patient.patientDisplayName || "No name";
+/** "Tarou Yamada (山田 太郎)" as the study's own files say, or what stands in for a missing name. */
+export const patientName = (study) => study.patientDisplayName || "No name";
 
 /** "M · 1970-01-31" of what is known. */
-export function patientDetails(patient) {
-  const sex = { M: "male", F: "female", O: "other" }[patient.patientSex] ?? patient.patientSex;
-  const born = patient.patientBirthDate && `born ${patient.patientBirthDate}`;
-  return [patient.patientID || "no ID", born, sex].filter(Boolean).join(" · ");
+export function patientDetails(study) {
+  const sex = { M: "male", F: "female", O: "other" }[study.patientSex] ?? study.patientSex;
+  const born = study.patientBirthDate && `born ${study.patientBirthDate}`;
+  return [study.patient.patientID || "no ID", born, sex].filter(Boolean).join(" · ");
 }

@@ -23,8 +23,8 @@ export function studyRow(study, now) {
     el(
       "th",
       { role: "rowheader", scope: "row", class: "patient" },
-      el("a", { href: hashOf({ study: uid }) }, patientName(patient)),
-      el("span", { class: "detail" }, patientDetails(patient)),
+      el("a", { href: hashOf({ study: uid }) }, patientName(study)),
+      el("span", { class: "detail" }, patientDetails(study)),
       patient.hasConflictingDemographics
         ? el("span", { class: "flag", title: "Files under this patient ID disagree on name or birth date" }, "check identity")
         : null,

@@ -15,7 +15,7 @@ import { describeWindow, hasWindow, parseWindow, presetsFor } from "./windows.js
 const STUDY = `query StudyPage($uid: String!) {
   study(studyInstanceUID: $uid) {
     studyInstanceUID studyDate studyTime studyDescription accessionNumber institutionName
-    patient { patientID patientDisplayName patientBirthDate patientSex hasConflictingDemographics }
+    patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
     series {
       seriesInstanceUID seriesNumber modality seriesDescription numberOfInstances numberOfFrames
       thumbnail { url(maxSize: 192) }
@@ -176,7 +176,7 @@ function describePicture() {
   if (!place) return;
   const { instance } = place;
   const lines = (...texts) => texts.filter(Boolean).map((text) => el("span", {}, text));
-  byId("corner-patient").replaceChildren(...lines(patientName(study.patient), study.patient.patientID, study.studyDate));
+  byId("corner-patient").replaceChildren(...lines(patientName(study), study.patient.patientID, study.studyDate));
   byId("corner-series").replaceChildren(...lines(titleOf(series), series.modality, instance.instanceNumber !== null ? `Instance ${instance.instanceNumber}` : null));
   const isShown = instance.numberOfFrames > 0;
   byId("corner-window").replaceChildren(...lines(isShown ? describeWindow(window, instance) : instance.sopClassName));
@@ -184,12 +184,11 @@ function describePicture() {
 }
 
 function describeStudy() {
-  const { patient } = study;
   const title = [study.studyDescription || "No description", dateTime(study.studyDate, study.studyTime)].filter(Boolean).join(" · ");
-  document.title = `${patientName(patient)} · ${title}`;
+  document.title = `${patientName(study)} · ${title}`;
   byId("study-header").replaceChildren(
     backLink(),
-    el("h1", {}, patientName(patient), el("span", { class: "detail" }, patientDetails(patient))),
+    el("h1", {}, patientName(study), el("span", { class: "detail" }, patientDetails(study))),
     el("p", { class: "what" }, title, el("span", { class: "detail" }, [study.accessionNumber && `Accession ${study.accessionNumber}`, study.institutionName].filter(Boolean).join(" · "))),
     el("button", { type: "button", id: "download", onclick: download }, "Download ZIP"),
   );

@@ -135,7 +135,7 @@ class Card {
   }
 }
 
-function studyLink({ studyInstanceUID, studyDescription, patient }) {
-  const name = [patient.patientDisplayName || "No name", studyDescription].filter(Boolean).join(" · ");
+function studyLink({ studyInstanceUID, studyDescription, patientDisplayName }) {
+  const name = [patientDisplayName || "No name", studyDescription].filter(Boolean).join(" · ");
   return el("li", {}, el("a", { href: hashOf({ study: studyInstanceUID }) }, name));
 }

@@ -16,7 +16,7 @@ const POLL = 30_000; // Milliseconds between looks while there is no subscriptio
 export const STUDY_FIELDS = `fragment StudyFields on Study {
   studyInstanceUID studyDate studyTime studyDescription accessionNumber modalitiesInStudy
   numberOfSeries numberOfInstances numberOfFrames updatedAt
-  patient { patientID patientDisplayName patientBirthDate patientSex hasConflictingDemographics }
+  patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
   thumbnail { url(maxSize: 160) }
 }`;
 
