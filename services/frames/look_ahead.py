@@ -4,6 +4,7 @@ The frames after the one that was asked for; of single-frame instances the neigh
 """
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
@@ -16,6 +17,12 @@ from services.frames.recent import RecentInstances
 
 _ASKED = 8
 """Frames whose followers are still to be found; older ones give way."""
+
+_FOLLOWED_SECONDS = 1.0
+"""A frame that is asked for again within this time makes no work again."""
+
+_FOLLOWED = 256
+"""Frames of which that is known."""
 
 _WANTED = 32
 """Frames that wait; older ones give way: the player has moved on."""
@@ -45,14 +52,19 @@ class LookAhead:
         self._recent = recent
         self._neighbours = neighbours
         self._render = render
+        self._followed: OrderedDict[FrameKey, float] = OrderedDict()
         self._asked: OrderedDict[FrameKey, None] = OrderedDict()
         self._wanted: OrderedDict[FrameKey, RenderableInstance] = OrderedDict()
         self._wake = asyncio.Event()
 
     def follow(self, key: FrameKey) -> None:
         """Note that a frame was asked for."""
-        if not self._cache.is_on:
+        now = time.monotonic()
+        if not self._cache.is_on or now < self._followed.get(key, 0.0):
             return
+        self._followed[key] = now + _FOLLOWED_SECONDS
+        if len(self._followed) > _FOLLOWED:
+            self._followed.popitem(last=False)
         self._asked[key] = None
         if len(self._asked) > _ASKED:
             self._asked.popitem(last=False)
