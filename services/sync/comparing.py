@@ -3,8 +3,8 @@
 Orthanc tells every study with the time of its last arrival (`LastUpdate`) and counts all instances.
 A study is in agreement when that time and the version of our own document are those of the last
 comparison that looked inside. A deletion within a study moves no time, but it changes the count:
-when the counts differ after all studies are dealt with, the lists of instances of all series are
-compared.
+when the counts differ after all studies are dealt with (see `services.sync.census`), the lists of
+instances of all series are compared.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from services.database import translated_database_faults
 from services.errors import OrthancNotFound
 from services.orthanc.answers import SeriesListing, StudyListing
 from services.orthanc.client import OrthancClient
+from services.sync.census import Census
 from services.sync.reconciling import Reconciler
 from services.sync.repairs import Repairs, SyncReport
 from services.sync.roll_ups import RollUps
@@ -28,10 +29,6 @@ from services.sync.waiting import wait_for_all
 
 PAGE_STUDIES = 1_000
 """Studies asked for at once: Orthanc answers so many in 50 ms, one megabyte."""
-
-_COUNT_READINGS = 4
-_COUNT_PAUSE_SECONDS = 0.7
-"""Together longer than the feed takes to index what has just arrived."""
 
 PAGE_SERIES = 500
 """Series asked for at once when instances are counted: their ids come along."""
@@ -60,6 +57,7 @@ class Comparison:
         self._compared = database[ComparedStudyDocument.Settings.name]
         self._reconciler = reconciler
         self.roll_ups = roll_ups
+        self.census = Census(orthanc, database)
 
     async def run(self, *, repair: bool = True) -> SyncReport:
         """Compare everything.
@@ -78,7 +76,7 @@ class Comparison:
             seen.update(listing.study_id for listing in page)
             await self._look_into(await self._suspicious(page, known), work)
         await self._look_into_gone([study for study in known if study not in seen], work)
-        if await self._counts_differ():
+        if await self.census.differs():
             await self._compare_instances(work)
         return work.report()
 
@@ -173,30 +171,6 @@ class Comparison:
             await work.roll_up(study_ids)
             with translated_database_faults():
                 await self._compared.delete_many({"_id": {"$in": list(study_ids)}})
-
-    async def _counts_differ(self) -> bool:
-        """Tell whether some deletion or loss within a study was not seen.
-
-        While instances arrive the index is always a little behind, so the two are read a few
-        times; fewer here than there only counts while nothing arrives.
-        """
-        first = await self._orthanc.newest_change()
-        for _ in range(_COUNT_READINGS):
-            indexed = await self.count_indexed()
-            held = (await self._orthanc.statistics()).instances
-            if indexed == held:
-                return False
-            await asyncio.sleep(_COUNT_PAUSE_SECONDS)
-        return indexed > held or (await self._orthanc.newest_change()).last == first.last
-
-    async def count_indexed(self) -> int:
-        """Return the number of instances as our studies say."""
-        with translated_database_faults():
-            cursor = await self._studies.aggregate(
-                [{"$group": {"_id": None, "total": {"$sum": "$numberOfInstances"}}}]
-            )
-            groups = await cursor.to_list()
-        return int(groups[0]["total"]) if groups else 0
 
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page."""

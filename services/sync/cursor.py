@@ -14,6 +14,9 @@ from services.sync.lease import LeaseLost
 
 _CURSOR = "changes"
 
+NEW_INSTANCE = "NewInstance"
+"""The change that tells of an arrival; all others follow from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeedPosition:

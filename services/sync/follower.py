@@ -16,7 +16,7 @@ from services.errors import (
 )
 from services.orthanc.answers import ChangePage, StoredFile
 from services.orthanc.client import OrthancClient
-from services.sync.cursor import FeedCursor, FeedPosition
+from services.sync.cursor import NEW_INSTANCE, FeedCursor, FeedPosition
 from services.sync.reconciling import Reconciler
 from services.sync.roll_ups import RollUps
 from services.sync.waiting import Alarm
@@ -28,8 +28,6 @@ PAGE_CHANGES = 1_000
 
 MAX_BACKOFF_SECONDS = 5.0
 """Longest pause while Orthanc or MongoDB is away: both are served again soon after their return."""
-
-_NEW_INSTANCE = "NewInstance"
 
 _PATIENCE = 3
 """A page that breaks Orthanc's answer so often holds an instance that kills it: find which."""
@@ -146,7 +144,7 @@ class Follower:
 
     async def _apply(self, page: ChangePage) -> None:
         arrived = list(
-            dict.fromkeys(c.resource_id for c in page.changes if c.change_type == _NEW_INSTANCE)
+            dict.fromkeys(c.resource_id for c in page.changes if c.change_type == NEW_INSTANCE)
         )
         if not arrived:
             return

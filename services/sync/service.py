@@ -200,7 +200,7 @@ class SyncService:
         return _Figures(
             last_change=(await self._orthanc.newest_change()).last,
             held=(await self._orthanc.statistics()).instances,
-            indexed=await self.comparison.count_indexed(),
+            indexed=await self.comparison.census.count_indexed(),
         )
 
     async def _look_into_notices(self) -> None:

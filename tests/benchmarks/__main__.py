@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tests.benchmarks.measuring import Row
 
-_CASES = ("tree", "frames", "uploads")
+_CASES = ("tree", "frames", "uploads", "synchronizing")
 _OUTPUT = Path("benchmarks.json")
 
 

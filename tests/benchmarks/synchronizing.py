@@ -106,6 +106,9 @@ class _ListedOrthanc:
         self.calls += 1
         return ChangePage(changes=(), last=0, is_last_page=True)
 
+    async def changes(self, _since: int, _limit: int) -> ChangePage:
+        return await self.newest_change()
+
 
 def _listing(number: int) -> dict[str, object]:
     ids = orthanc_ids("P1", f"1.2.{number}", f"1.2.{number}.1", "")

@@ -1,6 +1,8 @@
 """What is sent into Orthanc appears; what disappears there disappears here."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 
 import httpx
 import pytest
@@ -111,6 +113,36 @@ async def test_deletions_in_orthanc_are_found_by_comparing(stage: Stage) -> None
     assert (await stage.sync.synchronize()).up_to_date
 
 
+async def test_a_deletion_in_a_quiet_study_is_found_while_instances_arrive_without_pause(
+    mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc
+) -> None:
+    async with open_stage(mongodb, empty_orthanc, interval_seconds=0.5) as stage:
+        quiet = await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
+        is_over = asyncio.Event()
+
+        async def send_without_pause() -> None:
+            for number in count(1):
+                if is_over.is_set():
+                    return
+                await stage.send([instance_bytes(2, 1, number)])
+
+        async def is_gone() -> bool:
+            return quiet[0] not in await stage.instance_ids()
+
+        async with running(stage.sync):
+            await eventually(stage.is_in_step)
+            await _pass_by(stage)
+            sending = asyncio.create_task(send_without_pause())
+            await stage.http.delete(f"/instances/{quiet[0]}")
+            try:
+                await eventually(is_gone)
+            finally:
+                is_over.set()
+                await sending
+            await eventually(stage.is_in_step)
+        assert (await stage.counts())["series"][0] == (1, 1)
+
+
 async def test_a_replaced_orthanc_database_is_noticed_and_indexed_anew(stage: Stage) -> None:
     await stage.send([instance_bytes(1, 1, 1)])
     async with running(stage.sync):
@@ -173,6 +205,17 @@ async def test_deleting_takes_a_resource_out_of_both_stores_twice_is_once(
     assert (await deletion.find(level, resource)).instance_ids == frozenset()
     assert len(await stage.held_ids()) == left
     assert await stage.is_in_step()
+
+
+async def _pass_by(stage: Stage) -> None:
+    """Let all studies count as compared, as they do when they are stable."""
+    for listing in await stage.orthanc.studies(0, 10):
+        study = await stage.database["studies"].find_one({"_id": listing.study_id})
+        assert study is not None
+        compared = {"lastUpdate": listing.last_update, "studyVersion": study["version"]}
+        await stage.database["comparedStudies"].replace_one(
+            {"_id": listing.study_id}, compared, upsert=True
+        )
 
 
 def _noted(calls: list[str]) -> Callable[[httpx.Request], Awaitable[None]]:
