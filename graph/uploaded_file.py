@@ -1,5 +1,6 @@
 """A file of a form: some bytes of the one temporary file that its request was written to."""
 
+import errno
 import io
 import os
 from dataclasses import dataclass, field
@@ -48,7 +49,8 @@ class _Range(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            raise ValueError("negative seek position")
+            # As files of the system do: `zipfile` counts on it.
+            raise OSError(errno.EINVAL, "negative seek position")
         self._position = start + offset
         return self._position
 

@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 from services.dicom.frame_count import renderable_frames
 from services.dicom.header import InstanceHeader
+from services.dicom.jpeg2000 import size_fault
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.reading import read_header
 from services.dicom.values import is_valid_uid
@@ -41,6 +42,8 @@ def check_file(file: BinaryIO, *, limits: WalkLimits | None = None) -> CheckedFi
     header = read_header(file, layout, limits)
     _check_uids(header)
     number_of_frames, reason = renderable_frames(header, layout)
+    if number_of_frames and (fault := size_fault(file, header, layout)):
+        number_of_frames, reason = 0, fault
     return CheckedFile(
         layout=layout,
         header=header,
