@@ -2,16 +2,11 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import sqlite3
-import sys
 import zipfile
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,60 +16,13 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.settings import Settings
+from tests.real.shell import Shell, ended, served
 from tests.real.sync_stage import eventually, instance_bytes
-
-_PATIENCE_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    code: int | None
-    output: str
-    errors: str
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """Starts the command line with an environment."""
-
-    environment: dict[str, str]
-
-    async def start(self, *arguments: str) -> Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "graph.cli", *arguments,
-            env=os.environ | self.environment, stdout=PIPE, stderr=PIPE,
-        )  # fmt: skip
-
-    async def run(self, *arguments: str) -> Ended:
-        return await ended(await self.start(*arguments))
-
-
-async def ended(process: Process) -> Ended:
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        raise
-    return Ended(process.returncode, output.decode(), errors.decode())
 
 
 @pytest.fixture
 def shell(settings: Settings, tmp_path: Path) -> Shell:
-    """Commands on the stores of the tests, where no server runs."""
-    assert settings.mongodb_url is not None
-    assert settings.frame_url_keys is not None
-    return Shell(
-        {
-            "DATA_DIR": str(tmp_path / "data"),
-            "MONGODB_URL": settings.mongodb_url.get_secret_value(),
-            "MONGODB_DATABASE": settings.mongodb_database,
-            "ORTHANC_URL": settings.orthanc_url or "",
-            "ORTHANC_USERNAME": settings.orthanc_username,
-            "ORTHANC_PASSWORD": settings.orthanc_password.get_secret_value(),
-            "FRAME_URL_KEYS": settings.frame_url_keys.get_secret_value(),
-        }
-    )
+    return Shell.on_stores_of(settings, tmp_path / "data")
 
 
 @pytest.fixture
@@ -241,7 +189,7 @@ async def test_commands_use_the_stores_of_a_running_server_and_start_them_withou
 ) -> None:
     shell = Shell({"DATA_DIR": str(tmp_path / "data"), "LOAD_SAMPLES": "false"})
     query = {"query": "{ studies { nodes { numberOfInstances } } }"}
-    async with served(shell) as url, httpx.AsyncClient(base_url=url) as http:
+    async with served(shell) as server, httpx.AsyncClient(base_url=server.url) as http:
         beside = await shell.run("import", str(disk / "1.dcm"))
         assert (beside.code, beside.output[:17]) == (0, "1 files: 1 stored")
         answer = (await http.post("/graphql", json=query)).json()
@@ -250,25 +198,6 @@ async def test_commands_use_the_stores_of_a_running_server_and_start_them_withou
     assert alone.output == "2 files: 1 stored, 1 already there, 0 skipped, 0 failed\n"
     check = await shell.run("sync", "--check")
     assert (check.code, check.output) == (0, "Up to date.\n")
-
-
-@asynccontextmanager
-async def served(shell: Shell) -> AsyncIterator[str]:
-    process = await shell.start("serve", "--port", "0")
-    assert process.stdout is not None
-    output = ""
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while "Ctrl-C" not in output:
-                line = await process.stdout.readline()
-                assert line, output
-                output += line.decode()
-        found = re.search(r"http://127\.0\.0\.1:\d+", output)
-        assert found is not None
-        yield found[0]
-    finally:
-        process.terminate()
-        await ended(process)
 
 
 def written_at(folder: Path) -> dict[Path, int]:
