@@ -101,7 +101,7 @@ class FrameRenderer:
         """Take the PNG of one of Orthanc's two routes; which first depends on the variant."""
         reason: OrthancError | None = None
         refit = partial(_refitted, max_size=variant.max_size, max_pixels=self._max_pixels)
-        for route in orthanc_routes(variant):
+        for route in orthanc_routes(variant, has_window=_has_window(instance)):
             try:
                 shown = await self._frames.get(instance.id, frame_index, route, refit)
             except _NO_PICTURE_EITHER:
@@ -131,11 +131,20 @@ def _refitted(png: bytes, *, max_size: int | None, max_pixels: int) -> RenderedF
     return RenderedFrame.of(refit_png(png, max_size, max_pixels=max_pixels))
 
 
-def orthanc_routes(variant: FrameVariant) -> tuple[str, str]:
-    """Return Orthanc's picture routes in the order to try: the closest to the variant first."""
+def _has_window(instance: RenderableInstance) -> bool:
+    return instance.window_center is not None or instance.has_complex_display
+
+
+def orthanc_routes(variant: FrameVariant, *, has_window: bool) -> tuple[str, str]:
+    """Return Orthanc's picture routes in the order to try: the closest to the variant first.
+
+    Args:
+        variant: What is wanted.
+        has_window: The file has a window of its own; without one `rendered` may be black.
+    """
     if variant.full_range:
         return "preview", "rendered"
     if variant.window_center is None or variant.window_width is None:
-        return "rendered", "preview"
+        return ("rendered", "preview") if has_window else ("preview", "rendered")
     window = f"window-center={variant.window_center!r}&window-width={variant.window_width!r}"
     return f"rendered?{window}", "preview"

@@ -217,6 +217,21 @@ async def test_the_default_window_is_that_of_the_file_as_pydicom_applies_it(stag
     assert compared >= 20
 
 
+async def test_without_a_window_in_the_file_the_default_is_the_full_range(stage: Stage) -> None:
+    compared = 0
+    for path, instance in stage.files.items():
+        if instance.window_center is not None or instance.has_complex_display:
+            continue
+        if await orthanc_png(stage.http, instance.id, 0, "preview") is None:
+            continue
+        default = decoded((await stage.frames.render(instance, 0)).png)
+        full = decoded((await stage.frames.render(instance, 0, FULL)).png)
+        assert default.shape == full.shape, path.name
+        assert np.abs(default - full).max() <= 1, path.name
+        compared += 1
+    assert compared >= 30
+
+
 def output_range(dataset: Dataset) -> tuple[float, float]:
     """The output range that pydicom documents for `apply_voi_lut`."""
     bits = int(dataset.BitsStored)
