@@ -1,6 +1,7 @@
 """Logging of the server process: our lines with their correlation id, the talkative ones quiet."""
 
 import logging
+import warnings
 
 from graph.correlation import correlation_id
 
@@ -14,6 +15,9 @@ _QUIET = (
     "asyncio",
 )
 """These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
+
+_VALUES = r"pydicom\."
+"""What pydicom says of a value that breaks a rule quotes the value: a name, a date, a UID."""
 
 
 class _CorrelationFilter(logging.Filter):
@@ -36,3 +40,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=_VALUES)
