@@ -89,4 +89,3 @@ def _element_bytes(attributes: DatasetAttributes, tag: int, vr: str, encoding: E
 
 def _character_set_of(item: DatasetAttributes) -> dict[int, bytes]:
     return {_CHARACTER_SET: UTF_8.encode()} if _CHARACTER_SET in item else {}
-
