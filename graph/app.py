@@ -55,9 +55,10 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         build_schema(settings), origins=origins, body_max_bytes=settings.graphql_body_max_bytes
     )
     return [
+        # Routes are tried in this order: pictures are asked for most often.
+        *frames.routes,
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
-        *frames.routes,
         *archives.routes,
         *dicom_api.routes,
         *health.routes,

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -116,6 +117,7 @@ class LocalHostsOnly:
         return len(hosts) == 1 and hostname_of(hosts[0]) in self._hosts
 
 
+@lru_cache(maxsize=256)
 def hostname_of(host_header: str) -> str | None:
     """Take the name out of a `Host` header, in lower case; None when it makes no sense."""
     if any(c in host_header for c in "/?#@\\ "):

@@ -2,21 +2,20 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.correlation import client_address, correlation_id, new_correlation_id
 
 access_log = logging.getLogger("orthanc_graphql.access")
 
-_SAFE_HEADERS: Mapping[str, str] = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
+_SAFE_HEADERS: Mapping[bytes, bytes] = {
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"x-frame-options": b"DENY",
 }
-"""Set where the route has not set its own."""
+"""Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
 
 
 class RequestScope:
@@ -43,7 +42,7 @@ class RequestScope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _complete(MutableHeaders(raw=message["headers"]), request_id)
+                message["headers"] = _completed(message["headers"], request_id)
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)
@@ -56,10 +55,14 @@ class RequestScope:
             correlation_id.reset(token)
 
 
-def _complete(headers: MutableHeaders, request_id: str) -> None:
-    headers["X-Request-ID"] = request_id
-    for name, value in _SAFE_HEADERS.items():
-        headers.setdefault(name, value)
+def _completed(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str
+) -> list[tuple[bytes, bytes]]:
+    own = list(headers)
+    names = {name for name, _ in own}
+    own.append((b"x-request-id", request_id.encode()))
+    own += [(name, value) for name, value in _SAFE_HEADERS.items() if name not in names]
+    return own
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
