@@ -31,6 +31,9 @@ _MULTIPART = "multipart/form-data"
 _RESPONSE_JSON = "application/graphql-response+json"
 """GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
 
+_BY_GET = "not allowed when using GET"
+"""How Strawberry words its refusal."""
+
 _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
     404: "NOT_FOUND",
@@ -68,7 +71,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             try:
                 response = await self._answer(request)
             except HTTPException as exc:
-                response = _refusal(exc.status_code, exc.reason)
+                response = _refusal(_status_of(exc), exc.reason)
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -111,7 +114,18 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Read the operation; media types that are none of ours are refused with 415."""
         if request.method == "POST" and media_type_of(request.headers) not in (_JSON, _MULTIPART):
             raise HTTPException(415, "Send application/json or multipart/form-data.")
+        if request.method == "POST" and media_type_of(request.headers) == _JSON:
+            body = await request.get_body()
+            if not body.lstrip().startswith((b"{", b"[")):
+                raise HTTPException(400, "Send a JSON object with `query`.")
         return await super().parse_http_body(request)
+
+    def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
+        """Decode JSON; what is none, no UTF-8 or nested endlessly is refused with 400."""
+        try:
+            return self.decode_json(data)
+        except (ValueError, RecursionError) as exc:
+            raise HTTPException(400, "The body of the request is no JSON.") from exc
 
     async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
         """Read an upload by our own rules: limits, preflight, one file to one variable."""
@@ -167,6 +181,11 @@ async def _read_limited(request: Request, max_bytes: int) -> None:
 
 class _Negotiated(Response):
     """Carries the media type that the answer shall have."""
+
+
+def _status_of(refused: HTTPException) -> int:
+    """Return the status of a refusal; a mutation by GET is 405 (GraphQL over HTTP, 6.2)."""
+    return 405 if _BY_GET in refused.reason else refused.status_code
 
 
 def _refusal(status: int, reason: str) -> Response:
