@@ -32,6 +32,13 @@ class UploadIdle(Error):
     default_message = "The upload stopped arriving and was cut."
 
 
+class UploadNotKept(Error):
+    """This machine's own disk does not take an upload."""
+
+    code = "UPLOAD_NOT_KEPT"
+    default_message = "The server could not keep this upload. Is its disk full?"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadLimits:
     """What one upload request may ask for.
@@ -73,6 +80,7 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
     Raises:
         LimitExceeded: The body is too large or has too many files.
         UploadIdle: Nothing came for `limits.idle_seconds`.
+        UploadNotKept: The disk does not take it.
         InvalidInput: It is no multipart/form-data, or was cut off.
     """
     check_content_length(request, limits)
@@ -154,10 +162,17 @@ class _Parts:
         self._file_begin = 0
 
     async def flush(self) -> None:
-        """Write what was collected, in a thread."""
+        """Write what was collected, in a thread.
+
+        Raises:
+            UploadNotKept: The disk does not take it.
+        """
         data, self.unwritten = self.unwritten, bytearray()
         if data:
-            await asyncio.to_thread(_write_all, self._descriptor, data)
+            try:
+                await asyncio.to_thread(_write_all, self._descriptor, data)
+            except OSError as exc:
+                raise UploadNotKept(detail=type(exc).__name__) from exc
 
     def begin(self) -> None:
         self._disposition = b""

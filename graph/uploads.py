@@ -18,6 +18,7 @@ from graph.multipart import (
     Form,
     UploadIdle,
     UploadLimits,
+    UploadNotKept,
     check_content_length,
     read_form,
 )
@@ -39,6 +40,7 @@ _STATUSES: Mapping[type[Error], HTTPStatus] = {
     LimitExceeded: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     InvalidInput: HTTPStatus.BAD_REQUEST,
     UploadIdle: HTTPStatus.REQUEST_TIMEOUT,
+    UploadNotKept: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 
 _VARIABLES = "variables"

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from graph.auditing import Subjects, note, note_refusal, recorded
 from graph.authentication import principal_of
-from graph.multipart import Form, UploadIdle, read_form
+from graph.multipart import Form, UploadIdle, UploadNotKept, read_form
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
 from graph.uploads import upload_limits
@@ -49,6 +49,7 @@ _STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (Forbidden, HTTPStatus.FORBIDDEN),
     (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
+    (UploadNotKept, HTTPStatus.INSUFFICIENT_STORAGE),
     (InvalidInput, HTTPStatus.BAD_REQUEST),
     (FileRejected, HTTPStatus.BAD_REQUEST),
     (FrameNotFound, HTTPStatus.NOT_FOUND),

@@ -1,6 +1,7 @@
 """Uploads over real HTTP: refused before they are read, cut when they stop, gone when they end."""
 
 import asyncio
+import errno
 import json
 import secrets
 import tempfile
@@ -15,6 +16,7 @@ import pytest
 from pydantic import SecretStr
 from pydicom.data import get_testdata_file
 
+from graph import multipart
 from services.access import Role
 from services.credentials.token_file import changed_tokens
 from services.credentials.tokens import issue_token
@@ -342,6 +344,24 @@ async def test_the_rest_upload_refuses_pages_of_other_origins_before_the_body(
     given = headers | {"Content-Type": MULTIPART, "Content-Length": "5"}
     body = b"" if status == 403 else b"--b--"
     assert (await answer_to_half(server, "/api/dicom/upload", given, body))[0] == status
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/api/dicom/upload"])
+async def test_a_full_disk_is_507_and_the_next_upload_works(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    def full(_descriptor: int, _data: bytearray) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sent = form(("a.dcm", b"x" * 1000))
+    with monkeypatch.context() as patched:
+        patched.setattr(multipart, "_write_all", full)
+        response = await server.http.post(path, headers=PREFLIGHT, **sent)
+    assert response.status_code == 507
+    assert "Is its disk full?" in response.text
+    again = await server.http.post("/graphql", headers=PREFLIGHT, **sent)
+    [result] = again.json()["data"]["uploadDicom"]["results"]
+    assert result["error"] == {"code": "NOT_DICOM"}
 
 
 @pytest.mark.parametrize("index", ["-1", "1.0", "x", "9" * 30, "\u0661", "0%0a"])
