@@ -1,0 +1,185 @@
+"""Every example of docs/front-ends.md runs and prints what the page says."""
+
+import asyncio
+import json
+import re
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Route, async_playwright, expect
+
+from graph.endpoint import _CODES
+from graph.multipart import UploadIdle
+from graph.routes.refusals import _STATUSES
+from services import errors
+from services.errors import Error, FileRejected
+from services.frames.keys import load_or_create_keys
+from services.frames.signing import FrameUrlSigner
+from services.ingest.service import SpoolingFailed
+from services.sync.events import EventsUnavailable
+from tests.frontend.conftest import Served, Workshop, new_image
+from tests.frontend.examples import PAGE, read_examples
+
+_EXAMPLES = read_examples()
+_COMMANDS = {".sh": "bash", ".mjs": "node", ".py": sys.executable}
+_GUARDED = {"token.sh", "sign-in.mjs"}
+_WITH_EVENTS = {"events.mjs"}
+_TYPED = "src/worklist.ts"
+_OPEN = sorted(_EXAMPLES.outputs.keys() - _GUARDED - _WITH_EVENTS - {_TYPED})
+_SETTINGS_OF_TOOLS = {"codegen.ts", "tsconfig.json"}
+
+
+@pytest.mark.parametrize("name", _OPEN)
+async def test_an_example_prints_what_the_page_says(name: str, workshop: Workshop) -> None:
+    assert await _printed(workshop, name) == _EXAMPLES.outputs[name]
+
+
+@pytest.mark.parametrize("name", sorted(_GUARDED))
+async def test_an_example_signs_in_as_the_page_says(
+    name: str, guarded_workshop: Workshop, guarded: tuple[Served, str]
+) -> None:
+    printed = await _printed(guarded_workshop, name, TOKEN=guarded[1])
+    assert printed == _EXAMPLES.outputs[name]
+
+
+async def test_without_its_token_an_example_is_refused(guarded_workshop: Workshop) -> None:
+    printed = json.loads(await guarded_workshop.run("bash", "token.sh", TOKEN=""))
+    assert printed["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_the_example_of_events_is_told_of_a_new_study(
+    workshop: Workshop, served: Served
+) -> None:
+    process = await workshop.start("node", "events.mjs")
+    told = asyncio.create_task(process.communicate())
+    async with asyncio.timeout(60), httpx.AsyncClient(base_url=served.url, timeout=30) as http:
+        # Nobody says when a subscription has begun: studies come until it has told of one.
+        while not told.done():
+            sent = {"file": ("image.dcm", new_image())}
+            (await http.post("/api/dicom/upload", files=sent)).raise_for_status()
+            await asyncio.wait([told], timeout=0.5)
+    output, complaints = await told
+    assert (process.returncode, complaints.decode()) == (0, "")
+    assert output.decode() == _EXAMPLES.outputs["events.mjs"]
+
+
+async def test_types_are_generated_from_the_schema_and_fit_the_example(workshop: Workshop) -> None:
+    tools = "node_modules/.bin"
+    await workshop.run(f"{tools}/graphql-codegen", "--silent")
+    await workshop.run(f"{tools}/tsc")
+    # Node takes ES modules from .js files where a package.json says so, as those of front ends do.
+    (workshop.folder / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    assert await workshop.run("node", "built/worklist.js") == _EXAMPLES.outputs[_TYPED]
+
+
+async def test_an_img_renews_its_url_when_it_has_expired(
+    workshop: Workshop, served: Served
+) -> None:
+    expired: list[str] = []
+
+    async def age_first_answer(route: Route) -> None:
+        response = await route.fetch()
+        answer = await response.json()
+        if not expired:
+            thumbnail = answer["data"]["studies"]["nodes"][0]["thumbnail"]
+            thumbnail["url"] = _aged(thumbnail["url"], served)
+            expired.append(thumbnail["url"])
+        await route.fulfill(response=response, json=answer)
+
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox"]
+        )
+        page = await chromium.new_page()
+        html = (workshop.folder / "frame.html").read_text(encoding="utf-8")
+        # A front end of another origin than the server's.
+        origin = "http://localhost:5173/"
+        await page.route(
+            f"{origin}**", lambda route: route.fulfill(body=html, content_type="text/html")
+        )
+        await page.route("**/graphql", age_first_answer)
+        answers: list[tuple[str, int]] = []
+        page.on("response", lambda response: answers.append((response.url, response.status)))
+        await page.goto(origin)
+        image = page.locator("#frame")
+        await expect(image).to_have_js_property("naturalHeight", 256)
+        assert (expired[0], 410) in answers
+        assert await image.get_attribute("src") not in expired
+        await expect(page.locator("#reason")).to_be_empty()
+        await chromium.close()
+
+
+def test_every_example_is_run_here() -> None:
+    shown = {"frame.html"} | _SETTINGS_OF_TOOLS
+    assert _EXAMPLES.sources.keys() == _EXAMPLES.outputs.keys() | shown
+    assert {Path(name).suffix for name in _OPEN} == _COMMANDS.keys()
+
+
+def test_the_packages_that_the_page_names_are_those_that_are_tested() -> None:
+    manifest = Path(__file__).with_name("package.json").read_text(encoding="utf-8")
+    tested: dict[str, str] = json.loads(manifest)["devDependencies"]
+    lines = re.findall(r"^npm install (?:--save-dev )?(.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    named = {part for line in lines for part in line.split()}
+    assert named
+    for part in named:
+        name, _, major = part[1:].partition("@")
+        assert tested[part[0] + name].startswith(major), part
+
+
+def test_the_table_of_errors_has_every_code_with_the_status_of_its_url() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ?(\d*) \|", _part("errors"), re.MULTILINE)
+    own = [kind for kind in vars(errors).values() if _is_error(kind) and kind is not FileRejected]
+    elsewhere: list[type[Error]] = [UploadIdle, SpoolingFailed, EventsUnavailable]
+    codes = {kind.code for kind in (*own, *elsewhere)} | set(_CODES.values())
+    of_graphql = {"GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_REQUEST"}
+    assert {code for code, _ in rows} == codes | of_graphql | {"MISDIRECTED_REQUEST"}
+    expected = {kind.code: _status_of(kind) for kind in own}
+    told = {code: status for code, status in rows if status}
+    assert told == {code: expected[code] for code in told}
+    assert {kind.code for kind, _ in _STATUSES} <= told.keys()
+    assert len(rows) == len({code for code, _ in rows})
+
+
+def test_the_table_of_refused_files_has_every_code() -> None:
+    services = Path(errors.__file__).parent
+    sources = [path.read_text(encoding="utf-8") for path in services.rglob("*.py")]
+    raised = set(re.findall(r'FileRejected\(\s*"([A-Z_]+)"', "\n".join(sources)))
+    rows = re.findall(r"^\| `(\w+)` \|", _part("rejections"), re.MULTILINE)
+    assert sorted(rows) == sorted(raised)
+
+
+async def _printed(workshop: Workshop, name: str, **environment: str) -> str:
+    output = await workshop.run(_COMMANDS[Path(name).suffix], name, **environment)
+    # curl prints the body as it came, without a line end.
+    return output if output.endswith("\n") else f"{output}\n"
+
+
+def _aged(url: str, served: Served) -> str:
+    signer = FrameUrlSigner(load_or_create_keys(served.data_dir))
+    signed = url.removeprefix(served.url)
+    expires = int(signed.split("/")[3].split(".")[1], 16)
+    reference = signer.verify_frame(signed.encode(), "GET", now=expires - 1)
+    path = signer.frame_path(
+        reference.instance_id,
+        reference.revision,
+        reference.frame_index,
+        reference.variant,
+        now=expires - 86_400,
+    ).path
+    return f"{served.url}{path}"
+
+
+def _part(name: str) -> str:
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE.read_text("utf-8"), re.S)
+    assert found is not None
+    return found[1]
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Error)
+
+
+def _status_of(kind: type[Error]) -> str:
+    return next((str(int(status)) for base, status in _STATUSES if issubclass(kind, base)), "500")
