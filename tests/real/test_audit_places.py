@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from services.access import Role
 from services.credentials.token_file import changed_tokens
 from services.credentials.tokens import issue_token
+from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
@@ -240,3 +241,16 @@ async def test_a_refused_subscription_is_a_refusal(server: RunningServer) -> Non
     assert await trail(server) == [
         record("refusal", None, "studyEvents", outcome="UNAUTHENTICATED")
     ]
+
+
+@pytest.mark.parametrize("query", [TREE, '{ patient(patientID: "1CT1") { patientName } }'])
+async def test_what_can_not_be_written_down_is_not_shown(
+    server: RunningServer, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    async def full(_deed: object) -> None:
+        raise DatabaseUnavailable(detail="the audit queue is full")
+
+    monkeypatch.setattr(server.runtime.audit, "note", full)
+    answer = await ask(server, tokens["viewer"], query)
+    assert "data" not in answer
+    assert answer["errors"][0]["extensions"]["code"] == "DATABASE_UNAVAILABLE"

@@ -1,0 +1,61 @@
+"""Orthanc that is full, away or broken: an error per file that says so, and nothing indexed."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from pydicom.data import get_testdata_file
+
+from services.dicom.layout import WalkLimits
+from services.errors import (
+    OrthancAuthenticationFailed,
+    OrthancError,
+    OrthancFull,
+    OrthancUnavailable,
+)
+from services.ingest.archives import ArchiveLimits
+from services.ingest.service import Ingest, SentFile
+from services.ingest.storing import FileStorage
+
+if TYPE_CHECKING:
+    from services.ingest.entry import IndexEntry
+    from services.orthanc.client import OrthancClient
+    from services.orthanc.files import OrthancFiles
+
+
+class Refusing:
+    """Orthanc's files, none of which it takes."""
+
+    def __init__(self, error: OrthancError) -> None:
+        self._error = error
+
+    async def store(self, _chunks: Iterable[bytes], _size_bytes: int) -> None:
+        raise self._error
+
+
+def sent(name: str) -> SentFile:
+    body = Path(str(get_testdata_file(name, download=False))).read_bytes()
+    return SentFile(name, lambda: io.BytesIO(body))
+
+
+async def never_indexed(entries: Sequence["IndexEntry"]) -> None:
+    raise AssertionError(entries)
+
+
+@pytest.mark.parametrize(
+    "error", [OrthancFull(), OrthancAuthenticationFailed(), OrthancError(), OrthancUnavailable()]
+)
+async def test_every_file_has_its_error_and_nothing_is_indexed(error: OrthancError) -> None:
+    storage = FileStorage(
+        cast("OrthancClient", None),
+        cast("OrthancFiles", Refusing(error)),
+        never_indexed,
+        WalkLimits(),
+    )
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=1)
+    results = await ingest.store([sent("CT_small.dcm"), sent("MR_small.dcm")])
+    told = [(result.status, result.error and result.error.code) for result in results]
+    assert told == [("FAILED", error.code)] * 2
+    assert all(r.error and error.message in r.error.message for r in results)
