@@ -29,9 +29,8 @@ _NOTED_AT_ONCE = 100
 """Files between two writes of the journal: so many are sent again after a crash."""
 
 
-_UNDER_WAY_PER_PLACE = 4
-"""Files under way for each that is sent: most wait for MongoDB, whose commits take about as long
-as three files need to reach Orthanc, and are shared. It doubles the rate."""
+GATHERED_FILES = 64
+"""Files under way beside those that are sent: they wait to be indexed together. Each is open."""
 
 
 class ImportRun:
@@ -52,10 +51,10 @@ class ImportRun:
             ingest: What stores.
             database: Where it is looked up whether sent files are still there.
             journal: What was sent before.
-            concurrency: Files that are sent at once, about: four times as many are under way.
+            concurrency: Files that are sent at once.
             limits: Of the check in a dry run.
         """
-        self._ingest = ingest
+        self._ingest = ingest.for_bulk(concurrency)
         self._instances = database[InstanceDocument.Settings.name]
         self._journal = journal
         self._concurrency = concurrency
@@ -93,7 +92,7 @@ class ImportRun:
             async with (
                 aclosing(self._planned(paths)) as planned,
                 aclosing(
-                    in_order(planned, work, concurrency=self._concurrency * _UNDER_WAY_PER_PLACE)
+                    in_order(planned, work, concurrency=self._concurrency + GATHERED_FILES)
                 ) as ordered,
             ):
                 async for outcome in ordered:

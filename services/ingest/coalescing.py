@@ -23,6 +23,7 @@ class Coalescer(Generic[_Item, _Answer]):
             answer is raised to that item's caller. What it raises itself reaches every caller.
         max_weight: Most weight of one batch; an item that weighs more is a batch of its own.
         weigh: Tells an item's weight, 1 by default.
+        gather_seconds: Pause before each batch, in seconds: batches grow by what comes meanwhile.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Coalescer(Generic[_Item, _Answer]):
         *,
         max_weight: int,
         weigh: Callable[[_Item], int] = lambda _item: 1,
+        gather_seconds: float = 0,
     ) -> None:
         self._work_on = work
         self._max_weight = max_weight
         self._weigh = weigh
+        self._gather_seconds = gather_seconds
         self._waiting: list[_Waiting[_Item, _Answer]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -56,6 +59,8 @@ class Coalescer(Generic[_Item, _Answer]):
 
     async def _work(self) -> None:
         while self._waiting:
+            if self._gather_seconds:
+                await asyncio.sleep(self._gather_seconds)
             batch = self._take_batch()
             try:
                 answers = await self._work_on([waiting.item for waiting in batch])

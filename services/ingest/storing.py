@@ -65,6 +65,7 @@ class FileStorage:
         files: Takes files.
         index: `Indexer.index`.
         keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
+        gather_seconds: How long files wait for others to be indexed with, in seconds.
     """
 
     orthanc: OrthancClient
@@ -72,11 +73,12 @@ class FileStorage:
     index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
     limits: WalkLimits
     keep_tiff_preamble: bool = False
+    gather_seconds: float = 0
     _indexing: Coalescer["_Arrived", int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Index what arrives at the same time together."""
-        indexing = Coalescer(self._index, max_weight=_MAX_BATCH)
+        indexing = Coalescer(self._index, max_weight=_MAX_BATCH, gather_seconds=self.gather_seconds)
         object.__setattr__(self, "_indexing", indexing)
 
     async def store(

@@ -11,6 +11,7 @@ from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable, Error, OrthancError
 from services.importing.outcome import FileOutcome, Refusal, Tally
+from services.importing.run import GATHERED_FILES
 from services.importing.walking import FoundFile
 from services.ingest.batch import in_order
 from services.ingest.results import StoreResult
@@ -55,7 +56,7 @@ class MigrationRun:
             limits: Of the check in a dry run.
         """
         self._source = source
-        self._ingest = ingest
+        self._ingest = ingest.for_bulk(concurrency)
         self._orthanc = orthanc
         self._orthanc_url = orthanc_url
         self._path_map = path_map
@@ -87,7 +88,9 @@ class MigrationRun:
 
         async with (
             aclosing(_generated(self._source)) as files,
-            aclosing(in_order(files, work, concurrency=self._concurrency)) as ordered,
+            aclosing(
+                in_order(files, work, concurrency=self._concurrency + GATHERED_FILES)
+            ) as ordered,
         ):
             async for outcome in ordered:
                 self.tally.add(outcome)
