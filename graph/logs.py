@@ -13,6 +13,8 @@ _QUIET = (
     "multipart",
     "python_multipart",
     "asyncio",
+    "uvicorn.error",  # hands itself to websockets, which logs headers and messages at DEBUG
+    "websockets",
 )
 """These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
 

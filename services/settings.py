@@ -2,10 +2,10 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.access import Role
 from services.credentials.oidc_rules import OidcRules, is_safe_provider_url
@@ -23,7 +23,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
     )
 
     # Where things are
@@ -61,10 +65,10 @@ class Settings(BaseSettings):
     public_url: str | None = Field(
         default=None, description="Scheme, host and path that signed URLs start with."
     )
-    cors_allowed_origins: list[str] | None = Field(
+    cors_allowed_origins: Annotated[list[str] | None, NoDecode] = Field(
         default=None,
-        description="Origins of front ends, as JSON list; empty: any localhost port when all "
-        "stores are embedded, none otherwise.",
+        description="Origins of front ends, comma-separated, as `https://viewer.example.org`; "
+        "empty: any localhost port when all stores are embedded, none otherwise.",
     )
     frame_url_keys: SecretStr | None = Field(
         default=None,
@@ -203,6 +207,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
+
+    @field_validator("cors_allowed_origins", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [origin.strip() for origin in value.split(",") if origin.strip()]
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
     @classmethod

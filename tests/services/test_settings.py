@@ -30,9 +30,11 @@ def test_given_stores_need_keys() -> None:
 
 
 def test_empty_values_of_a_compose_file_count_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MONGODB_URL", "ORTHANC_URL", "FRAME_URL_KEYS", "PUBLIC_URL"):
-        monkeypatch.setenv(name, "")
+    for name in Settings.model_fields:
+        monkeypatch.setenv(name.upper(), "")
     settings = Settings(_env_file=None)
+    assert settings.orthanc_dicom_port is None
+    assert settings.cors_allowed_origins is None
     assert settings.is_fully_embedded
     assert settings.public_url is None
 
@@ -51,3 +53,11 @@ def test_secrets_are_not_shown() -> None:
 def test_settings_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings(_env_file=None).data_dir = Path("/elsewhere")  # type: ignore[misc]  # frozen
+
+
+def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CORS_ALLOWED_ORIGINS", "https://a.example, https://b.example")
+    assert Settings(_env_file=None).cors_allowed_origins == [
+        "https://a.example",
+        "https://b.example",
+    ]
