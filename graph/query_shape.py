@@ -4,6 +4,7 @@ Every fragment is measured once, however often it is spread: a few hundred bytes
 stand for millions of fields, and walking those is what an attacker wants.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,7 +42,7 @@ class QueryShape:
         aliases: Fields with an alias.
         fields: All fields.
         width: Fields side by side at the top.
-        repetitions: Most fields of one name in one selection set.
+        repetitions: Most fields of one name in one selection set, fragments written out.
         nodes: Objects that can be answered, by the page sizes that are asked for.
     """
 
@@ -52,6 +53,14 @@ class QueryShape:
     width: int = 0
     repetitions: int = 0
     nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A selection set: its shape, and how many fields of each name stand side by side in it."""
+
+    shape: QueryShape = QueryShape()
+    names: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(
@@ -79,7 +88,9 @@ def measure(
     }
     values = _defaults(definition) | dict(variables or {})
     try:
-        return _Measuring(fragments, values, page_sizes).selection_set(definition.selection_set)
+        return (
+            _Measuring(fragments, values, page_sizes).selection_set(definition.selection_set).shape
+        )
     except RecursionError as exc:
         raise LimitExceeded("The query has too many fragments inside each other.") from exc
 
@@ -99,30 +110,30 @@ class _Measuring:
     fragments: Mapping[str, FragmentDefinitionNode]
     variables: Mapping[str, Any]
     page_sizes: Mapping[str, int]
-    measured: dict[str, QueryShape] = field(default_factory=dict)
+    measured: dict[str, _Measured] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
 
-    def selection_set(self, selections: SelectionSetNode | None) -> QueryShape:
+    def selection_set(self, selections: SelectionSetNode | None) -> _Measured:
         if selections is None:
-            return QueryShape()
-        names: dict[str, int] = {}
-        for selection in selections.selections:
-            if isinstance(selection, FieldNode):
-                names[selection.name.value] = names.get(selection.name.value, 0) + 1
+            return _Measured()
         parts = [self.selection(selection) for selection in selections.selections]
-        return _joined(parts, max(names.values(), default=0))
+        names: Counter[str] = Counter()
+        for part in parts:
+            names.update(part.names)
+        shapes = [part.shape for part in parts]
+        return _Measured(_joined(shapes, max(names.values(), default=0)), names)
 
-    def selection(self, selection: SelectionNode) -> QueryShape:
+    def selection(self, selection: SelectionNode) -> _Measured:
         if isinstance(selection, FieldNode):
-            return self.field(selection)
+            return _Measured(self.field(selection), {selection.name.value: 1})
         if isinstance(selection, FragmentSpreadNode):
             return self.fragment(selection.name.value)
         if isinstance(selection, InlineFragmentNode):
             return self.selection_set(selection.selection_set)
-        return QueryShape()
+        return _Measured()
 
     def field(self, node: FieldNode) -> QueryShape:
-        below = self.selection_set(node.selection_set)
+        below = self.selection_set(node.selection_set).shape
         depth = 1 + max(below.depth, below.introspection_depth)
         is_introspection = node.name.value in ("__schema", "__type")
         has_objects = node.selection_set is not None and not is_introspection
@@ -136,12 +147,12 @@ class _Measuring:
             nodes=self.page_size(node) * (1 + below.nodes) if has_objects else 0,
         )
 
-    def fragment(self, name: str) -> QueryShape:
+    def fragment(self, name: str) -> _Measured:
         if name in self.open:
             raise GraphQLError(f"Cannot spread fragment '{name}' within itself.")
         # Validation tells the caller about fragments that are not there.
         if name not in self.fragments:
-            return QueryShape()
+            return _Measured()
         if name not in self.measured:
             self.open.add(name)
             self.measured[name] = self.selection_set(self.fragments[name].selection_set)

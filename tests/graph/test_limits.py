@@ -50,7 +50,7 @@ def test_a_shape_counts_what_fragments_stand_for() -> None:
         aliases=4,
         fields=15,
         width=2,
-        repetitions=1,
+        repetitions=2,
         nodes=10 * (1 + 1 * (1 + 1)) + 20 * (1 + 1 * (1 + 7 * (1 + 1 * (1 + 2)))),
     )
 
@@ -67,6 +67,14 @@ def test_a_variable_counts_with_the_value_that_was_sent() -> None:
         ("{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}", "aliases"),
         ("{" + " ".join(["__typename"] * 21) + "}", "root fields"),
         ("{server{" + " ".join(["version"] * 41) + "}}", "fields of one name side by side"),
+        (
+            '{study(studyInstanceUID:""){' + "...{series{id}}" * 280 + "}}",
+            "fields of one name side by side",
+        ),
+        (
+            "{server{" + "...f " * 21 + "}} fragment f on Server{version ...{version}}",
+            "fields of one name side by side",
+        ),
         ("{a" * 63 + "}" * 63, "fields inside each other"),
         ("{a" * 3000 + "}" * 3000, "brackets inside each other"),
         ("{a(b:" + "[" * 100 + "]" * 100 + ")}", "brackets inside each other"),
