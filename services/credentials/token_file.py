@@ -25,7 +25,10 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
 """How long a revoked token can still be accepted by a running server."""
 
-_Fingerprint = tuple[int, int, int] | None
+_Fingerprint = tuple[int, ...] | None
+
+_UNKNOWN: _Fingerprint = ()
+"""A file that may be there: its folder can't be looked into."""
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:
@@ -90,6 +93,7 @@ class TokenFile:
         """
         self._path = path
         self._seen = _fingerprint(path)
+        self._complained_of: _Fingerprint = None
         self._by_digest: Mapping[str, Token] | None = None
         if is_required or self._seen is not None:
             self._by_digest = tokens_by_digest(read_tokens(path))
@@ -113,23 +117,29 @@ class TokenFile:
     def refresh(self) -> None:
         """Read the file again when it has changed. Blocks.
 
-        A file that is gone changes nothing: the server must not open because of it.
+        A file that is gone changes nothing: the server must not open because of it. One that
+        can't be read is tried again each time; a server that was open closes because of it.
         """
         found = _fingerprint(self._path)
-        if found == self._seen:
+        if found is None or found == self._seen:
             return
-        self._seen = found
         try:
             self._by_digest = tokens_by_digest(read_tokens(self._path))
         except TokensFileError as exc:
-            _log.error("%s The tokens of before stay valid.", exc.message)
+            self._by_digest = self._by_digest or {}
+            if found != self._complained_of:
+                _log.error("%s The tokens of before stay valid.", exc.message)
+            self._complained_of = found
         else:
+            self._seen = found
             _log.info("The file of tokens has changed: %d tokens", len(self._by_digest))
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
     try:
         stat = path.stat()
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    except OSError:
+        return _UNKNOWN
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino

@@ -108,6 +108,47 @@ async def test_a_first_token_closes_an_open_server(path: Path) -> None:
     assert await authenticator.authenticate(f"Bearer {secret}") == ALICE
 
 
+@pytest.mark.parametrize("content", ["{}", "", "not JSON"])
+def test_a_first_file_that_makes_no_sense_closes_an_open_server(
+    path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = TokenFile(path, is_required=False)
+    authenticator = Authenticator(tokens, now=lambda: NOW)
+    path.parent.mkdir()
+    path.write_text(content, encoding="utf-8")
+    tokens.refresh()
+    tokens.refresh()
+    assert not authenticator.is_open
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_file_that_could_not_be_read_is_read_when_it_can_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = TokenFile(path, is_required=False)
+    secret = add_token(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", _denied)
+        tokens.refresh()
+    assert tokens.is_configured
+    assert tokens.find(secret, NOW) is None
+    tokens.refresh()
+    assert tokens.find(secret, NOW) == ALICE
+
+
+def test_a_folder_that_cannot_be_looked_into_stops_the_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "stat", _denied)
+    monkeypatch.setattr(Path, "read_text", _denied)
+    with pytest.raises(TokensFileError, match="can't be read"):
+        TokenFile(path, is_required=False)
+
+
+def _denied(*_given: object, **_options: object) -> str:
+    raise PermissionError
+
+
 async def test_the_last_token_revoked_leaves_the_server_closed(path: Path) -> None:
     add_token(path)
     with changed_tokens(path) as change:
