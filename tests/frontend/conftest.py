@@ -40,7 +40,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """A folder with every example, npm's packages and `image.dcm`, a file that nobody has stored."""
+    """A folder with every example, npm's packages and `image.dcm`, which nobody has stored."""
 
     folder: Path
 

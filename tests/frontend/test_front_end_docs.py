@@ -4,11 +4,16 @@ import asyncio
 import json
 import re
 import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
-from playwright.async_api import Route, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 
 from graph.endpoint import _CODES
 from graph.multipart import UploadIdle
@@ -88,27 +93,19 @@ async def test_an_img_renews_its_url_when_it_has_expired(
             expired.append(thumbnail["url"])
         await route.fulfill(response=response, json=answer)
 
-    async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox"]
-        )
-        page = await chromium.new_page()
-        html = (workshop.folder / "frame.html").read_text(encoding="utf-8")
-        # A front end of another origin than the server's.
-        origin = "http://localhost:5173/"
-        await page.route(
-            f"{origin}**", lambda route: route.fulfill(body=html, content_type="text/html")
-        )
-        await page.route("**/graphql", age_first_answer)
-        answers: list[tuple[str, int]] = []
-        page.on("response", lambda response: answers.append((response.url, response.status)))
-        await page.goto(origin)
-        image = page.locator("#frame")
-        await expect(image).to_have_js_property("naturalHeight", 256)
-        assert (expired[0], 410) in answers
-        assert await image.get_attribute("src") not in expired
-        await expect(page.locator("#reason")).to_be_empty()
-        await chromium.close()
+    answers: list[tuple[str, int]] = []
+    # Another origin than the server's: a front end of one's own.
+    with _web_server(workshop.folder) as origin:
+        async with _open_page() as page:
+            await page.route("**/graphql", age_first_answer)
+            page.on("response", lambda answer: answers.append((answer.url, answer.status)))
+            await page.goto(f"{origin}/frame.html")
+            image = page.locator("#frame")
+            await expect(image).to_have_js_property("naturalHeight", 256)
+            source = await image.get_attribute("src")
+            await expect(page.locator("#reason")).to_be_empty()
+    assert (expired[0], 410) in answers
+    assert source not in expired
 
 
 def test_every_example_is_run_here() -> None:
@@ -156,6 +153,27 @@ async def _printed(workshop: Workshop, name: str, **environment: str) -> str:
     return output if output.endswith("\n") else f"{output}\n"
 
 
+@asynccontextmanager
+async def _open_page() -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--headless", "--no-sandbox"]
+        )
+        yield await chromium.new_page()
+        await chromium.close()
+
+
+@contextmanager
+def _web_server(folder: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
 def _aged(url: str, served: Served) -> str:
     signer = FrameUrlSigner(load_or_create_keys(served.data_dir))
     signed = url.removeprefix(served.url)
@@ -172,7 +190,9 @@ def _aged(url: str, served: Served) -> str:
 
 
 def _part(name: str) -> str:
-    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE.read_text("utf-8"), re.S)
+    found = re.search(
+        rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE.read_text("utf-8"), re.DOTALL
+    )
     assert found is not None
     return found[1]
 
