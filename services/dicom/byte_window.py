@@ -5,6 +5,8 @@ from typing import BinaryIO
 _WINDOW_BYTES = 16 * 1024
 """Headers are a few kB: one read shows most of them, and little of the pixel data."""
 
+_SEARCHED_BYTES = 64 * 1024
+
 
 class ByteWindow:
     """A seekable file seen through a window of 16 kB, so that small reads cost no system call."""
@@ -13,6 +15,7 @@ class ByteWindow:
         self._file = file
         self._start = 0
         self._bytes = b""
+        self._zeros_from: int | None = None
         self.size = file.seek(0, 2)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -30,9 +33,19 @@ class ByteWindow:
         return self._file.read(length)
 
     def is_zero_from(self, offset: int) -> bool:
-        """Tell whether nothing but zero bytes follows."""
-        self._file.seek(offset)
-        while chunk := self._file.read(64 * 1024):
-            if chunk.count(0) != len(chunk):
-                return False
-        return True
+        """Tell whether nothing but zero bytes follows; the file is searched once, from its end."""
+        if self._zeros_from is None:
+            self._zeros_from = self._trailing_zeros()
+        return offset >= self._zeros_from
+
+    def _trailing_zeros(self) -> int:
+        """Return where the zero bytes at the end of the file begin."""
+        end = self.size
+        while end:
+            start = max(0, end - _SEARCHED_BYTES)
+            self._file.seek(start)
+            rest = self._file.read(end - start).rstrip(b"\0")
+            if rest:
+                return start + len(rest)
+            end = start
+        return 0

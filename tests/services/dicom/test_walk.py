@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -169,3 +170,14 @@ def test_a_deflated_bomb_is_rejected(ct_bytes: bytes) -> None:
 def test_a_transfer_syntax_that_is_no_uid_is_rejected(ct_bytes: bytes) -> None:
     file = io.BytesIO(ct_bytes.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2/1\0", 1))
     assert _rejection(file).code == "UNSUPPORTED_TRANSFER_SYNTAX"
+
+
+@pytest.mark.parametrize("elements", [bytes(8), bytes(16) + b"\1\0\0\0\0\0\0\0"])
+def test_zero_bytes_before_other_elements_are_searched_once(
+    ct_bytes: bytes, elements: bytes
+) -> None:
+    content = _spliced(ct_bytes, elements * 2_000).getvalue()
+    file = _CountingFile(content)
+    with contextlib.suppress(FileRejected):
+        walk(file)
+    assert file.bytes_read < 3 * len(content)
