@@ -37,6 +37,9 @@ _RETRY_SECONDS = 5.0
 _NOTICE_SECONDS = 0.2
 """Notices of deletions are gathered for so long: a study's come one by one, in a burst."""
 
+_STATUS_SECONDS = 3.0
+"""Load balancers ask for the status: a server that hangs must not make them wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
@@ -140,12 +143,16 @@ class SyncService:
         """Tell how far behind the index is; never raises."""
         state = self._follower.state
         try:
-            position = await self._cursor.read()
-            since = position.sequence if position else 0
-            waiting = await self._orthanc.changes(since, 1)
-            newest = (await self._orthanc.newest_change()).last if waiting.changes else since
+            async with asyncio.timeout(_STATUS_SECONDS):
+                position = await self._cursor.read()
+                since = position.sequence if position else 0
+                waiting = await self._orthanc.changes(since, 1)
+                newest = (await self._orthanc.newest_change()).last if waiting.changes else since
         except (OrthancError, DatabaseUnavailable) as exc:
             return FeedStatus(self._lease.is_held, last_error=exc.message)
+        except TimeoutError:
+            message = "MongoDB or Orthanc takes too long to answer."
+            return FeedStatus(self._lease.is_held, last_error=message)
         return FeedStatus(
             is_following=self._lease.is_held,
             behind_changes=max(0, newest - since),

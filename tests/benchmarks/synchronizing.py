@@ -27,6 +27,7 @@ _ARRIVALS = 1_000
 _ARRIVALS_PER_SECOND = 300
 _STUDIES = 10_000
 _COMPARISON_SECONDS = 2.0
+_DELAY_SECONDS = 2.0
 _IDLE_SECONDS = 20.0
 _IDLE_SHARE = 0.01
 _IMPORTED = 500
@@ -37,11 +38,12 @@ async def run() -> list[Row]:
     """Measure all of it, each in fresh stores."""
     async with _fresh() as stage:
         idle = await _idle(stage)
+        delay = await _delay(stage)
     async with _fresh() as stage:
         arrivals = await _arrivals(stage)
     async with _fresh() as stage:
         comparison = await _comparison(stage)
-    return [arrivals, comparison, idle, *await _import()]
+    return [arrivals, delay, comparison, idle, *await _import()]
 
 
 @asynccontextmanager
@@ -80,6 +82,26 @@ async def _idle(stage: Stage) -> Row:
         ours_seconds=spent,
         rival="1 % of a core",
         rival_seconds=_IDLE_SECONDS * _IDLE_SHARE,
+        goal=1,
+    )
+
+
+async def _delay(stage: Stage) -> Row:
+    """Time from the begin of a transfer until the index holds it."""
+
+    async def arrive() -> None:
+        await stage.send([instance_bytes(2, 1, 1)])
+        await eventually(stage.is_in_step)
+
+    async with running(stage.sync):
+        await eventually(stage.is_in_step)
+        await asyncio.sleep(1)
+        seconds = await seconds_of(arrive)
+    return Row(
+        case="an arrival until it is indexed, looking every 0.5 s",
+        ours_seconds=seconds,
+        rival="2 s",
+        rival_seconds=_DELAY_SECONDS,
         goal=1,
     )
 
