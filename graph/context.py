@@ -63,6 +63,9 @@ class Context:
     def spend_nodes(self, count: int) -> None:
         """Count objects of the answer, before they are resolved.
 
+        Args:
+            count: How many; less than 0 when fewer came than were counted.
+
         Raises:
             LimitExceeded: The answer grows too large.
         """

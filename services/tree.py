@@ -41,6 +41,11 @@ class Slice:
         """Whether nothing is left out."""
         return self.offset == 0 and self.first is None
 
+    def length_of(self, count: int) -> int:
+        """Return how many of `count` are in the part."""
+        left = max(0, count - self.offset)
+        return left if self.first is None else min(self.first, left)
+
 
 class Tree:
     """Reads documents by identifier and children by parent.

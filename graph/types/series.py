@@ -67,9 +67,14 @@ class Series(FromStored, Node):
         ] = 0,
     ) -> list[Instance]:
         """Load the instances."""
-        key = (self.orthanc_series_id, slice_of(first, offset))
-        stored = await info.context.loaders.instances_by_series_id.load(key)
-        info.context.spend_nodes(len(stored))
+        part = slice_of(first, offset)
+        expected = part.length_of(self.number_of_instances)
+        # Before they are read: a million documents fill the memory, however they are answered.
+        info.context.spend_nodes(expected)
+        stored = await info.context.loaders.instances_by_series_id.load(
+            (self.orthanc_series_id, part)
+        )
+        info.context.spend_nodes(len(stored) - expected)
         return [Instance.from_stored(instance) for instance in stored]
 
     @strawberry.field(

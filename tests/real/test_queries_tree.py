@@ -1,6 +1,7 @@
 """Trees on a real MongoDB: what is answered, in which order, and how many commands it takes."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,36 @@ async def test_negative_windows_are_refused(stage: QueryStage) -> None:
     for field in ("instances(first: -1) { id }", "instances { frames(offset: -1) { index } }"):
         query = f'{{ series(seriesInstanceUID: "1.3.1") {{ {field} }} }}'
         assert (await stage.run(query))[1] == ["INVALID_INPUT"]
+
+
+async def test_too_many_instances_are_refused_before_they_are_read(stage: QueryStage) -> None:
+    await stage.store_patient("P1", "A^B")
+    study = await stage.store_study("P1", 1)
+    await stage.store_series(study, 1, 1)
+    documents = stage.runtime.database["series"]
+    await documents.update_one({}, {"$set": {"numberOfInstances": 60_000}})
+    query = '{ study(studyInstanceUID: "1.2.1") { series { instances%s { id } } } }'
+    assert (await stage.run(query % ""))[1] == ["LIMIT_EXCEEDED"]
+    assert (await stage.run(query % "(offset: 1)"))[1] == ["LIMIT_EXCEEDED"]
+    for part in ("(first: 500)", "(offset: 59000)", "(offset: 70000)"):
+        assert (await stage.run(query % part))[1] == []
+
+
+async def test_too_many_series_are_refused_before_they_are_read(stage: QueryStage) -> None:
+    await stage.store_patient("P1", "A^B")
+    await stage.store_study("P1", 1, number_of_series=60_000)
+    query = '{ study(studyInstanceUID: "1.2.1") { series { id } } }'
+    assert (await stage.run(query))[1] == ["LIMIT_EXCEEDED"]
+
+
+async def test_what_is_not_rolled_up_yet_counts_when_it_is_read(stage: QueryStage) -> None:
+    await stage.store_patient("P1", "A^B")
+    study = await stage.store_study("P1", 1, number_of_series=0)
+    await stage.store_series(study, 1, 1)
+    settings = stage.runtime.settings.model_copy(update={"query_max_nodes": 1})
+    small = replace(stage, runtime=replace(stage.runtime, settings=settings))
+    query = '{ study(studyInstanceUID: "1.2.1") { series { id } } }'
+    assert (await small.run(query))[1] == ["LIMIT_EXCEEDED"]
 
 
 async def test_a_header_without_orthanc_says_that_pacs_integration_is_off(
