@@ -26,6 +26,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     FeedCursorDocument,
     ComparedStudyDocument,
     IndexFaultDocument,
+    SuspectFrameDocument,
     AuditRecord,
 )
 

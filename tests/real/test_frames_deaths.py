@@ -84,6 +84,7 @@ async def test_a_frame_that_stops_orthanc_twice_is_quarantined_over_restarts(
         deadly, harmless, _ = await stored_instances(runtime, mortal)
         await render_and_die(runtime, deadly, mortal)
         await render_and_die(runtime, deadly, mortal)
+        assert await runtime.database["suspectFrames"].count_documents({}) == 1
         pid = mortal.child.pid
         with pytest.raises(FrameQuarantined):
             await runtime.frames.render(deadly, 0, FULL)
