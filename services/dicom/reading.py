@@ -31,6 +31,11 @@ from services.dicom.values import (
     parse_time,
 )
 
+_TEXT_CHARACTERS = 1_024
+"""Kept of a text. LO has 64 and ST 1,024 (PS3.5 6.2); a file may hold megabytes all the same, and
+those of a whole series are kept together."""
+_UID_CHARACTERS = 65
+"""Kept of a UID: one more than is valid (PS3.5 9.1), so that what is too long stays invalid."""
 _PIXEL_DATA_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
 """Shared and per-frame functional groups (PS3.3 C.7.6.16)."""
@@ -139,8 +144,8 @@ def _header(
         series=_series(attributes),
         image=_image(attributes, has_pixel_data=has_pixel_data),
         sop_instance_uid=_uid(attributes, 0x00080018),
-        sop_class_uid=sop_class_uid,
-        transfer_syntax_uid=transfer_syntax_uid,
+        sop_class_uid=sop_class_uid and sop_class_uid[:_UID_CHARACTERS],
+        transfer_syntax_uid=transfer_syntax_uid and transfer_syntax_uid[:_UID_CHARACTERS],
         instance_number=parse_int(attributes.text(0x00200013)),
         pixel_data_bytes=pixel_data_bytes,
         frame_fragments=frame_fragments,
@@ -149,23 +154,23 @@ def _header(
 
 def _patient(attributes: Attributes) -> PatientModule:
     return PatientModule(
-        patient_id=clean_text(attributes.text(0x00100020)) or "",
-        patient_name=clean_person_name(attributes.text(0x00100010)),
+        patient_id=_text(attributes, 0x00100020) or "",
+        patient_name=_name(attributes, 0x00100010),
         patient_birth_date=parse_date(attributes.text(0x00100030)),
-        patient_sex=clean_text(attributes.text(0x00100040)),
+        patient_sex=_text(attributes, 0x00100040),
     )
 
 
 def _study(attributes: Attributes) -> StudyModule:
     return StudyModule(
         study_instance_uid=_uid(attributes, 0x0020000D),
-        study_id=clean_text(attributes.text(0x00200010)),
+        study_id=_text(attributes, 0x00200010),
         study_date=parse_date(attributes.text(0x00080020)),
         study_time=parse_time(attributes.text(0x00080030)),
-        study_description=clean_text(attributes.text(0x00081030)),
-        accession_number=clean_text(attributes.text(0x00080050)),
-        referring_physician_name=clean_person_name(attributes.text(0x00080090)),
-        institution_name=clean_text(attributes.text(0x00080080)),
+        study_description=_text(attributes, 0x00081030),
+        accession_number=_text(attributes, 0x00080050),
+        referring_physician_name=_name(attributes, 0x00080090),
+        institution_name=_text(attributes, 0x00080080),
     )
 
 
@@ -173,16 +178,16 @@ def _series(attributes: Attributes) -> SeriesModule:
     return SeriesModule(
         series_instance_uid=_uid(attributes, 0x0020000E),
         series_number=parse_int(attributes.text(0x00200011)),
-        modality=clean_text(attributes.text(0x00080060)),
-        series_description=clean_text(attributes.text(0x0008103E)),
-        body_part_examined=clean_text(attributes.text(0x00180015)),
-        protocol_name=clean_text(attributes.text(0x00181030)),
-        manufacturer=clean_text(attributes.text(0x00080070)),
+        modality=_text(attributes, 0x00080060),
+        series_description=_text(attributes, 0x0008103E),
+        body_part_examined=_text(attributes, 0x00180015),
+        protocol_name=_text(attributes, 0x00181030),
+        manufacturer=_text(attributes, 0x00080070),
     )
 
 
 def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
-    photometric_interpretation = clean_text(first_value(attributes.text(0x00280004)))
+    photometric_interpretation = _first(attributes, 0x00280004)
     frames_text = first_value(attributes.text(0x00280008))
     return ImageModule(
         has_pixel_data=has_pixel_data,
@@ -196,7 +201,7 @@ def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
         number_of_frames=parse_int(frames_text) if frames_text else 1,
         window_center=parse_float(attributes.text(0x00281050)),
         window_width=parse_float(attributes.text(0x00281051)),
-        voi_lut_function=clean_text(first_value(attributes.text(0x00281056))),
+        voi_lut_function=_first(attributes, 0x00281056),
         rescale_slope=parse_float(attributes.text(0x00281053)),
         rescale_intercept=parse_float(attributes.text(0x00281052)),
         has_complex_display=photometric_interpretation == "PALETTE COLOR"
@@ -216,5 +221,22 @@ def _has_display_groups(attributes: Attributes) -> bool:
     )
 
 
+def _bounded(attributes: Attributes, tag: int) -> str | None:
+    text = attributes.text(tag)
+    return text and text[:_TEXT_CHARACTERS]
+
+
+def _text(attributes: Attributes, tag: int) -> str | None:
+    return clean_text(_bounded(attributes, tag))
+
+
+def _name(attributes: Attributes, tag: int) -> str | None:
+    return clean_person_name(_bounded(attributes, tag))
+
+
+def _first(attributes: Attributes, tag: int) -> str | None:
+    return clean_text(first_value(_bounded(attributes, tag)))
+
+
 def _uid(attributes: Attributes, tag: int) -> str:
-    return (attributes.text(tag) or "").strip(" \0")
+    return (attributes.text(tag) or "").strip(" \0")[:_UID_CHARACTERS]

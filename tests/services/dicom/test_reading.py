@@ -6,6 +6,7 @@ import pytest
 
 from services.dicom.checking import check_file
 from services.dicom.reading import header_from_orthanc
+from services.dicom.values import is_valid_uid
 
 _CHARACTER_SET_FILES = Path(pydicom.data.__file__).parent / "charset_files"
 
@@ -73,3 +74,21 @@ def test_orthancs_answer_becomes_a_header() -> None:
     assert header.image.window_center == 40
     assert header.pixel_data_bytes == 1000
     assert header.frame_fragments is None
+
+
+def test_endless_texts_are_cut_and_endless_uids_stay_invalid(ct_bytes: bytes) -> None:
+    content = ct_bytes
+    for tag, vr, letter in (
+        (b"\x10\0\x10\0", b"PN", b"N"),
+        (b"\x08\0\x70\0", b"LO", b"M"),
+        (b"\x08\0\x16\0", b"UI", b"1"),
+    ):
+        place = content.index(tag + vr, 300) + 6
+        length = int.from_bytes(content[place : place + 2], "little")
+        value = (60_000).to_bytes(2, "little") + letter * 60_000
+        content = content[:place] + value + content[place + 2 + length :]
+    header = check_file(io.BytesIO(content)).header
+    assert header.patient.patient_name == "N" * 1_024
+    assert header.series.manufacturer == "M" * 1_024
+    assert header.sop_class_uid == "1" * 65
+    assert not is_valid_uid(header.sop_class_uid)
