@@ -56,6 +56,13 @@ class _Arrived:
     ids: OrthancIds
 
 
+@dataclass(slots=True)
+class _Flow:
+    """How many files are being pushed."""
+
+    pushing: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class FileStorage:
     """Stores single files.
@@ -65,7 +72,8 @@ class FileStorage:
         files: Takes files.
         index: `Indexer.index`.
         keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
-        gather_seconds: How long files wait for others to be indexed with, in seconds.
+        gather_seconds: How long files wait for those that are being pushed, to be indexed with
+            them: a commit costs the same for one and for dozens. In seconds.
     """
 
     orthanc: OrthancClient
@@ -73,12 +81,18 @@ class FileStorage:
     index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
     limits: WalkLimits
     keep_tiff_preamble: bool = False
-    gather_seconds: float = 0
+    gather_seconds: float = 0.015
+    _flow: _Flow = field(init=False, default_factory=_Flow)
     _indexing: Coalescer["_Arrived", int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Index what arrives at the same time together."""
-        indexing = Coalescer(self._index, max_weight=_MAX_BATCH, gather_seconds=self.gather_seconds)
+        indexing = Coalescer(
+            self._index,
+            max_weight=_MAX_BATCH,
+            gather_seconds=self.gather_seconds,
+            expects_more=lambda: self._flow.pushing > 0,
+        )
         object.__setattr__(self, "_indexing", indexing)
 
     async def store(
@@ -111,6 +125,15 @@ class FileStorage:
             return refused(file_name, exc, _FAILED)
 
     async def _push(self, file: BinaryIO, override: PatientOverride) -> tuple[CheckedFile, Pushed]:
+        self._flow.pushing += 1
+        try:
+            return await self._checked_and_pushed(file, override)
+        finally:
+            self._flow.pushing -= 1
+
+    async def _checked_and_pushed(
+        self, file: BinaryIO, override: PatientOverride
+    ) -> tuple[CheckedFile, Pushed]:
         checked, prepared = await asyncio.to_thread(self._prepare, file, override)
         try:
             return checked, await push(self.orthanc, self.files, prepared, _ids_of(checked.header))
