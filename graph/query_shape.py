@@ -43,7 +43,8 @@ class QueryShape:
         fields: All fields.
         width: Fields side by side at the top.
         repetitions: Most fields of one name in one selection set, fragments written out.
-        nodes: Objects that can be answered, by the page sizes that are asked for.
+        nodes: Objects that can be answered, by the page sizes that are asked for; a plain list
+            counts 1, for its parent knows its length and counts it before it is read.
     """
 
     depth: int = 0
@@ -75,7 +76,7 @@ def measure(
         definition: One of `document`.
         document: Parsed; its nesting is bounded by whoever parsed it.
         variables: Values as they were sent.
-        page_sizes: Page size by name of each field that has one without being asked.
+        page_sizes: Page size of each connection without being asked, by the field's name.
 
     Raises:
         GraphQLError: A fragment contains itself.
@@ -160,13 +161,15 @@ class _Measuring:
         return self.measured[name]
 
     def page_size(self, node: FieldNode) -> int:
+        if node.name.value not in self.page_sizes:
+            return 1
         asked = [
             self.integer(argument.value)
             for argument in node.arguments or ()
             if argument.name.value in _PAGE_ARGUMENTS
         ]
         given = [size for size in asked if size is not None]
-        return max(given) if given else self.page_sizes.get(node.name.value, 1)
+        return max(given) if given else self.page_sizes[node.name.value]
 
     def integer(self, node: ValueNode) -> int | None:
         value: object = None
@@ -174,6 +177,8 @@ class _Measuring:
             value = _integer(node)
         elif isinstance(node, VariableNode):
             value = self.variables.get(node.name.value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         return max(value, 0) if isinstance(value, int) else None
 
 

@@ -60,6 +60,17 @@ def test_a_variable_counts_with_the_value_that_was_sent() -> None:
     assert (shape(query).nodes, shape(query, {"n": 500}).nodes) == (14, 1000)
 
 
+def test_an_integral_float_counts_as_the_integer_that_it_becomes() -> None:
+    query = "query ($n: Int = 7) { studies(first: $n) { nodes { id } } }"
+    assert (shape(query, {"n": 500.0}).nodes, shape(query, {"n": 1e400}).nodes) == (1000, 40)
+
+
+def test_windows_of_plain_lists_are_not_multiplied() -> None:
+    query = '{series(seriesInstanceUID:"1"){instances(first:300){frames(first:200){url}}}}'
+    assert shape(query).nodes == 3
+    check(query)
+
+
 @pytest.mark.parametrize(
     ("query", "what"),
     [
