@@ -29,8 +29,8 @@ from tests.frontend.examples import PAGE, read_examples
 
 _EXAMPLES = read_examples()
 _COMMANDS = {".sh": "bash", ".mjs": "node", ".py": sys.executable}
-_GUARDED = {"token.sh", "sign-in.mjs"}
-_WITH_EVENTS = {"events.mjs"}
+_GUARDED = {"token.sh", "sign-in.mjs", "sign-in-of-clients.mjs"}
+_WITH_EVENTS = {"events.mjs", "events-of-clients.mjs"}
 _TYPED = "src/worklist.ts"
 _OPEN = sorted(_EXAMPLES.outputs.keys() - _GUARDED - _WITH_EVENTS - {_TYPED})
 _SETTINGS_OF_TOOLS = {"codegen.ts", "tsconfig.json"}
@@ -54,10 +54,11 @@ async def test_without_its_token_an_example_is_refused(guarded_workshop: Worksho
     assert printed["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
 
 
-async def test_the_example_of_events_is_told_of_a_new_study(
-    workshop: Workshop, served: Served
+@pytest.mark.parametrize("name", sorted(_WITH_EVENTS))
+async def test_an_example_is_told_of_a_new_study(
+    name: str, workshop: Workshop, served: Served
 ) -> None:
-    process = await workshop.start("node", "events.mjs")
+    process = await workshop.start("node", name)
     told = asyncio.create_task(process.communicate())
     async with asyncio.timeout(60), httpx.AsyncClient(base_url=served.url, timeout=30) as http:
         # Nobody says when a subscription has begun: studies come until it has told of one.
@@ -67,7 +68,7 @@ async def test_the_example_of_events_is_told_of_a_new_study(
             await asyncio.wait([told], timeout=0.5)
     output, complaints = await told
     assert (process.returncode, complaints.decode()) == (0, "")
-    assert output.decode() == _EXAMPLES.outputs["events.mjs"]
+    assert output.decode() == _EXAMPLES.outputs[name]
 
 
 async def test_types_are_generated_from_the_schema_and_fit_the_example(workshop: Workshop) -> None:
