@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 
-from pydicom.errors import InvalidDicomError
-
 from services.dicom.display import DisplayHeader, make_window
 from services.dicom.windowing import Display
 from services.errors import OrthancNotFound
@@ -19,18 +17,6 @@ _HEADERS = 32
 
 _HEADER_MAX_BYTES = 64 * 1024 * 1024
 """Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
-
-_UNREADABLE = (
-    InvalidDicomError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    EOFError,
-    OverflowError,
-    NotImplementedError,
-)
-"""What pydicom raises on damaged headers; such files are shown by the indexed attributes."""
 
 
 class DisplayCatalogue:
@@ -55,7 +41,7 @@ class DisplayCatalogue:
             return indexed_display(instance)
         try:
             return header.frame(frame_index)
-        except _UNREADABLE as exc:
+        except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
             _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
             return indexed_display(instance)
 
@@ -101,6 +87,6 @@ def indexed_display(instance: RenderableInstance) -> Display:
 def _parsed(content: bytes, instance_id: str) -> DisplayHeader | None:
     try:
         return DisplayHeader(content)
-    except _UNREADABLE as exc:
+    except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
         _log.warning("header of %s can't be read for display: %s", instance_id, type(exc).__name__)
         return None

@@ -4,6 +4,7 @@ The frames after the one that was asked for; of single-frame instances the neigh
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -14,6 +15,8 @@ from services.frames.instances import RenderableInstance
 from services.frames.neighbours import AHEAD, Neighbours
 from services.frames.queue import RenderQueue
 from services.frames.recent import RecentInstances
+
+_log = logging.getLogger(__name__)
 
 _ASKED = 8
 """Frames whose followers are still to be found; older ones give way."""
@@ -87,6 +90,8 @@ class LookAhead:
             except Error:
                 # Of this frame only; who asks for it is told.
                 continue
+            except Exception as exc:  # noqa: BLE001  # whatever one frame does, the others come
+                _log.warning("a frame can't be rendered ahead", exc_info=exc)
             await asyncio.sleep(0)
 
     async def _step(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.errors import (
@@ -153,8 +153,7 @@ class FrameService:
             yield
         finally:
             player.cancel()
-            with suppress(asyncio.CancelledError):
-                await player
+            await asyncio.gather(player, return_exceptions=True)
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:

@@ -1,0 +1,77 @@
+import struct
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from pydicom.errors import BytesLengthException
+
+from services.dicom.display import DisplayHeader
+from services.dicom.windowing import Display, Window
+from services.frames import displays
+from services.frames.displays import DisplayCatalogue
+from services.orthanc.answers import StoredFile
+from services.orthanc.client import OrthancClient
+from tests.graph.routes.stage import IndexedInstance
+
+CONTENT = bytes(1_000)
+
+
+INSTANCE = IndexedInstance(window_center=3, window_width=4, has_complex_display=True)
+INDEXED = Display(window=Window(3, 4))
+
+
+class Orthanc(OrthancClient):
+    """Gives the same file for every instance."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
+        return [
+            StoredFile(
+                instance_id=instance_id,
+                series_id="its series",
+                file_uuid="a name",
+                file_size_bytes=len(CONTENT),
+                metadata={},
+            )
+            for instance_id in instance_ids
+        ]
+
+    @asynccontextmanager
+    async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield CONTENT
+
+        self.asked.append(instance_id)
+        yield chunks()
+
+
+def raising(error: Exception) -> Callable[..., Display]:
+    def fail(*_given: object, **_options: object) -> Display:
+        raise error
+
+    return fail
+
+
+@pytest.fixture(
+    params=[struct.error("x"), BytesLengthException("x"), OSError("x"), RecursionError("x")],
+    ids=lambda error: type(error).__name__,
+)
+def fault(request: pytest.FixtureRequest) -> Exception:
+    error: Exception = request.param
+    return error
+
+
+async def test_a_header_that_cannot_be_parsed_is_shown_by_the_index(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(displays, "DisplayHeader", raising(fault))
+    assert await DisplayCatalogue(Orthanc()).find(INSTANCE, 0) == INDEXED
+
+
+async def test_a_frame_whose_groups_cannot_be_parsed_is_shown_by_the_index(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DisplayHeader, "frame", raising(fault))
+    assert await DisplayCatalogue(Orthanc()).find(INSTANCE, 0) == INDEXED
