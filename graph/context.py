@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import strawberry
@@ -38,16 +38,18 @@ class Context:
     accesses: Accesses = field(default_factory=Accesses)
 
     def __post_init__(self) -> None:
-        """Begin the first operation."""
-        self.begin_operation()
+        """Begin with nothing loaded and nothing counted."""
+        self._begin()
 
-    def begin_operation(self) -> None:
-        """Forget what was loaded, counted and written down: a new operation begins."""
-        self.accesses.viewed.clear()
-        self.begin_event()
+    def for_operation(self) -> "Context":
+        """Return the context of one operation: those of a WebSocket run side by side."""
+        return replace(self, accesses=Accesses())
 
     def begin_event(self) -> None:
         """Forget what was loaded and counted: a new event of a subscription begins."""
+        self._begin()
+
+    def _begin(self) -> None:
         self.loaders = Loaders(self.runtime.tree)
         self.nodes_left = self.runtime.settings.query_max_nodes
 

@@ -75,7 +75,7 @@ class LimitedOperation(SchemaExtension):
 
     def on_operation(self) -> Iterator[None]:
         """Start with nothing loaded and nothing counted."""
-        self.execution_context.context.begin_operation()
+        self.execution_context.context = self.execution_context.context.for_operation()
         yield
 
     def on_parse(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What attackers send is refused before it is validated; what viewers send is not."""
 
 import asyncio
+from typing import Self
 
 import pytest
 import strawberry
@@ -137,8 +138,9 @@ def test_brackets_in_texts_and_comments_do_not_count() -> None:
 
 
 class Idle:
-    def begin_operation(self) -> None:
-        """Nothing to begin."""
+    def for_operation(self) -> Self:
+        """Have nothing that operations could share."""
+        return self
 
 
 @strawberry.type

@@ -1,13 +1,16 @@
 """Trees on a real MongoDB: what is answered, in which order, and how many commands it takes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from graph.accesses import Accesses
+from graph.context import Context
 from graph.node_ids import encode_node_id
-from services.access import Principal, Role
+from services.access import LOCAL_ADMIN, Principal, Role
 from services.embedded.mongod import EmbeddedMongod
 from tests.real.query_stage import REVISION, QueryStage, open_query_stage, orthanc_id
 
@@ -206,6 +209,21 @@ async def test_what_is_not_rolled_up_yet_counts_when_it_is_read(stage: QueryStag
     small = replace(stage, runtime=replace(stage.runtime, settings=settings))
     query = '{ study(studyInstanceUID: "1.2.1") { series { id } } }'
     assert (await small.run(query))[1] == ["LIMIT_EXCEEDED"]
+
+
+async def test_operations_of_one_socket_share_nothing(stage: QueryStage) -> None:
+    await stage.store_patient("P1", "A^B")
+    await stage.store_study("P1", 1)
+    socket = Context(runtime=stage.runtime, principal=LOCAL_ADMIN, base_url="http://here")
+    loaders, nodes_left = socket.loaders, socket.nodes_left
+    query = '{ study(studyInstanceUID: "1.2.1") { patient { id } series { id } } }'
+    results = await asyncio.gather(
+        *(stage.schema.execute(query, context_value=socket) for _ in range(2))
+    )
+    assert [result.errors for result in results] == [None, None]
+    assert socket.loaders is loaders
+    assert socket.nodes_left == nodes_left
+    assert socket.accesses == Accesses()
 
 
 async def test_a_header_without_orthanc_says_that_pacs_integration_is_off(
