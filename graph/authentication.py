@@ -1,7 +1,7 @@
 """Who sent a request, and which servers may be without credentials."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -14,6 +14,9 @@ from services.access import Principal
 from services.credentials.authenticator import Authenticator
 from services.errors import Error
 from services.runtime import Runtime
+
+Identify = Callable[[], Awaitable[Principal | None]]
+"""Tells who it is now; None when it is nobody, or nobody any more."""
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _INIT_KEYS = ("Authorization", "authorization", "authToken")
@@ -55,6 +58,22 @@ async def principal_of_connection_params(
     if isinstance(found, str) and not found.lower().startswith("bearer "):
         found = f"Bearer {found}"
     return await runtime.authenticator.authenticate(found if isinstance(found, str) else None)
+
+
+async def principal_of_websocket(
+    runtime: Runtime, params: Mapping[str, object], of_handshake: Identify
+) -> Principal | None:
+    """Identify a WebSocket by the payload of its `connection_init`, else by its handshake.
+
+    Args:
+        runtime: The services.
+        params: The payload.
+        of_handshake: Identifies by the handshake's header.
+
+    Returns:
+        None without credentials, and when nobody issued them or they are valid no more.
+    """
+    return await principal_of_connection_params(runtime, params) or await of_handshake()
 
 
 def refuse_open_server(host: str, authenticator: Authenticator) -> None:

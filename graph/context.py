@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import strawberry
 
 from graph.accesses import Accesses
+from graph.authentication import Identify
 from graph.loaders import Loaders
 from services.access import Principal
 from services.errors import LimitExceeded
@@ -23,6 +24,7 @@ class Context:
         base_url: Absolute address that URLs in the answer start with, without a slash at its end.
         now: The clock, in epoch seconds.
         connection_params: Payload of a WebSocket's `connection_init`.
+        identify: Asks anew who it is; None for requests, which end before a credential does.
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
         accesses: What the audit trail must know before the answer goes out.
@@ -33,6 +35,7 @@ class Context:
     base_url: str
     now: Callable[[], float] = time.time
     connection_params: object = None
+    identify: Identify | None = field(default=None, repr=False)
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     accesses: Accesses = field(default_factory=Accesses)
@@ -41,13 +44,22 @@ class Context:
         """Begin with nothing loaded and nothing counted."""
         self._begin()
 
-    def for_operation(self) -> "Context":
+    async def for_operation(self) -> "Context":
         """Return the context of one operation: those of a WebSocket run side by side."""
-        return replace(self, accesses=Accesses())
+        context = replace(self, accesses=Accesses())
+        await context.identify_again()
+        return context
 
-    def begin_event(self) -> None:
+    async def begin_event(self) -> None:
         """Forget what was loaded and counted: a new event of a subscription begins."""
         self._begin()
+        self.accesses.fields.clear()
+        await self.identify_again()
+
+    async def identify_again(self) -> None:
+        """Ask who it is: a WebSocket may stay open when its token is revoked or has expired."""
+        if self.identify is not None:
+            self.principal = await self.identify()
 
     def _begin(self) -> None:
         self.loaders = Loaders(self.runtime.tree)

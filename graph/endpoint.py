@@ -1,6 +1,7 @@
 """`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
 
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -18,7 +19,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.unset import UnsetType
 
-from graph.authentication import principal_of, principal_of_connection_params
+from graph.authentication import principal_of, principal_of_websocket
 from graph.base_url import base_url_of
 from graph.context import Context
 from graph.graphiql import graphiql_headers, graphiql_page
@@ -89,18 +90,21 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Make the context of one request or connection."""
         del response
         runtime = runtime_of(request)
+        identify = partial(principal_of, request)
         return Context(
             runtime=runtime,
-            principal=await principal_of(request),
+            principal=await identify(),
+            identify=identify if isinstance(request, WebSocket) else None,
             base_url=base_url_of(request, runtime.settings.public_url),
         )
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
         """Identify a WebSocket by its `connection_init`: browsers can't set its headers."""
         params = context.connection_params
-        if isinstance(params, Mapping):
-            found = await principal_of_connection_params(context.runtime, params)
-            context.principal = found or context.principal
+        if isinstance(params, Mapping) and context.identify is not None:
+            context.identify = partial(
+                principal_of_websocket, context.runtime, params, context.identify
+            )
         return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:

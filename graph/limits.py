@@ -73,9 +73,9 @@ class LimitedOperation(SchemaExtension):
     def __init__(self, limits: OperationLimits) -> None:
         self._limits = limits
 
-    def on_operation(self) -> Iterator[None]:
-        """Start with nothing loaded and nothing counted."""
-        self.execution_context.context = self.execution_context.context.for_operation()
+    async def on_operation(self) -> AsyncIterator[None]:
+        """Start with nothing loaded and nothing counted, for whoever it is by now."""
+        self.execution_context.context = await self.execution_context.context.for_operation()
         yield
 
     def on_parse(self) -> Iterator[None]:

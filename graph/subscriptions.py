@@ -66,7 +66,9 @@ class Subscription:
             aclosing(listener.events()) as changes,
         ):
             async for change in changes:
-                info.context.begin_event()
+                await info.context.begin_event()
+                # Anew: the token may have been revoked, or have expired, since the last event.
+                admit(info, Role.VIEWER)
                 if change.document is not None:
                     info.context.show([change.document])
                 yield StudyEvent.of(change)

@@ -138,7 +138,7 @@ def test_brackets_in_texts_and_comments_do_not_count() -> None:
 
 
 class Idle:
-    def for_operation(self) -> Self:
+    async def for_operation(self) -> Self:
         """Have nothing that operations could share."""
         return self
 

@@ -152,6 +152,37 @@ async def test_a_token_in_connection_init_opens_the_events_and_nothing_else_does
         await runtime.database.client.drop_database(settings.mongodb_database)
 
 
+async def test_a_revoked_token_ends_its_events_and_opens_nothing_any_more(
+    settings: Settings,
+) -> None:
+    with changed_tokens(settings.tokens_path) as change:
+        change.tokens, token = issue_token(
+            change.tokens, name="screen", role=Role.VIEWER, now=datetime.now(UTC)
+        )
+    payload = {"Authorization": f"Bearer {token}"}
+    async with open_runtime(settings) as runtime, run_server(settings, runtime) as server:
+        async with subscribed(server, payload=payload) as screen:
+            await until_watching(runtime)
+            await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
+            assert await next_event(screen) == ("CREATED", UID.format(1), 1)
+            with changed_tokens(settings.tokens_path) as change:
+                change.tokens = ()
+
+            async def is_revoked() -> bool:
+                return await runtime.authenticator.authenticate(f"Bearer {token}") is None
+
+            await eventually(is_revoked)
+            await runtime.ingest.store([sent(instance_bytes(2, 1, 1))])
+            [error] = refused_errors(await received(screen))
+            assert (await received(screen))["type"] == "complete"
+            query = {"query": "{ studies { totalCount } }"}
+            await screen.send(json.dumps({"id": "2", "type": "subscribe", "payload": query}))
+            [refused] = refused_errors(await received(screen))
+        await runtime.database.client.drop_database(settings.mongodb_database)
+    assert error["extensions"]["code"] == "UNAUTHENTICATED"
+    assert refused["extensions"]["code"] == "UNAUTHENTICATED"
+
+
 async def test_pages_of_foreign_origins_can_not_subscribe(
     server: RunningServer, runtime: Runtime
 ) -> None:
