@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections import OrderedDict
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -13,6 +14,9 @@ from services.orthanc.client import OrthancClient
 Header = dict[str, Any]
 """Elements by tag, eight upper-case hexadecimal digits."""
 
+_Key = tuple[str, str]
+"""Orthanc's identifier of an instance, and its revision."""
+
 _AT_ONCE = 4
 """Files read at the same time: a query for the headers of a series must not flood Orthanc."""
 
@@ -21,6 +25,14 @@ _KEPT = 64
 
 _MEMORY_BYTES = 1024 * 1024
 """Longer headers wait on the disk."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A header that is read or was read, and how many wait for it."""
+
+    task: asyncio.Task[Header]
+    waiting: int = 0
 
 
 class HeaderService:
@@ -33,7 +45,7 @@ class HeaderService:
     def __init__(self, orthanc: OrthancClient | None) -> None:
         self._orthanc = orthanc
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: OrderedDict[tuple[str, str], asyncio.Task[Header]] = OrderedDict()
+        self._readings: OrderedDict[_Key, _Reading] = OrderedDict()
 
     async def dicom_json(self, instance_id: str, revision: str) -> Header:
         """Return the header of an instance, without bulk data.
@@ -51,24 +63,37 @@ class HeaderService:
         if self._orthanc is None:
             raise PacsDisabled
         key = (instance_id, revision)
-        task = self._tasks.get(key)
-        if task is None:
-            task = asyncio.create_task(self._read(self._orthanc, instance_id))
-            task.add_done_callback(partial(self._forget_failure, key))
-            self._tasks[key] = task
-        self._tasks.move_to_end(key)
-        if len(self._tasks) > _KEPT:
-            self._tasks.popitem(last=False)
-        # Shielded: one who gives up must not take the header from the others who wait for it.
-        return await asyncio.shield(task)
+        reading = self._readings.get(key) or self._begin(self._orthanc, key)
+        self._readings.move_to_end(key)
+        reading.waiting += 1
+        try:
+            # Shielded: one who gives up must not take the header from the others who wait for it.
+            return await asyncio.shield(reading.task)
+        finally:
+            reading.waiting -= 1
+            if not reading.waiting and not reading.task.done():
+                self._forget(key, reading)
+                reading.task.cancel()
+
+    def _begin(self, orthanc: OrthancClient, key: _Key) -> _Reading:
+        reading = _Reading(asyncio.create_task(self._read(orthanc, key[0])))
+        reading.task.add_done_callback(partial(self._forget_failure, key, reading))
+        self._readings[key] = reading
+        if len(self._readings) > _KEPT:
+            self._readings.popitem(last=False)
+        return reading
 
     async def _read(self, orthanc: OrthancClient, instance_id: str) -> Header:
         async with self._slots:
             return await _read(orthanc, instance_id)
 
-    def _forget_failure(self, key: tuple[str, str], task: asyncio.Task[Header]) -> None:
-        if (task.cancelled() or task.exception() is not None) and self._tasks.get(key) is task:
-            del self._tasks[key]
+    def _forget_failure(self, key: _Key, reading: _Reading, task: asyncio.Task[Header]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._forget(key, reading)
+
+    def _forget(self, key: _Key, reading: _Reading) -> None:
+        if self._readings.get(key) is reading:
+            del self._readings[key]
 
 
 async def _read(orthanc: OrthancClient, instance_id: str) -> Header:

@@ -66,6 +66,38 @@ async def test_a_header_is_read_once_for_many_who_ask_at_once(
     assert asked.count(f"/instances/{instance_id}/file") == 1
 
 
+async def test_reading_goes_on_for_who_still_waits_and_ends_with_the_last(
+    empty_orthanc: EmbeddedOrthanc,
+) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(request: httpx.Request) -> None:
+        del request
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with open_http_client(
+        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
+    ) as http:
+        http.event_hooks["request"].append(hang)
+        service = HeaderService(OrthancClient(http))
+        first, last = (asyncio.create_task(service.dicom_json(GONE, REVISION)) for _ in range(2))
+        await begun.wait()
+        first.cancel()
+        await asyncio.wait({first})
+        assert not ended.is_set()
+        last.cancel()
+        await asyncio.wait({last})
+        async with asyncio.timeout(5):
+            await ended.wait()
+        http.event_hooks["request"].remove(hang)
+        with pytest.raises(OrthancNotFound):
+            await service.dicom_json(GONE, REVISION)
+
+
 async def test_an_instance_that_is_gone_has_no_header(empty_orthanc: EmbeddedOrthanc) -> None:
     async with open_http_client(
         empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
