@@ -14,6 +14,9 @@ from services.access import Principal
 from services.errors import LimitExceeded
 from services.runtime import Runtime
 
+MAX_HEADERS = 100
+"""Headers of one operation: each is a file that Orthanc has to open."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Context:
@@ -27,6 +30,7 @@ class Context:
         identify: Asks anew who it is; None for requests, which end before a credential does.
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
+        headers_left: Headers that it may still read from Orthanc.
         accesses: What the audit trail must know before the answer goes out.
     """
 
@@ -38,6 +42,7 @@ class Context:
     identify: Identify | None = field(default=None, repr=False)
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
+    headers_left: int = field(init=False)
     accesses: Accesses = field(default_factory=Accesses)
 
     def __post_init__(self) -> None:
@@ -64,6 +69,7 @@ class Context:
     def _begin(self) -> None:
         self.loaders = Loaders(self.runtime.tree)
         self.nodes_left = self.runtime.settings.query_max_nodes
+        self.headers_left = MAX_HEADERS
 
     def show(self, documents: Sequence[Mapping[str, Any]]) -> None:
         """Count documents that the answer begins with, and whom they are about.
@@ -89,6 +95,19 @@ class Context:
             raise LimitExceeded(
                 f"The answer has more than {self.runtime.settings.query_max_nodes} objects. "
                 "Ask for fewer with `first`, in several queries."
+            )
+
+    def spend_header(self) -> None:
+        """Count a header, before it is read.
+
+        Raises:
+            LimitExceeded: The operation asks for too many.
+        """
+        self.headers_left -= 1
+        if self.headers_left < 0:
+            raise LimitExceeded(
+                f"A query answers `tags` of at most {MAX_HEADERS} instances. Ask for fewer with "
+                "`instances(first: ..., offset: ...)`, in several queries."
             )
 
 

@@ -133,10 +133,12 @@ class Instance(FromStored, Node):
 
     @strawberry.field(
         description="The header in the DICOM JSON model (PS3.18 F), read from the stored file when "
-        "it is asked for. Bulk data, such as pixels, stands with its VR and without value."
+        "it is asked for, of at most 100 instances in one query. Bulk data, such as pixels, stands "
+        "with its VR and without value."
     )
     async def tags(self, info: Info) -> JSON | None:
         """Read the header from Orthanc."""
+        info.context.spend_header()
         headers = info.context.runtime.headers
         return JSON(await headers.dicom_json(self.orthanc_instance_id, self.revision))
 
