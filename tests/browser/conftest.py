@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from playwright.async_api import (
     ViewportSize,
     async_playwright,
 )
+from pydicom.data import get_testdata_file
 
 from services.access import Role
 from services.credentials.token_file import changed_tokens
@@ -37,6 +39,8 @@ _FLAGS = [
     # No name leads anywhere: whoever is asked for shows up as a failure too.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
+_CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
+"""StudyInstanceUID of pydicom's CT_small.dcm."""
 _WIDE: ViewportSize = {"width": 1280, "height": 800}
 
 
@@ -103,6 +107,22 @@ async def samples(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
     """A server with its own stores, which hold the sample studies; open to everybody."""
     async with _serve(tmp_path_factory.mktemp("samples")) as served:
         yield served
+
+
+@pytest.fixture
+async def without_ct(samples: Served) -> AsyncIterator[bytes]:
+    """The bytes of a CT file that is not stored, and is not after the test, under any patient."""
+    path = get_testdata_file("CT_small.dcm", download=False)
+    assert isinstance(path, str)
+    yield await asyncio.to_thread(Path(path).read_bytes)
+    found: dict[str, Any] = await samples.graphql(
+        "query ($uids: [String!]) { studies(filter: {studyInstanceUIDs: $uids}) { nodes { id } } }",
+        uids=[_CT_STUDY],
+    )
+    for study in found["studies"]["nodes"]:
+        await samples.graphql(
+            "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study["id"]
+        )
 
 
 @pytest.fixture(scope="session")

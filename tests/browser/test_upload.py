@@ -1,32 +1,11 @@
 import asyncio
 import io
 import zipfile
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 from playwright.async_api import Route, expect
-from pydicom.data import get_testdata_file
 
 from tests.browser.conftest import Served, Tab, sent_file
-
-_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
-"""StudyInstanceUID of pydicom's CT_small.dcm."""
-
-
-@pytest.fixture
-async def without_ct(samples: Served) -> AsyncIterator[bytes]:
-    """The bytes of a CT file that is not stored, and is not after the test."""
-    path = get_testdata_file("CT_small.dcm", download=False)
-    assert isinstance(path, str)
-    yield await asyncio.to_thread(Path(path).read_bytes)
-    answer = await samples.graphql(
-        "query ($uid: String!) { study(studyInstanceUID: $uid) { id } }", uid=_STUDY
-    )
-    if isinstance(study := answer["study"], dict):
-        await samples.graphql(
-            "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study["id"]
-        )
 
 
 async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct: bytes) -> None:

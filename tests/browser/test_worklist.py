@@ -83,7 +83,7 @@ async def test_scrolling_fetches_the_next_page_by_its_cursor(tab: Tab) -> None:
     tab.page.on("request", note_page)
     page = await tab.open()
     await expect(page.locator(_ROWS, has_text="OFFIS Structured Reporting")).to_be_attached()
-    names = await page.locator(f"{_ROWS}").evaluate_all("rows => rows.map(row => row.dataset.uid)")
+    names = await page.locator(f"{_ROWS}").evaluate_all("rows => rows.map(row => row.dataset.id)")
     assert len(names) == len(set(names)) >= 8
     assert pages[0] is None
     assert len(pages) >= 3

@@ -52,7 +52,7 @@ const UPLOAD = `mutation Upload($files: [Upload!]!) {
   uploadDicom(files: $files) {
     results {
       fileName status error { code message }
-      instance { sopInstanceUID series { study { studyInstanceUID studyDescription patientDisplayName } } }
+      instance { series { study { id studyDescription patientDisplayName } } }
     }
   }
 }`;

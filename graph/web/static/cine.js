@@ -10,7 +10,7 @@ const SPEED_TAGS = [
   ["00181063", (value) => 1000 / value], // FrameTime, in milliseconds
 ];
 
-const TAGS = "query Tags($sop: String!) { instance(sopInstanceUID: $sop) { tags } }";
+const TAGS = "query Tags($id: ID!) { node(id: $id) { ... on Instance { tags } } }";
 
 /** Play and stop, at the speed of the slider. */
 export class Cine {
@@ -67,11 +67,11 @@ export class Cine {
     if (stack.at(position).instance.numberOfFrames > 0) await this.#viewer.load(position).catch(() => null);
   }
 
-  async #takeSpeedOf({ sopInstanceUID: sop, numberOfFrames }) {
-    if (sop === this.#speedOf || numberOfFrames < 2) return;
-    this.#speedOf = sop;
-    const answer = await graphql(TAGS, { sop }).catch(() => null); // The usual speed plays too.
-    const tags = answer?.instance?.tags ?? {};
+  async #takeSpeedOf({ id, numberOfFrames }) {
+    if (id === this.#speedOf || numberOfFrames < 2) return;
+    this.#speedOf = id;
+    const answer = await graphql(TAGS, { id }).catch(() => null); // The usual speed plays too.
+    const tags = answer?.node?.tags ?? {};
     const speeds = SPEED_TAGS.map(([tag, read]) => read(tags[tag]?.Value?.[0]));
     byId("speed").valueAsNumber = Math.round(speeds.find((speed) => speed > 0 && Number.isFinite(speed)) ?? USUAL_SPEED);
     this.#showSpeed();

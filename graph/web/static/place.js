@@ -1,11 +1,11 @@
-// Where the person is, in the address behind "#": a link opens the same picture, and neither UIDs
+// Where the person is, in the address behind "#": a link opens the same picture, and neither IDs
 // nor names that were searched for reach a server's or a proxy's log.
 
 const REPLACE_PAUSE = 250; // Milliseconds: browsers refuse more than about 7 changes a second.
 let timer;
 let waiting = null;
 
-/** The place as an object: {study, instance, frame, window, zoom, tags} or {q, modality, from ...}. */
+/** The place as an object of the API's `id`s: {study, series, instance, frame, window, zoom, tags} or {q, modality, from ...}. */
 export function readPlace() {
   clearTimeout(timer);
   waiting = null;

@@ -5,8 +5,8 @@ import { ago, dateTime, number, patientDetails, patientName } from "./format.js"
 import { thumbnail } from "./pictures.js";
 import { hashOf } from "./place.js";
 
-const RENEW = `query Thumbnail($uid: String!) {
-  study(studyInstanceUID: $uid) { thumbnail { url(maxSize: 160) } }
+const RENEW = `query Thumbnail($id: ID!) {
+  node(id: $id) { ... on Study { thumbnail { url(maxSize: 160) } } }
 }`;
 
 const cell = (name, ...children) => el("td", { role: "cell", class: name }, ...children);
@@ -14,16 +14,16 @@ const orMissing = (text, without) => el("span", { class: text ? null : "missing"
 
 /** The row of a study; `now` in milliseconds of the server's clock. */
 export function studyRow(study, now) {
-  const { patient, studyInstanceUID: uid } = study;
-  const renew = async () => (await graphql(RENEW, { uid })).study?.thumbnail;
+  const { patient, id } = study;
+  const renew = async () => (await graphql(RENEW, { id })).node?.thumbnail;
   return el(
     "tr",
-    { role: "row", "data-uid": uid },
+    { role: "row", "data-id": id },
     cell("picture", thumbnail(study.thumbnail, renew)),
     el(
       "th",
       { role: "rowheader", scope: "row", class: "patient" },
-      el("a", { href: hashOf({ study: uid }) }, patientName(study)),
+      el("a", { href: hashOf({ study: id }) }, patientName(study)),
       el("span", { class: "detail" }, patientDetails(study)),
       patient.hasConflictingDemographics
         ? el("span", { class: "flag", title: "Files under this patient ID disagree on name or birth date" }, "check identity")

@@ -5,43 +5,48 @@ const PAGE = 500; // Instances per request, the largest page that the server giv
 const CHUNK = 32; // URLs per request: about a second of cine ahead.
 const MARGIN = 20_000; // A URL that ends within these milliseconds is not used any more.
 
-const INSTANCES = `query Stack($series: String!, $first: Int!, $offset: Int!) {
-  series(seriesInstanceUID: $series) {
-    instances(first: $first, offset: $offset) {
-      sopInstanceUID sopClassName instanceNumber rows columns bitsAllocated photometricInterpretation
-      windowCenter windowWidth numberOfFrames notRenderableReason
-    }
-  }
-}`;
-
-const URLS = `query FrameUrls($series: String!, $first: Int!, $offset: Int!, $firstFrame: Int!, $frames: Int!,
-                $center: Float, $width: Float, $full: Boolean!) {
-  series(seriesInstanceUID: $series) {
-    instances(first: $first, offset: $offset) {
-      sopInstanceUID
-      frames(first: $frames, offset: $firstFrame) {
-        index urlExpiresAt url(windowCenter: $center, windowWidth: $width, fullRange: $full)
+const INSTANCES = `query Stack($series: ID!, $first: Int!, $offset: Int!) {
+  node(id: $series) {
+    ... on Series {
+      instances(first: $first, offset: $offset) {
+        id sopClassName instanceNumber rows columns bitsAllocated photometricInterpretation
+        windowCenter windowWidth numberOfFrames notRenderableReason
       }
     }
   }
 }`;
 
-const keyOf = (sop, frameIndex, window) => `${window.key}/${sop}/${frameIndex}`;
+const URLS = `query FrameUrls($series: ID!, $first: Int!, $offset: Int!, $firstFrame: Int!, $frames: Int!,
+                $center: Float, $width: Float, $full: Boolean!) {
+  node(id: $series) {
+    ... on Series {
+      instances(first: $first, offset: $offset) {
+        id
+        frames(first: $frames, offset: $firstFrame) {
+          index urlExpiresAt url(windowCenter: $center, windowWidth: $width, fullRange: $full)
+        }
+      }
+    }
+  }
+}`;
+
+const keyOf = (instanceId, frameIndex, window) => `${window.key}/${instanceId}/${frameIndex}`;
 
 export class Stack {
   #positions = []; // {instance, instanceIndex, frameIndex}; what can't be shown has one place too.
   #urls = new Map();
   #asked = new Map(); // Chunks under way: neighbours wait for the same answer.
 
-  constructor(seriesInstanceUID) {
-    this.series = seriesInstanceUID;
+  /** @param seriesId The API's `id`: two patients' series may share one SeriesInstanceUID. */
+  constructor(seriesId) {
+    this.series = seriesId;
   }
 
   /** Read all instances of the series. */
   async load() {
     for (let offset = 0; ; offset += PAGE) {
-      const { series } = await graphql(INSTANCES, { series: this.series, first: PAGE, offset });
-      const instances = series?.instances ?? [];
+      const { node } = await graphql(INSTANCES, { series: this.series, first: PAGE, offset });
+      const instances = node?.instances ?? [];
       instances.forEach((instance, i) => this.#add(instance, offset + i));
       if (instances.length < PAGE) return this;
     }
@@ -63,9 +68,9 @@ export class Stack {
   }
 
   /** The position of a frame, 0 when it is not here. */
-  find(sopInstanceUID, frameIndex = 0) {
+  find(instanceId, frameIndex = 0) {
     const found = this.#positions.findIndex(
-      (place) => place.instance.sopInstanceUID === sopInstanceUID && place.frameIndex === frameIndex,
+      (place) => place.instance.id === instanceId && place.frameIndex === frameIndex,
     );
     return Math.max(0, found);
   }
@@ -73,7 +78,7 @@ export class Stack {
   /** A URL that is still valid, of one position in one window; null where there is none. */
   async url(position, window, { alone = false } = {}) {
     const place = this.#positions[position];
-    const key = keyOf(place.instance.sopInstanceUID, place.frameIndex, window);
+    const key = keyOf(place.instance.id, place.frameIndex, window);
     if (!this.#isValid(key)) await this.#ask(alone ? onlyThis(place) : around(place), window);
     return this.#urls.get(key)?.url ?? null;
   }
@@ -81,7 +86,7 @@ export class Stack {
   /** Forget the URL of a position: the server does not accept it any more. */
   forget(position, window) {
     const place = this.#positions[position];
-    this.#urls.delete(keyOf(place.instance.sopInstanceUID, place.frameIndex, window));
+    this.#urls.delete(keyOf(place.instance.id, place.frameIndex, window));
   }
 
   #isValid(key) {
@@ -99,11 +104,11 @@ export class Stack {
 
   async #fetch(part, window) {
     const { center = null, width = null, full = false } = window;
-    const { series } = await graphql(URLS, { series: this.series, ...part, center, width, full });
-    for (const { sopInstanceUID, frames } of series?.instances ?? []) {
+    const { node } = await graphql(URLS, { series: this.series, ...part, center, width, full });
+    for (const { id, frames } of node?.instances ?? []) {
       for (const { index, url, urlExpiresAt } of frames) {
         const expiresAt = Date.parse(urlExpiresAt);
-        this.#urls.set(keyOf(sopInstanceUID, index, window), { url, expiresAt });
+        this.#urls.set(keyOf(id, index, window), { url, expiresAt });
       }
     }
   }

@@ -12,23 +12,25 @@ import { showTags } from "./tags.js";
 import { Viewer } from "./viewer.js";
 import { describeWindow, hasWindow, parseWindow, presetsFor } from "./windows.js";
 
-const STUDY = `query StudyPage($uid: String!) {
-  study(studyInstanceUID: $uid) {
-    studyInstanceUID studyDate studyTime studyDescription accessionNumber institutionName
-    patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
-    series {
-      seriesInstanceUID seriesNumber modality seriesDescription numberOfInstances numberOfFrames
-      thumbnail { url(maxSize: 192) }
+const STUDY = `query StudyPage($id: ID!) {
+  node(id: $id) {
+    ... on Study {
+      id studyDate studyTime studyDescription accessionNumber institutionName
+      patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
+      series {
+        id seriesNumber modality seriesDescription numberOfInstances numberOfFrames
+        thumbnail { url(maxSize: 192) }
+      }
     }
   }
 }`;
 
-const THUMBNAIL = `query SeriesThumbnail($uid: String!) {
-  series(seriesInstanceUID: $uid) { thumbnail { url(maxSize: 192) } }
+const THUMBNAIL = `query SeriesThumbnail($id: ID!) {
+  node(id: $id) { ... on Series { thumbnail { url(maxSize: 192) } } }
 }`;
 
 // Asked for at the click: a link made with the page would have expired by then.
-const ARCHIVE = "query Archive($uid: String!) { study(studyInstanceUID: $uid) { archiveUrl } }";
+const ARCHIVE = "query Archive($id: ID!) { node(id: $id) { ... on Study { archiveUrl } } }";
 
 const viewer = new Viewer();
 let cine;
@@ -59,7 +61,7 @@ export function startStudy() {
 
 /** Show what a place in the address says. */
 export async function showStudy(place) {
-  const isOther = study?.studyInstanceUID !== place.study;
+  const isOther = study?.id !== place.study;
   if (isOther) leaveStudy();
   try {
     if (isOther) await readStudy(place.study);
@@ -69,7 +71,7 @@ export async function showStudy(place) {
       setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
       toggleTags(place.tags === "1", { isNoted: false });
     }
-    const asked = study.series.find((one) => one.seriesInstanceUID === place.series);
+    const asked = study.series.find((one) => one.id === place.series);
     await openSeries(asked ?? study.series.find((one) => one.numberOfFrames > 0) ?? study.series[0], place);
   } catch (error) {
     byId("reason").textContent = error.message;
@@ -77,11 +79,11 @@ export async function showStudy(place) {
   }
 }
 
-async function readStudy(uid) {
-  const mine = (wanted = uid);
-  const answer = (await graphql(STUDY, { uid })).study;
+async function readStudy(id) {
+  const mine = (wanted = id);
+  const answer = (await graphql(STUDY, { id })).node;
   if (wanted !== mine) return;
-  if (answer === null) throw new Error("There is no such study. It may have been deleted.");
+  if (!answer?.id) throw new Error("There is no such study. It may have been deleted.");
   study = answer;
   describeStudy();
 }
@@ -99,13 +101,13 @@ export function leaveStudy() {
 
 async function openSeries(chosen, { instance, frame, window } = {}) {
   wantedSeries = chosen;
-  const stack = series === chosen && viewer.stack ? viewer.stack : await new Stack(chosen.seriesInstanceUID).load();
+  const stack = series === chosen && viewer.stack ? viewer.stack : await new Stack(chosen.id).load();
   if (wantedSeries !== chosen) return;
   const middle = Math.floor(stack.length / 2);
   if (series !== chosen) cine.stop();
   series = chosen;
   for (const link of byId("strip").querySelectorAll("a")) {
-    const isChosen = link.dataset.series === chosen.seriesInstanceUID;
+    const isChosen = link.dataset.series === chosen.id;
     link.setAttribute("aria-current", String(isChosen));
     if (isChosen) link.scrollIntoView({ block: "nearest", inline: "nearest" });
   }
@@ -151,11 +153,11 @@ function moved() {
   byId("play").disabled = stack.length < 2;
   byId("position-text").textContent = `${number(position + 1)} / ${number(stack.length)}`;
   offerPresets(window, place.instance);
-  if (!byId("tags").hidden) showTags(place.instance.sopInstanceUID);
+  if (!byId("tags").hidden) showTags(place.instance.id);
   notePlace({
-    study: study.studyInstanceUID,
-    series: series.seriesInstanceUID,
-    instance: place.instance.sopInstanceUID,
+    study: study.id,
+    series: series.id,
+    instance: place.instance.id,
     frame: place.instance.numberOfFrames > 1 ? place.frameIndex + 1 : "",
     window: window.key,
     zoom: zoom === "1" ? "1" : "",
@@ -203,12 +205,12 @@ function titleOf({ seriesNumber, seriesDescription }) {
 }
 
 function seriesLink(one) {
-  const uid = one.seriesInstanceUID;
-  const renew = async () => (await graphql(THUMBNAIL, { uid })).series?.thumbnail;
+  const { id } = one;
+  const renew = async () => (await graphql(THUMBNAIL, { id })).node?.thumbnail;
   const amount = one.numberOfFrames ? count(one.numberOfFrames, "image") : count(one.numberOfInstances, "object");
   return el(
     "a",
-    { href: hashOf({ study: study.studyInstanceUID, series: uid }), "data-series": uid },
+    { href: hashOf({ study: study.id, series: id }), "data-series": id },
     thumbnail(one.thumbnail, renew),
     el("span", { class: "title" }, titleOf(one)),
     el("span", { class: "detail" }, [one.modality, amount].filter(Boolean).join(" · ")),
@@ -217,8 +219,9 @@ function seriesLink(one) {
 
 async function download() {
   try {
-    const { study: found } = await graphql(ARCHIVE, { uid: study.studyInstanceUID });
-    el("a", { href: found.archiveUrl, download: "" }).click();
+    const { node } = await graphql(ARCHIVE, { id: study.id });
+    if (!node) throw new Error("This study was deleted.");
+    el("a", { href: node.archiveUrl, download: "" }).click();
   } catch (error) {
     notify(error.message);
   }

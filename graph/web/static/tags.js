@@ -3,21 +3,21 @@ import { graphql } from "./api.js";
 import { byId, debounce, el } from "./dom.js";
 import { count } from "./format.js";
 
-const TAGS = "query Tags($sop: String!) { instance(sopInstanceUID: $sop) { tags } }";
+const TAGS = "query Tags($id: ID!) { node(id: $id) { ... on Instance { tags } } }";
 let names = null; // Tag -> name (PS3.6); read with the first header.
 let shown = null;
 
 /** Show the header of an instance; the same one is not asked for twice. */
-export async function showTags(sopInstanceUID) {
-  if (sopInstanceUID === shown) return;
-  shown = sopInstanceUID;
+export async function showTags(id) {
+  if (id === shown) return;
+  shown = id;
   const panel = byId("tags");
   panel.setAttribute("aria-busy", "true");
   try {
     names ??= fetch(new URL("element-names.json", import.meta.url)).then((answer) => answer.json());
-    const { instance } = await graphql(TAGS, { sop: sopInstanceUID });
-    if (shown !== sopInstanceUID) return;
-    fill(panel, instance?.tags ? linesOf(instance.tags, await names) : []);
+    const { node } = await graphql(TAGS, { id });
+    if (shown !== id) return;
+    fill(panel, node?.tags ? linesOf(node.tags, await names) : []);
   } catch (error) {
     shown = null;
     panel.replaceChildren(el("p", { class: "empty problem" }, error.message));

@@ -93,7 +93,7 @@ class Card {
     for (const result of results) {
       this.#counts[result.status] += 1;
       const study = result.instance?.series.study;
-      if (study) this.#studies.set(study.studyInstanceUID, study);
+      if (study) this.#studies.set(study.id, study);
       if (result.error) this.#addProblem(result);
     }
     this.#summary.textContent = Object.entries(this.#counts)
@@ -135,7 +135,7 @@ class Card {
   }
 }
 
-function studyLink({ studyInstanceUID, studyDescription, patientDisplayName }) {
+function studyLink({ id, studyDescription, patientDisplayName }) {
   const name = [patientDisplayName || "No name", studyDescription].filter(Boolean).join(" · ");
-  return el("li", {}, el("a", { href: hashOf({ study: studyInstanceUID }) }, name));
+  return el("li", {}, el("a", { href: hashOf({ study: id }) }, name));
 }

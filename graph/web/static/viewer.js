@@ -128,7 +128,7 @@ export class Viewer extends EventTarget {
     next.draggable = false;
     next.hidden = false;
     next.alt = `Image ${this.#position + 1} of ${this.#stack.length}, ${describeWindow(this.#window, instance)}`;
-    next.dataset.sop = instance.sopInstanceUID;
+    next.dataset.instance = instance.id;
     next.dataset.frame = frameIndex;
     if (next !== this.#image) this.#image.replaceWith(next);
     this.#image = next;

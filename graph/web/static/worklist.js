@@ -14,7 +14,7 @@ const EVENTS_PAUSE = 600; // An upload of 1,000 files is many events and one loo
 const POLL = 30_000; // Milliseconds between looks while there is no subscription.
 
 export const STUDY_FIELDS = `fragment StudyFields on Study {
-  studyInstanceUID studyDate studyTime studyDescription accessionNumber modalitiesInStudy
+  id studyDate studyTime studyDescription accessionNumber modalitiesInStudy
   numberOfSeries numberOfInstances numberOfFrames updatedAt
   patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
   thumbnail { url(maxSize: 160) }
@@ -31,7 +31,7 @@ ${STUDY_FIELDS}`;
 
 const EVENTS = "subscription { studyEvents { kind studyInstanceUID } }";
 
-const rows = new Map(); // Study Instance UID -> table row, in the order of the list.
+const rows = new Map(); // Node id -> table row, in the order of the list.
 let asked = null; // The request under way, to cancel it when another question comes.
 let next = null; // Cursor of the last row; null when there is no more.
 let shown = null; // What the list shows, as text: the same question is not asked twice.
@@ -119,7 +119,7 @@ function fillScreen() {
 
 // `known` are the studies that were there before; others are marked as new ones.
 function replaceRows(nodes, known = null) {
-  const focused = document.activeElement?.closest("tr")?.dataset.uid;
+  const focused = document.activeElement?.closest("tr")?.dataset.id;
   rows.clear();
   addRows(nodes, known);
   byId("studies").replaceChildren(...rows.values());
@@ -129,10 +129,10 @@ function replaceRows(nodes, known = null) {
 function addRows(nodes, known = null) {
   for (const study of nodes) {
     const row = studyRow(study, serverNow());
-    row.classList.toggle("arrived", known !== null && !known.has(study.studyInstanceUID));
-    rows.set(study.studyInstanceUID, row);
+    row.classList.toggle("arrived", known !== null && !known.has(study.id));
+    rows.set(study.id, row);
   }
-  byId("studies").append(...nodes.map((study) => rows.get(study.studyInstanceUID)));
+  byId("studies").append(...nodes.map((study) => rows.get(study.id)));
   offerModalities(nodes.flatMap((study) => study.modalitiesInStudy));
 }
 
