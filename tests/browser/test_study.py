@@ -1,3 +1,4 @@
+import asyncio
 import re
 from typing import Any
 
@@ -48,11 +49,11 @@ async def test_a_link_opens_the_same_frame_in_the_same_window(tab: Tab) -> None:
     await page.keyboard.press("f")
     await expect(page).to_have_url(re.compile("window=full&zoom=1"))
     address = page.url
-    sop = await page.locator("#picture").get_attribute("data-sop")
+    instance = await page.locator("#picture").get_attribute("data-instance")
     other = await tab.context.new_page()
     await other.goto(address)
     await expect(_position(other)).to_have_text("7 / 7")
-    await expect(other.locator("#picture")).to_have_attribute("data-sop", str(sop))
+    await expect(other.locator("#picture")).to_have_attribute("data-instance", str(instance))
     await expect(other.locator("#preset")).to_have_value("full")
     await expect(other.locator("#stage")).to_have_class(re.compile("one-to-one"))
 
@@ -159,7 +160,7 @@ async def test_expired_urls_are_renewed_unnoticed(tab: Tab, samples: Served) -> 
             return
         response = await route.fetch()
         answer: dict[str, Any] = await response.json()
-        for instance in answer["data"]["series"]["instances"]:
+        for instance in answer["data"]["node"]["instances"]:
             for frame in instance["frames"]:
                 frame["url"] = _aged(frame["url"], signer, samples.url)
                 expired.append(frame["url"])
@@ -212,6 +213,35 @@ async def test_a_picture_that_comes_later_is_waited_for(tab: Tab) -> None:
     await expect(page.locator("#reason")).to_have_text("Orthanc restarts. Trying again …")
     await expect(page.locator("#picture")).to_be_visible()
     await expect(page.locator("#reason")).to_be_hidden()
+
+
+async def test_a_neighbour_that_comes_later_leaves_the_picture_on_the_screen(tab: Tab) -> None:
+    shown: list[str] = []
+    refused = asyncio.Event()
+
+    async def refuse_neighbours(route: Route) -> None:
+        shown.append(route.request.url)
+        if route.request.url == shown[0]:
+            await route.fallback()
+            return
+        await route.fulfill(
+            status=503,
+            headers={"Retry-After": "60"},
+            json={"error": {"code": "ORTHANC_UNAVAILABLE", "message": "Orthanc restarts."}},
+        )
+        # Asked twice: by the <img>, then for the words.
+        if shown.count(route.request.url) > 1:
+            refused.set()
+
+    page = await _open_study(tab, _MR_SERIES)
+    await page.route("**/frames/**", refuse_neighbours)
+    tab.expected_errors.append("503")
+    await page.keyboard.press("2")
+    await asyncio.wait_for(refused.wait(), 10)
+    await expect(page.locator("#picture")).to_have_attribute("src", shown[0])
+    await page.wait_for_load_state("networkidle")
+    await expect(page.locator("#reason")).to_be_hidden()
+    await expect(page.locator("#picture")).to_be_visible()
 
 
 async def test_a_picture_that_never_comes_says_why(tab: Tab) -> None:

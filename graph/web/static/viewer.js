@@ -82,14 +82,15 @@ export class Viewer extends EventTarget {
         const isOld = OLD_URL.has(error.status) && attempt < 3;
         const comesLater = error.retryAfter > 0 && attempt < RETRIES;
         if (isOld) stack.forget(position, window);
-        else if (comesLater) await this.#waitFor(error);
+        else if (comesLater) await this.#waitFor(error, position);
         else throw error;
       }
     }
   }
 
-  async #waitFor(error) {
-    this.#say(`${error.message} Trying again …`);
+  // A neighbour that comes later takes no place on the screen.
+  async #waitFor(error, position) {
+    if (position === this.#position) this.#say(`${error.message} Trying again …`);
     await wait(error.retryAfter * 1000);
   }
 
