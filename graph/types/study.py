@@ -66,6 +66,8 @@ class Study(FromStored, Node):
     created_at: datetime = strawberry.field(description="When this server first saw the study.")
     updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
     orthanc_patient_id: strawberry.Private[str]
+    patient_id: strawberry.Private[str]
+    demographics: strawberry.Private[list[list[str | None]]]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
     @strawberry.field(description="The patient that the study belongs to.")
@@ -75,9 +77,9 @@ class Study(FromStored, Node):
         """Load the patient."""
         from graph.types.patient import Patient  # noqa: PLC0415  # the levels refer to each other
 
-        return Patient.from_found(
-            await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
-        )
+        stored = await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
+        # A new patient is written a moment after the first study.
+        return Patient.from_stored(stored or self._described_patient())
 
     @strawberry.field(description="The name in this study's files, for people: `Tarou Yamada`.")
     def patient_display_name(self) -> str | None:
@@ -111,3 +113,18 @@ class Study(FromStored, Node):
         context.accesses.minted["Study.archiveUrl"] += 1
         signer = context.runtime.frames.signer
         return context.base_url + signer.archive_path(self.orthanc_study_id, now=context.now()).path
+
+    def _described_patient(self) -> dict[str, Any]:
+        """Return the patient as this study alone describes them, by stored names."""
+        return {
+            "_id": self.orthanc_patient_id,
+            "patientID": self.patient_id,
+            "patientName": self.patient_name,
+            "patientBirthDate": self.patient_birth_date,
+            "patientSex": self.patient_sex,
+            # What is absent contradicts nothing.
+            "hasConflictingDemographics": any(
+                len(set(said) - {None}) > 1 for said in zip(*self.demographics, strict=True)
+            ),
+            "numberOfStudies": 1,
+        }

@@ -211,6 +211,52 @@ async def test_what_is_not_rolled_up_yet_counts_when_it_is_read(stage: QueryStag
     assert (await small.run(query))[1] == ["LIMIT_EXCEEDED"]
 
 
+async def test_a_study_shows_its_patient_before_the_patient_is_written(stage: QueryStage) -> None:
+    fields = {
+        "patient_name": "A^B",
+        "patient_birth_date": "1970-01-02",
+        "patient_sex": "F",
+    }
+    await stage.store_study("P1", 1, **fields)
+    query = (
+        "{ studies { nodes { patient { orthancPatientId patientID patientName patientBirthDate"
+        " patientSex patientDisplayName numberOfStudies hasConflictingDemographics } } } }"
+    )
+    assert (await stage.data(query))["studies"]["nodes"] == [
+        {
+            "patient": {
+                "orthancPatientId": orthanc_id("P1"),
+                "patientID": "P1",
+                "patientName": "A^B",
+                "patientBirthDate": "1970-01-02",
+                "patientSex": "F",
+                "patientDisplayName": "B A",
+                "numberOfStudies": 1,
+                "hasConflictingDemographics": False,
+            }
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("demographics", "is_conflict"),
+    [
+        ([["A^B", "1970-01-02"], ["A^B", None], [None, None]], False),
+        ([["A^B", "1970-01-02"], ["A^B", "1980-01-02"]], True),
+        ([["A^B", None], ["C^D", None]], True),
+    ],
+)
+async def test_a_patient_that_is_not_written_yet_may_be_two_people(
+    stage: QueryStage, demographics: list[list[str | None]], *, is_conflict: bool
+) -> None:
+    await stage.store_study("P1", 1)
+    studies = stage.runtime.database["studies"]
+    await studies.update_one({}, {"$set": {"demographics": demographics}})
+    query = "{ studies { nodes { patient { hasConflictingDemographics } } } }"
+    (study,) = (await stage.data(query))["studies"]["nodes"]
+    assert study["patient"]["hasConflictingDemographics"] is is_conflict
+
+
 async def test_operations_of_one_socket_share_nothing(stage: QueryStage) -> None:
     await stage.store_patient("P1", "A^B")
     await stage.store_study("P1", 1)
