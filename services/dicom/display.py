@@ -1,6 +1,7 @@
 """Display attributes of a header, for files that need more than what is indexed."""
 
 import io
+import threading
 
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
@@ -11,7 +12,10 @@ from services.dicom.windowing import Display, VoiFunction, Window
 
 
 class DisplayHeader:
-    """The header of one file, from which each frame's display attributes are read."""
+    """The header of one file, from which each frame's display attributes are read; by any thread.
+
+    pydicom parses sequences when they are first used: then `frame` takes long.
+    """
 
     def __init__(self, header: bytes) -> None:
         """Parse a file's bytes up to its PixelData; a cut end is no fault.
@@ -20,6 +24,7 @@ class DisplayHeader:
             InvalidDicomError: The bytes are no DICOM file.
         """
         self._dataset = dcmread(io.BytesIO(header), stop_before_pixels=True, force=True)
+        self._parsing = threading.Lock()
 
     def frame(self, frame_index: int) -> Display:
         """Return the display attributes of a frame, 0-based.
@@ -27,6 +32,10 @@ class DisplayHeader:
         Functional groups (PS3.3 C.7.6.16) go before the attributes of the dataset, a frame's own
         group before the shared one.
         """
+        with self._parsing:
+            return self._frame(frame_index)
+
+    def _frame(self, frame_index: int) -> Display:
         dataset = self._dataset
         is_signed = dataset.get("PixelRepresentation") == 1
         rescale = self._group(frame_index, "PixelValueTransformationSequence") or dataset

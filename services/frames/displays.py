@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from weakref import WeakValueDictionary
 
 from services.dicom.display import DisplayHeader, make_window
 from services.dicom.windowing import Display
@@ -12,19 +13,34 @@ from services.orthanc.client import OrthancClient
 
 _log = logging.getLogger(__name__)
 
-_HEADERS = 32
-"""Parsed headers kept: enhanced multi-frame ones hold megabytes."""
+_KEPT_BYTES = 256 * 1024 * 1024
+"""Memory for parsed headers, in bytes; the newest one is kept whatever its size."""
+
+_PARSED_FACTOR = 40
+"""Functional groups take so many times their bytes once pydicom has parsed them."""
 
 _HEADER_MAX_BYTES = 64 * 1024 * 1024
 """Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
 
 
-class DisplayCatalogue:
-    """Finds the display attributes of a frame; keeps the headers that it had to fetch."""
+_HeaderKey = tuple[str, str]
+"""Identifier and revision of an instance."""
 
-    def __init__(self, orthanc: OrthancClient) -> None:
+
+class DisplayCatalogue:
+    """Finds the display attributes of a frame; keeps the headers that it had to fetch.
+
+    Args:
+        orthanc: Where headers are.
+        kept_bytes: Memory for parsed headers, in bytes.
+    """
+
+    def __init__(self, orthanc: OrthancClient, *, kept_bytes: int = _KEPT_BYTES) -> None:
         self._orthanc = orthanc
-        self._headers: OrderedDict[tuple[str, str], DisplayHeader | None] = OrderedDict()
+        self._kept_bytes = kept_bytes
+        self._bytes = 0
+        self._headers: OrderedDict[_HeaderKey, tuple[DisplayHeader | None, int]] = OrderedDict()
+        self._fetching: WeakValueDictionary[_HeaderKey, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, instance: RenderableInstance, frame_index: int) -> Display:
         """Return the display attributes of a frame, 0-based.
@@ -40,22 +56,28 @@ class DisplayCatalogue:
         if header is None:
             return indexed_display(instance)
         try:
-            return header.frame(frame_index)
+            return await asyncio.to_thread(header.frame, frame_index)
         except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
             _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
             return indexed_display(instance)
 
     async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
         key = (instance.id, instance.revision)
-        if key in self._headers:
+        # All frames of a cine are asked for at once, and one fetch serves them.
+        async with self._fetching.setdefault(key, asyncio.Lock()):
+            if key not in self._headers:
+                content = await self._fetch(instance.id)
+                header = await asyncio.to_thread(_parsed, content, instance.id)
+                self._keep(key, header, len(content) * _PARSED_FACTOR)
             self._headers.move_to_end(key)
-            return self._headers[key]
-        content = await self._fetch(instance.id)
-        header = await asyncio.to_thread(_parsed, content, instance.id)
-        self._headers[key] = header
-        while len(self._headers) > _HEADERS:
-            self._headers.popitem(last=False)
-        return header
+            return self._headers[key][0]
+
+    def _keep(self, key: _HeaderKey, header: DisplayHeader | None, cost: int) -> None:
+        self._headers[key] = header, cost if header is not None else 0
+        self._bytes += self._headers[key][1]
+        while self._bytes > self._kept_bytes and len(self._headers) > 1:
+            _, (_, dropped) = self._headers.popitem(last=False)
+            self._bytes -= dropped
 
     async def _fetch(self, instance_id: str) -> bytes:
         """Read the stored file up to its PixelData."""

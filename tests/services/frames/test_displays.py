@@ -1,6 +1,10 @@
+import asyncio
 import struct
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from pydicom.errors import BytesLengthException
@@ -45,6 +49,40 @@ class Orthanc(OrthancClient):
 
         self.asked.append(instance_id)
         yield chunks()
+
+
+class Header(DisplayHeader):
+    """A header that tells which thread read a frame."""
+
+    threads: ClassVar[list[int]] = []
+
+    def __init__(self, header: bytes) -> None:
+        super().__init__(header)
+        self.threads.clear()
+
+    def frame(self, frame_index: int) -> Display:
+        self.threads.append(threading.get_ident())
+        return Display(rescale_intercept=frame_index)
+
+
+async def test_the_frames_of_a_cine_fetch_their_header_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(displays, "DisplayHeader", Header)
+    catalogue = DisplayCatalogue(orthanc := Orthanc())
+    found = await asyncio.gather(*(catalogue.find(INSTANCE, index) for index in range(8)))
+    assert [one.rescale_intercept for one in found] == list(range(8))
+    assert orthanc.asked == [INSTANCE.id]
+    assert len(Header.threads) == 8
+    assert threading.get_ident() not in Header.threads
+
+
+@pytest.mark.parametrize(("kept_bytes", "fetched"), [(0, "abab"), (10**6, "ab")])
+async def test_headers_are_kept_as_far_as_memory_is_allowed(kept_bytes: int, fetched: str) -> None:
+    catalogue = DisplayCatalogue(orthanc := Orthanc(), kept_bytes=kept_bytes)
+    for name in "aabbaabb":
+        await catalogue.find(replace(INSTANCE, id=name), 0)
+    assert "".join(orthanc.asked) == fetched
 
 
 def raising(error: Exception) -> Callable[..., Display]:
