@@ -46,18 +46,27 @@ class Workshop:
 
     async def run(self, *command: str, **environment: str) -> str:
         """Run a command that must succeed without a complaint; answers what it prints."""
-        process = await self.start(*command, **environment)
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with self.started(*command, **environment) as process:
             output, complaints = await process.communicate()
         assert (process.returncode, complaints.decode()) == (0, ""), output.decode()
         return output.decode()
 
-    async def start(self, *command: str, **environment: str) -> asyncio.subprocess.Process:
-        """Start a command."""
+    @asynccontextmanager
+    async def started(
+        self, *command: str, **environment: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Start a command, which has ended when the context does."""
         inherited = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "CI": "1"}
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command, cwd=self.folder, env=inherited | environment, stdout=PIPE, stderr=PIPE
         )
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
 
 
 @pytest.fixture(scope="session")
