@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from beanie import init_beanie
+from bson.errors import InvalidDocument
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, OperationFailure
 
 from models import DOCUMENTS
-from services.errors import DatabaseUnavailable
+from services.errors import DatabaseUnavailable, RecordTooLarge
 
 _SERVER_SELECTION_MS = 3_000
 """A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
@@ -19,6 +20,9 @@ _SOCKET_MS = 60_000
 """Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
 
 _REFUSED = "The database could not carry this out. Try again; the server's log says more."
+
+_TOO_LARGE = frozenset({10334, 17419, 17420})
+"""MongoDB's codes of documents beyond 16 MB: sent, after an update, after an upsert."""
 
 
 @contextmanager
@@ -29,14 +33,25 @@ def translated_database_faults() -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer, is too slow, or refuses the command.
+        RecordTooLarge: A document is beyond what MongoDB can hold.
     """
     try:
         yield
+    except InvalidDocument as exc:
+        raise RecordTooLarge(detail=type(exc).__name__) from exc
     except OperationFailure as exc:
+        if _TOO_LARGE & _codes(exc):
+            raise RecordTooLarge(detail=type(exc).__name__) from exc
         detail = f"{type(exc).__name__}, code {exc.code}"
         raise DatabaseUnavailable(_REFUSED, detail=detail) from exc
     except ConnectionFailure as exc:
         raise DatabaseUnavailable(detail=type(exc).__name__) from exc
+
+
+def _codes(failure: OperationFailure) -> set[int | None]:
+    """Return the code of a command, and those of its writes when it is a bulk of them."""
+    writes = (failure.details or {}).get("writeErrors", [])
+    return {failure.code, *(write.get("code") for write in writes)}
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@
     ├── Forbidden                 FORBIDDEN                known, but not allowed
     ├── Unauthenticated           UNAUTHENTICATED          no or unknown credentials
     ├── LimitExceeded             LIMIT_EXCEEDED           larger than a setting allows
+    │   └── RecordTooLarge        LIMIT_EXCEEDED           larger than MongoDB allows
     ├── FileRejected              (its own code)           a file that is not stored
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
@@ -80,6 +81,12 @@ class LimitExceeded(Error):
     """Larger, deeper or longer than a setting allows."""
 
     code = "LIMIT_EXCEEDED"
+
+
+class RecordTooLarge(LimitExceeded):
+    """MongoDB will never take this document; trying again does not help."""
+
+    default_message = "This can't be indexed: its record is larger than the database allows."
 
 
 class FileRejected(Error):

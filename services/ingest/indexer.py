@@ -10,6 +10,7 @@ from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.database import translated_database_faults
+from services.errors import RecordTooLarge
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.instance_writes import (
@@ -71,6 +72,7 @@ class Indexer:
 
         Raises:
             DatabaseUnavailable: It may be half done; index them again.
+            RecordTooLarge: One of them can't be indexed, nor can those beside it in this call.
         """
         if entries:
             await self._commits.submit(entries)
@@ -128,15 +130,22 @@ class Indexer:
                 await roll_up(self._database, touched, self._now())
         return removed
 
-    async def _commit(self, batch: Sequence[Sequence[IndexEntry]]) -> Sequence[None]:
+    async def _commit(self, batch: Sequence[Sequence[IndexEntry]]) -> list[Exception | None]:
+        try:
+            await self._write([entry for entries in batch for entry in entries])
+        except RecordTooLarge as exc:
+            if len(batch) == 1:
+                return [exc]
+            return [outcome for alone in batch for outcome in await self._commit([alone])]
+        return [None] * len(batch)
+
+    async def _write(self, entries: Sequence[IndexEntry]) -> None:
         async with self._one_commit:
             with translated_database_faults():
                 now = self._now()
-                entries = [entry for entries in batch for entry in entries]
                 touched = await upsert_instances(self._database, entries, now)
                 self._on_changed(entry.ids.instance for entry in entries)
                 await roll_up(self._database, touched, now)
-        return [None] * len(batch)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())

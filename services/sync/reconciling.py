@@ -13,7 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
 from services.database import translated_database_faults
-from services.errors import Error
+from services.errors import DatabaseUnavailable
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
 from services.orthanc.answers import StoredFile
@@ -225,7 +225,7 @@ class Reconciler:
             return []
         try:
             await self._indexer.index(reading.entries)
-        except Error:
+        except DatabaseUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001  # one entry must not keep the others out
             _log.warning("a batch can't be indexed, its instances are tried alone", exc_info=exc)
@@ -239,7 +239,7 @@ class Reconciler:
     async def _is_indexed(self, entry: IndexEntry, faults: dict[str, str]) -> bool:
         try:
             await self._indexer.index([entry])
-        except Error:
+        except DatabaseUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001  # recorded; nobody else could repair it
             _log.exception("instance %s can't be indexed", entry.ids.instance)

@@ -21,7 +21,7 @@ from services.dicom.header import (
     StudyModule,
 )
 from services.embedded.mongod import EmbeddedMongod
-from services.errors import DatabaseUnavailable
+from services.errors import DatabaseUnavailable, RecordTooLarge
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
 from services.orthanc.identifiers import orthanc_ids
@@ -377,3 +377,19 @@ async def test_every_caller_learns_that_mongodb_is_away() -> None:
             *(broken.index([entry(number)]) for number in range(3)), return_exceptions=True
         )
     assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
+
+
+async def test_what_mongodb_can_never_hold_does_not_fail_its_neighbours(
+    database: Database, indexer: Indexer
+) -> None:
+    huge = entry(2, study=2, patient="P2", description="D" * (17 * 1024 * 1024))
+    first = asyncio.create_task(indexer.index([entry(1)]))
+    outcomes = await asyncio.gather(
+        first,
+        indexer.index([huge]),
+        indexer.index([entry(3, study=3, patient="P3")]),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), RecordTooLarge, type(None)]
+    studies = {study["studyInstanceUID"] for study in (await dump(database))["studies"]}
+    assert {"1.2.1", "1.2.3"} <= studies
