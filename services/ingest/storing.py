@@ -1,6 +1,9 @@
 """One file in, one result out: check, push to Orthanc, index in MongoDB."""
 
 import asyncio
+import logging
+import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
@@ -19,6 +22,7 @@ from services.errors import (
     OrthancNotFound,
     OrthancRefused,
     OrthancUnavailable,
+    RecordTooLarge,
 )
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
@@ -28,6 +32,8 @@ from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
+
+_log = logging.getLogger(__name__)
 
 _NOT_PUSHED = "Failed to upload to Orthanc PACS. {} The file was not stored; send it again then."
 _NOT_INDEXED = (
@@ -123,6 +129,10 @@ class FileStorage:
             return refused(file_name, _said(exc, _NOT_PUSHED.format(exc.message)), _FAILED)
         except Error as exc:
             return refused(file_name, exc, _FAILED)
+        except OSError:
+            raise
+        except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
+            return refused(file_name, _unexpected(exc), _FAILED)
 
     async def _push(self, file: BinaryIO, override: PatientOverride) -> tuple[CheckedFile, Pushed]:
         self._flow.pushing += 1
@@ -174,18 +184,28 @@ class FileStorage:
         """Index what Orthanc holds; return each number of frames."""
         stored = await self.orthanc.stored_files([arrived.ids.instance for arrived in batch])
         by_id = {one.instance_id: one for one in stored}
-        answers: list[int | Exception] = []
-        entries: list[IndexEntry] = []
-        for arrived in batch:
-            found = by_id.get(arrived.ids.instance)
-            if found is None:
-                answers.append(OrthancNotFound("It was deleted from Orthanc at once."))
-                continue
-            entry = await self._entry(arrived, found)
-            entries.append(entry)
-            answers.append(entry.number_of_frames)
-        await self.index(entries)
-        return answers
+        entries = [
+            await self._entry(arrived, found)
+            if (found := by_id.get(arrived.ids.instance))
+            else OrthancNotFound("It was deleted from Orthanc at once.")
+            for arrived in batch
+        ]
+        try:
+            await self.index([entry for entry in entries if isinstance(entry, IndexEntry)])
+        except RecordTooLarge:
+            return [await self._indexed_alone(entry) for entry in entries]
+        return [
+            entry.number_of_frames if isinstance(entry, IndexEntry) else entry for entry in entries
+        ]
+
+    async def _indexed_alone(self, entry: IndexEntry | Exception) -> int | Exception:
+        if isinstance(entry, Exception):
+            return entry
+        try:
+            await self.index([entry])
+        except RecordTooLarge as exc:
+            return exc
+        return entry.number_of_frames
 
     async def _entry(self, arrived: "_Arrived", stored: StoredFile) -> IndexEntry:
         checked = arrived.checked
@@ -242,6 +262,15 @@ def _conflict(file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResu
         ids=pushed.ids,
         error=FileRejected("CONTENT_CONFLICT", message),
     )
+
+
+def _unexpected(exc: Exception) -> Error:
+    """Log what went wrong and where, but not its message: it may quote the file."""
+    reference = secrets.token_hex(8)
+    place = traceback.extract_tb(exc.__traceback__)[-1]
+    kind = type(exc).__name__
+    _log.error("Unexpected %s %s at %s:%s", kind, reference, place.name, place.lineno)
+    return Error(f"This file could not be stored. Reference for the log: {reference}.")
 
 
 def _said(error: Error, message: str) -> Error:

@@ -59,3 +59,21 @@ async def test_every_file_has_its_error_and_nothing_is_indexed(error: OrthancErr
     told = [(result.status, result.error and result.error.code) for result in results]
     assert told == [("FAILED", error.code)] * 2
     assert all(r.error and error.message in r.error.message for r in results)
+
+
+async def test_a_fault_nobody_expected_fails_its_file_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = FileStorage(
+        cast("OrthancClient", None),
+        cast("OrthancFiles", Refusing(cast("OrthancError", KeyError("Doe^Jane")))),
+        never_indexed,
+        WalkLimits(),
+    )
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=1)
+    results = await ingest.store([sent("CT_small.dcm"), sent("README.txt")])
+    assert [result.status for result in results] == ["FAILED", "REJECTED"]
+    assert results[0].error is not None
+    reference = results[0].error.message.split()[-1].rstrip(".")
+    assert reference in caplog.text
+    assert "Doe" not in caplog.text + results[0].error.message
