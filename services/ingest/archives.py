@@ -29,6 +29,8 @@ _DICM_OFFSET = 128
 _ENCRYPTED = 0x1
 _LOCAL_HEADER_BYTES = 30
 """Without name and extra field (APPNOTE.TXT 4.3.7)."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+"""Others need much memory, and `zipfile` tells their damage as faults of the disk."""
 _PASSED_OVER = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -133,6 +135,9 @@ def _unpack(
     """Unpack one member; what is wrong with it alone is its content."""
     if info.flag_bits & _ENCRYPTED:
         return Member(info.filename, FileRejected("ENCRYPTED", "This member is encrypted."))
+    if info.compress_type not in _METHODS:
+        message = "This member is compressed by a method other than Deflate; pack it anew."
+        return Member(info.filename, FileRejected("DAMAGED_ARCHIVE", message))
     if stat.S_ISLNK(info.external_attr >> 16):
         return Member(info.filename, FileRejected("NOT_DICOM", "This member is a link, no file."))
     spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115  # the receiver closes it

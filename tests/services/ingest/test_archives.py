@@ -132,3 +132,17 @@ def test_members_that_overlap_are_refused() -> None:
     second = body.index(b"PK\x01\x02", body.index(b"PK\x01\x02") + 4)
     body[second + 42 : second + 46] = (0).to_bytes(4, "little")
     assert refusal(lambda: next(members(io.BytesIO(body), ArchiveLimits()))) == "DAMAGED_ARCHIVE"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_rare_compressions_are_refused_before_they_are_unpacked(method: int) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", b"hello" * 100, compress_type=method)
+        archive.writestr("b", b"2")
+    body = bytearray(file.getvalue())
+    body[40:60] = bytes(20)
+    found = list(members(io.BytesIO(body), ArchiveLimits()))
+    assert isinstance(found[0].content, FileRejected)
+    assert "Deflate" in found[0].content.message
+    assert found[1].name == "b"
