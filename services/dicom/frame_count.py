@@ -146,4 +146,4 @@ def _frame_bits(image: ImageModule) -> int:
     pixels = (image.rows or 1) * (image.columns or 1)
     bits = pixels * (image.samples_per_pixel or 1) * (image.bits_allocated or 1)
     # PS3.3 C.7.6.3.1.2: two chrominance samples for every two pixels.
-    return bits * 2 // 3 if image.photometric_interpretation == "YBR_FULL_422" else bits
+    return max(1, bits * 2 // 3) if image.photometric_interpretation == "YBR_FULL_422" else bits

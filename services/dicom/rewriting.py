@@ -12,6 +12,7 @@ from typing import BinaryIO
 from services.dicom.deflation import deflated_tail, inflated_copy
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import Splice, patient_splices, validate_override
+from services.errors import FileRejected
 
 _CHUNK_BYTES = 1024 * 1024
 _PREAMBLE_BYTES = 128
@@ -39,6 +40,9 @@ class PreparedFile:
         """Iterate over the bytes in chunks of 1 MiB, the last one shorter.
 
         Blocking, can be repeated.
+
+        Raises:
+            FileRejected: TRUNCATED when the file became shorter meanwhile.
         """
         gathered = bytearray()
         for piece in self._pieces():
@@ -59,7 +63,8 @@ class PreparedFile:
                 self.source.seek(position)
                 piece = self.source.read(min(_CHUNK_BYTES, end - position))
                 if not piece:
-                    raise EOFError("The file became shorter while it was read.")
+                    message = "The file became shorter while it was read."
+                    raise FileRejected("TRUNCATED", message)
                 position += len(piece)
                 yield piece
 

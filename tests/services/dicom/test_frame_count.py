@@ -159,3 +159,15 @@ def test_sop_classes_have_names() -> None:
     assert sop_class_name("1.2.3") is None
     assert sop_class_name("nonsense") is None
     assert sop_class_name(None) is None
+
+
+def test_frames_of_less_than_a_bit_are_no_fault() -> None:
+    image = replace(
+        _IMAGE,
+        rows=1,
+        columns=1,
+        bits_allocated=1,
+        bits_stored=1,
+        photometric_interpretation="YBR_FULL_422",
+    )
+    assert renderable_frames(_header(image)) == (3, None)

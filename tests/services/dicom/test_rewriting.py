@@ -13,7 +13,7 @@ from services.dicom.checking import check_file
 from services.dicom.json_model import header_json
 from services.dicom.rewriting import PreparedFile, prepare
 from services.dicom.walk import walk
-from services.errors import InvalidInput
+from services.errors import FileRejected, InvalidInput
 
 
 def _bytes(prepared: PreparedFile) -> bytes:
@@ -147,3 +147,12 @@ def test_chunks_are_at_most_one_mebibyte(ct_bytes: bytes) -> None:
     file = io.BytesIO(ct_bytes[:end] + element + bytes(3 * 1024 * 1024))
     prepared = prepare(file, walk(file), patient_id="1")
     assert max(map(len, prepared.chunks())) == 1024 * 1024
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(ct_bytes: bytes) -> None:
+    file = io.BytesIO(ct_bytes)
+    prepared = prepare(file, walk(file))
+    file.truncate(1_000)
+    with pytest.raises(FileRejected) as caught:
+        prepared.md5()
+    assert caught.value.code == "TRUNCATED"
