@@ -142,7 +142,4 @@ def test_rare_compressions_are_refused_before_they_are_unpacked(method: int) -> 
         archive.writestr("b", b"2")
     body = bytearray(file.getvalue())
     body[40:60] = bytes(20)
-    found = list(members(io.BytesIO(body), ArchiveLimits()))
-    assert isinstance(found[0].content, FileRejected)
-    assert "Deflate" in found[0].content.message
-    assert found[1].name == "b"
+    assert unpacked(io.BytesIO(body), ArchiveLimits()) == [("a", "DAMAGED_ARCHIVE"), ("b", b"2")]
