@@ -6,7 +6,7 @@ from services.dicom.attributes import DatasetAttributes
 from services.dicom.character_sets import UTF_8
 from services.dicom.deflation import inflated_copy
 from services.dicom.layout import WalkLimits
-from services.dicom.transcoding import read_raw_header
+from services.dicom.pydicom_reading import read_header_dataset
 from services.dicom.values import parse_float, parse_int
 from services.dicom.walk import walk
 
@@ -30,9 +30,9 @@ def header_json(file: BinaryIO, limits: WalkLimits | None = None) -> dict[str, A
     """
     layout = walk(file, limits)
     if not layout.is_deflated:
-        return _items(DatasetAttributes(read_raw_header(file, layout).dataset))
+        return _items(DatasetAttributes(read_header_dataset(file, layout)))
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        return _items(DatasetAttributes(read_raw_header(inflated, layout).dataset))
+        return _items(DatasetAttributes(read_header_dataset(inflated, layout)))
 
 
 def _items(attributes: DatasetAttributes) -> dict[str, Any]:

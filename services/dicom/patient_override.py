@@ -9,7 +9,8 @@ from services.dicom.character_sets import UTF_8, encode
 from services.dicom.element_bytes import Encoding, element_bytes, pad
 from services.dicom.element_walk import ElementWalk
 from services.dicom.layout import FileLayout, WalkLimits
-from services.dicom.transcoding import header_in_utf8, read_raw_header
+from services.dicom.pydicom_reading import read_header_dataset
+from services.dicom.transcoding import header_in_utf8, read_character_set
 from services.errors import FileRejected, InvalidInput
 
 _MAX_CHARACTERS = 64
@@ -80,8 +81,8 @@ def patient_splices(
     }
     index = _top_level(file, layout)
     header_end = next((at for tag, at in index if tag >= _PIXEL_DATA_GROUP), layout.end_offset)
-    header = read_raw_header(file, layout)
-    values = {tag: encode(text, header.specific_character_set) for tag, text in texts.items()}
+    character_set = read_character_set(file, layout)
+    values = {tag: encode(text, character_set) for tag, text in texts.items()}
     encoding = Encoding(layout.is_implicit_vr, layout.is_little_endian)
     found = {tag: value for tag, value in values.items() if value is not None}
     if len(found) == len(values):
@@ -89,7 +90,7 @@ def patient_splices(
     if header_end - layout.dataset_offset > _MAX_HEADER_BYTES:
         raise FileRejected("MALFORMED", f"The header is too long to be written in {UTF_8}.")
     utf8 = {tag: text.encode() for tag, text in texts.items()}
-    replacement = header_in_utf8(header.dataset, utf8, encoding)
+    replacement = header_in_utf8(read_header_dataset(file, layout), utf8, encoding)
     return [Splice(begin=layout.dataset_offset, end=header_end, replacement=replacement)]
 
 

@@ -1,7 +1,6 @@
 """Headers written anew in UTF-8, every other value as it was."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydicom.dataelem import RawDataElement
@@ -24,22 +23,14 @@ _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawHeader:
-    """A header as pydicom reads it, its values still bytes."""
-
-    dataset: Dataset
-    specific_character_set: str | None
-
-
-def read_raw_header(file: BinaryIO, layout: FileLayout) -> RawHeader:
-    """Read what stands before group 7FE0.
+def read_character_set(file: BinaryIO, layout: FileLayout) -> str | None:
+    """Read SpecificCharacterSet and pass over all else.
 
     Raises:
         FileRejected: MALFORMED when pydicom can't read what the walk could.
     """
-    dataset = read_header_dataset(file, layout)
-    return RawHeader(dataset, DatasetAttributes(dataset).text(_CHARACTER_SET))
+    dataset = read_header_dataset(file, layout, [_CHARACTER_SET])
+    return DatasetAttributes(dataset).text(_CHARACTER_SET)
 
 
 def header_in_utf8(dataset: Dataset, values: Mapping[int, bytes], encoding: Encoding) -> bytes:

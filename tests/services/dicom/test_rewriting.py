@@ -1,5 +1,6 @@
 import hashlib
 import io
+import struct
 import warnings
 from pathlib import Path
 
@@ -156,3 +157,21 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(ct_bytes: bytes) -> Non
     with pytest.raises(FileRejected) as caught:
         prepared.md5()
     assert caught.value.code == "TRUNCATED"
+
+
+class _CountingFile(io.BytesIO):
+    bytes_read = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(size)
+        self.bytes_read += len(content)
+        return content
+
+
+def test_another_patient_costs_no_reading_of_a_large_document(ct_bytes: bytes) -> None:
+    document = b"\x42\0\x11\0OB\0\0" + struct.pack("<I", 8_000_000) + bytes(8_000_000)
+    file = _CountingFile(ct_bytes[:6288] + document)
+    layout = walk(file)
+    file.bytes_read = 0
+    prepare(file, layout, patient_id="PAT001")
+    assert file.bytes_read < 1_000_000
