@@ -1,9 +1,10 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import asyncio
+import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +33,11 @@ from services.settings import Settings
 from services.sync.events import StudyEvents
 from services.sync.service import SyncService
 from services.tree import Tree
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS = 5.0
+"""Before following Orthanc starts again after a failure."""
 
 _FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
 """While Orthanc decodes one frame, another is windowed and encoded."""
@@ -209,13 +215,22 @@ def _deletion(
 
 
 async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:
-    task = asyncio.create_task(sync.run(), name="in step with Orthanc")
+    task = asyncio.create_task(_keep_running(sync.run), name="in step with Orthanc")
 
     async def stop() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     stack.push_async_callback(stop)
+
+
+async def _keep_running(run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001  # whatever it was, an index out of step is worse
+            _log.exception("following Orthanc failed; it starts again in a moment")
+        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _days(days: int | None) -> timedelta | None:

@@ -220,6 +220,8 @@ class SyncService:
             except Error as exc:
                 # The next comparison finds them.
                 _log.warning("deletions in Orthanc are not looked into yet: %s", exc.message)
+            except Exception:  # noqa: BLE001  # whatever these do, the next ones count
+                _log.exception("deletions in Orthanc could not be looked into")
 
 
 async def _together(tasks: list[asyncio.Task[None]]) -> None:

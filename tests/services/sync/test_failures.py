@@ -1,0 +1,64 @@
+"""What follows Orthanc goes on after exceptions that nobody expected."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from unittest.mock import MagicMock
+
+import pytest
+
+from services import runtime
+from services.sync.service import SyncService
+
+INSTANCE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+
+
+class FailsFirst:
+    """Raises when it is called first; tells when it is called again."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.again = asyncio.Event()
+
+    async def __call__(self, *_given: object) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            raise LookupError
+        self.again.set()
+        await asyncio.sleep(60)
+
+
+async def test_following_that_fails_starts_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtime, "_PAUSE_SECONDS", 0, raising=False)
+    sync = MagicMock(spec=SyncService)
+    sync.run = FailsFirst()
+    async with AsyncExitStack() as stack:
+        await runtime._run_in_background(stack, sync)
+        async with asyncio.timeout(5):
+            await sync.run.again.wait()
+    assert "following Orthanc failed" in caplog.text
+    assert "LookupError" in caplog.text
+
+
+async def test_a_notice_that_breaks_the_code_does_not_end_the_looking(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sync = SyncService(
+        MagicMock(),
+        MagicMock(),
+        MagicMock(),
+        poll_seconds=60,
+        interval_seconds=0.01,
+        frame_max_pixels=1,
+    )
+    sync.reconciler = MagicMock()
+    sync.reconciler.reconcile = fails = FailsFirst()
+    looking = asyncio.create_task(sync._look_into_notices())
+    sync.notice_deleted([INSTANCE])
+    async with asyncio.timeout(5):
+        await fails.again.wait()
+    assert not looking.done()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert "LookupError" in caplog.text
