@@ -12,6 +12,7 @@ from services.errors import (
     OrthancAuthenticationFailed,
     OrthancError,
     OrthancOutcomeUnknown,
+    OrthancTimedOut,
     OrthancUnavailable,
 )
 from services.orthanc.answers import ChangePage, StoredFile
@@ -154,6 +155,9 @@ class Follower:
             else:
                 await self._apply_in_halves(arrived)
             self._broken_pages = 0
+        except OrthancTimedOut:
+            # A slow Orthanc is no broken one.
+            raise
         except OrthancOutcomeUnknown:
             self._broken_pages += 1
             raise
@@ -162,6 +166,8 @@ class Follower:
         """Find the instances that break Orthanc, record them and pass them by."""
         try:
             await self._reconcile(instance_ids)
+        except OrthancTimedOut:
+            raise
         except OrthancOutcomeUnknown as exc:
             if len(instance_ids) == 1:
                 await self._give_up(instance_ids[0], exc)
