@@ -80,9 +80,14 @@ class KeptConnections:
             OrthancTimedOut: Orthanc took too long.
             OrthancOutcomeUnknown: The connection broke later.
             OrthancError: Its subclass for the status, as in `raise_for_status`.
+            Exception: Whatever `chunks` raises, as it is.
         """
         headers = self._headers | {"Content-Length": str(size_bytes)}
-        return self._exchange("POST", path, chunks, headers)
+        try:
+            return self._exchange("POST", path, _told_apart(chunks), headers)
+        except _SourceFailed as exc:
+            # Of this file: it says nothing about Orthanc.
+            raise exc.cause from None
 
     def _exchange(
         self, method: str, path: str, body: Iterable[bytes] | None, headers: Mapping[str, str]
@@ -126,6 +131,19 @@ class KeptConnections:
                     self._idle.append(connection)
                 else:
                     connection.close()
+
+
+class _SourceFailed(Exception):  # carried past the translation, seen by nobody
+    def __init__(self, cause: Exception) -> None:
+        super().__init__()
+        self.cause = cause
+
+
+def _told_apart(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from chunks
+    except Exception as exc:
+        raise _SourceFailed(exc) from exc
 
 
 def _connect(connection: HTTPConnection, timeout_seconds: float) -> None:

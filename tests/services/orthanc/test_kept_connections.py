@@ -137,6 +137,23 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown_and_asks_once(
     assert [asked for asked, _, _ in server.asked] == ["/first", path]
 
 
+@pytest.mark.parametrize(
+    "fault", [OSError("unreadable"), TimeoutError("of the disk"), ValueError()]
+)
+def test_a_source_that_cannot_be_read_is_no_fault_of_orthanc(
+    fault: Exception, server: Server
+) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"beginning"
+        raise fault
+
+    with connected(server.url) as connections:
+        with pytest.raises(type(fault)) as raised:
+            connections.post("/instances", chunks(), 100)
+        assert raised.value is fault
+        assert connections.get("/after") == b"body"
+
+
 def test_silence_is_a_time_out(server: Server) -> None:
     with connected(server.url, 0.05) as connections, pytest.raises(OrthancTimedOut):
         connections.get("/slow")
