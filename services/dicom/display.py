@@ -46,7 +46,7 @@ class DisplayHeader:
             rescale_intercept=_number(rescale, "RescaleIntercept") or 0.0,
             modality_lut=_lookup_table(dataset, "ModalityLUTSequence", is_signed=is_signed),
             window=_window(voi),
-            voi_lut=_lookup_table(dataset, "VOILUTSequence", is_signed=is_signed),
+            voi_lut=_lookup_table(voi, "VOILUTSequence", is_signed=is_signed),
         )
 
     def _group(self, frame_index: int, keyword: str) -> Dataset | None:

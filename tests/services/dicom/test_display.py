@@ -62,6 +62,26 @@ def test_a_frames_own_group_goes_before_the_shared_one_and_both_before_the_datas
     )
 
 
+def test_a_frames_group_brings_its_own_lookup_table() -> None:
+    dataset = enhanced()
+    dataset.VOILUTSequence = Sequence([table(1)])
+    own = group("FrameVOILUTSequence", VOILUTSequence=Sequence([table(7)]))
+    dataset.PerFrameFunctionalGroupsSequence = Sequence([own])
+    header = DisplayHeader(written(dataset))
+    found = header.frame(0).voi_lut
+    assert found is not None
+    assert found.first_mapped == 7
+    # The shared group has a window and no table: the dataset's does not belong to it.
+    assert header.frame(1).voi_lut is None
+
+
+def table(first_mapped: int) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [4, first_mapped, 16])
+    item.add_new("LUTData", "OW", bytes(8))
+    return item
+
+
 def test_a_header_without_groups_speaks_for_all_frames() -> None:
     dataset = Dataset()
     dataset.WindowCenter, dataset.WindowWidth = [10, 20], [30, 40]
