@@ -141,5 +141,5 @@ def test_rare_compressions_are_refused_before_they_are_unpacked(method: int) -> 
         archive.writestr("a", b"hello" * 100, compress_type=method)
         archive.writestr("b", b"2")
     body = bytearray(file.getvalue())
-    body[40:60] = bytes(20)
+    body[40:45] = bytes(5)
     assert unpacked(io.BytesIO(body), ArchiveLimits()) == [("a", "DAMAGED_ARCHIVE"), ("b", b"2")]
