@@ -1,5 +1,6 @@
 """What was sent before, so that a repeated import sends nothing twice."""
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Self
 from services.importing.walking import FoundFile
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS sent (
-    path TEXT PRIMARY KEY,
+CREATE TABLE IF NOT EXISTS sent_files (
+    path BLOB PRIMARY KEY,
     size_bytes INTEGER NOT NULL,
     modified_ns INTEGER NOT NULL,
     instance_ids TEXT NOT NULL
 ) WITHOUT ROWID
 """
+"""Paths are bytes: not every name of a file is text."""
 
 _MAX_VARIABLES = 500
 """SQLite takes 999 in its oldest builds."""
@@ -49,17 +51,17 @@ class Journal:
         Args:
             files: By path, size and time of their last writing.
         """
-        found: dict[str, tuple[int, int, str]] = {}
+        found: dict[bytes, tuple[int, int, str]] = {}
         for start in range(0, len(files), _MAX_VARIABLES):
-            paths = [str(file.path) for file in files[start : start + _MAX_VARIABLES]]
+            paths = [os.fsencode(file.path) for file in files[start : start + _MAX_VARIABLES]]
             marks = ",".join("?" * len(paths))
-            query = f"SELECT * FROM sent WHERE path IN ({marks})"  # noqa: S608  # question marks only
+            query = f"SELECT * FROM sent_files WHERE path IN ({marks})"  # noqa: S608  # question marks only
             for path, size, modified, ids in self._connection.execute(query, paths):
                 found[path] = (size, modified, ids)
         return {
             file.path: tuple(entry[2].split())
             for file in files
-            if (entry := found.get(str(file.path))) is not None
+            if (entry := found.get(os.fsencode(file.path))) is not None
             and entry[:2] == (file.size_bytes, file.modified_ns)
         }
 
@@ -70,8 +72,10 @@ class Journal:
             sent: Files with Orthanc's ids of the instances in them.
         """
         rows = [
-            (str(file.path), file.size_bytes, file.modified_ns, " ".join(instance_ids))
+            (os.fsencode(file.path), file.size_bytes, file.modified_ns, " ".join(instance_ids))
             for file, instance_ids in sent
         ]
         with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO sent_files VALUES (?, ?, ?, ?)", rows
+            )

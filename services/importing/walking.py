@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PASSED_OVER = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
-"""What every CD (PS3.10 8.6) and every computer adds; names in lower case."""
+from services.ingest.archives import is_left_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,12 @@ def walk_files(paths: Iterable[Path]) -> Iterator[FoundFile]:
     """
     for path in paths:
         absolute = path.absolute()
-        if absolute.is_dir():
+        try:
+            is_folder = absolute.is_dir()
+        except OSError as exc:
+            yield FoundFile(absolute, error=exc.strerror or type(exc).__name__)
+            continue
+        if is_folder:
             yield from _walk_folder(absolute)
         else:
             yield _found(absolute)
@@ -50,14 +54,16 @@ def _walk_folder(folder: Path) -> Iterator[FoundFile]:
         yield FoundFile(folder, error=exc.strerror or type(exc).__name__)
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk_folder(Path(entry.path))
-        elif entry.is_file() and not _is_passed_over(entry.name):
-            yield _found(Path(entry.path))
-
-
-def _is_passed_over(name: str) -> bool:
-    return name.lower() in PASSED_OVER or name.startswith("._")
+        path = Path(entry.path)
+        try:
+            is_folder, is_file = entry.is_dir(follow_symlinks=False), entry.is_file()
+        except OSError as exc:
+            yield FoundFile(path, error=exc.strerror or type(exc).__name__)
+            continue
+        if is_folder:
+            yield from _walk_folder(path)
+        elif is_file and not is_left_behind(entry.name):
+            yield _found(path)
 
 
 def _found(path: Path) -> FoundFile:

@@ -66,6 +66,11 @@ class Member:
     content: BinaryIO | FileRejected
 
 
+def is_left_behind(name: str) -> bool:
+    """Tell whether every computer or CD adds files of this name (PS3.10 8.6: DICOMDIR)."""
+    return name.lower() in _PASSED_OVER or name.startswith("._")
+
+
 def is_archive(file: BinaryIO) -> bool:
     """Tell by content whether a file is a ZIP archive; one inside a DICOM preamble is DICOM."""
     file.seek(0)
@@ -121,12 +126,7 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None
 
 def _is_passed_over(info: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(info.filename)
-    return (
-        info.is_dir()
-        or path.name.lower() in _PASSED_OVER
-        or path.name.startswith("._")
-        or "__MACOSX" in path.parts
-    )
+    return info.is_dir() or is_left_behind(path.name) or "__MACOSX" in path.parts
 
 
 def _unpack(

@@ -48,3 +48,31 @@ def test_a_path_map_replaces_whole_folder_names() -> None:
     assert paths.resolve("/data/a/b.dcm") == Path("/mnt/old/a/b.dcm")
     assert paths.resolve("/database/b.dcm") == Path("/database/b.dcm")
     assert paths.resolve("/other/b.dcm") == Path("/x/b.dcm")
+
+
+def test_the_journal_knows_files_whose_names_are_no_text(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path / "scan-") + b"\xe9.dcm"))
+    path.write_bytes(b"one")
+    [file] = walk_files([tmp_path])
+    with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
+        journal.note([(file, ["i1"])])
+        assert journal.look_up([file]) == {path: ("i1",)}
+
+
+def test_links_that_lead_to_themselves_are_found_with_their_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"x")
+    looping, whole = walk_files([tmp_path])
+    assert looping == FoundFile(tmp_path / "a", error="Too many levels of symbolic links")
+    assert whole.path == tmp_path / "b"
+
+
+def test_a_path_that_is_a_looping_link_is_found_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    [looping] = walk_files([tmp_path / "a"])
+    assert looping.error == "Too many levels of symbolic links"
+
+
+def test_a_path_that_can_not_be_asked_for_is_found_with_its_error(tmp_path: Path) -> None:
+    [found] = walk_files([tmp_path / ("x" * 300)])
+    assert found.error == "File name too long"
