@@ -13,17 +13,20 @@ from models.instance import InstanceDocument
 from services.database import translated_database_faults
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
-from services.errors import Error, FileRejected
+from services.errors import FileRejected
 from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome, Refusal, Tally, outcome_of
 from services.importing.walking import FoundFile, walk_files
 from services.ingest.archives import is_archive
 from services.ingest.batch import in_order
 from services.ingest.results import StoreResult, StoreStatus, refused
-from services.ingest.service import Ingest, SentFile
+from services.ingest.service import Ingest, SentFile, SpoolingFailed
 
 _LOOK_AHEAD_FILES = 200
 """Files that are looked up in journal and index at once."""
+
+_ASKED_AT_ONCE = 5_000
+"""Ids of one query, 55 bytes each: 200 archives may hold millions, and a query 16 MB."""
 
 _NOTED_AT_ONCE = 100
 """Files between two writes of the journal: so many are sent again after a crash."""
@@ -124,9 +127,14 @@ class ImportRun:
                     yield file
 
     async def _still_there(self, instance_ids: set[str]) -> set[str]:
-        with translated_database_faults():
-            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
-            return {instance["_id"] async for instance in found}
+        there: set[str] = set()
+        wanted = sorted(instance_ids)
+        for start in range(0, len(wanted), _ASKED_AT_ONCE):
+            chunk = wanted[start : start + _ASKED_AT_ONCE]
+            with translated_database_faults():
+                found = self._instances.find({"_id": {"$in": chunk}}, {"_id": 1})
+                there.update([instance["_id"] async for instance in found])
+        return there
 
     async def _send(self, file: FoundFile) -> FileOutcome:
         results = await self._ingest.store([SentFile.from_path(file.path)])
@@ -144,18 +152,13 @@ class ImportRun:
         except FileRejected as exc:
             return refused(name, exc, StoreStatus.REJECTED)
         except OSError as exc:
-            return refused(name, _Unreadable(detail=type(exc).__name__), StoreStatus.FAILED)
+            return refused(name, SpoolingFailed(detail=type(exc).__name__), StoreStatus.FAILED)
         return StoreResult(file_name=name, status=StoreStatus.STORED)
 
     async def _note(self, unnoted: list[FileOutcome]) -> None:
         rows = [(one.file, one.instance_ids) for one in unnoted]
         unnoted.clear()
         await asyncio.to_thread(self._journal.note, rows)
-
-
-class _Unreadable(Error):
-    code = "FILE_UNREADABLE"
-    default_message = "The file can't be read."
 
 
 def _may_be_noted(outcome: FileOutcome) -> bool:
