@@ -164,6 +164,7 @@ async def _open_frames(
         slots=_FRAMES_AT_ONCE,
         queue_size=settings.frame_queue_size,
         max_pixels=settings.frame_max_pixels,
+        decode_seconds=settings.frame_decode_seconds,
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)

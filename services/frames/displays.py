@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 
 from services.dicom.display import DisplayHeader, make_window
 from services.dicom.windowing import Display
-from services.errors import OrthancNotFound
+from services.errors import OrthancNotFound, OrthancTimedOut
 from services.frames.instances import RenderableInstance
 from services.orthanc.client import OrthancClient
 
@@ -32,11 +32,15 @@ class DisplayCatalogue:
 
     Args:
         orthanc: Where headers are.
+        fetch_seconds: Longest fetch of a header, in seconds.
         kept_bytes: Memory for parsed headers, in bytes.
     """
 
-    def __init__(self, orthanc: OrthancClient, *, kept_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(
+        self, orthanc: OrthancClient, *, fetch_seconds: float, kept_bytes: int = _KEPT_BYTES
+    ) -> None:
         self._orthanc = orthanc
+        self._fetch_seconds = fetch_seconds
         self._kept_bytes = kept_bytes
         self._bytes = 0
         self._headers: OrderedDict[_HeaderKey, tuple[DisplayHeader | None, int]] = OrderedDict()
@@ -66,7 +70,7 @@ class DisplayCatalogue:
         # All frames of a cine are asked for at once, and one fetch serves them.
         async with self._fetching.setdefault(key, asyncio.Lock()):
             if key not in self._headers:
-                content = await self._fetch(instance.id)
+                content = await self._fetch_in_time(instance.id)
                 header = await asyncio.to_thread(_parsed, content, instance.id)
                 self._keep(key, header, len(content) * _PARSED_FACTOR)
             self._headers.move_to_end(key)
@@ -78,6 +82,13 @@ class DisplayCatalogue:
         while self._bytes > self._kept_bytes and len(self._headers) > 1:
             _, (_, dropped) = self._headers.popitem(last=False)
             self._bytes -= dropped
+
+    async def _fetch_in_time(self, instance_id: str) -> bytes:
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                return await self._fetch(instance_id)
+        except TimeoutError as exc:
+            raise OrthancTimedOut(detail="a header for display") from exc
 
     async def _fetch(self, instance_id: str) -> bytes:
         """Read the stored file up to its PixelData."""

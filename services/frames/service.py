@@ -40,12 +40,14 @@ class FrameLimits:
     Attributes:
         slots: Frames that are rendered at once.
         queue_size: Frames that may wait for that.
+        decode_seconds: Longest fetch of the header that a frame needs, in seconds.
     """
 
     cache_bytes: int = 256 * 1024 * 1024
     slots: int = 4
     queue_size: int = 64
     max_pixels: int = 64_000_000
+    decode_seconds: float = 30.0
 
 
 class FrameService:
@@ -214,7 +216,7 @@ async def open_frames(
 
     renderer = None
     if orthanc is not None and sources is not None:
-        displays = DisplayCatalogue(orthanc)
+        displays = DisplayCatalogue(orthanc, fetch_seconds=limits.decode_seconds)
         renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
     service = FrameService(
         signer=signer,

@@ -22,7 +22,7 @@ from services.orthanc.answers import (
 )
 from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.identifiers import path_of
-from services.orthanc.transport import raise_for_status, streamed, translated_faults
+from services.orthanc.transport import raise_for_status, streamed, timeout_of, translated_faults
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
@@ -52,14 +52,6 @@ class OrthancClient:
         """`GET /statistics`: how much is stored."""
         return Statistics.from_json(await self._get_json("/statistics"))
 
-    async def stored_file(self, instance_id: str) -> StoredFile:
-        """`GET /instances/{id}`: what is stored of one instance, without metadata.
-
-        Raises:
-            OrthancNotFound: There is no such instance.
-        """
-        return StoredFile.from_json(await self._get_json(path_of("instances", instance_id)))
-
     async def stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
         """`POST /tools/bulk-content`: many instances with their metadata, in one call.
 
@@ -69,7 +61,7 @@ class OrthancClient:
             "POST",
             "/tools/bulk-content",
             json={"Resources": list(instance_ids), "Level": "Instance", "Metadata": True},
-            timeout=_LIST_SECONDS,
+            timeout=timeout_of(_LIST_SECONDS),
         )
         return [StoredFile.from_json(entry) for entry in answer]
 
@@ -113,10 +105,6 @@ class OrthancClient:
             await self._get_json(f"/changes?since={int(since)}&limit={int(limit)}")
         )
 
-    async def last_change(self) -> int:
-        """`GET /changes?last`: the newest sequence number, 0 when there is none."""
-        return ChangePage.from_json(await self._get_json("/changes?last")).last
-
     async def newest_change(self) -> ChangePage:
         """`GET /changes?last`: the newest change that is still in the feed, or an empty page."""
         return ChangePage.from_json(await self._get_json("/changes?last"))
@@ -152,7 +140,9 @@ class OrthancClient:
         Raises:
             OrthancNotFound: It is not there (any more).
         """
-        await self._request("DELETE", path_of(level, resource_id), timeout=_LIST_SECONDS)
+        await self._request(
+            "DELETE", path_of(level, resource_id), timeout=timeout_of(_LIST_SECONDS)
+        )
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(
@@ -171,10 +161,8 @@ class OrthancClient:
         path: str,
         *,
         timeout_seconds: float | None = None,
-        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
-        timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
-        return await self._request("GET", path, timeout=timeout, headers=headers)
+        return await self._request("GET", path, timeout=timeout_of(timeout_seconds))
 
     async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._guarded():

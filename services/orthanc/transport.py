@@ -20,6 +20,9 @@ from services.errors import (
 CONNECT_SECONDS = 3
 """An Orthanc on the same network accepts within milliseconds or not at all."""
 
+_ANSWER_SECONDS = 30
+"""Longest silence of Orthanc during an ordinary answer."""
+
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -62,9 +65,18 @@ def open_http_client(
         headers={"Accept-Encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
-        timeout=httpx.Timeout(30, connect=CONNECT_SECONDS),
+        timeout=timeout_of(None),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )
+
+
+def timeout_of(seconds: float | None) -> httpx.Timeout:
+    """Return how long an answer is waited for; a connection is never waited for longer.
+
+    Args:
+        seconds: Longest silence, in seconds; None for an ordinary one.
+    """
+    return httpx.Timeout(_ANSWER_SECONDS if seconds is None else seconds, connect=CONNECT_SECONDS)
 
 
 @contextmanager
@@ -102,7 +114,7 @@ async def streamed(
     http: httpx.AsyncClient, path: str, *, timeout_seconds: float | None = None
 ) -> AsyncIterator[httpx.Response]:
     """GET a body that is read while it arrives."""
-    timeout = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
+    timeout = timeout_of(timeout_seconds)
     with translated_faults():
         async with http.stream("GET", path, timeout=timeout) as response:
             raise_for_status(response.status_code)

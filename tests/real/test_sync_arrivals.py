@@ -68,7 +68,7 @@ async def test_a_deleted_and_resent_instance_is_indexed_with_its_new_revision(
         before = await stage.database["instances"].find_one({"_id": ids[0]})
         await stage.http.delete(f"/instances/{ids[0]}")
         await stage.send([instance_bytes(1, 1, 1)])
-        expected = (await stage.orthanc.stored_file(ids[0])).revision
+        expected = (await stage.orthanc.stored_files(ids[:1]))[0].revision
 
         async def is_renewed() -> bool:
             found = await stage.database["instances"].find_one({"_id": ids[0]})

@@ -98,7 +98,7 @@ async def test_a_file_is_in_orthanc_and_in_mongodb(
     [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
     assert (result.status, result.frame_count, result.error) == (StoreStatus.STORED, 1, None)
     assert result.instance_id is not None
-    stored = await client.stored_file(result.instance_id)
+    (stored,) = await client.stored_files([result.instance_id])
     document = await database["instances"].find_one({"_id": result.instance_id})
     assert document is not None
     assert document["revision"] == stored.revision

@@ -81,6 +81,25 @@ async def test_an_answer_that_is_cut_off_counts_as_unknown(client: OrthancClient
             await client.system()
 
 
+async def test_a_long_answer_is_waited_for_and_a_connection_is_not(client: OrthancClient) -> None:
+    study = f"{URL}/studies/{INSTANCE}"
+    with respx.mock:
+        routes = [
+            respx.post(f"{URL}/tools/bulk-content").respond(200, json=[]),
+            respx.get(f"{study}/series").respond(200, json=[]),
+            respx.delete(study).respond(200),
+            respx.get(f"{study}/archive").respond(200),
+        ]
+        await client.stored_files([INSTANCE])
+        await client.study_series(INSTANCE)
+        await client.delete("studies", INSTANCE)
+        async with client.study_archive(INSTANCE):
+            pass
+    for route in routes:
+        waited = route.calls.last.request.extensions["timeout"]
+        assert (waited["connect"], waited["read"]) == (3, 120)
+
+
 async def test_orthanc_is_asked_not_to_compress(client: OrthancClient) -> None:
     with respx.mock:
         route = respx.get(f"{URL}/system").respond(404)
