@@ -33,6 +33,9 @@ PAGE_STUDIES = 1_000
 PAGE_SERIES = 500
 """Series asked for at once when instances are counted: their ids come along."""
 
+_GONE_AT_ONCE = 5_000
+"""Studies of one command: 44 bytes each, and a command holds 16 MB."""
+
 CONCURRENT_STUDIES = 4
 """Studies looked into at once."""
 
@@ -165,12 +168,13 @@ class Comparison:
 
     async def _look_into_gone(self, study_ids: Sequence[str], work: Repairs) -> None:
         """Take out what Orthanc did not list, after asking for each of its instances again."""
-        for study_id in study_ids:
-            await work.reconcile(await self._indexed_in_study(study_id))
-        if study_ids:
-            await work.roll_up(study_ids)
+        for start in range(0, len(study_ids), _GONE_AT_ONCE):
+            chunk = list(study_ids[start : start + _GONE_AT_ONCE])
+            for study_id in chunk:
+                await work.reconcile(await self._indexed_in_study(study_id))
+            await work.roll_up(chunk)
             with translated_database_faults():
-                await self._compared.delete_many({"_id": {"$in": list(study_ids)}})
+                await self._compared.delete_many({"_id": {"$in": chunk}})
 
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page."""

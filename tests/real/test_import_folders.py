@@ -11,6 +11,7 @@ from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome
 from services.importing.report import Report
 from services.importing.run import ImportRun
+from services.importing.walking import walk_files
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile
 from services.runtime import Runtime
@@ -119,6 +120,15 @@ async def test_a_missing_path_fails_and_the_others_go_on(
         outcomes = [outcome async for outcome in importing.outcomes(paths)]
     assert [refusal.code for refusal in outcomes[0].failed] == ["FILE_UNREADABLE"]
     assert outcomes[1].stored == 1
+
+
+async def test_any_number_of_instances_is_looked_up(runtime: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(instance_bytes(1, 1, 1))
+    with Journal(tmp_path / "journal.sqlite3") as journal:
+        journal.note([(next(walk_files([path])), [f"{n:044}" for n in range(300_000)])])
+        [outcome] = await _all(_importing(runtime, journal), path)
+    assert outcome.stored == 1
 
 
 def _importing(runtime: Runtime, journal: Journal) -> ImportRun:
