@@ -1,7 +1,6 @@
 """One run of the migration: every local file once into Orthanc, then its records."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -9,6 +8,8 @@ from pathlib import Path
 
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
+from services.dicom.rewriting import prepare
+from services.dicom.walk import walk
 from services.errors import DatabaseUnavailable, Error, OrthancError
 from services.importing.outcome import FileOutcome, Refusal, Tally
 from services.importing.run import GATHERED_FILES
@@ -124,7 +125,7 @@ class MigrationRun:
             raise MigrationRefused(
                 "UID_MISMATCH", "The records of this file have another SOPInstanceUID."
             )
-        return checked.layout.end_offset
+        return checked.layout.file_size
 
     async def _send(self, found: FoundFile, file: LocalFile) -> FileOutcome:
         [result] = await self._ingest.store([SentFile.from_path(found.path)])
@@ -137,12 +138,13 @@ class MigrationRun:
     async def _verify(self, path: Path, result: StoreResult) -> None:
         """Compare what Orthanc holds with the file, as far as both are the same bytes.
 
-        The preamble may have been zeroed before the push (PS3.10 7.1): it is left out here.
+        The preamble may have been zeroed before the push (PS3.10 7.1), or the file been stored
+        before with the preamble of a TIFF.
         """
         if result.ids is None:
             raise OrthancError
         held = await self._orthanc.dicom_md5(result.ids.instance)
-        if held not in await asyncio.to_thread(_digests, path):
+        if held not in await asyncio.to_thread(_digests, path, self._limits):
             raise MigrationRefused("CONTENT_CONFLICT", "Orthanc holds other content of this file.")
 
 
@@ -151,16 +153,14 @@ async def _generated(source: LegacyInstances) -> AsyncGenerator[LocalFile, None]
         yield file
 
 
-_PREAMBLE_BYTES = 128
+def _digests(path: Path, limits: WalkLimits) -> set[str]:
+    """Return the MD5 of what is sent of a file, with its preamble and with a zeroed one.
 
-
-def _digests(path: Path) -> set[str]:
-    """Return the MD5 of a file as it is, and with its preamble zeroed."""
-    as_it_is = hashlib.md5(usedforsecurity=False)
-    zeroed = hashlib.md5(bytes(_PREAMBLE_BYTES), usedforsecurity=False)
+    Zero bytes behind the last element are not sent, see `services.dicom.rewriting.prepare`.
+    """
     with path.open("rb") as file:
-        as_it_is.update(file.read(_PREAMBLE_BYTES))
-        while chunk := file.read(1024 * 1024):
-            as_it_is.update(chunk)
-            zeroed.update(chunk)
-    return {as_it_is.hexdigest(), zeroed.hexdigest()}
+        layout = walk(file, limits)
+        return {
+            prepare(file, layout, keep_tiff_preamble=keeps_tiff, limits=limits).md5()
+            for keeps_tiff in (False, True)
+        }

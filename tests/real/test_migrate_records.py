@@ -106,6 +106,16 @@ async def test_a_moved_disk_is_found_by_the_path_map(
     assert [outcome.stored for outcome in outcomes] == [1]
 
 
+async def test_zero_bytes_behind_a_file_are_no_other_content(
+    runtime: Runtime, source: LegacyInstances, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(instance_bytes(1, 1, 1) + bytes(100))
+    await source._records.insert_one(_record(path, 1, _id=1))
+    _, outcomes = await _migrate(runtime, source)
+    assert [(outcome.stored, outcome.failed) for outcome in outcomes] == [(1, ())]
+
+
 def _record(path: Path, number: int, **fields: Any) -> dict[str, Any]:  # a document
     return {
         "sopInstanceUID": SOP_UID,
