@@ -1,8 +1,9 @@
 // Subscriptions over WebSocket by the protocol graphql-transport-ws, without a library.
-import { authorization } from "./session.js";
+import { askForToken, authorization } from "./session.js";
 
 const FIRST_RETRY = 1_000;
 const LAST_RETRY = 30_000; // Milliseconds; doubled from one to the other.
+const NEEDS_TOKEN = new Set(["UNAUTHENTICATED", "FORBIDDEN"]);
 
 /**
  * Follow a subscription until `stop` is called; connects again by itself.
@@ -15,6 +16,7 @@ export function subscribe(query, { onData, onState }) {
   let timer;
   let stopped = false;
   let delay = FIRST_RETRY;
+  let connectedAt = Infinity;
 
   function connect() {
     const url = new URL("graphql", document.baseURI);
@@ -26,6 +28,8 @@ export function subscribe(query, { onData, onState }) {
     socket.onmessage = (event) => receive(JSON.parse(event.data), send);
     socket.onclose = () => {
       onState(false);
+      if (performance.now() - connectedAt > LAST_RETRY) delay = FIRST_RETRY;
+      connectedAt = Infinity;
       if (!stopped) timer = setTimeout(connect, delay);
       delay = Math.min(delay * 2, LAST_RETRY);
     };
@@ -34,11 +38,19 @@ export function subscribe(query, { onData, onState }) {
   function receive(message, send) {
     if (message.type === "connection_ack") {
       send({ id: "1", type: "subscribe", payload: { query } });
-      delay = FIRST_RETRY;
+      connectedAt = performance.now();
       onState(true);
     } else if (message.type === "ping") send({ type: "pong" });
     else if (message.type === "next" && message.payload.data) onData(message.payload.data);
-    else if (message.type === "error" || message.type === "complete") stop();
+    else if (message.type === "error") refused(message.payload[0]?.extensions?.code);
+    else if (message.type === "complete") socket.close(); // Ended by the server: begin again.
+  }
+
+  // Only another token changes the first two answers; a reader that was too slow may try again.
+  function refused(code) {
+    if (!NEEDS_TOKEN.has(code)) return socket.close();
+    stop();
+    askForToken();
   }
 
   function stop() {
@@ -48,7 +60,7 @@ export function subscribe(query, { onData, onState }) {
     onState(false);
   }
 
-  // Refused without a token: with one it may be another answer.
+  // Refused with the token before: with this one it may be another answer.
   addEventListener("signed-in", () => {
     clearTimeout(timer);
     stopped = false;

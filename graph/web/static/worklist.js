@@ -35,6 +35,7 @@ const rows = new Map(); // Node id -> table row, in the order of the list.
 let asked = null; // The request under way, to cancel it when another question comes.
 let next = null; // Cursor of the last row; null when there is no more.
 let shown = null; // What the list shows, as text: the same question is not asked twice.
+let missed = false; // Something changed while a request was under way.
 let connected = false;
 
 export function startWorklist() {
@@ -84,10 +85,26 @@ async function more() {
 
 /** Ask again for what is on the screen: what is new appears, what was deleted goes. */
 async function refresh() {
-  if (shown === null || asked !== null) return;
-  const first = Math.min(Math.max(rows.size, PAGE), MOST);
+  missed = asked !== null;
+  if (shown === null || missed) return;
+  if (rows.size > MOST) return offerBeginning();
+  const first = Math.max(rows.size, PAGE);
   const known = new Set(rows.keys());
-  if (rows.size <= MOST) await ask(JSON.parse(shown), { first }, (nodes) => replaceRows(nodes, known));
+  await ask(JSON.parse(shown), { first }, (nodes) => replaceRows(nodes, known));
+}
+
+// So long a list does not come in one answer, and rows must not move under a person's eyes.
+function offerBeginning() {
+  const show = () => {
+    scrollTo(0, 0);
+    fillAnew();
+  };
+  byId("news").replaceChildren(el("button", { type: "button", onclick: show }, "Studies are new or changed: show the list from its top"));
+}
+
+function fillAnew() {
+  shown = null;
+  refill();
 }
 
 async function ask(question, page, show) {
@@ -106,7 +123,8 @@ async function ask(question, page, show) {
     if (asked === mine) {
       asked = null;
       table.setAttribute("aria-busy", "false");
-      fillScreen();
+      if (missed) refresh();
+      else fillScreen();
     }
   }
 }
@@ -121,6 +139,7 @@ function fillScreen() {
 function replaceRows(nodes, known = null) {
   const focused = document.activeElement?.closest("tr")?.dataset.id;
   rows.clear();
+  byId("news").replaceChildren();
   addRows(nodes, known);
   byId("studies").replaceChildren(...rows.values());
   rows.get(focused)?.querySelector("a").focus({ preventScroll: true });
@@ -145,14 +164,10 @@ function describe(total) {
 }
 
 function explain(error) {
-  const retry = () => {
-    shown = null;
-    refill();
-  };
   next = null;
   byId("list-end").replaceChildren(
     el("p", { class: "empty problem" }, error.message),
-    el("button", { type: "button", onclick: retry }, "Try again"),
+    el("button", { type: "button", onclick: fillAnew }, "Try again"),
   );
 }
 

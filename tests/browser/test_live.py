@@ -1,0 +1,138 @@
+"""The list and the server's events: nothing that came is left out, whatever happens meanwhile."""
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+from playwright.async_api import Route, WebSocketRoute, expect
+
+from tests.browser.conftest import Served, Tab
+
+_LIVE = "#live"
+_ROWS = "#studies tr"
+
+
+async def _upload(samples: Served, content: bytes) -> None:
+    response = await samples.http.post("/api/dicom/upload", files={"file": ("ct.dcm", content)})
+    assert response.status_code == 200, response.text
+
+
+async def _worklist_with(tab: Tab, **constants: int) -> None:
+    async def change(route: Route) -> None:
+        response = await route.fetch()
+        lines = (await response.text()).splitlines()
+        for name, value in constants.items():
+            (at,) = [i for i, line in enumerate(lines) if line.startswith(f"const {name} = ")]
+            lines[at] = f"const {name} = {value};"
+        await route.fulfill(response=response, body="\n".join(lines))
+
+    await tab.page.route("**/worklist.js", change)
+
+
+async def test_an_event_during_a_request_is_looked_after_later(
+    tab: Tab, without_ct: bytes, samples: Served
+) -> None:
+    await _worklist_with(tab, EVENTS_PAUSE=1)
+    told = asyncio.Event()
+    answered, release = asyncio.Event(), asyncio.Event()
+
+    def pass_one_event_on(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def answer(message: str | bytes) -> None:
+            if '"next"' not in str(message):
+                socket.send(message)
+            elif not told.is_set():
+                socket.send(message)
+                told.set()
+
+        server.on_message(answer)
+
+    async def hold(route: Route) -> None:
+        if not answered.is_set():
+            response = await route.fetch()
+            answered.set()
+            await release.wait()
+            await route.fulfill(response=response)
+            return
+        await route.fallback()
+
+    await tab.page.route_web_socket("**/graphql", pass_one_event_on)
+    page = await tab.open("#q=nobody")
+    await expect(page.locator(_LIVE)).to_have_text("Live")
+    await page.wait_for_load_state("networkidle")
+    await page.route("**/graphql", hold)
+    await page.locator("#search").fill("1CT1")
+    await asyncio.wait_for(answered.wait(), 10)
+    await _upload(samples, without_ct)
+    await asyncio.wait_for(told.wait(), 10)
+    await page.wait_for_timeout(300)  # The look that the event asks for comes to nothing now.
+    release.set()
+    await expect(page.locator(_ROWS)).to_have_count(1)
+
+
+async def test_a_list_too_long_to_ask_for_again_offers_its_beginning(
+    tab: Tab, without_ct: bytes, samples: Served
+) -> None:
+    await _worklist_with(tab, PAGE=3, MOST=4, EVENTS_PAUSE=1)
+    page = await tab.open()
+    await expect(page.locator(_ROWS, has_text="OFFIS Structured Reporting")).to_be_attached()
+    await expect(page.locator(_LIVE)).to_have_text("Live")
+    await _upload(samples, without_ct)
+    await page.locator("#news").get_by_role("button").click()
+    await expect(page.locator(_ROWS, has_text="CT1 CompressedSamples")).to_be_visible()
+
+
+def _ending_first(ending: dict[str, object], again: asyncio.Event) -> Callable[..., None]:
+    """End the first subscription by a message; `again` tells of a second connection."""
+    sockets: list[WebSocketRoute] = []
+
+    def connect(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
+        server = socket.connect_to_server()
+        if len(sockets) > 1:
+            again.set()
+            return
+
+        def answer(message: str | bytes) -> None:
+            socket.send(message)
+            if "connection_ack" in str(message):
+                socket.send(json.dumps({"id": "1", **ending}))
+
+        server.on_message(answer)
+
+    return connect
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"type": "complete"},
+        {"type": "error", "payload": [{"message": "x", "extensions": {"code": "OVERLOADED"}}]},
+    ],
+    ids=["complete", "error"],
+)
+async def test_a_subscription_that_ends_begins_again(
+    tab: Tab, ending: dict[str, object], without_ct: bytes, samples: Served
+) -> None:
+    again = asyncio.Event()
+    await tab.page.route_web_socket("**/graphql", _ending_first(ending, again))
+    page = await tab.open("#q=1CT1")
+    await asyncio.wait_for(again.wait(), 10)
+    await expect(page.locator(_LIVE)).to_have_text("Live")
+    await _upload(samples, without_ct)
+    await expect(page.locator(_ROWS)).to_have_count(1)
+
+
+async def test_a_subscription_that_lost_its_token_asks_for_one(tab: Tab) -> None:
+    refused = [{"message": "x", "extensions": {"code": "UNAUTHENTICATED"}}]
+    ending: dict[str, object] = {"type": "error", "payload": refused}
+    again = asyncio.Event()
+    await tab.page.route_web_socket("**/graphql", _ending_first(ending, again))
+    page = await tab.open()
+    await expect(page.locator("#sign-in")).to_be_visible()
+    assert not again.is_set()
+    await page.locator("#sign-in").get_by_label("Token").fill("another")
+    await page.keyboard.press("Enter")
+    await asyncio.wait_for(again.wait(), 10)
