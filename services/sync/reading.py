@@ -124,7 +124,9 @@ class _SeriesReader:
             try:
                 ids = await self._parents(tags[file.instance_id], file, ids)
                 result.entries.append(
-                    _entry(tags[file.instance_id], file, ids, self._frame_max_pixels)
+                    await asyncio.to_thread(
+                        _entry, tags[file.instance_id], file, ids, self._frame_max_pixels
+                    )
                 )
             except (OrthancUnavailable, OrthancAuthenticationFailed):
                 raise

@@ -41,6 +41,10 @@ class Handler(BaseHTTPRequestHandler):
         # The server says nothing about it: as an Orthanc whose connection times out.
         self.close_connection = name in ("short", "last")
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.close_connection = True
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
