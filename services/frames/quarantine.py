@@ -6,6 +6,7 @@ whose deaths reach two is quarantined until its revision changes, over restarts.
 """
 
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 DEATHS = 2
 """One death may be an accident: Orthanc can be stopped from outside at any time."""
+
+_FRESH_SECONDS = 5.0
+"""How long a frame that another process quarantined may still be tried by this one."""
 
 
 class DeathRecords(Protocol):
@@ -49,11 +53,17 @@ class Quarantine:
     Args:
         records: Where deaths are kept.
         is_orthanc_dead: Asks Orthanc whether it is there, right after a connection broke.
+        clock: Seconds that never go back.
     """
 
     def __init__(
-        self, records: DeathRecords, is_orthanc_dead: Callable[[], Awaitable[bool]]
+        self,
+        records: DeathRecords,
+        is_orthanc_dead: Callable[[], Awaitable[bool]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
+        self._fresh_until = 0.0
         self._records = records
         self._is_orthanc_dead = is_orthanc_dead
         self._deaths: dict[str, int] = {}
@@ -61,13 +71,25 @@ class Quarantine:
         self._flights: list[_Flight] = []
 
     async def load(self) -> None:
-        """Read what former processes found.
+        """Read what former and other processes found.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        self._deaths = dict(await self._records.load())
-        self._suspects = set(self._deaths)
+        self._fresh_until = self._clock() + _FRESH_SECONDS
+        deaths = dict(await self._records.load())
+        # What another process cleared is no suspect here; what flew in company stays one.
+        self._suspects = (self._suspects - set(self._deaths)) | set(deaths)
+        self._deaths = deaths
+
+    async def refresh(self) -> None:
+        """Read again, when that is some seconds ago, what other processes found."""
+        if self._clock() < self._fresh_until:
+            return
+        try:
+            await self.load()
+        except DatabaseUnavailable:
+            _log.warning("deaths of Orthanc that others saw are not known: no database")
 
     def is_suspect(self, frame: str) -> bool:
         """Whether a frame is to be rendered alone.

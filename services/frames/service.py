@@ -168,6 +168,7 @@ class FrameService:
         if self._renderer is None:
             raise PacsDisabled
         frame = f"{key.instance_id}/{key.revision}/{key.frame_index}"
+        await self._quarantine.refresh()
         alone = self._quarantine.is_suspect(frame)
         async with self._queue.slot(alone=alone), self._quarantine.watched(frame):
             return await self._renderer.render(instance, key.frame_index, key.variant)

@@ -1,9 +1,11 @@
 import asyncio
 from collections.abc import Mapping
+from unittest.mock import AsyncMock
 
 import pytest
 
 from services.errors import (
+    DatabaseUnavailable,
     FrameQuarantined,
     OrthancOutcomeUnknown,
     OrthancTimedOut,
@@ -57,6 +59,38 @@ async def test_a_frame_alone_at_two_deaths_is_quarantined_over_restarts() -> Non
     for judge in (quarantine, restarted):
         with pytest.raises(FrameQuarantined):
             judge.is_suspect("f")
+
+
+async def test_what_another_process_quarantines_or_clears_is_known_within_seconds() -> None:
+    records, now = Records(), [0.0]
+    quarantine = Quarantine(records, dead, clock=lambda: now[0])
+    await quarantine.load()
+    records.deaths = {"f": 2, "g": 1}
+    await quarantine.refresh()
+    assert [quarantine.is_suspect(name) for name in "fg"] == [False, False]
+    now[0] = 5.0
+    await quarantine.refresh()
+    assert quarantine.is_suspect("g")
+    with pytest.raises(FrameQuarantined):
+        quarantine.is_suspect("f")
+    records.deaths = {}
+    now[0] = 10.0
+    await quarantine.refresh()
+    assert [quarantine.is_suspect(name) for name in "fg"] == [False, False]
+
+
+async def test_a_database_that_is_away_leaves_the_quarantine_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records, now = Records(), [0.0]
+    records.deaths = {"f": 2}
+    quarantine = Quarantine(records, dead, clock=lambda: now[0])
+    await quarantine.load()
+    monkeypatch.setattr(records, "load", AsyncMock(side_effect=DatabaseUnavailable))
+    now[0] = 5.0
+    await quarantine.refresh()
+    with pytest.raises(FrameQuarantined):
+        quarantine.is_suspect("f")
 
 
 async def test_frames_in_flight_together_are_suspects_without_a_death() -> None:
