@@ -183,7 +183,10 @@ def _ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> In
             orthanc.client,
             orthanc.files,
             indexer.index,
-            WalkLimits(sequence_max_depth=settings.sequence_max_depth),
+            WalkLimits(
+                sequence_max_depth=settings.sequence_max_depth,
+                frame_max_pixels=settings.frame_max_pixels,
+            ),
             keep_tiff_preamble=settings.keep_tiff_preamble,
         )
     return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)

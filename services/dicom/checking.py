@@ -38,10 +38,11 @@ def check_file(file: BinaryIO, *, limits: WalkLimits | None = None) -> CheckedFi
     Raises:
         FileRejected: With the codes of `walk.walk`, or MISSING_UID or INVALID_UID.
     """
+    limits = limits or WalkLimits()
     layout = walk(file, limits)
     header = read_header(file, layout, limits)
     _check_uids(header)
-    number_of_frames, reason = renderable_frames(header, layout)
+    number_of_frames, reason = renderable_frames(header, layout, max_pixels=limits.frame_max_pixels)
     if number_of_frames and (fault := size_fault(file, header, layout)):
         number_of_frames, reason = 0, fault
     return CheckedFile(

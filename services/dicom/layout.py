@@ -12,19 +12,21 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkLimits:
-    """What a file may ask of the walk.
+    """What a file may ask of the walk and of those who read it after.
 
     Attributes:
         sequence_max_depth: Deepest nesting of sequences. Orthanc 1.10.1 dies at 50.
         max_elements: Most elements, items and fragments: bounds the time, about 1 us each.
         inflated_max_bytes: Largest dataset of a deflated file, in bytes.
         inflated_max_ratio: Highest compression of a deflated dataset over 16 MiB.
+        frame_max_pixels: Largest frame that counts as one that can be shown.
     """
 
     sequence_max_depth: int = 24
     max_elements: int = 2_000_000
     inflated_max_bytes: int = 1024 * _MIB
     inflated_max_ratio: int = 200
+    frame_max_pixels: int = 64_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,3 +89,9 @@ def test_random_bytes_are_rejected(content: bytes) -> None:
 def test_random_bytes_behind_a_header_are_rejected(content: bytes) -> None:
     with pytest.raises(FileRejected):
         check_file(io.BytesIO(bytes(128) + b"DICM" + content))
+
+
+def test_frames_beyond_the_limit_are_not_counted(ct_bytes: bytes) -> None:
+    checked = check_file(io.BytesIO(ct_bytes), limits=WalkLimits(frame_max_pixels=128 * 128 - 1))
+    assert checked.number_of_frames == 0
+    assert "larger than allowed" in (checked.not_renderable_reason or "")
