@@ -57,6 +57,14 @@ class DatasetAttributes:
             return _numbers(value, _NUMBER_FORMATS[vr], is_little_endian=raw.is_little_endian)
         return decode(value, self._encodings)
 
+    def numbers(self, tag: int, code: str) -> list[int]:
+        """Return a binary value as the integers that the struct module calls `code`."""
+        raw = self._elements.get(tag)
+        if not isinstance(raw, RawDataElement):
+            return []
+        text = _numbers(raw.value or b"", code, is_little_endian=raw.is_little_endian)
+        return [int(number) for number in text.split("\\") if number]
+
     def element(self, tag: int) -> DataElement | RawDataElement | None:
         """Return the element as pydicom keeps it: raw, or a sequence that it has read."""
         return self._elements.get(tag)

@@ -52,12 +52,22 @@ def _element(attributes: DatasetAttributes, tag: int, vr: str) -> dict[str, Any]
     if vr == "SQ":
         items = [_items(item) for item in attributes.items(tag)]
         return {"vr": vr, "Value": items} if items else {"vr": vr}
+    if vr == "AT":
+        return _tags(attributes, tag)
     text = (attributes.text(tag) or "").rstrip(" \0")
     if not text:
         return {"vr": vr}
     texts = [text] if vr in _SINGLE_VRS else text.split("\\")
     values = [_value(vr, part.strip(" \0")) for part in texts]
     return {"vr": vr, "Value": values} if any(v is not None for v in values) else {"vr": vr}
+
+
+def _tags(attributes: DatasetAttributes, tag: int) -> dict[str, Any]:
+    """Write AT as eight hexadecimal digits each (PS3.18 F.2.3)."""
+    numbers = attributes.numbers(tag, "H")
+    pairs = zip(numbers[::2], numbers[1::2], strict=False)
+    values = [f"{group:04X}{element:04X}" for group, element in pairs]
+    return {"vr": "AT", "Value": values} if values else {"vr": "AT"}
 
 
 def _value(vr: str, text: str) -> Any:  # noqa: ANN401 - text, number, name or null (PS3.18 F.2.2)

@@ -22,3 +22,10 @@ def test_values_are_told_by_their_vr(ct_bytes: bytes) -> None:
     assert model["00200013"] == {"vr": "IS", "Value": [1]}
     assert model["00280010"] == {"vr": "US", "Value": [128]}
     assert model["00281053"] == {"vr": "DS", "Value": [1.0]}
+
+
+def test_tags_are_eight_hexadecimal_digits(ct_bytes: bytes) -> None:
+    pointer = b"\x28\0\x09\0AT\x08\0\x18\0\x63\x10\xfe\xff\x0d\xe0"
+    place = ct_bytes.index(b"\x28\0\x10\0US")
+    model = header_json(io.BytesIO(ct_bytes[:place] + pointer + ct_bytes[place:]))
+    assert model["00280009"] == {"vr": "AT", "Value": ["00181063", "FFFEE00D"]}
