@@ -15,8 +15,10 @@ from services.dicom.element_bytes import (
     item_bytes,
     pad,
 )
+from services.dicom.element_names import tag_text
 from services.dicom.layout import FileLayout
 from services.dicom.pydicom_reading import read_header_dataset
+from services.errors import FileRejected
 
 _CHARACTER_SET, _PATIENT_NAME = 0x00080005, 0x00100010
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
@@ -65,9 +67,13 @@ def _dataset_bytes(
 def _element_bytes(attributes: DatasetAttributes, tag: int, vr: str, encoding: Encoding) -> bytes:
     element = attributes.element(tag)
     if not isinstance(element, RawDataElement) or vr == "SQ":
+        read = attributes.items(tag)
+        if isinstance(element, RawDataElement) and element.value and not read:
+            message = f"The sequence {tag_text(tag >> 16, tag & 0xFFFF)} can't be read."
+            raise FileRejected("MALFORMED", message)
         items = b"".join(
             item_bytes(_dataset_bytes(item, _character_set_of(item), encoding), encoding)
-            for item in attributes.items(tag)
+            for item in read
         )
         return element_bytes(tag, "SQ", items, encoding)
     value = element.value or b""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from services.dicom.attributes import DatasetAttributes
 from services.dicom.checking import check_file
 from services.dicom.json_model import header_json
 from services.dicom.rewriting import PreparedFile, prepare
@@ -175,3 +176,16 @@ def test_another_patient_costs_no_reading_of_a_large_document(ct_bytes: bytes) -
     file.bytes_read = 0
     prepare(file, layout, patient_id="PAT001")
     assert file.bytes_read < 1_000_000
+
+
+def test_a_sequence_that_can_not_be_read_is_not_written_empty(
+    ct_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = b"\xfe\xff\0\xe0" + struct.pack("<I", 10) + b"\x08\0\x60\0CS\x02\0CT"
+    sequence = b"\x40\0\x75\x02SQ\0\0" + struct.pack("<I", len(item)) + item
+    content = ct_bytes[:6288] + sequence + ct_bytes[6288:]
+    assert item in _rewritten(content, patient_id="č")
+    monkeypatch.setattr(DatasetAttributes, "items", lambda _self, _tag: [])
+    with pytest.raises(FileRejected) as caught:
+        _rewritten(content, patient_id="č")
+    assert caught.value.code == "MALFORMED"
