@@ -24,6 +24,9 @@ _NOT_MIGRATED: Mapping[str, Any] = {
 
 _UPDATES_AT_ONCE = 1_000
 
+_FILES_AT_ONCE = 10_000
+"""Files of one query, which may have to look at every record that is left."""
+
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
@@ -98,11 +101,23 @@ class LegacyInstances:
         return int(rows[0]["n"]) if rows else 0
 
     async def files(self) -> AsyncIterator[LocalFile]:
-        """Yield the files that are not migrated, in the order of their paths."""
+        """Yield the files that are not migrated, in the order of their paths.
+
+        Each page is a query of its own: a cursor would time out while large files are sent.
+        """
+        last = ""
+        while page := await self._page(last):
+            for row in page:
+                uids = frozenset(uid for uid in row["uids"] if isinstance(uid, str) and uid)
+                yield LocalFile(row["_id"], uids, row["records"])
+            last = page[-1]["_id"]
+
+    async def _page(self, last: str) -> list[dict[str, Any]]:
+        behind = {**_NOT_MIGRATED, "localFilePath": {"$type": "string", "$gt": last}}
         with translated_database_faults():
             cursor = await self._records.aggregate(
                 [
-                    {"$match": _NOT_MIGRATED},
+                    {"$match": behind},
                     {
                         "$group": {
                             "_id": "$localFilePath",
@@ -111,12 +126,11 @@ class LegacyInstances:
                         }
                     },
                     {"$sort": {"_id": 1}},
+                    {"$limit": _FILES_AT_ONCE},
                 ],
                 allowDiskUse=True,
             )
-            async for row in cursor:
-                uids = frozenset(uid for uid in row["uids"] if isinstance(uid, str) and uid)
-                yield LocalFile(row["_id"], uids, row["records"])
+            return await cursor.to_list()
 
     async def link(self, file: LocalFile, ids: OrthancIds, orthanc_url: str) -> int:
         """Set Orthanc's ids on every record of a file; doing it again changes nothing.

@@ -116,6 +116,21 @@ async def test_zero_bytes_behind_a_file_are_no_other_content(
     assert [(outcome.stored, outcome.failed) for outcome in outcomes] == [(1, ())]
 
 
+async def test_files_are_read_page_by_page(
+    source: LegacyInstances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.migration.source._FILES_AT_ONCE", 2)
+    names = [f"/disk/{letter}" for letter in "edcba"]
+    await source._records.insert_many([_record(Path(name), 1) for name in names * 2])
+    files = []
+    async for file in source.files():
+        files.append((file.recorded_path, file.records))
+        # What comes behind is found although the first query did not see it.
+        if file.recorded_path == "/disk/b":
+            await source._records.insert_one(_record(Path("/disk/f"), 1))
+    assert files == [*((name, 2) for name in sorted(names)), ("/disk/f", 1)]
+
+
 def _record(path: Path, number: int, **fields: Any) -> dict[str, Any]:  # a document
     return {
         "sopInstanceUID": SOP_UID,
