@@ -1,17 +1,15 @@
 """Reads and writes of MongoDB for frames: instances, and the deaths of the quarantine."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from beanie import SortDirection
 from pymongo import ReturnDocument
-from pymongo.errors import PyMongoError
 
 from models import InstanceDocument
 from models.quarantine import SuspectFrameDocument
-from services.errors import DatabaseUnavailable
+from services.database import translated_database_faults
 from services.frames.instances import RenderableInstance
 
 
@@ -21,7 +19,7 @@ async def find_instance(instance_id: str) -> InstanceDocument | None:
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
     """
-    with _translated():
+    with translated_database_faults():
         return await InstanceDocument.get(instance_id)
 
 
@@ -38,7 +36,7 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     series: dict[str, Any] = {"orthancSeriesId": instance.orthanc_series_id}
     if instance.instance_number is not None:
         series["instanceNumber"] = {"$gte": instance.instance_number}
-    with _translated():
+    with translated_database_faults():
         found = await (
             InstanceDocument.find(series)
             .sort(
@@ -60,13 +58,13 @@ class StoredDeathRecords:
 
     async def load(self) -> Mapping[str, int]:
         """Return all deaths; few frames ever have one."""
-        with _translated():
+        with translated_database_faults():
             documents = await SuspectFrameDocument.find_all().to_list()
         return {document.id: document.deaths for document in documents}
 
     async def add(self, frame: str) -> int:
         """Count a death."""
-        with _translated():
+        with translated_database_faults():
             stored = await SuspectFrameDocument.get_pymongo_collection().find_one_and_update(
                 {"_id": frame},
                 {"$inc": {"deaths": 1}, "$set": {"lastDeathAt": datetime.now(UTC)}},
@@ -78,13 +76,5 @@ class StoredDeathRecords:
 
     async def remove(self, frame: str) -> None:
         """Forget a frame."""
-        with _translated():
+        with translated_database_faults():
             await SuspectFrameDocument.get_pymongo_collection().delete_one({"_id": frame})
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except PyMongoError as exc:
-        raise DatabaseUnavailable(detail=type(exc).__name__) from exc

@@ -16,6 +16,7 @@ from models.study import StudyDocument
 from services.database import translated_database_faults
 from services.ingest.indexer import Indexer
 from services.ingest.rollup import Touched, roll_up
+from services.ingest.stored_fields import to_stored_precision
 from services.orthanc.client import OrthancClient
 from services.sync.reading import read_entries
 
@@ -145,7 +146,7 @@ class RollUps:
             children_written=False,
         )
         with translated_database_faults():
-            await roll_up(self._database, touched, _now())
+            await roll_up(self._database, touched, to_stored_precision(datetime.now(UTC)))
 
     async def _count(self, study_ids: Collection[str]) -> list[SeriesCount]:
         rows = await self._instances.aggregate(
@@ -207,9 +208,3 @@ class RollUps:
 
 def _counts(parent: Mapping[str, Any] | None) -> tuple[int, int] | None:
     return None if parent is None else (parent["numberOfInstances"], parent["numberOfFrames"])
-
-
-def _now() -> datetime:
-    """Return the time with milliseconds, as MongoDB keeps it."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
