@@ -1,8 +1,10 @@
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from playwright.async_api import Download, Locator, Page, Route, expect
+import pytest
+from playwright.async_api import Download, Locator, Page, Request, Route, expect
 
 from services.frames.keys import load_or_create_keys
 from services.frames.signing import FrameUrlSigner
@@ -257,3 +259,76 @@ async def test_a_picture_that_never_comes_says_why(tab: Tab) -> None:
     await page.keyboard.press("2")
     await expect(page.locator("#reason")).to_have_text("Nobody can decode this.")
     await expect(page.locator("#picture")).to_be_hidden()
+
+
+def _answering_late(
+    operation: str, release: asyncio.Event, held: asyncio.Event, *, failing: bool
+) -> Callable[[Route], Awaitable[None]]:
+    """Hold the first request of an operation until `release`, then answer or break it."""
+
+    async def answer(route: Route) -> None:
+        if held.is_set() or operation not in (route.request.post_data or ""):
+            await route.fallback()
+            return
+        held.set()
+        await release.wait()
+        if failing:
+            refusal = {"errors": [{"message": "Too late.", "extensions": {"code": "INTERNAL"}}]}
+            await route.fulfill(json=refusal)
+        else:
+            await route.continue_()
+
+    return answer
+
+
+@pytest.mark.parametrize("failing", [False, True], ids=["answer", "failure"])
+@pytest.mark.parametrize("operation", ["query StudyPage", "query Stack"])
+async def test_a_late_answer_for_the_study_before_changes_nothing(
+    tab: Tab, operation: str, failing: bool
+) -> None:
+    release, held = asyncio.Event(), asyncio.Event()
+    await tab.page.route("**/graphql", _answering_late(operation, release, held, failing=failing))
+    page = await tab.open("#q=CompressedSamples")
+    await page.locator("#studies a", has_text="RG1").click()
+    await asyncio.wait_for(held.wait(), 10)
+    await page.keyboard.press("Escape")
+    await page.locator("#studies a", has_text="MR2").click()
+    await expect(page.locator("#picture")).to_be_visible()
+    async with page.expect_event("requestfinished", lambda request: operation in _sent(request)):
+        release.set()
+    await page.wait_for_load_state("networkidle")
+    await expect(page.locator("#study-header h1")).to_contain_text("MR2")
+    await expect(page.locator("#corner-patient")).to_contain_text("MR2")
+    await expect(page.locator("#corner-window")).to_have_text(re.compile("^W"))
+    await expect(page.locator("#reason")).to_be_hidden()
+    await expect(page.locator("#picture")).to_be_visible()
+
+
+def _sent(request: Request) -> str:
+    return request.post_data or ""
+
+
+async def test_a_failed_header_request_leaves_the_header_of_a_later_one(tab: Tab) -> None:
+    release, held = asyncio.Event(), asyncio.Event()
+    page = await _open_study(tab, _MR_SERIES)
+    await page.route("**/graphql", _answering_late("query Tags", release, held, failing=True))
+    await page.keyboard.press("t")
+    await asyncio.wait_for(held.wait(), 10)
+    await page.keyboard.press("ArrowDown")
+    rows = page.locator("#tags tbody tr")
+    await expect(rows.first).to_be_visible()
+    async with page.expect_event("requestfinished", lambda sent: "query Tags" in _sent(sent)):
+        release.set()
+    await page.wait_for_load_state("networkidle")
+    await expect(page.locator("#tags")).not_to_contain_text("Too late.")
+    await expect(rows.first).to_be_visible()
+
+
+async def test_names_of_elements_that_failed_are_asked_for_again(tab: Tab) -> None:
+    tab.expected_errors.append("503")
+    await tab.page.route("**/element-names.json", lambda route: route.fulfill(status=503), times=1)
+    page = await _open_study(tab, _MR_SERIES)
+    await page.keyboard.press("t")
+    await expect(page.locator("#tags .problem")).to_contain_text("503")
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("#tags tbody tr", has_text="Patient's Name")).to_have_count(1)

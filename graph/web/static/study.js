@@ -34,7 +34,7 @@ const ARCHIVE = "query Archive($id: ID!) { node(id: $id) { ... on Study { archiv
 
 const viewer = new Viewer();
 let cine;
-let wanted = null; // What was asked for last: answers to earlier questions are dropped.
+let wanted = null; // The place that was asked for last: answers to earlier questions are dropped.
 let wantedSeries = null;
 let study = null;
 let series = null;
@@ -63,9 +63,10 @@ export function startStudy() {
 export async function showStudy(place) {
   const isOther = study?.id !== place.study;
   if (isOther) leaveStudy();
+  const mine = (wanted = place);
   try {
-    if (isOther) await readStudy(place.study);
-    if (study === null) return; // Another place was chosen meanwhile.
+    if (isOther) await readStudy(place);
+    if (wanted !== mine) return; // Another place was chosen meanwhile.
     // The strip's links name a series alone: size and header stay as they are.
     if (isOther || place.instance) {
       setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
@@ -74,15 +75,15 @@ export async function showStudy(place) {
     const asked = study.series.find((one) => one.id === place.series);
     await openSeries(asked ?? study.series.find((one) => one.numberOfFrames > 0) ?? study.series[0], place);
   } catch (error) {
+    if (wanted !== mine) return;
     byId("reason").textContent = error.message;
     byId("reason").hidden = false;
   }
 }
 
-async function readStudy(id) {
-  const mine = (wanted = id);
-  const answer = (await graphql(STUDY, { id })).node;
-  if (wanted !== mine) return;
+async function readStudy(place) {
+  const answer = (await graphql(STUDY, { id: place.study })).node;
+  if (wanted !== place) return;
   if (!answer?.id) throw new Error("There is no such study. It may have been deleted.");
   study = answer;
   describeStudy();
@@ -120,7 +121,7 @@ const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames 
 
 function stepSeries(by) {
   const next = study?.series[study.series.indexOf(series) + by];
-  if (next) openSeries(next).catch((error) => notify(error.message));
+  if (next) openSeries(next).catch((error) => wantedSeries === next && notify(error.message));
 }
 
 function setWindow(window, options) {

@@ -14,15 +14,27 @@ export async function showTags(id) {
   const panel = byId("tags");
   panel.setAttribute("aria-busy", "true");
   try {
-    names ??= fetch(new URL("element-names.json", import.meta.url)).then((answer) => answer.json());
-    const { node } = await graphql(TAGS, { id });
+    names ??= readNames();
+    const [{ node }, dictionary] = await Promise.all([graphql(TAGS, { id }), names]);
     if (shown !== id) return;
-    fill(panel, node?.tags ? linesOf(node.tags, await names) : []);
+    fill(panel, node?.tags ? linesOf(node.tags, dictionary) : []);
   } catch (error) {
+    if (shown !== id) return;
     shown = null;
     panel.replaceChildren(el("p", { class: "empty problem" }, error.message));
   } finally {
-    panel.setAttribute("aria-busy", "false");
+    if (shown === id || shown === null) panel.setAttribute("aria-busy", "false");
+  }
+}
+
+async function readNames() {
+  try {
+    const answer = await fetch(new URL("element-names.json", import.meta.url));
+    if (!answer.ok) throw new Error(`The names of the elements did not come (HTTP status ${answer.status}).`);
+    return await answer.json();
+  } catch (error) {
+    names = null; // Asked for again with the next header.
+    throw error;
   }
 }
 

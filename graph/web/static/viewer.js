@@ -71,8 +71,8 @@ export class Viewer extends EventTarget {
 
   /** Load the picture of a position, with a new URL where the old one has expired. */
   async load(position, { alone = false } = {}) {
+    const stack = this.#stack; // Another one may be open after a wait.
     for (let attempt = 1; ; attempt++) {
-      const stack = this.#stack;
       const window = hasWindow(stack.at(position).instance) ? this.#window : parseWindow();
       const url = await stack.url(position, window, { alone });
       if (url === null) throw new Error("This image was deleted. Open the series again.");
@@ -82,15 +82,15 @@ export class Viewer extends EventTarget {
         const isOld = OLD_URL.has(error.status) && attempt < 3;
         const comesLater = error.retryAfter > 0 && attempt < RETRIES;
         if (isOld) stack.forget(position, window);
-        else if (comesLater) await this.#waitFor(error, position);
+        else if (comesLater) await this.#waitFor(error, stack, position);
         else throw error;
       }
     }
   }
 
   // A neighbour that comes later takes no place on the screen.
-  async #waitFor(error, position) {
-    if (position === this.#position) this.#say(`${error.message} Trying again …`);
+  async #waitFor(error, stack, position) {
+    if (stack === this.#stack && position === this.#position) this.#say(`${error.message} Trying again …`);
     await wait(error.retryAfter * 1000);
   }
 
