@@ -7,6 +7,9 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from models.stored import StoredDocument
 
+INSTANCE_ORDER = {"instanceNumber": 1, "sopInstanceUID": 1}
+"""The order of instances within their series, as MongoDB sorts."""
+
 
 class InstanceDocument(StoredDocument):
     """One SOP instance: what a tree shows of it and what rendering its frames needs."""

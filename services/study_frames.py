@@ -5,11 +5,11 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.instance import INSTANCE_ORDER
 from services.database import translated_database_faults
 from services.errors import FrameNotFound
 
 _SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
-_INSTANCE_ORDER = (("instanceNumber", 1), ("sopInstanceUID", 1))
 
 
 async def find_study_frame(
@@ -41,7 +41,7 @@ async def find_study_frame(
         series_id, remaining = await _find_series(database, study["_id"], frame_index)
         instances = database[InstanceDocument.Settings.name]
         members = instances.find({"orthancSeriesId": series_id}, ("numberOfFrames",))
-        async for member in members.sort(_INSTANCE_ORDER):
+        async for member in members.sort(INSTANCE_ORDER):
             if remaining < member["numberOfFrames"]:
                 found = await InstanceDocument.get(member["_id"])
                 if found is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from models.instance import INSTANCE_ORDER
 from models.stored import StoredDocument
 from services.database import translated_database_faults
 from services.search.paging import Order, Page, PageRequest, make_page, plan_page
@@ -17,7 +18,6 @@ _K = TypeVar("_K", bound=str)
 _WHOLE_LEVEL = 1_000_000
 """Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
 
-_INSTANCE_ORDER = {"instanceNumber": 1, "sopInstanceUID": 1}
 _INSTANCE_LEFT_OUT = {"patientName": 0, "patientBirthDate": 0, "version": 0, "indexedAt": 0}
 """Fields of an instance that no tree shows: a third of its size."""
 
@@ -120,11 +120,11 @@ class Tree:
             found = await self._find(
                 InstanceDocument,
                 {"orthancSeriesId": {"$in": list(series_ids)}},
-                {"orthancSeriesId": 1, **_INSTANCE_ORDER},
+                {"orthancSeriesId": 1, **INSTANCE_ORDER},
                 _INSTANCE_LEFT_OUT,
             )
         else:
-            stages: list[dict[str, Any]] = [{"$sort": _INSTANCE_ORDER}, {"$skip": part.offset}]
+            stages: list[dict[str, Any]] = [{"$sort": INSTANCE_ORDER}, {"$skip": part.offset}]
             if part.first is not None:
                 stages.append({"$limit": part.first})
             stages.append({"$project": _INSTANCE_LEFT_OUT})

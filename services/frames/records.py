@@ -8,6 +8,7 @@ from beanie import SortDirection
 from pymongo import ReturnDocument
 
 from models import InstanceDocument
+from models.instance import INSTANCE_ORDER
 from models.quarantine import SuspectFrameDocument
 from services.database import translated_database_faults
 from services.frames.instances import RenderableInstance
@@ -39,12 +40,7 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     with translated_database_faults():
         found = await (
             InstanceDocument.find(series)
-            .sort(
-                [
-                    ("instanceNumber", SortDirection.ASCENDING),
-                    ("sopInstanceUID", SortDirection.ASCENDING),
-                ]
-            )
+            .sort([(name, SortDirection(way)) for name, way in INSTANCE_ORDER.items()])
             .limit(limit + 1)
             .to_list()
         )
