@@ -1,6 +1,7 @@
 """The absolute address that URLs in answers start with."""
 
 import re
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -27,3 +28,9 @@ def base_url_of(connection: HTTPConnection, public_url: str | None) -> str:
         name, port = scope.get("server") or ("127.0.0.1", 80)
         host = name if port is None else f"{name}:{port}"
     return f"{_SECURE[scope['scheme']]}://{host}{scope.get('root_path', '').rstrip('/')}"
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address, as browsers write them in `Origin`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from graphql import GraphQLError, get_operation_ast, parse
+from graphql import OperationType as GraphQLOperationType
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -25,7 +27,9 @@ from graph.context import Context
 from graph.graphiql import graphiql_headers, graphiql_page
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
+from graph.statuses import headers_of, status_of
 from graph.uploads import parse_upload, uploads_open
+from services.errors import Error
 
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
@@ -34,6 +38,11 @@ _RESPONSE_JSON = "application/graphql-response+json"
 
 _BY_GET = "not allowed when using GET"
 """How Strawberry words its refusal."""
+
+_SUBSCRIPTION = "subscription"
+_PARSED_CHARACTERS = 15_000
+_PARSED_TOKENS = 2_000
+"""Longer ones are refused before they are executed."""
 
 _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
@@ -72,7 +81,9 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             try:
                 response = await self._answer(request)
             except HTTPException as exc:
-                response = _refusal(_status_of(exc), exc.reason)
+                response = _refused(_status_of(exc), exc.reason)
+            except Error as exc:
+                response = _answered(status_of(exc), exc.message, exc.code, headers_of(exc))
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -130,6 +141,22 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             return self.decode_json(data)
         except (ValueError, RecursionError) as exc:
             raise HTTPException(400, "The body of the request is no JSON.") from exc
+
+    async def execute_operation(  # noqa: PLR0917  # Strawberry's signature
+        self,
+        request: Request,
+        request_adapter: AsyncHTTPRequestAdapter,
+        request_data: GraphQLRequestData | list[GraphQLRequestData],
+        context: Context,
+        root_value: None,
+        sub_response: Response,
+    ) -> Any:  # noqa: ANN401  # Strawberry's union of results
+        """Execute a query or mutation; subscriptions need a WebSocket."""
+        if isinstance(request_data, GraphQLRequestData) and _is_subscription(request_data):
+            raise HTTPException(400, "Subscriptions go over a WebSocket: graphql-transport-ws.")
+        return await super().execute_operation(
+            request, request_adapter, request_data, context, root_value, sub_response
+        )
 
     async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
         """Read an upload by our own rules: limits, preflight, one file to one variable."""
@@ -192,14 +219,31 @@ def _status_of(refused: HTTPException) -> int:
     return 405 if _BY_GET in refused.reason else refused.status_code
 
 
-def _refusal(status: int, reason: str) -> Response:
+def _refused(status: int, reason: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET, POST"
-    error = {"message": reason, "extensions": {"code": _CODES.get(status, "BAD_REQUEST")}}
+    return _answered(status, reason, _CODES.get(status, "INVALID_INPUT"), headers)
+
+
+def _answered(status: int, message: str, code: str, headers: Mapping[str, str]) -> Response:
+    """Answer a request that was not executed, as a GraphQL error."""
+    error = {"message": message, "extensions": {"code": code}}
     return Response(
         orjson.dumps({"errors": [error]}),
         status_code=status,
         media_type=_JSON,
         headers=headers,
     )
+
+
+def _is_subscription(operation: GraphQLRequestData) -> bool:
+    query = operation.query or ""
+    if _SUBSCRIPTION not in query or len(query) > _PARSED_CHARACTERS:
+        return False
+    try:
+        found = get_operation_ast(parse(query, max_tokens=_PARSED_TOKENS), operation.operation_name)
+    except (GraphQLError, RecursionError):
+        # Execution says what is wrong with it.
+        return False
+    return found is not None and found.operation is GraphQLOperationType.SUBSCRIPTION

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.correlation import client_address, correlation_id, new_correlation_id
@@ -36,11 +37,13 @@ class RequestScope:
         token = correlation_id.set(request_id)
         peer = client_address.set(scope["client"][0] if scope.get("client") else None)
         status = 500
+        has_begun = False
         started = time.perf_counter()
 
         async def send_completed(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 status = message["status"]
                 message["headers"] = _completed(message["headers"], request_id)
             elif message["type"] == "websocket.accept":
@@ -49,10 +52,26 @@ class RequestScope:
 
         try:
             await self._app(scope, receive, send_completed)
+        except Exception:
+            if scope["type"] != "http" or has_begun:
+                raise
+            access_log.exception("unexpected error")
+            await _unexpected(request_id)(scope, receive, send_completed)
         finally:
             _log_access(scope, status, time.perf_counter() - started)
             client_address.reset(peer)
             correlation_id.reset(token)
+
+
+def _unexpected(request_id: str) -> JSONResponse:
+    """Tell that something broke, and by which id the log tells what."""
+    message = "Something went wrong in the server."
+    extensions = {"code": "INTERNAL_ERROR", "correlationId": request_id}
+    return JSONResponse(
+        {"errors": [{"message": message, "extensions": extensions}]},
+        status_code=500,
+        headers={"Cache-Control": "no-store"},
+    )
 
 
 def _completed(

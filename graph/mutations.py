@@ -17,6 +17,10 @@ from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
 
 
+_FEW_FILES = 16
+"""Who sends more waits for the last one anyway: they may be indexed in bulk."""
+
+
 @strawberry.type
 class UploadMutation:
     """Storing files."""
@@ -49,7 +53,10 @@ class UploadMutation:
         async with recorded(
             runtime.audit, Action.UPLOAD, principal, detail="uploadDicom"
         ) as subjects:
-            results = await runtime.ingest.store([_sent(file) for file in files], override)
+            ingest = runtime.ingest
+            if len(files) > _FEW_FILES:
+                ingest = ingest.for_bulk(runtime.settings.upload_concurrency)
+            results = await ingest.store([_sent(file) for file in files], override)
             subjects.add_stored(results)
         return UploadDicomPayload.of(results)
 

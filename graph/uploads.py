@@ -6,26 +6,23 @@ The GraphQL multipart request specification, version 2.
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from http import HTTPStatus
 from typing import Any, cast
 
-from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
+from cross_web import AsyncHTTPRequestAdapter, StarletteRequestAdapter
 from starlette.requests import Request
 
 from graph.auditing import note_refusal
 from graph.authentication import principal_of
 from graph.multipart import (
     Form,
-    UploadIdle,
     UploadLimits,
-    UploadNotKept,
     check_content_length,
     read_form,
 )
 from graph.state import runtime_of
 from graph.uploaded_file import UploadedFile
 from services.access import Role, authorize
-from services.errors import Error, Forbidden, InvalidInput, LimitExceeded, Unauthenticated
+from services.errors import Error, Forbidden, InvalidInput
 from services.settings import Settings
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-operation-name")
@@ -33,15 +30,6 @@ PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-
 
 _STACK = "orthanc_graphql.uploads"
 """Where the scope of a request keeps what is closed after its answer was made."""
-
-_STATUSES: Mapping[type[Error], HTTPStatus] = {
-    Forbidden: HTTPStatus.FORBIDDEN,
-    Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    LimitExceeded: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    InvalidInput: HTTPStatus.BAD_REQUEST,
-    UploadIdle: HTTPStatus.REQUEST_TIMEOUT,
-    UploadNotKept: HTTPStatus.INSUFFICIENT_STORAGE,
-}
 
 _VARIABLES = "variables"
 _MAX_PATH_PARTS = 8
@@ -100,7 +88,7 @@ async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
     Who may not upload is refused before the body is read.
 
     Raises:
-        HTTPException: 400, 401, 403, 408 or 413.
+        Error: As `read_operation`; Unauthenticated or Forbidden for who may not upload.
     """
     received = cast("StarletteRequestAdapter", request)._request  # noqa: SLF001  # no public name
     stack: AsyncExitStack = received.scope[_STACK]
@@ -109,9 +97,9 @@ async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
         check_preflight(received)
         authorize(await principal_of(received), Role.UPLOADER)
         return await stack.enter_async_context(read_operation(received, limits))
-    except tuple(_STATUSES) as exc:
+    except Error as exc:
         await note_refusal(received, exc)
-        raise HTTPException(_STATUSES[type(exc)], exc.message) from exc
+        raise
 
 
 def mapped_operation(form: Form) -> dict[str, Any]:

@@ -9,29 +9,16 @@ from starlette.routing import Route
 
 from graph.auditing import Subjects, note, note_refusal, recorded
 from graph.authentication import principal_of
-from graph.multipart import Form, UploadIdle, UploadNotKept, read_form
+from graph.base_url import base_url_of, origin_of
+from graph.multipart import Form, read_form
 from graph.origins import AllowedOrigins
+from graph.routes.frames import is_known
 from graph.state import runtime_of
+from graph.statuses import headers_of, status_of
 from graph.uploads import upload_limits
 from services.access import Role, authorize
 from services.deeds import Action
-from services.errors import (
-    DatabaseUnavailable,
-    Error,
-    FileRejected,
-    Forbidden,
-    FrameError,
-    FrameNotFound,
-    FrameNotRenderable,
-    FrameQuarantined,
-    InvalidInput,
-    LimitExceeded,
-    OrthancError,
-    OrthancUnavailable,
-    PacsDisabled,
-    RenderQueueFull,
-    Unauthenticated,
-)
+from services.errors import Error, Forbidden, FrameNotFound, InvalidInput
 from services.frames.variant import FrameVariant
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
@@ -43,26 +30,6 @@ _STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"
 _STORAGE = "orthanc-pacs"
 _SAME_SITE = frozenset({"same-origin", "none"})
 """`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
-
-_STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
-    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
-    (Forbidden, HTTPStatus.FORBIDDEN),
-    (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
-    (UploadNotKept, HTTPStatus.INSUFFICIENT_STORAGE),
-    (InvalidInput, HTTPStatus.BAD_REQUEST),
-    (FileRejected, HTTPStatus.BAD_REQUEST),
-    (FrameNotFound, HTTPStatus.NOT_FOUND),
-    (FrameNotRenderable, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
-    (FrameQuarantined, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (RenderQueueFull, HTTPStatus.SERVICE_UNAVAILABLE),
-    (FrameError, HTTPStatus.NOT_FOUND),
-    (PacsDisabled, HTTPStatus.SERVICE_UNAVAILABLE),
-    (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (OrthancUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (OrthancError, HTTPStatus.BAD_GATEWAY),
-)
-"""Subclasses before their parents: the first that fits counts."""
 
 
 async def upload(request: Request) -> Response:
@@ -101,7 +68,13 @@ async def study_frame(request: Request) -> Response:
         )
     except Error as error:
         return await _refused(request, error)
-    headers = {"Cache-Control": "private, no-cache", "ETag": rendered.etag}
+    headers = {
+        "Cache-Control": "private, no-cache",
+        "ETag": rendered.etag,
+        "Cross-Origin-Resource-Policy": runtime.settings.frame_cross_origin_resource_policy,
+    }
+    if is_known(request, rendered):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.png, media_type="image/png", headers=headers)
 
 
@@ -116,7 +89,7 @@ def check_origin(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         is_allowed = request.headers.get("sec-fetch-site", "none") in _SAME_SITE
-    elif origin == f"{request.url.scheme}://{request.url.netloc}":
+    elif origin == origin_of(base_url_of(request, runtime_of(request).settings.public_url)):
         is_allowed = True
     else:
         is_allowed = AllowedOrigins.from_settings(runtime_of(request).settings).allow(origin)
@@ -178,14 +151,10 @@ async def _refused(request: Request, error: Error) -> Response:
 
 
 def _refusal(error: Error) -> Response:
-    status = next(
-        (status for kind, status in _STATUSES if isinstance(error, kind)),
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
     return JSONResponse(
         {"success": False, "message": error.message},
-        status_code=status,
-        headers={"Cache-Control": "no-store"},
+        status_code=status_of(error),
+        headers=headers_of(error),
     )
 
 

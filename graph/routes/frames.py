@@ -33,7 +33,7 @@ async def frame(request: Request) -> Response:
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Resource-Policy": runtime.settings.frame_cross_origin_resource_policy,
     }
-    if _is_known(request, rendered):
+    if is_known(request, rendered):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.png, media_type="image/png", headers=headers)
 
@@ -51,7 +51,7 @@ def signed_path(request: Request) -> bytes:
     return raw.removeprefix(scope.get("root_path", "").encode())
 
 
-def _is_known(request: Request, rendered: RenderedFrame) -> bool:
+def is_known(request: Request, rendered: RenderedFrame) -> bool:
     """Tell whether If-None-Match names this picture (RFC 9110 section 13.1.2)."""
     given = request.headers.get("if-none-match")
     if given is None:

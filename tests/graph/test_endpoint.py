@@ -149,5 +149,5 @@ async def test_bodies_that_are_no_operation_are_400(http: httpx.AsyncClient, bod
     answer: dict[str, Any] = response.json()
     assert (response.status_code, answer["errors"][0]["extensions"]["code"]) == (
         400,
-        "BAD_REQUEST",
+        "INVALID_INPUT",
     )
