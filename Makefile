@@ -7,7 +7,7 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc web chromium run test bench format constraints clean
+.PHONY: help setup orthanc web chromium frontend run test bench format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ setup: $(SETUP) orthanc web ## Virtual environment, packages, Orthanc by apt, Gr
 run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
 	@exec $(BIN)/orthanc-graphql serve
 
-test: setup chromium ## Every check: format, lint, types, import directions, all tests with coverage
+test: setup chromium frontend ## Every check: format, lint, types, import directions, all tests with coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,6 +54,9 @@ $(SETUP): pyproject.toml constraints.txt
 
 orthanc:
 	@services/embedded/install-orthanc.sh
+
+frontend:
+	@tests/frontend/install-packages.sh
 
 chromium:
 	@tests/browser/install-chromium.sh
