@@ -16,7 +16,6 @@ from services.errors import InvalidInput
 from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
 
-
 _FEW_FILES = 16
 """Who sends more waits for the last one anyway: they may be indexed in bulk."""
 
