@@ -24,9 +24,7 @@ class RunningServer:
 
     async def graphql(self, query: str, **variables: object) -> dict[str, object]:
         """Execute an operation that must succeed; answers its data."""
-        response = await self.http.post(
-            "/graphql", json={"query": query, "variables": variables}
-        )
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
         body = response.json()
         assert "errors" not in body, body
         data: dict[str, object] = body["data"]
