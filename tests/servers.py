@@ -45,7 +45,7 @@ async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[Runn
         server = uvicorn.Server(config)
         # The test's own signal handlers stay: `serve` would replace them.
         task = asyncio.create_task(server._serve([listener]))
-        while not server.started and not task.done():
+        while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.01)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
