@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -207,6 +208,6 @@ def written_at(folder: Path) -> dict[Path, int]:
 def noted(data_dir: Path) -> dict[str, int]:
     """Return the names in the journal with the number of instances of each."""
     connection = sqlite3.connect(data_dir / "journals" / "import.sqlite3")
-    rows = connection.execute("SELECT path, instance_ids FROM sent").fetchall()
+    rows = connection.execute("SELECT path, instance_ids FROM sent_files").fetchall()
     connection.close()
-    return {Path(path).name: len(ids.split()) for path, ids in rows}
+    return {Path(os.fsdecode(path)).name: len(ids.split()) for path, ids in rows}

@@ -1,5 +1,5 @@
 // The GraphQL endpoint: queries with fetch, uploads as GraphQL multipart requests.
-import { askForToken, authorization } from "./session.js";
+import { askForToken, authorization, token } from "./session.js";
 
 const ENDPOINT = "graphql"; // Relative: the page may stand under any path of a proxy.
 let clockOffset = 0;
@@ -18,10 +18,11 @@ export const serverNow = () => Date.now() + clockOffset;
 /** Execute an operation and return its `data`. Asks for a token where one is needed. */
 export async function graphql(query, variables = {}, { signal } = {}) {
   for (;;) {
+    const used = token();
     const response = await send({ query, variables }, signal);
     const answer = await readAnswer(response);
     const error = answer.errors?.[0];
-    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken();
+    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken(used);
     else if (error) throw new ApiError(error.message, error.extensions?.code);
     else return answer.data;
   }
@@ -64,9 +65,10 @@ const UPLOAD = `mutation Upload($files: [Upload!]!) {
  */
 export async function uploadFiles(files, { onProgress, signal }) {
   for (;;) {
+    const used = token();
     const answer = await post(multipart(files), onProgress, signal);
     const error = answer.errors?.[0];
-    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken();
+    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken(used);
     else if (error) throw new ApiError(error.message, error.extensions?.code);
     else return answer.data.uploadDicom.results;
   }

@@ -1,5 +1,5 @@
 // Subscriptions over WebSocket by the protocol graphql-transport-ws, without a library.
-import { askForToken, authorization } from "./session.js";
+import { askForToken, authorization, token } from "./session.js";
 
 const FIRST_RETRY = 1_000;
 const LAST_RETRY = 30_000; // Milliseconds; doubled from one to the other.
@@ -13,6 +13,7 @@ const NEEDS_TOKEN = new Set(["UNAUTHENTICATED", "FORBIDDEN"]);
  */
 export function subscribe(query, { onData, onState }) {
   let socket;
+  let used; // The token of this connection.
   let timer;
   let stopped = false;
   let delay = FIRST_RETRY;
@@ -24,7 +25,10 @@ export function subscribe(query, { onData, onState }) {
     url.hash = "";
     socket = new WebSocket(url, "graphql-transport-ws");
     const send = (message) => socket.send(JSON.stringify(message));
-    socket.onopen = () => send({ type: "connection_init", payload: authorization() });
+    socket.onopen = () => {
+      used = token();
+      send({ type: "connection_init", payload: authorization() });
+    };
     socket.onmessage = (event) => receive(JSON.parse(event.data), send);
     socket.onclose = () => {
       onState(false);
@@ -48,9 +52,9 @@ export function subscribe(query, { onData, onState }) {
 
   // Only another token changes the first two answers; a reader that was too slow may try again.
   function refused(code) {
-    if (!NEEDS_TOKEN.has(code)) return socket.close();
+    if (!NEEDS_TOKEN.has(code) || token() !== used) return socket.close();
     stop();
-    askForToken();
+    askForToken(used);
   }
 
   function stop() {

@@ -9,8 +9,13 @@ export const token = () => sessionStorage.getItem(KEY);
 /** The header that carries the token, {} without one. */
 export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
 
-/** Ask the person for a token, once however many requests wait for it. */
-export function askForToken() {
+/**
+ * Ask the person for a token, once however many requests wait for it.
+ * @param refused  the token that the server refused, null for none; nobody is asked where another
+ *                 one has come since: a late answer says nothing about that
+ */
+export async function askForToken(refused) {
+  if (token() !== refused) return undefined;
   asking ??= openDialog().finally(() => (asking = null));
   return asking;
 }

@@ -87,7 +87,10 @@ async function more() {
 async function refresh() {
   missed = asked !== null;
   if (shown === null || missed) return;
-  if (rows.size > MOST) return offerBeginning();
+  if (rows.size > MOST) {
+    offerBeginning();
+    return fillScreen();
+  }
   const first = Math.max(rows.size, PAGE);
   const known = new Set(rows.keys());
   await ask(JSON.parse(shown), { first }, (nodes) => replaceRows(nodes, known));
