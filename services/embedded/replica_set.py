@@ -14,8 +14,6 @@ REPLICA_SET = "embedded"
 USERNAME = "orthanc-graphql"
 
 _POLL_SECONDS = 0.02
-_SETTLING_SECONDS = 0.5
-"""After a forced reconfiguration mongod closes its connections a moment later."""
 _AUTHENTICATION_FAILED = 18
 """MongoDB's error code AuthenticationFailed."""
 _UNAUTHORIZED = 13
@@ -91,7 +89,6 @@ async def _move(owner: AsyncMongoClient[dict[str, Any]], member: str) -> None:
     except OperationFailure as exc:
         if exc.code not in _STARTING_UP:
             raise
-    await asyncio.sleep(_SETTLING_SECONDS)
 
 
 async def _stored_configuration(
