@@ -19,7 +19,9 @@ from services.database import open_database
 from services.deleting import Deletion
 from services.dicom.layout import WalkLimits
 from services.frames.keys import FrameUrlKeys, load_or_create_keys
-from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.opening import open_frames
+from services.frames.sealed_folder import SealedFolder
+from services.frames.service import FrameLimits, FrameService
 from services.frames.signing import FrameUrlSigner
 from services.headers import HeaderService
 from services.ingest.archives import ArchiveLimits
@@ -72,13 +74,19 @@ class Runtime:
 
 
 @asynccontextmanager
-async def open_runtime(settings: Settings, *, address: str | None = None) -> AsyncIterator[Runtime]:
+async def open_runtime(
+    settings: Settings,
+    *,
+    address: str | None = None,
+    check: Callable[[Authenticator], None] | None = None,
+) -> AsyncIterator[Runtime]:
     """Open everything; close it in reverse.
 
     Args:
         settings: All settings.
         address: Where this process serves HTTP, None for a command. A server follows Orthanc in
             the background; a command does what it was called for.
+        check: Called with the credentials before any store starts; what it raises ends the start.
 
     Raises:
         Error: What can't be opened, with what to do.
@@ -93,6 +101,8 @@ async def open_runtime(settings: Settings, *, address: str | None = None) -> Asy
                 oidc=settings.oidc_rules,
             )
         )
+        if check is not None:
+            check(authenticator)
         connections = await stack.enter_async_context(
             open_connections(settings, address=address, events_secret=events_secret)
         )
@@ -168,7 +178,18 @@ async def _open_frames(
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
-    return await stack.enter_async_context(open_frames(signer, client, frames, limits))
+    folder = await asyncio.to_thread(_frame_folder, settings, keys)
+    return await stack.enter_async_context(
+        open_frames(signer, client, frames, limits, folder=folder)
+    )
+
+
+def _frame_folder(settings: Settings, keys: FrameUrlKeys) -> SealedFolder | None:
+    if settings.frame_cache_directory is None:
+        return None
+    return SealedFolder(
+        settings.frame_cache_directory, keys, max_bytes=settings.frame_cache_directory_bytes
+    )
 
 
 def _ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:

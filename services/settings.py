@@ -185,6 +185,13 @@ class Settings(BaseSettings):
     frame_cache_bytes: int = Field(
         default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
     )
+    frame_cache_directory: Path | None = Field(
+        default=None,
+        description="Folder that keeps rendered frames over a restart, encrypted; empty: none.",
+    )
+    frame_cache_directory_bytes: int = Field(
+        default=4 * _GIB, gt=0, description="Most bytes of disk that it takes."
+    )
     frame_cross_origin_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = Field(
         default="cross-origin",
         description="Which origins' pages may show frames; the signature is what protects them.",
@@ -224,7 +231,13 @@ class Settings(BaseSettings):
             raise ValueError("must start with https:// (http:// only for this machine)")
         return value
 
-    @field_validator("tokens_file", "oidc_audience", "audit_retention_days", mode="before")
+    @field_validator(
+        "tokens_file",
+        "oidc_audience",
+        "audit_retention_days",
+        "frame_cache_directory",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if isinstance(value, str) and not value.strip() else value

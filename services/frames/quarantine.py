@@ -97,9 +97,13 @@ class Quarantine:
         Raises:
             FrameQuarantined: It is not to be rendered at all.
         """
-        if self._deaths.get(frame, 0) >= DEATHS:
+        if self.holds(frame):
             raise FrameQuarantined
         return frame in self._suspects
+
+    def holds(self, frame: str) -> bool:
+        """Whether a frame is not to be rendered any more."""
+        return self._deaths.get(frame, 0) >= DEATHS
 
     @asynccontextmanager
     async def watched(self, frame: str) -> AsyncIterator[None]:

@@ -1,6 +1,6 @@
 """Reads and writes of MongoDB for frames: instances, and the deaths of the quarantine."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,6 +47,18 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     ids = [document.id for document in found]
     # Beyond many of one number, or after a removal, it is not among them: nothing follows.
     return found[ids.index(instance.id) + 1 :] if instance.id in ids else []
+
+
+async def all_instance_ids() -> AsyncIterator[str]:
+    """Yield Orthanc's identifiers of all instances, read from the index alone.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    collection = InstanceDocument.get_pymongo_collection()
+    with translated_database_faults():
+        async for document in collection.find({}, {"_id": 1}).hint([("_id", 1)]):
+            yield document["_id"]
 
 
 class StoredDeathRecords:

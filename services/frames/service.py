@@ -1,34 +1,38 @@
 """Frames for everybody: checked, cached, guarded and rendered."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.errors import (
+    DatabaseUnavailable,
     FrameNotFound,
     FrameNotRenderable,
     NotFound,
     OrthancNotFound,
-    OrthancTimedOut,
-    OrthancUnavailable,
+    OrthancOutcomeUnknown,
     PacsDisabled,
 )
 from services.frames.cache import FrameCache, FrameKey
-from services.frames.displays import DisplayCatalogue
+from services.frames.disk_cache import DiskCache
 from services.frames.instances import RenderableInstance
 from services.frames.look_ahead import LookAhead
 from services.frames.neighbours import FollowingFinder, Neighbours
 from services.frames.pixels import RenderedFrame
-from services.frames.quarantine import DeathRecords, Quarantine
+from services.frames.quarantine import Quarantine
 from services.frames.queue import RenderQueue
 from services.frames.recent import InstanceFinder, RecentInstances
-from services.frames.records import StoredDeathRecords, find_following, find_instance
+from services.frames.records import (
+    all_instance_ids,
+)
 from services.frames.rendering import FrameRenderer
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
-from services.orthanc.frames import OrthancFrames
+
+_log = logging.getLogger(__name__)
 
 _PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
 
@@ -67,8 +71,12 @@ class FrameService:
         limits: FrameLimits,
         find: InstanceFinder,
         following: FollowingFinder,
+        disk: DiskCache | None = None,
+        all_ids: Callable[[], AsyncIterator[str]] = all_instance_ids,
     ) -> None:
         self.signer = signer
+        self._disk = disk
+        self._all_ids = all_ids
         self._orthanc = orthanc
         self._renderer = renderer
         self._quarantine = quarantine
@@ -131,6 +139,8 @@ class FrameService:
         for instance_id in gone:
             self._recent.discard(instance_id)
             self._cache.discard(instance_id)
+        if self._disk is not None:
+            self._disk.discard(gone)
 
     @asynccontextmanager
     async def archive(self, reference: ArchiveReference) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -152,12 +162,13 @@ class FrameService:
     async def running(self) -> AsyncIterator[None]:
         """Look ahead while the block runs; stop everything at its end."""
         await self._quarantine.load()
-        player = asyncio.create_task(self._ahead.run())
+        tasks = [asyncio.create_task(self._ahead.run()), asyncio.create_task(self._tidy_disk())]
         try:
             yield
         finally:
-            player.cancel()
-            await asyncio.gather(player, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
@@ -170,8 +181,27 @@ class FrameService:
         frame = f"{key.instance_id}/{key.revision}/{key.frame_index}"
         await self._quarantine.refresh()
         alone = self._quarantine.is_suspect(frame)
-        async with self._queue.slot(alone=alone), self._quarantine.watched(frame):
-            return await self._renderer.render(instance, key.frame_index, key.variant)
+        if self._disk is not None and (found := await self._disk.find(instance, key)):
+            return found
+        try:
+            async with self._queue.slot(alone=alone), self._quarantine.watched(frame):
+                rendered = await self._renderer.render(instance, key.frame_index, key.variant)
+        except OrthancOutcomeUnknown:
+            if self._quarantine.holds(frame):
+                self.discard([instance.id])
+            raise
+        # What was discarded meanwhile is not kept here either.
+        if self._disk is not None and self._cache.knows(key):
+            self._disk.keep(instance, key, rendered)
+        return rendered
+
+    async def _tidy_disk(self) -> None:
+        if self._disk is None:
+            return
+        try:
+            await self._disk.discard_all_but(self._all_ids())
+        except DatabaseUnavailable:
+            _log.warning("frames of instances that are gone stay on disk: no database")
 
 
 def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
@@ -187,59 +217,6 @@ def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
         raise FrameNotRenderable(instance.not_renderable_reason)
     if not 0 <= frame_index < instance.number_of_frames:
         raise FrameNotFound
-
-
-@asynccontextmanager
-async def open_frames(
-    signer: FrameUrlSigner,
-    orthanc: OrthancClient | None,
-    sources: OrthancFrames | None,
-    limits: FrameLimits = FrameLimits(),  # frozen
-    *,
-    find: InstanceFinder = find_instance,
-    following: FollowingFinder = find_following,
-    records: DeathRecords | None = None,
-) -> AsyncIterator[FrameService]:
-    """Open the frames.
-
-    Args:
-        signer: Mints and verifies signed paths.
-        orthanc: None while PACS integration is off.
-        sources: Orthanc's frames; None while PACS integration is off.
-        limits: Limits of memory, queue and pixels.
-        find: Finds an instance by Orthanc's identifier.
-        following: Finds the instances after one in its series.
-        records: Where deaths of Orthanc are kept; MongoDB when None.
-    """
-
-    async def is_dead() -> bool:
-        return orthanc is not None and await _is_dead(orthanc)
-
-    renderer = None
-    if orthanc is not None and sources is not None:
-        displays = DisplayCatalogue(orthanc, fetch_seconds=limits.decode_seconds)
-        renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
-    service = FrameService(
-        signer=signer,
-        orthanc=orthanc,
-        renderer=renderer,
-        quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
-        limits=limits,
-        find=find,
-        following=following,
-    )
-    async with service.running():
-        yield service
-
-
-async def _is_dead(orthanc: OrthancClient) -> bool:
-    try:
-        await orthanc.system()
-    except OrthancTimedOut:
-        return False
-    except OrthancUnavailable:
-        return True
-    return False
 
 
 def _key(reference: FrameReference) -> FrameKey:

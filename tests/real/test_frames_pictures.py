@@ -22,7 +22,8 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancError
 from services.frames.instances import RenderableInstance
 from services.frames.keys import FrameUrlKeys
-from services.frames.service import FrameService, open_frames
+from services.frames.opening import open_frames
+from services.frames.service import FrameService
 from services.frames.signing import FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient

@@ -17,7 +17,8 @@ from graph.routes import archives, frames
 from services.audit import Audit
 from services.frames.instances import RenderableInstance
 from services.frames.keys import FrameUrlKeys
-from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.opening import open_frames
+from services.frames.service import FrameLimits, FrameService
 from services.frames.signing import FrameUrlSigner
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
