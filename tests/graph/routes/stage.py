@@ -18,6 +18,8 @@ from services.audit import Audit
 from services.frames.instances import RenderableInstance
 from services.frames.keys import FrameUrlKeys
 from services.frames.opening import open_frames
+from services.frames.quarantine import DeathRecords
+from services.frames.sealed_folder import SealedFolder
 from services.frames.service import FrameLimits, FrameService
 from services.frames.signing import FrameUrlSigner
 from services.orthanc.client import OrthancClient
@@ -78,7 +80,10 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(
-    instance: RenderableInstance | None = None, *followers: RenderableInstance
+    instance: RenderableInstance | None = None,
+    *followers: RenderableInstance,
+    folder: SealedFolder | None = None,
+    records: DeathRecords | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the routes; `instance` is what the index holds, `followers` what comes after it."""
     lookups: list[str] = []
@@ -91,6 +96,10 @@ async def open_stage(
     async def following(one: RenderableInstance, limit: int) -> list[RenderableInstance]:
         return instances[instances.index(one) + 1 :][:limit]
 
+    async def all_ids() -> AsyncIterator[str]:
+        for one in instances:
+            yield one.id
+
     signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(range(32))),)))
     with ThreadPoolExecutor() as threads:
         async with (
@@ -102,7 +111,9 @@ async def open_stage(
                 FrameLimits(),
                 find=find,
                 following=following,
-                records=NoDeaths(),
+                all_ids=all_ids,
+                records=records or NoDeaths(),
+                folder=folder,
             ) as service,
             _client(service, audit := AsyncMock(spec=Audit)) as http,
         ):
