@@ -8,9 +8,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from graph.authentication import LocalHostsOnly
 from graph.endpoint import GraphQLEndpoint
+from graph.limits import OperationLimits
 from graph.middleware import RequestScope
+from graph.open_server import LocalHostsOnly
 from graph.origins import AllowedOrigins
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.schema import build_schema
@@ -52,7 +53,10 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
 
 def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
     endpoint = GraphQLEndpoint(
-        build_schema(settings), origins=origins, body_max_bytes=settings.graphql_body_max_bytes
+        build_schema(settings),
+        origins=origins,
+        limits=OperationLimits.from_settings(settings),
+        body_max_bytes=settings.graphql_body_max_bytes,
     )
     return [
         # Routes are tried in this order: pictures are asked for most often.

@@ -1,6 +1,7 @@
 """`orthanc-graphql serve`."""
 
 import socket
+from functools import partial
 from pathlib import Path
 
 import click
@@ -8,9 +9,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from graph.app import create_app
-from graph.authentication import refuse_open_server
 from graph.commands.options import data_dir_option, load_settings, run
 from graph.logs import configure_logging
+from graph.open_server import refuse_open_server
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
 from services.samples import store_samples
@@ -53,8 +54,8 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    async with open_runtime(settings, address=_address(listener)) as runtime:
-        refuse_open_server(host, runtime.authenticator)
+    check = partial(refuse_open_server, host)
+    async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)
         server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
         await server.serve(sockets=[listener])

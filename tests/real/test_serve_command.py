@@ -110,10 +110,14 @@ async def test_a_first_start_answers_the_first_query_and_data_survive_restarts(
         await _until_gone(children)
 
 
-async def test_an_open_server_is_refused_on_other_addresses(tmp_path: Path) -> None:
+async def test_an_open_server_is_refused_on_other_addresses_before_a_store_starts(
+    tmp_path: Path,
+) -> None:
     code, output = await _output_of("--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path))  # noqa: S104  # refused
     assert code == 1
     assert "no credentials are configured" in output
+    assert not (tmp_path / "mongodb").exists()
+    assert not (tmp_path / "orthanc").exists()
 
 
 async def test_a_port_that_is_taken_is_told_before_anything_starts(tmp_path: Path) -> None:
