@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
-from graphql import GraphQLError, get_operation_ast, parse
+from graphql import GraphQLError, get_operation_ast
 from graphql import OperationType as GraphQLOperationType
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -25,11 +25,12 @@ from graph.authentication import principal_of, principal_of_websocket
 from graph.base_url import base_url_of
 from graph.context import Context
 from graph.graphiql import graphiql_headers, graphiql_page
+from graph.limits import OperationLimits, parse_limited
 from graph.origins import AllowedOrigins
 from graph.state import runtime_of
 from graph.statuses import headers_of, status_of
 from graph.uploads import parse_upload, uploads_open
-from services.errors import Error
+from services.errors import Error, LimitExceeded
 
 _JSON = "application/json"
 _MULTIPART = "multipart/form-data"
@@ -40,9 +41,6 @@ _BY_GET = "not allowed when using GET"
 """How Strawberry words its refusal."""
 
 _SUBSCRIPTION = "subscription"
-_PARSED_CHARACTERS = 15_000
-_PARSED_TOKENS = 2_000
-"""Longer ones are refused before they are executed."""
 
 _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
@@ -59,16 +57,25 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     Args:
         schema: The schema.
         origins: Whose pages may open a WebSocket.
+        limits: Of operations.
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
     """
 
-    def __init__(self, schema: BaseSchema, *, origins: AllowedOrigins, body_max_bytes: int) -> None:
+    def __init__(
+        self,
+        schema: BaseSchema,
+        *,
+        origins: AllowedOrigins,
+        limits: OperationLimits,
+        body_max_bytes: int,
+    ) -> None:
         super().__init__(
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             multipart_uploads_enabled=True,
         )
         self._origins = origins
+        self._limits = limits
         self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +159,9 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         sub_response: Response,
     ) -> Any:  # noqa: ANN401  # Strawberry's union of results
         """Execute a query or mutation; subscriptions need a WebSocket."""
-        if isinstance(request_data, GraphQLRequestData) and _is_subscription(request_data):
+        if isinstance(request_data, GraphQLRequestData) and _is_subscription(
+            request_data, self._limits
+        ):
             raise HTTPException(400, "Subscriptions go over a WebSocket: graphql-transport-ws.")
         return await super().execute_operation(
             request, request_adapter, request_data, context, root_value, sub_response
@@ -237,13 +246,13 @@ def _answered(status: int, message: str, code: str, headers: Mapping[str, str]) 
     )
 
 
-def _is_subscription(operation: GraphQLRequestData) -> bool:
+def _is_subscription(operation: GraphQLRequestData, limits: OperationLimits) -> bool:
     query = operation.query or ""
-    if _SUBSCRIPTION not in query or len(query) > _PARSED_CHARACTERS:
+    if _SUBSCRIPTION not in query:
         return False
     try:
-        found = get_operation_ast(parse(query, max_tokens=_PARSED_TOKENS), operation.operation_name)
-    except (GraphQLError, RecursionError):
+        found = get_operation_ast(parse_limited(query, limits), operation.operation_name)
+    except (GraphQLError, LimitExceeded):
         # Execution says what is wrong with it.
         return False
     return found is not None and found.operation is GraphQLOperationType.SUBSCRIPTION

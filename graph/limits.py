@@ -26,6 +26,7 @@ from strawberry.types.graphql import OperationType
 
 from graph.query_shape import QueryShape, measure
 from services.errors import LimitExceeded
+from services.settings import Settings
 
 _BRACKETS = re.compile(r'"""(?:[^\\]|\\.)*?"""|"(?:[^"\\\n]|\\.)*"|#[^\n]*|[][(){}]', re.DOTALL)
 _OPENING = frozenset("[({")
@@ -34,33 +35,46 @@ _CACHED_DOCUMENTS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationLimits:
-    """What one operation may be.
+    """What one operation may be. What is no setting has its number here.
 
     Attributes:
         text_characters: Length of the query text.
         tokens: Names, values and punctuation in it.
-        nesting: Brackets inside each other; bounds the parser's recursion.
         depth: Fields inside each other.
-        introspection_depth: The same below `__schema`: client tools ask 15 levels.
         aliases: Fields with an alias, fragments written out.
         root_fields: Fields of the operation itself, fragments written out.
-        fields: All fields, fragments written out.
-        repetitions: Fields of one name in one selection set: validation compares each pair.
         nodes: Objects that the answer may hold, by the page sizes that are asked for.
         seconds: Longest time of a query; uploads and subscriptions take as long as they take.
+        nesting: Brackets inside each other; bounds the parser's recursion.
+        introspection_depth: The same below `__schema`: client tools ask 15 levels.
+        fields: All fields, fragments written out.
+        repetitions: Fields of one name in one selection set: validation compares each pair.
     """
 
-    text_characters: int = 15_000
-    tokens: int = 2_000
+    text_characters: int
+    tokens: int
+    depth: int
+    aliases: int
+    root_fields: int
+    nodes: int
+    seconds: float
     nesting: int = 64
-    depth: int = 12
     introspection_depth: int = 16
-    aliases: int = 30
-    root_fields: int = 20
     fields: int = 2_000
     repetitions: int = 40
-    nodes: int = 50_000
-    seconds: float = 10
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "OperationLimits":
+        """Take the limits that can be set."""
+        return cls(
+            text_characters=settings.query_max_characters,
+            tokens=settings.query_max_tokens,
+            depth=settings.query_max_depth,
+            aliases=settings.query_max_aliases,
+            root_fields=settings.query_max_root_fields,
+            nodes=settings.query_max_nodes,
+            seconds=settings.operation_seconds,
+        )
 
 
 class LimitedOperation(SchemaExtension):
@@ -86,8 +100,7 @@ class LimitedOperation(SchemaExtension):
         """
         query = self.execution_context.query
         if query:
-            check_text(query, self._limits)
-            self.execution_context.graphql_document = _parsed(query, self._limits.tokens)
+            self.execution_context.graphql_document = parse_limited(query, self._limits)
         yield
 
     def on_validate(self) -> Iterator[None]:
@@ -120,6 +133,17 @@ class LimitedOperation(SchemaExtension):
             raise LimitExceeded(
                 f"The query took longer than {self._limits.seconds:g} seconds. Ask for less."
             ) from exc
+
+
+def parse_limited(text: str, limits: OperationLimits) -> DocumentNode:
+    """Parse a query text that is within its limits; the last ones are remembered.
+
+    Raises:
+        LimitExceeded: It is too long or too deeply nested.
+        GraphQLError: It is no GraphQL, or has too many tokens.
+    """
+    check_text(text, limits)
+    return _parsed(text, limits.tokens)
 
 
 def check_text(text: str, limits: OperationLimits) -> None:

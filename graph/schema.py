@@ -69,7 +69,8 @@ def build_schema(settings: Settings | None = None) -> Schema:
     Args:
         settings: Limits of operations; None for the defaults.
     """
-    limits = OperationLimits() if settings is None else _limits(settings)
+    # Constructed without a look at the environment: the exported schema is the same everywhere.
+    limits = OperationLimits.from_settings(settings or Settings.model_construct())
     return Schema(
         query=Query,
         mutation=Mutation,
@@ -84,15 +85,3 @@ def build_schema(settings: Settings | None = None) -> Schema:
 def schema_sdl() -> str:
     """Return the schema as SDL, with an end of line at its end."""
     return build_schema().as_str() + "\n"
-
-
-def _limits(settings: Settings) -> OperationLimits:
-    return OperationLimits(
-        text_characters=settings.query_max_characters,
-        tokens=settings.query_max_tokens,
-        depth=settings.query_max_depth,
-        aliases=settings.query_max_aliases,
-        root_fields=settings.query_max_root_fields,
-        nodes=settings.query_max_nodes,
-        seconds=settings.operation_seconds,
-    )

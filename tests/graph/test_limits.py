@@ -1,6 +1,7 @@
 """What attackers send is refused before it is validated; what viewers send is not."""
 
 import asyncio
+from dataclasses import replace
 from typing import Self
 
 import pytest
@@ -11,8 +12,10 @@ from graph.limits import LimitedOperation, OperationLimits, check_document, chec
 from graph.query_shape import QueryShape, measure
 from graph.schema import build_schema
 from services.errors import LimitExceeded
+from services.settings import Settings
 
 PAGE_SIZES = {"studies": 20, "patients": 20}
+LIMITS = OperationLimits.from_settings(Settings.model_construct())
 
 
 def shape(query: str, variables: dict[str, object] | None = None) -> QueryShape:
@@ -29,8 +32,8 @@ def refuse(query: str) -> str:
 
 
 def check(query: str) -> None:
-    check_text(query, OperationLimits())
-    check_document(parse(query), None, PAGE_SIZES, OperationLimits())
+    check_text(query, LIMITS)
+    check_document(parse(query), None, PAGE_SIZES, LIMITS)
 
 
 def nested_fragments(count: int) -> str:
@@ -152,7 +155,7 @@ class Query:
 
 
 async def test_a_query_that_takes_too_long_is_cut() -> None:
-    limits = OperationLimits(seconds=0.01)
+    limits = replace(LIMITS, seconds=0.01)
     schema = strawberry.Schema(Query, extensions=[lambda: LimitedOperation(limits)])
     result = await schema.execute("{slow}", context_value=Idle())
     assert result.errors is not None
