@@ -1,4 +1,6 @@
 import asyncio
+import tracemalloc
+from functools import partial
 
 import pytest
 
@@ -63,14 +65,30 @@ async def test_an_error_reaches_all_waiters_and_is_not_kept() -> None:
 
 
 async def test_the_least_recently_used_goes_first_and_the_bytes_stay_bounded() -> None:
-    cache, render = FrameCache(3_100), Renders()
+    cache, render = FrameCache(4_100), Renders()
     render.gate.set()
     await cache.get(key(0), render)
     await cache.get(key(1), render)
     cache.find(key(0))
     await cache.get(key(2), render)
     assert [cache.find(key(index)) is not None for index in range(3)] == [True, False, True]
-    assert cache.size_bytes <= 3_100
+    assert cache.size_bytes <= 4_100
+
+
+async def test_5000_frames_take_no_more_memory_than_is_counted() -> None:
+    cache = FrameCache(1_500_000)
+    tracemalloc.start()
+    for number in range(5_000):
+        name = key(number, f"{number:08x}-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d")
+        await cache.get(name, partial(_new_frame, number))
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 1_450_000 < cache.size_bytes <= 1_500_000
+    assert taken <= cache.size_bytes
+
+
+async def _new_frame(number: int) -> RenderedFrame:
+    return RenderedFrame.of(number.to_bytes(500))
 
 
 async def test_a_picture_larger_than_the_cache_is_answered_and_not_kept() -> None:
@@ -96,7 +114,7 @@ async def test_discarding_forgets_what_is_kept_and_what_is_on_its_way() -> None:
         False,
         True,
     ]
-    assert cache.size_bytes == 1000 + 512
+    assert cache.size_bytes == 1000 + 1024
 
 
 async def test_closing_stops_what_is_being_rendered() -> None:
