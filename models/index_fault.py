@@ -9,13 +9,15 @@ from models.stored import NamedDocument
 
 
 class IndexFaultDocument(NamedDocument):
-    """An instance that was given up by the change feed; `_id` is the instance's."""
+    """An instance that could not be indexed; `_id` is the instance's."""
 
     revision: str
     """The stored file that failed; another file of the same instance is tried again."""
     reason: str
     attempts: int
     failed_at: datetime
+    retry_at: datetime | None = None
+    """Until then it is passed by; None in records of earlier releases."""
 
     class Settings:
         """Collection and indexes."""

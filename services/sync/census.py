@@ -10,12 +10,17 @@ from models.study import StudyDocument
 from services.database import translated_database_faults
 from services.orthanc.client import OrthancClient
 from services.sync.cursor import NEW_INSTANCE
+from services.sync.differences import batches
+from services.sync.faults import IndexFaults, of_these
 
 _READINGS = 4
 _PAUSE_SECONDS = 0.7
 """Together longer than the feed takes to index what has just arrived."""
 
 _PAGE_CHANGES = 1_000
+_PAGE_FILES = 1_000
+"""Instances asked for at once: an answer of a megabyte."""
+
 _MAX_PAGES = 5
 """So many changes within seconds are more than Orthanc can store."""
 
@@ -23,13 +28,19 @@ _MAX_PAGES = 5
 class Census:
     """Tells whether some deletion or loss within a study was not seen."""
 
-    def __init__(self, orthanc: OrthancClient, database: AsyncDatabase[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        faults: IndexFaults,
+    ) -> None:
         self._orthanc = orthanc
+        self._faults = faults
         self._studies = database[StudyDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
 
     async def differs(self) -> bool:
-        """Compare the numbers of instances.
+        """Compare the numbers of instances, without those that are on record as faults.
 
         While instances arrive the index is always a little behind, and that hides as many
         deletions. So what arrived since the beginning is left out on both sides then.
@@ -43,15 +54,16 @@ class Census:
         indexed_before_at_least: float = 0
         for _ in range(_READINGS):
             arrived = await self._arrived_since(begin)
-            held = (await self._orthanc.statistics()).instances
+            faulty = await self._held_and_faulty()
+            held = (await self._orthanc.statistics()).instances - len(faulty)
             # These are among the held; more may have come since.
-            held_before_at_most = min(held_before_at_most, held - len(arrived))
+            held_before_at_most = min(held_before_at_most, held - len(arrived - faulty))
             indexed = await self.count_indexed()
             arrived = await self._arrived_since(begin)
-            if indexed == held and not arrived:
+            if indexed == held and not arrived - faulty:
                 return False
             indexed_before_at_least = max(
-                indexed_before_at_least, indexed - await self._count_among(arrived)
+                indexed_before_at_least, indexed - len(await self._indexed_among(arrived))
             )
             if arrived and indexed_before_at_least > held_before_at_most:
                 return True
@@ -71,6 +83,16 @@ class Census:
             groups = await cursor.to_list()
         return int(groups[0]["total"]) if groups else 0
 
+    async def _held_and_faulty(self) -> set[str]:
+        """Return what Orthanc holds and cannot be indexed: a call per thousand, none without."""
+        on_record = await self._faults.on_record()
+        found: set[str] = set()
+        for ids in batches((fault.instance_id for fault in on_record), _PAGE_FILES):
+            files = await self._orthanc.stored_files(ids)
+            found |= {fault.instance_id for fault in of_these(files, on_record)}
+        # What is indexed with an earlier file counts on both sides.
+        return found - await self._indexed_among(found) if found else found
+
     async def _arrived_since(self, sequence: int) -> set[str]:
         arrived: set[str] = set()
         for _ in range(_MAX_PAGES):
@@ -81,6 +103,7 @@ class Census:
             sequence = page.last
         return arrived
 
-    async def _count_among(self, instance_ids: set[str]) -> int:
+    async def _indexed_among(self, instance_ids: set[str]) -> set[str]:
         with translated_database_faults():
-            return await self._instances.count_documents({"_id": {"$in": list(instance_ids)}})
+            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
+            return {instance["_id"] async for instance in found}

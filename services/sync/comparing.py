@@ -5,10 +5,14 @@ A study is in agreement when that time and the version of our own document are t
 comparison that looked inside. A deletion within a study moves no time, but it changes the count:
 when the counts differ after all studies are dealt with (see `services.sync.census`), the lists of
 instances of all series are compared.
+
+What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
+when its time has come, and left out where instances are counted, so that it makes nothing dear.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import ReplaceOne
@@ -22,7 +26,8 @@ from services.errors import OrthancNotFound
 from services.orthanc.answers import SeriesListing, StudyListing
 from services.orthanc.client import OrthancClient
 from services.sync.census import Census
-from services.sync.reconciling import Reconciler
+from services.sync.isolating import Isolation
+from services.sync.reconciling import BATCH_INSTANCES, Reconciler
 from services.sync.repairs import Repairs, SyncReport
 from services.sync.roll_ups import RollUps
 from services.sync.waiting import wait_for_all
@@ -52,6 +57,7 @@ class Comparison:
         orthanc: OrthancClient,
         database: AsyncDatabase[dict[str, Any]],
         reconciler: Reconciler,
+        isolation: Isolation,
         roll_ups: RollUps,
     ) -> None:
         self._orthanc = orthanc
@@ -59,8 +65,9 @@ class Comparison:
         self._instances = database[InstanceDocument.Settings.name]
         self._compared = database[ComparedStudyDocument.Settings.name]
         self._reconciler = reconciler
+        self._isolation = isolation
         self.roll_ups = roll_ups
-        self.census = Census(orthanc, database)
+        self.census = Census(orthanc, database, reconciler.faults)
 
     async def run(self, *, repair: bool = True) -> SyncReport:
         """Compare everything.
@@ -72,7 +79,8 @@ class Comparison:
             OrthancUnavailable: Orthanc does not answer; what was done until then stays.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        work = Repairs(self._reconciler, self.roll_ups, repair=repair)
+        work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
+        await (self._retry_faults(work) if repair else self._tell_faults(work))
         known = await self._known_studies()
         seen: set[str] = set()
         async for page in self._study_pages():
@@ -82,6 +90,17 @@ class Comparison:
         if await self.census.differs():
             await self._compare_instances(work)
         return work.report()
+
+    async def _retry_faults(self, work: Repairs) -> None:
+        """Try again what failed before and has waited long enough."""
+        faults, begun = self._reconciler.faults, datetime.now(UTC)
+        while due := await faults.due(begun, BATCH_INSTANCES):
+            await work.reconcile(due, patience=0)
+            await faults.settle(due, begun)
+
+    async def _tell_faults(self, work: Repairs) -> None:
+        faults = await self._reconciler.faults.on_record()
+        await work.reconcile(fault.instance_id for fault in faults)
 
     async def _study_pages(self) -> AsyncIterator[list[StudyListing]]:
         since = 0

@@ -1,24 +1,15 @@
 """Following Orthanc's change feed: what arrives there is indexed here."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from services.errors import (
-    DatabaseUnavailable,
-    Error,
-    OrthancAuthenticationFailed,
-    OrthancError,
-    OrthancOutcomeUnknown,
-    OrthancTimedOut,
-    OrthancUnavailable,
-)
-from services.orthanc.answers import ChangePage, StoredFile
+from services.errors import DatabaseUnavailable, Error, OrthancError, RecordTooLarge
+from services.orthanc.answers import ChangePage
 from services.orthanc.client import OrthancClient
 from services.sync.cursor import NEW_INSTANCE, FeedCursor, FeedPosition
-from services.sync.reconciling import Reconciler
+from services.sync.isolating import Isolation
 from services.sync.roll_ups import RollUps
 from services.sync.waiting import Alarm
 
@@ -29,9 +20,6 @@ PAGE_CHANGES = 1_000
 
 MAX_BACKOFF_SECONDS = 5.0
 """Longest pause while Orthanc or MongoDB is away: both are served again soon after their return."""
-
-_PATIENCE = 3
-"""A page that breaks Orthanc's answer so often holds an instance that kills it: find which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +44,7 @@ class Follower:
         self,
         orthanc: OrthancClient,
         cursor: FeedCursor,
-        reconciler: Reconciler,
+        isolation: Isolation,
         roll_ups: RollUps,
         *,
         poll_seconds: float,
@@ -67,19 +55,18 @@ class Follower:
         Args:
             orthanc: Where the feed is read.
             cursor: Where the position is kept.
-            reconciler: What indexes.
+            isolation: What indexes, whatever single instances do to Orthanc.
             roll_ups: What checks the counts.
             poll_seconds: Pause between two looks at a feed that says nothing new, in seconds.
             on_gap: Asks for a comparison.
         """
         self._orthanc = orthanc
         self._cursor = cursor
-        self._reconciler = reconciler
+        self._isolation = isolation
         self._roll_ups = roll_ups
         self._poll_seconds = poll_seconds
         self._on_gap = on_gap
         self._alarm = Alarm()
-        self._broken_pages = 0
         self.state = FollowerState()
 
     def wake(self) -> None:
@@ -103,7 +90,7 @@ class Follower:
                     position = await self._resume(token)
                 position, is_caught_up = await self._step(position, token)
                 pause, backoff = (self._poll_seconds if is_caught_up else 0.0), self._poll_seconds
-            except (OrthancError, DatabaseUnavailable) as exc:
+            except (OrthancError, DatabaseUnavailable, RecordTooLarge) as exc:
                 self._report(exc)
                 # Orthanc may come back with another database: the position is checked again.
                 position = None
@@ -149,59 +136,11 @@ class Follower:
         )
         if not arrived:
             return
-        try:
-            if self._broken_pages < _PATIENCE:
-                await self._reconcile(arrived)
-            else:
-                await self._apply_in_halves(arrived)
-            self._broken_pages = 0
-        except OrthancTimedOut:
-            # A slow Orthanc is no broken one.
-            raise
-        except OrthancOutcomeUnknown:
-            self._broken_pages += 1
-            raise
-
-    async def _apply_in_halves(self, instance_ids: Sequence[str]) -> None:
-        """Find the instances that break Orthanc, record them and pass them by."""
-        try:
-            await self._reconcile(instance_ids)
-        except OrthancTimedOut:
-            raise
-        except OrthancOutcomeUnknown as exc:
-            if len(instance_ids) == 1:
-                await self._give_up(instance_ids[0], exc)
-                return
-            await self._until_orthanc_answers()
-            middle = len(instance_ids) // 2
-            await self._apply_in_halves(instance_ids[:middle])
-            await self._apply_in_halves(instance_ids[middle:])
-
-    async def _reconcile(self, instance_ids: Sequence[str]) -> None:
-        """Index instances, and right the counts where somebody indexed them and died."""
-        done = await self._reconciler.reconcile(instance_ids)
+        done = await self._isolation.reconcile(arrived)
+        # Right the counts where somebody indexed them and died.
         wrong = await self._roll_ups.find_wrong(done.unchanged_studies)
         if wrong:
             await self._roll_ups.repair(wrong)
-
-    async def _give_up(self, instance_id: str, exc: Error) -> None:
-        _log.error("instance %s breaks Orthanc when its header is read", instance_id, exc_info=exc)
-        await self._until_orthanc_answers()
-        files: Sequence[StoredFile] = await self._orthanc.stored_files([instance_id])
-        await self._reconciler.give_up(files, "Orthanc stops when its header is read.")
-
-    async def _until_orthanc_answers(self) -> None:
-        pause = self._poll_seconds
-        while True:
-            try:
-                await self._orthanc.system()
-            except OrthancAuthenticationFailed:
-                raise
-            except OrthancUnavailable:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
-            else:
-                return
 
     def _note(self, position: FeedPosition, page: ChangePage) -> None:
         now = datetime.now(UTC)

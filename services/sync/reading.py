@@ -4,38 +4,21 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from services.dicom.frame_count import renderable_frames
 from services.dicom.reading import header_from_orthanc
-from services.errors import (
-    Error,
-    OrthancAuthenticationFailed,
-    OrthancError,
-    OrthancNotFound,
-    OrthancUnavailable,
-)
+from services.errors import OrthancAuthenticationFailed, OrthancNotFound, OrthancUnavailable
 from services.ingest.entry import IndexEntry
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
+from services.sync.header_reading import HeaderReader, Tags, reason_of
 from services.sync.waiting import wait_for_all
 
 _log = logging.getLogger(__name__)
 
-WHOLE_SERIES_MAX_INSTANCES = 2_000
-"""Orthanc answers a whole series at once, about 40 kB an instance: 80 MB at this size."""
-
-WHOLE_SERIES_MIN_SHARE = 0.25
-"""With less than this share of a series wanted, single headers are faster than all of them."""
-
-HANDFUL = 8
-"""So few single calls cost less than asking which way is better."""
-
 CONCURRENT_CALLS = 4
 """Calls for headers at once: Orthanc answers modalities and viewers besides."""
-
-Tags = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -68,7 +51,8 @@ async def read_entries(
             a few new instances of a big series are read one by one.
 
     Raises:
-        OrthancUnavailable: Orthanc does not answer; nothing is known about any instance.
+        OrthancUnavailable: Orthanc does not answer, or reads no header in time; nothing is known
+            about any instance.
         OrthancAuthenticationFailed: Orthanc does not accept our credentials.
     """
     by_series: dict[str, list[StoredFile]] = {}
@@ -76,7 +60,8 @@ async def read_entries(
         by_series.setdefault(file.series_id, []).append(file)
     indexed = indexed_by_series or {}
     calls = asyncio.Semaphore(CONCURRENT_CALLS)
-    reader = _SeriesReader(orthanc, calls, frame_max_pixels)
+    wanted = {file.instance_id for members in by_series.values() for file in members}
+    reader = _SeriesReader(orthanc, HeaderReader(orthanc, calls, wanted), calls, frame_max_pixels)
     readings = await wait_for_all(
         reader.read(series_id, members, indexed.get(series_id, 0))
         for series_id, members in by_series.items()
@@ -91,42 +76,31 @@ async def read_entries(
     )
 
 
-def reads_whole_series(wanted: int, indexed: int) -> bool:
-    """Decide whether a series is read by one call or instance by instance.
-
-    Args:
-        wanted: Number of its instances to read.
-        indexed: Number of its instances that are known already.
-    """
-    size = wanted + indexed
-    return (
-        wanted > HANDFUL
-        and size <= WHOLE_SERIES_MAX_INSTANCES
-        and wanted >= WHOLE_SERIES_MIN_SHARE * size
-    )
-
-
 class _SeriesReader:
     def __init__(
-        self, orthanc: OrthancClient, calls: asyncio.Semaphore, frame_max_pixels: int
+        self,
+        orthanc: OrthancClient,
+        headers: HeaderReader,
+        calls: asyncio.Semaphore,
+        frame_max_pixels: int,
     ) -> None:
         self._orthanc = orthanc
+        self._headers = headers
         self._calls = calls
         self._frame_max_pixels = frame_max_pixels
 
     async def read(self, series_id: str, files: Sequence[StoredFile], indexed: int) -> Reading:
-        result = Reading()
-        tags = await self._tags_of_series(series_id, files, indexed, result)
+        headers = await self._headers.read(series_id, files, indexed)
+        result = Reading(faults=headers.faults)
         ids = None
         for file in files:
-            if file.instance_id not in tags:
+            tags = headers.tags.get(file.instance_id)
+            if tags is None:
                 continue
             try:
-                ids = await self._parents(tags[file.instance_id], file, ids)
+                ids = await self._parents(tags, file, ids)
                 result.entries.append(
-                    await asyncio.to_thread(
-                        _entry, tags[file.instance_id], file, ids, self._frame_max_pixels
-                    )
+                    await asyncio.to_thread(_entry, tags, file, ids, self._frame_max_pixels)
                 )
             except (OrthancUnavailable, OrthancAuthenticationFailed):
                 raise
@@ -134,41 +108,8 @@ class _SeriesReader:
                 continue
             except Exception as exc:  # noqa: BLE001  # whatever one header does, the others count
                 _log.warning("instance %s can't be indexed", file.instance_id, exc_info=exc)
-                result.faults[file.instance_id] = _reason(exc)
+                result.faults[file.instance_id] = reason_of(exc)
         return result
-
-    async def _tags_of_series(
-        self, series_id: str, files: Sequence[StoredFile], indexed: int, result: Reading
-    ) -> Mapping[str, Tags]:
-        if reads_whole_series(len(files), indexed):
-            try:
-                async with self._calls:
-                    return await self._orthanc.series_instance_tags(series_id)
-            except (OrthancUnavailable, OrthancAuthenticationFailed):
-                raise
-            except OrthancNotFound:
-                return {}
-            except OrthancError as exc:
-                # One unreadable file fails the whole answer: find out which.
-                _log.info("series %s is read one by one: %s", series_id, exc.detail)
-        single = await wait_for_all(self._tags_of_one(file, result) for file in files)
-        return {
-            file.instance_id: tags
-            for file, tags in zip(files, single, strict=True)
-            if tags is not None
-        }
-
-    async def _tags_of_one(self, file: StoredFile, result: Reading) -> Tags | None:
-        try:
-            async with self._calls:
-                return await self._orthanc.instance_tags(file.instance_id)
-        except (OrthancUnavailable, OrthancAuthenticationFailed):
-            raise
-        except OrthancNotFound:
-            return None
-        except OrthancError as exc:
-            result.faults[file.instance_id] = _reason(exc)
-            return None
 
     async def _parents(
         self, tags: Tags, file: StoredFile, sibling: OrthancIds | None
@@ -208,8 +149,3 @@ def _entry(tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int)
 def _text(tags: Tags, tag: str) -> str:
     value = tags.get(tag, {}).get("Value", "")
     return value.strip(" \0") if isinstance(value, str) else ""
-
-
-def _reason(exc: BaseException) -> str:
-    detail = exc.detail or exc.message if isinstance(exc, Error) else type(exc).__name__
-    return detail[:200]

@@ -3,7 +3,10 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from services.sync.reconciling import BATCH_INSTANCES, Reconciler, batches
+from services.sync.differences import batches
+from services.sync.faults import of_these
+from services.sync.isolating import PATIENCE, Isolation
+from services.sync.reconciling import BATCH_INSTANCES, Reconciler
 from services.sync.roll_ups import RollUps
 
 
@@ -15,7 +18,8 @@ class SyncReport:
         indexed: Instances that Orthanc holds and that were missing or replaced.
         removed: Instances that Orthanc has no more.
         recounted: Studies whose counts or parents were wrong.
-        faults: Reasons by instance id of what Orthanc holds and could not be indexed.
+        faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
+            passed by because it failed before is told only where nothing was repaired.
     """
 
     indexed: int = 0
@@ -32,8 +36,11 @@ class SyncReport:
 class Repairs:
     """Carries out what a comparison finds; without `repair` it only counts."""
 
-    def __init__(self, reconciler: Reconciler, roll_ups: RollUps, *, repair: bool) -> None:
+    def __init__(
+        self, reconciler: Reconciler, isolation: Isolation, roll_ups: RollUps, *, repair: bool
+    ) -> None:
         self._reconciler = reconciler
+        self._isolation = isolation
         self._roll_ups = roll_ups
         self._repair = repair
         # Sets, because a comparison that repairs nothing meets the same difference twice.
@@ -42,15 +49,22 @@ class Repairs:
         self._recounted: set[str] = set()
         self._faults: dict[str, str] = {}
 
-    async def reconcile(self, instance_ids: Iterable[str]) -> bool:
+    async def reconcile(self, instance_ids: Iterable[str], *, patience: int = PATIENCE) -> bool:
         """Deal with instances that may differ.
+
+        Args:
+            instance_ids: The instances in question.
+            patience: As in `Isolation.reconcile`.
 
         Returns:
             Whether they were in agreement and none is faulty.
         """
         is_same = True
-        for batch in batches(instance_ids, BATCH_INSTANCES):
-            is_same &= await (self._reconcile(batch) if self._repair else self._tell(batch))
+        # In an order of their own: a batch that fails is known again by its first instance.
+        for batch in batches(sorted(instance_ids), BATCH_INSTANCES):
+            is_same &= await (
+                self._reconcile(batch, patience) if self._repair else self._tell(batch)
+            )
         return is_same
 
     async def roll_up(self, study_ids: Collection[str]) -> bool:
@@ -74,8 +88,8 @@ class Repairs:
             faults=dict(self._faults),
         )
 
-    async def _reconcile(self, batch: list[str]) -> bool:
-        done = await self._reconciler.reconcile(batch)
+    async def _reconcile(self, batch: list[str], patience: int) -> bool:
+        done = await self._isolation.reconcile(batch, patience=patience)
         self._indexed |= done.indexed
         self._removed |= done.removed
         self._faults |= done.faults
@@ -83,6 +97,8 @@ class Repairs:
 
     async def _tell(self, batch: list[str]) -> bool:
         differences = await self._reconciler.differences(batch)
-        self._indexed |= {file.instance_id for file in differences.missing}
+        faults = of_these(differences.missing, await self._reconciler.faults.on_record())
+        self._faults |= {fault.instance_id: fault.reason for fault in faults}
+        self._indexed |= {file.instance_id for file in differences.missing} - self._faults.keys()
         self._removed |= set(differences.gone)
         return not differences

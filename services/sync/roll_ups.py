@@ -14,10 +14,12 @@ from models.patient import PatientDocument
 from models.series import SeriesDocument
 from models.study import StudyDocument
 from services.database import translated_database_faults
+from services.errors import RecordTooLarge
 from services.ingest.indexer import Indexer
 from services.ingest.rollup import Touched, roll_up
 from services.ingest.stored_fields import to_stored_precision
 from services.orthanc.client import OrthancClient
+from services.sync.indexing import index_each
 from services.sync.reading import read_entries
 
 _log = logging.getLogger(__name__)
@@ -138,15 +140,20 @@ class RollUps:
             reading = await read_entries(
                 self._orthanc, files, frame_max_pixels=self._frame_max_pixels
             )
-            await self._indexer.index(reading.entries)
+            # One that can't be indexed is on record, or will be when it is met by itself.
+            await index_each(self._indexer, reading.entries)
         touched = Touched(
             series={*stored.series, *(count.series_id for count in counts)},
             studies=set(study_ids),
             patients={*stored.patients, *(count.patient_id for count in counts)},
             children_written=False,
         )
-        with translated_database_faults():
-            await roll_up(self._database, touched, to_stored_precision(datetime.now(UTC)))
+        try:
+            with translated_database_faults():
+                await roll_up(self._database, touched, to_stored_precision(datetime.now(UTC)))
+        except RecordTooLarge as exc:
+            # The others must not wait for it.
+            _log.error("a parent can't be counted again", exc_info=exc)
 
     async def _count(self, study_ids: Collection[str]) -> list[SeriesCount]:
         rows = await self._instances.aggregate(

@@ -9,13 +9,14 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from services.errors import DatabaseUnavailable, Error, OrthancError
+from services.errors import DatabaseUnavailable, Error, OrthancError, RecordTooLarge
 from services.ingest.indexer import Indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
 from services.sync.comparing import Comparison
 from services.sync.cursor import FeedCursor
 from services.sync.follower import Follower
+from services.sync.isolating import Isolation
 from services.sync.lease import LEASE_SECONDS, Lease
 from services.sync.reconciling import Reconciler
 from services.sync.repairs import SyncReport
@@ -79,7 +80,8 @@ class SyncService:
         self._interval_seconds = interval_seconds
         self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
         roll_ups = RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
-        self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
+        isolation = Isolation(orthanc, self.reconciler, pause_seconds=poll_seconds)
+        self.comparison = Comparison(orthanc, database, self.reconciler, isolation, roll_ups)
         self._cursor = FeedCursor(database)
         self._lease = Lease(
             database, FOLLOWING, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3
@@ -89,7 +91,7 @@ class SyncService:
         self._follower = Follower(
             orthanc,
             self._cursor,
-            self.reconciler,
+            isolation,
             roll_ups,
             poll_seconds=poll_seconds,
             on_gap=self._demand_comparison,
@@ -114,7 +116,7 @@ class SyncService:
             DatabaseUnavailable: MongoDB does not answer.
         """
         async with self._comparing:
-            await self.reconciler.forget_faults()
+            await self.reconciler.faults.make_due()
             return await self.comparison.run()
 
     async def check(self) -> SyncReport:
@@ -186,7 +188,7 @@ class SyncService:
                 self._is_forced, skipped = False, 0
                 report = await self._compare()
                 agreed = figures if report.up_to_date and not report.faults else None
-            except (OrthancError, DatabaseUnavailable) as exc:
+            except (OrthancError, DatabaseUnavailable, RecordTooLarge) as exc:
                 _log.warning("the comparison is put off: %s", exc.message)
                 await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
                 self._demand_comparison()

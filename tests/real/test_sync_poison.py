@@ -1,16 +1,23 @@
-"""An instance that breaks Orthanc whenever its header is read does not hold the others up."""
+"""An instance that Orthanc or MongoDB can't take does not hold the others up."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import OrthancOutcomeUnknown
+from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordTooLarge
+from services.ingest.entry import IndexEntry
+from services.orthanc.client import OrthancClient
+from services.sync import reading
 from services.sync.cursor import FeedCursor, FeedPosition
+from services.sync.faults import MAX_ATTEMPTS
 from services.sync.follower import Follower
-from services.sync.reconciling import MAX_ATTEMPTS, Reconciliation
+from services.sync.isolating import PATIENCE, Isolation
+from services.sync.reconciling import Reconciliation
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage
 
 
@@ -23,20 +30,11 @@ async def stage(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc) -> Asyn
 async def test_it_is_found_by_halving_given_up_and_the_cursor_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    follower = _follower(stage)
     await FeedCursor(stage.database).move(await _beginning(stage), 1)
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 8)])
     poison = ids[3]
     asked = _break_at(stage, poison, monkeypatch)
-    following = asyncio.create_task(follower.follow(1))
-
-    async def has_passed() -> bool:
-        newest = (await stage.orthanc.newest_change()).last
-        return follower.state.position == newest
-
-    await eventually(has_passed)
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    await _follow_to_the_end(stage)
     assert await stage.instance_ids() == {*ids} - {poison}
     fault = await stage.database["indexFaults"].find_one({})
     assert fault is not None
@@ -46,11 +44,100 @@ async def test_it_is_found_by_halving_given_up_and_the_cursor_goes_on(
     assert [poison] in asked
 
 
+async def test_a_header_that_times_out_is_put_on_record_and_the_cursor_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.sync.reconciler.reconcile(await stage.send([instance_bytes(1, 1, 1)]))
+    await FeedCursor(stage.database).move(await _beginning(stage), 1)
+    ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
+    read_tags = OrthancClient.instance_tags
+
+    async def hanging(orthanc: OrthancClient, instance_id: str) -> object:
+        if instance_id == ids[1]:
+            raise OrthancTimedOut
+        return await read_tags(orthanc, instance_id)
+
+    monkeypatch.setattr(OrthancClient, "instance_tags", hanging)
+    await _follow_to_the_end(stage)
+    assert (await stage.held_ids()) - (await stage.instance_ids()) == {ids[1]}
+    fault = await stage.database["indexFaults"].find_one({})
+    assert fault is not None
+    assert (fault["_id"], fault["attempts"]) == (ids[1], 1)
+
+
+async def test_an_orthanc_that_reads_no_header_makes_the_feed_wait_and_nothing_is_put_on_record(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stage.sync.reconciler.reconcile(await stage.send([instance_bytes(1, 1, 1)]))
+    await FeedCursor(stage.database).move(await _beginning(stage), 1)
+    ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
+    asked: list[str] = []
+
+    async def hanging(_: OrthancClient, instance_id: str) -> object:
+        asked.append(instance_id)
+        raise OrthancTimedOut
+
+    async def has_been_asked_often() -> bool:
+        return asked.count(ids[0]) > MAX_ATTEMPTS
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OrthancClient, "instance_tags", hanging)
+        follower = _follower(stage)
+        following = asyncio.create_task(follower.follow(1))
+        await eventually(has_been_asked_often)
+        assert len(await stage.instance_ids()) == 1
+        assert follower.state.last_error == OrthancTimedOut.default_message
+    await eventually(stage.is_in_step)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert await stage.database["indexFaults"].count_documents({}) == 0
+
+
+async def test_a_record_that_mongodb_does_not_take_is_put_on_record_and_the_cursor_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await FeedCursor(stage.database).move(await _beginning(stage), 1)
+    ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 4)])
+    make_entry = reading._entry
+
+    def swollen(*given: Any) -> IndexEntry:  # passed on
+        entry = make_entry(*given)
+        if entry.ids.instance == ids[1]:
+            return replace(entry, not_renderable_reason="x" * 17_000_000)
+        return entry
+
+    monkeypatch.setattr(reading, "_entry", swollen)
+    await _follow_to_the_end(stage)
+    assert await stage.instance_ids() == {ids[0], ids[2]}
+    fault = await stage.database["indexFaults"].find_one({})
+    assert fault is not None
+    assert (fault["_id"], fault["reason"]) == (ids[1], RecordTooLarge.default_message)
+    assert await stage.counts() == {
+        "studies": [(1, 2, 2)], "series": [(2, 2)], "patients": [(1,)],
+    }  # fmt: skip
+
+
+async def test_a_comparison_finds_what_stops_orthanc_and_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await stage.send([instance_bytes(study, 1, n) for study in (1, 2) for n in (1, 2, 3)])
+    with monkeypatch.context() as patch:
+        _break_at(stage, ids[1], patch)
+        for _ in range(PATIENCE):
+            with pytest.raises(OrthancOutcomeUnknown):
+                await stage.sync.comparison.run()
+        report = await stage.sync.comparison.run()
+    assert list(report.faults) == [ids[1]]
+    assert await stage.instance_ids() == {*ids} - {ids[1]}
+
+
 async def test_what_was_given_up_is_tried_again_when_somebody_asks_to_synchronize(
     stage: Stage,
 ) -> None:
     ids = await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
-    await stage.sync.reconciler.give_up(await stage.orthanc.stored_files(ids[:1]), "it broke")
+    files = await stage.orthanc.stored_files(ids[:1])
+    reasons = {ids[0]: "it broke"}
+    await stage.sync.reconciler.faults.record(files, reasons, least_attempts=MAX_ATTEMPTS)
     await stage.sync.reconciler.reconcile(ids)
     assert await stage.instance_ids() == {ids[1]}
     await stage.sync.synchronize()
@@ -62,11 +149,24 @@ def _follower(stage: Stage) -> Follower:
     return Follower(
         stage.orthanc,
         FeedCursor(stage.database),
-        stage.sync.reconciler,
+        Isolation(stage.orthanc, stage.sync.reconciler, pause_seconds=0.02),
         stage.sync.comparison.roll_ups,
         poll_seconds=0.02,
         on_gap=lambda: None,
     )
+
+
+async def _follow_to_the_end(stage: Stage) -> None:
+    follower = _follower(stage)
+    following = asyncio.create_task(follower.follow(1))
+
+    async def has_passed() -> bool:
+        newest = (await stage.orthanc.newest_change()).last
+        return follower.state.position == newest
+
+    await eventually(has_passed)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 async def _beginning(stage: Stage) -> FeedPosition:

@@ -6,8 +6,8 @@ import pytest
 
 from services.orthanc.answers import Change, ChangePage, StoredFile
 from services.sync.cursor import FeedPosition
-from services.sync.reading import reads_whole_series
-from services.sync.reconciling import IndexedInstance, batches, find_differences
+from services.sync.differences import IndexedInstance, batches, find_differences
+from services.sync.header_reading import reads_whole_series
 from services.sync.roll_ups import SeriesCount, StoredParents, wrong_studies
 from services.sync.status import seconds_behind
 

@@ -1,0 +1,166 @@
+"""Instances on record because they can't be indexed: passed by for a while, tried again later."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import UpdateOne
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models.index_fault import IndexFaultDocument
+from services.database import translated_database_faults
+from services.ingest.stored_fields import to_stored_precision
+from services.orthanc.answers import StoredFile
+
+MAX_ATTEMPTS = 3
+"""An instance that fails so often is passed by for a while."""
+
+_HOUR_MS = 3_600_000
+_PAUSES_MS = (0, 0, 0, _HOUR_MS, 4 * _HOUR_MS, 24 * _HOUR_MS)
+"""How long a file is passed by, by the number of its failures: the last one for all that follow.
+The first failures may be a bad moment of Orthanc's disk; a reading that times out takes half a
+minute, and one that stops Orthanc takes it from everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFault:
+    """An instance on record.
+
+    Attributes:
+        revision: Of the file that failed.
+        reason: For the log and for people.
+    """
+
+    instance_id: str
+    revision: str
+    reason: str
+
+
+class IndexFaults:
+    """Keeps what could not be indexed and why. A replaced file starts at one attempt again."""
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
+        self._faults = database[IndexFaultDocument.Settings.name]
+
+    async def record(
+        self, files: Iterable[StoredFile], reasons: Mapping[str, str], *, least_attempts: int = 1
+    ) -> None:
+        """Count a failure of each file that has a reason.
+
+        Args:
+            files: As Orthanc holds them, the faulty ones among them.
+            reasons: By instance id.
+            least_attempts: Count at least so many, for what must not be tried again soon.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        now = datetime.now(UTC)
+        writes = [
+            UpdateOne(
+                {"_id": file.instance_id},
+                _failed(file, reasons[file.instance_id], least_attempts, now),
+                upsert=True,
+            )
+            for file in files
+            if file.instance_id in reasons
+        ]
+        if writes:
+            with translated_database_faults():
+                await self._faults.bulk_write(writes, ordered=False)
+
+    async def passed_by(self, files: Sequence[StoredFile]) -> set[str]:
+        """Return those whose very file failed so often that it has to wait.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        waiting = await self._find(
+            {
+                "_id": {"$in": [file.instance_id for file in files]},
+                "retryAt": {"$gt": datetime.now(UTC)},
+            }
+        )
+        return {fault.instance_id for fault in of_these(files, waiting)}
+
+    async def due(self, at: datetime, limit: int) -> list[str]:
+        """Return instances whose pause is over and that did not fail since.
+
+        Args:
+            at: In UTC.
+            limit: Most of them.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        # A record of an earlier release has no `retryAt`.
+        is_due = {"failedAt": {"$lt": to_stored_precision(at)}, "retryAt": {"$not": {"$gt": at}}}
+        return [fault.instance_id for fault in await self._find(is_due, limit)]
+
+    async def on_record(self) -> list[IndexFault]:
+        """Return all, also those of files that are indexed or gone meanwhile.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        return await self._find({})
+
+    async def settle(self, instance_ids: Sequence[str], since: datetime) -> None:
+        """Forget instances that were tried again and did not fail.
+
+        Args:
+            instance_ids: What was tried.
+            since: When that began, in UTC.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        before = {"$lt": to_stored_precision(since)}
+        with translated_database_faults():
+            await self._faults.delete_many({"_id": {"$in": instance_ids}, "failedAt": before})
+
+    async def make_due(self) -> None:
+        """Let everything be tried again now, as if it had never failed.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            await self._faults.update_many(
+                {}, {"$set": {"attempts": 0, "retryAt": datetime.now(UTC)}}
+            )
+
+    async def _find(self, condition: Mapping[str, Any], limit: int = 0) -> list[IndexFault]:
+        with translated_database_faults():
+            found = self._faults.find(condition, {"revision": 1, "reason": 1}, limit=limit)
+            return [
+                IndexFault(fault["_id"], fault["revision"], fault["reason"])
+                async for fault in found
+            ]
+
+
+def of_these(files: Iterable[StoredFile], faults: Iterable[IndexFault]) -> list[IndexFault]:
+    """Return the faults of these very files: those of replaced files say nothing."""
+    revisions = {file.instance_id: file.revision for file in files}
+    return [fault for fault in faults if revisions.get(fault.instance_id) == fault.revision]
+
+
+def _failed(
+    file: StoredFile, reason: str, least_attempts: int, now: datetime
+) -> list[dict[str, Any]]:
+    is_same_file = {"$eq": ["$revision", file.revision]}
+    counted = {"$cond": [is_same_file, {"$add": ["$attempts", 1]}, 1]}
+    pause_index = {"$min": ["$attempts", len(_PAUSES_MS) - 1]}
+    return [
+        {
+            "$set": {
+                "attempts": {"$max": [counted, least_attempts]},
+                "revision": file.revision,
+                # A literal: a reason may begin with a dollar sign.
+                "reason": {"$literal": reason},
+                "failedAt": now,
+            }
+        },
+        {"$set": {"retryAt": {"$add": [now, {"$arrayElemAt": [list(_PAUSES_MS), pause_index]}]}}},
+    ]
