@@ -18,6 +18,7 @@ from strawberry.types import ExecutionContext
 
 from graph.audited_operation import AuditedOperation
 from graph.errors import publish_errors
+from graph.executor import PlanningExecutor
 from graph.limits import LimitedOperation, OperationLimits
 from graph.mutations import UploadMutation
 from graph.names import ContractNames
@@ -75,6 +76,7 @@ def build_schema(settings: Settings | None = None) -> Schema:
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
+        execution_context_class=PlanningExecutor,
         extensions=[AuditedOperation, lambda: LimitedOperation(limits)],
         config=StrawberryConfig(
             name_converter=ContractNames(), scalar_map=SCALARS, disable_field_suggestions=True
