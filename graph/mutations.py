@@ -16,9 +16,6 @@ from services.errors import InvalidInput
 from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
 
-_FEW_FILES = 16
-"""Who sends more waits for the last one anyway: they may be indexed in bulk."""
-
 
 @strawberry.type
 class UploadMutation:
@@ -52,10 +49,7 @@ class UploadMutation:
         async with recorded(
             runtime.audit, Action.UPLOAD, principal, detail="uploadDicom"
         ) as subjects:
-            ingest = runtime.ingest
-            if len(files) > _FEW_FILES:
-                ingest = ingest.for_bulk(runtime.settings.upload_concurrency)
-            results = await ingest.store([_sent(file) for file in files], override)
+            results = await runtime.ingest.store([_sent(file) for file in files], override)
             subjects.add_stored(results)
         return UploadDicomPayload.of(results)
 

@@ -57,7 +57,7 @@ class ImportRun:
             concurrency: Files that are sent at once.
             limits: Of the check in a dry run.
         """
-        self._ingest = ingest.for_bulk(concurrency)
+        self._ingest = ingest.with_shared_turns(concurrency)
         self._instances = database[InstanceDocument.Settings.name]
         self._journal = journal
         self._concurrency = concurrency

@@ -23,8 +23,7 @@ class Coalescer(Generic[_Item, _Answer]):
             answer is raised to that item's caller. What it raises itself reaches every caller.
         max_weight: Most weight of one batch; an item that weighs more is a batch of its own.
         weigh: Tells an item's weight, 1 by default.
-        gather_seconds: Pause before each batch, in seconds: batches grow by what comes meanwhile.
-        expects_more: Tells whether anything is likely to come; without it there is no pause.
+        gather: Awaited before each batch, which grows by what comes meanwhile; None: no pause.
     """
 
     def __init__(
@@ -33,14 +32,12 @@ class Coalescer(Generic[_Item, _Answer]):
         *,
         max_weight: int,
         weigh: Callable[[_Item], int] = lambda _item: 1,
-        gather_seconds: float = 0,
-        expects_more: Callable[[], bool] = lambda: True,
+        gather: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._work_on = work
         self._max_weight = max_weight
         self._weigh = weigh
-        self._gather_seconds = gather_seconds
-        self._expects_more = expects_more
+        self._gather = gather
         self._waiting: list[_Waiting[_Item, _Answer]] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -62,8 +59,8 @@ class Coalescer(Generic[_Item, _Answer]):
 
     async def _work(self) -> None:
         while self._waiting:
-            if self._gather_seconds and self._expects_more():
-                await asyncio.sleep(self._gather_seconds)
+            if self._gather is not None:
+                await self._gather()
             batch = self._take_batch()
             try:
                 answers = await self._work_on([waiting.item for waiting in batch])

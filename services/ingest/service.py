@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from contextlib import aclosing, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +17,9 @@ from services.ingest.storing import FileStorage, PatientOverride
 
 _NAME_CHARACTERS = 255
 
-_WINDOW = 8
-"""Files under way for each that goes to Orthanc: the others wait for a shared commit."""
-
-_GATHER_SECONDS = 0.2
-"""At 200 files a second, 40 share a commit."""
+_WINDOW = 128
+"""Files of one call under way: few are open and go to Orthanc, the others wait for a commit that
+they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +40,18 @@ class SentFile:
         return cls(name or path.name, lambda: path.open("rb"))
 
 
-@dataclass(frozen=True, slots=True)
 class _Opened:
-    name: str
-    file: BinaryIO
+    """An open file whose turn it is to go to Orthanc; `close` ends both, and may be repeated."""
+
+    def __init__(self, name: str, file: BinaryIO, turns: asyncio.Semaphore) -> None:
+        self.name = name
+        self.file = file
+        self._turns = turns
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.file.close()
+            self._turns.release()
 
 
 class Ingest:
@@ -71,18 +77,14 @@ class Ingest:
         self._concurrency = concurrency
         self._turns = turns
 
-    def for_bulk(self, concurrency: int) -> "Ingest":
-        """Return one for thousands of files whose callers can wait: it stores twice as many.
-
-        Its files are indexed in batches of dozens, each up to `_GATHER_SECONDS` later: a commit
-        costs MongoDB and us about the same for one file as for fifty.
+    def with_shared_turns(self, concurrency: int) -> "Ingest":
+        """Return one for many calls at the same time.
 
         Args:
             concurrency: Files of all calls together that go to Orthanc at once.
         """
-        storage = self._storage and replace(self._storage, gather_seconds=_GATHER_SECONDS)
         return Ingest(
-            storage,
+            self._storage,
             limits=self._limits,
             concurrency=concurrency,
             turns=asyncio.Semaphore(concurrency),
@@ -118,27 +120,21 @@ class Ingest:
             if isinstance(item, StoreResult):
                 return item
             try:
-                with item.file as file:
-                    return await storage.store(item.name, file, override, turns)
+                with closing(item):
+                    outcome = await storage.push(item.name, item.file, override)
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
+            return outcome if isinstance(outcome, StoreResult) else await storage.index(outcome)
 
         async with (
-            aclosing(self._expanded(files)) as items,
-            aclosing(
-                in_order(
-                    items,
-                    store_one,
-                    concurrency=self._concurrency * _WINDOW,
-                    discard=_discard,
-                )
-            ) as ordered,
+            aclosing(self._expanded(files, turns)) as items,
+            aclosing(in_order(items, store_one, concurrency=_WINDOW, discard=_discard)) as ordered,
         ):
             async for result in ordered:
                 yield result
 
     async def _expanded(
-        self, files: Iterable[SentFile]
+        self, files: Iterable[SentFile], turns: asyncio.Semaphore
     ) -> AsyncGenerator[_Opened | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
         for sent in files:
@@ -149,20 +145,24 @@ class Ingest:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
             if not packed:
-                yield _Opened(name, file)
+                yield await _in_turn(name, file, turns)
                 continue
             with file:
-                async with aclosing(self._unpacked(name, file)) as unpacked:
+                async with aclosing(self._unpacked(name, file, turns)) as unpacked:
                     async for item in unpacked:
                         yield item
 
     async def _unpacked(
-        self, name: str, file: BinaryIO
+        self, name: str, file: BinaryIO, turns: asyncio.Semaphore
     ) -> AsyncGenerator[_Opened | StoreResult, None]:
         unpacking = members(file, self._limits)
         try:
             while member := await _next_member(unpacking):
-                yield _opened(name, member)
+                label = _label(f"{name}/{member.name}")
+                if isinstance(member.content, FileRejected):
+                    yield refused(label, member.content, StoreStatus.REJECTED)
+                else:
+                    yield await _in_turn(label, member.content, turns)
         except FileRejected as exc:
             yield refused(name, exc, StoreStatus.REJECTED)
         except OSError as exc:
@@ -181,6 +181,16 @@ def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
         raise
 
 
+async def _in_turn(name: str, file: BinaryIO, turns: asyncio.Semaphore) -> _Opened:
+    """Wait until an open file may go to Orthanc."""
+    try:
+        await turns.acquire()
+    except BaseException:
+        file.close()
+        raise
+    return _Opened(name, file, turns)
+
+
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
     """Unpack one more; when cancelled, wait for the thread: it holds the archive and a file."""
     step = asyncio.create_task(asyncio.to_thread(next, unpacking, None))
@@ -196,13 +206,6 @@ async def _next_member(unpacking: Generator[Member, None, None]) -> Member | Non
 def _discard(item: _Opened | StoreResult) -> None:
     if isinstance(item, _Opened):
         item.file.close()
-
-
-def _opened(archive_name: str, member: Member) -> _Opened | StoreResult:
-    name = _label(f"{archive_name}/{member.name}")
-    if isinstance(member.content, FileRejected):
-        return refused(name, member.content, StoreStatus.REJECTED)
-    return _Opened(name, member.content)
 
 
 def _label(name: str) -> str:

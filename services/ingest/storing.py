@@ -5,8 +5,8 @@ import logging
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
@@ -28,6 +28,7 @@ from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.pushing import Pushed, push
 from services.ingest.results import StoreResult, StoreStatus, refused
+from services.ingest.traffic import Traffic
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
@@ -45,6 +46,10 @@ _NOT_INDEXED = (
 _MAX_BATCH = 200
 """Files that are indexed at once."""
 
+_GATHER_SECONDS = 0.1
+"""A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
+nothing is on its way to Orthanc, and no longer than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class PatientOverride:
@@ -55,143 +60,137 @@ class PatientOverride:
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
+class Arrived:
     """A file that Orthanc has and the index not yet."""
 
+    file_name: str
     checked: CheckedFile
-    ids: OrthancIds
+    pushed: Pushed
 
 
-@dataclass(slots=True)
-class _Flow:
-    """How many files are being pushed."""
-
-    pushing: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class FileStorage:
-    """Stores single files.
+    """Stores single files in two steps: `push` and `index`."""
 
-    Attributes:
-        orthanc: Tells what it has.
-        files: Takes files.
-        index: `Indexer.index`.
-        keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
-        gather_seconds: How long files wait for those that are being pushed, to be indexed with
-            them: a commit costs the same for one and for dozens. In seconds.
-    """
-
-    orthanc: OrthancClient
-    files: OrthancFiles
-    index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
-    limits: WalkLimits
-    keep_tiff_preamble: bool = False
-    gather_seconds: float = 0.015
-    _flow: _Flow = field(init=False, default_factory=_Flow)
-    _indexing: Coalescer["_Arrived", int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Index what arrives at the same time together."""
-        indexing = Coalescer(
-            self._index,
-            max_weight=_MAX_BATCH,
-            gather_seconds=self.gather_seconds,
-            expects_more=lambda: self._flow.pushing > 0,
-        )
-        object.__setattr__(self, "_indexing", indexing)
-
-    async def store(
+    def __init__(
         self,
-        file_name: str,
-        file: BinaryIO,
-        override: PatientOverride,
-        turns: AbstractAsyncContextManager[object],
-    ) -> StoreResult:
-        """Store one file. Whatever is wrong with it or with a server is in the result.
+        orthanc: OrthancClient,
+        files: OrthancFiles,
+        index: Callable[[Sequence[IndexEntry]], Awaitable[None]],
+        limits: WalkLimits,
+        *,
+        keep_tiff_preamble: bool = False,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            orthanc: Tells what it has.
+            files: Takes files.
+            index: `Indexer.index`.
+            limits: What a file may ask for.
+            keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
+        """
+        self._orthanc = orthanc
+        self._files = files
+        self._write = index
+        self._limits = limits
+        self._keep_tiff_preamble = keep_tiff_preamble
+        self._traffic = Traffic()
+        self._indexing: Coalescer[Arrived, int] = Coalescer(
+            self._index, max_weight=_MAX_BATCH, gather=self._gather
+        )
+
+    async def push(
+        self, file_name: str, file: BinaryIO, override: PatientOverride
+    ) -> Arrived | StoreResult:
+        """Check one file and bring it into Orthanc.
 
         Args:
             file_name: For the result.
-            file: Seekable; read in threads, never whole.
+            file: Seekable; read in threads, never whole, and not needed after this.
             override: Written into the dataset that is stored.
-            turns: Held while the file is checked and pushed, but not while it is indexed: waiting
-                for a commit that many share must not keep Orthanc idle.
+
+        Returns:
+            What `index` needs, or the result of a file that is not stored.
+
+        Raises:
+            OSError: The file can't be read.
         """
         try:
-            async with turns:
-                checked, pushed = await self._push(file, override)
-            if pushed.status is StoreStatus.CONFLICT:
-                return _conflict(file_name, checked, pushed)
-            return await self._indexed(file_name, checked, pushed)
-        except (FileRejected, OrthancRefused) as exc:
-            return refused(file_name, exc, StoreStatus.REJECTED)
-        except OrthancError as exc:
-            return refused(file_name, _said(exc, _NOT_PUSHED.format(exc.message)), _FAILED)
-        except Error as exc:
-            return refused(file_name, exc, _FAILED)
+            with self._traffic.one_more():
+                checked, pushed = await self._checked_and_pushed(file, override)
         except OSError:
             raise
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
-            return refused(file_name, _unexpected(exc), _FAILED)
+            return _failed(file_name, exc)
+        if pushed.status is StoreStatus.CONFLICT:
+            return _conflict(file_name, checked, pushed)
+        return Arrived(file_name, checked, pushed)
 
-    async def _push(self, file: BinaryIO, override: PatientOverride) -> tuple[CheckedFile, Pushed]:
-        self._flow.pushing += 1
+    async def index(self, arrived: Arrived) -> StoreResult:
+        """Index one file that Orthanc has, together with others that come at the same time."""
+        header = arrived.checked.header
         try:
-            return await self._checked_and_pushed(file, override)
-        finally:
-            self._flow.pushing -= 1
+            frames = await self._indexing.submit(arrived)
+        except (DatabaseUnavailable, OrthancUnavailable) as exc:
+            return replace(
+                refused(arrived.file_name, _said(exc, _NOT_INDEXED), _FAILED), header=header
+            )
+        except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
+            return _failed(arrived.file_name, exc)
+        return StoreResult(
+            file_name=arrived.file_name,
+            status=arrived.pushed.status,
+            frame_count=frames,
+            header=header,
+            ids=arrived.pushed.ids,
+        )
+
+    async def _gather(self) -> None:
+        """Let a commit wait for files that are on their way, but not for a large one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._traffic.wait_until_quiet()
 
     async def _checked_and_pushed(
         self, file: BinaryIO, override: PatientOverride
     ) -> tuple[CheckedFile, Pushed]:
         checked, prepared = await asyncio.to_thread(self._prepare, file, override)
         try:
-            return checked, await push(self.orthanc, self.files, prepared, _ids_of(checked.header))
+            return checked, await push(
+                self._orthanc, self._files, prepared, _ids_of(checked.header)
+            )
         finally:
             # Closing a file that was only read does not block.
             prepared.close()
 
-    async def _indexed(self, file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:
-        try:
-            frames = await self._indexing.submit(_Arrived(checked, pushed.ids))
-        except (DatabaseUnavailable, OrthancUnavailable) as exc:
-            return replace(
-                refused(file_name, _said(exc, _NOT_INDEXED), _FAILED), header=checked.header
-            )
-        return StoreResult(
-            file_name=file_name,
-            status=pushed.status,
-            frame_count=frames,
-            header=checked.header,
-            ids=pushed.ids,
-        )
-
     def _prepare(
         self, file: BinaryIO, override: PatientOverride
     ) -> tuple[CheckedFile, PreparedFile]:
-        checked = check_file(file, limits=self.limits)
+        checked = check_file(file, limits=self._limits)
         prepared = prepare(
             file,
             checked.layout,
             patient_id=override.patient_id,
             patient_name=override.patient_name,
-            keep_tiff_preamble=self.keep_tiff_preamble,
-            limits=self.limits,
+            keep_tiff_preamble=self._keep_tiff_preamble,
+            limits=self._limits,
         )
         return replace(checked, header=overridden(checked.header, override)), prepared
 
-    async def _index(self, batch: Sequence["_Arrived"]) -> list[int | Exception]:
+    async def _index(self, batch: Sequence[Arrived]) -> list[int | Exception]:
         """Index what Orthanc holds; return each number of frames."""
-        stored = await self.orthanc.stored_files([arrived.ids.instance for arrived in batch])
+        stored = await self._orthanc.stored_files(
+            [arrived.pushed.ids.instance for arrived in batch]
+        )
         by_id = {one.instance_id: one for one in stored}
         entries = [
             await self._entry(arrived, found)
-            if (found := by_id.get(arrived.ids.instance))
+            if (found := by_id.get(arrived.pushed.ids.instance))
             else OrthancNotFound("It was deleted from Orthanc at once.")
             for arrived in batch
         ]
         try:
-            await self.index([entry for entry in entries if isinstance(entry, IndexEntry)])
+            await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
         except RecordTooLarge:
             return [await self._indexed_alone(entry) for entry in entries]
         return [
@@ -202,19 +201,19 @@ class FileStorage:
         if isinstance(entry, Exception):
             return entry
         try:
-            await self.index([entry])
+            await self._write([entry])
         except RecordTooLarge as exc:
             return exc
         return entry.number_of_frames
 
-    async def _entry(self, arrived: "_Arrived", stored: StoredFile) -> IndexEntry:
+    async def _entry(self, arrived: Arrived, stored: StoredFile) -> IndexEntry:
         checked = arrived.checked
         frames = checked.number_of_frames
         if frames > 1:
-            frames = min(frames, await self._frames_of_orthanc(arrived.ids.instance, frames))
+            frames = min(frames, await self._frames_of_orthanc(arrived.pushed.ids.instance, frames))
         return IndexEntry(
             header=checked.header,
-            ids=arrived.ids,
+            ids=arrived.pushed.ids,
             revision=stored.revision,
             file_size_bytes=stored.file_size_bytes,
             number_of_frames=frames,
@@ -223,7 +222,7 @@ class FileStorage:
 
     async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
         try:
-            return await self.orthanc.frame_count(instance_id) or otherwise
+            return await self._orthanc.frame_count(instance_id) or otherwise
         except OrthancUnavailable:
             raise
         except OrthancError:
@@ -251,6 +250,17 @@ def _ids_of(header: InstanceHeader) -> OrthancIds:
         header.series.series_instance_uid,
         header.sop_instance_uid,
     )
+
+
+def _failed(file_name: str, exc: Exception) -> StoreResult:
+    match exc:
+        case FileRejected() | OrthancRefused():
+            return refused(file_name, exc, StoreStatus.REJECTED)
+        case OrthancError():
+            return refused(file_name, _said(exc, _NOT_PUSHED.format(exc.message)), _FAILED)
+        case Error():
+            return refused(file_name, exc, _FAILED)
+    return refused(file_name, _unexpected(exc), _FAILED)
 
 
 def _conflict(file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:

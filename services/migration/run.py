@@ -17,7 +17,9 @@ from services.importing.walking import FoundFile
 from services.ingest.batch import in_order
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile
-from services.migration.source import LegacyInstances, LocalFile, PathMap
+from services.migration.local_files import LocalFile
+from services.migration.path_map import PathMap
+from services.migration.source import LegacyInstances
 from services.orthanc.client import OrthancClient
 
 
@@ -57,7 +59,7 @@ class MigrationRun:
             limits: Of the check in a dry run.
         """
         self._source = source
-        self._ingest = ingest.for_bulk(concurrency)
+        self._ingest = ingest.with_shared_turns(concurrency)
         self._orthanc = orthanc
         self._orthanc_url = orthanc_url
         self._path_map = path_map
@@ -103,7 +105,7 @@ class MigrationRun:
         try:
             found = replace(found, size_bytes=await asyncio.to_thread(self._check, path, file))
             if is_dry:
-                self.records += file.records
+                self.records += len(file.record_ids)
                 return FileOutcome(found, stored=1)
             return await self._send(found, file)
         except DatabaseUnavailable:
@@ -132,7 +134,9 @@ class MigrationRun:
         if result.error is not None or result.ids is None:
             raise result.error or OrthancError()
         await self._verify(found.path, result)
-        self.records += await self._source.link(file, result.ids, self._orthanc_url)
+        linked = await self._source.link(file, result.ids, self._orthanc_url)
+        # Only now: other files are linked meanwhile.
+        self.records += linked
         return FileOutcome(found, stored=1, instance_ids=(result.ids.instance,))
 
     async def _verify(self, path: Path, result: StoreResult) -> None:
