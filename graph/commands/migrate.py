@@ -11,8 +11,9 @@ from graph.commands.progress import shown_progress, summary
 from services.dicom.layout import WalkLimits
 from services.errors import PacsDisabled
 from services.importing.report import Report
+from services.migration.path_map import PathMap
 from services.migration.run import MigrationRun
-from services.migration.source import PathMap, open_source
+from services.migration.source import open_source
 from services.runtime import open_runtime
 from services.settings import Settings
 

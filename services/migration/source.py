@@ -1,9 +1,7 @@
 """The `instances` collection of the old system: one record per frame, many to a file."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pymongo import AsyncMongoClient, UpdateOne
@@ -12,54 +10,17 @@ from pymongo.errors import ConfigurationError
 
 from services.database import translated_database_faults
 from services.errors import InvalidInput
+from services.migration.local_files import (
+    LocalFile,
+    all_record_ids,
+    count_local_files,
+    local_files,
+)
 from services.orthanc.identifiers import OrthancIds
 
 _COLLECTION = "instances"
 
-_NOT_MIGRATED: Mapping[str, Any] = {
-    "localFilePath": {"$type": "string", "$ne": ""},
-    "orthancInstanceId": {"$in": [None, ""]},
-}
-"""Records with a local file and without an Orthanc id (an absent field counts as null)."""
-
 _UPDATES_AT_ONCE = 1_000
-
-_FILES_AT_ONCE = 10_000
-"""Files of one query, which may have to look at every record that is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A file of the old system.
-
-    Attributes:
-        recorded_path: As its records have it.
-        sop_instance_uids: Those of its records; more than one is a fault.
-        records: Number of its records that are not migrated.
-    """
-
-    recorded_path: str
-    sop_instance_uids: frozenset[str]
-    records: int
-
-
-@dataclass(frozen=True, slots=True)
-class PathMap:
-    """Replaces the beginning of recorded paths, for disks that moved.
-
-    Attributes:
-        replacements: Old and new beginnings; the first that fits is used.
-    """
-
-    replacements: Sequence[tuple[str, str]] = ()
-
-    def resolve(self, recorded_path: str) -> Path:
-        """Return where a file is now; whole folder names only are replaced."""
-        for old, new in self.replacements:
-            rest = recorded_path.removeprefix(old.rstrip("/"))
-            if rest != recorded_path and rest.startswith("/"):
-                return Path(new.rstrip("/") + rest)
-        return Path(recorded_path)
 
 
 @asynccontextmanager
@@ -91,46 +52,16 @@ class LegacyInstances:
         self._records = records
 
     async def count_files(self) -> int:
-        """Return the number of files that are not migrated."""
-        with translated_database_faults():
-            cursor = await self._records.aggregate(
-                [{"$match": _NOT_MIGRATED}, {"$group": {"_id": "$localFilePath"}}, {"$count": "n"}],
-                allowDiskUse=True,
-            )
-            rows = await cursor.to_list()
-        return int(rows[0]["n"]) if rows else 0
+        """Return the number of files that are not migrated.
 
-    async def files(self) -> AsyncIterator[LocalFile]:
-        """Yield the files that are not migrated, in the order of their paths.
-
-        Each page is a query of its own: a cursor would time out while large files are sent.
+        Raises:
+            DatabaseUnavailable: The old database does not answer.
         """
-        last = ""
-        while page := await self._page(last):
-            for row in page:
-                uids = frozenset(uid for uid in row["uids"] if isinstance(uid, str) and uid)
-                yield LocalFile(row["_id"], uids, row["records"])
-            last = page[-1]["_id"]
+        return await count_local_files(self._records)
 
-    async def _page(self, last: str) -> list[dict[str, Any]]:
-        behind = {**_NOT_MIGRATED, "localFilePath": {"$type": "string", "$gt": last}}
-        with translated_database_faults():
-            cursor = await self._records.aggregate(
-                [
-                    {"$match": behind},
-                    {
-                        "$group": {
-                            "_id": "$localFilePath",
-                            "uids": {"$addToSet": "$sopInstanceUID"},
-                            "records": {"$sum": 1},
-                        }
-                    },
-                    {"$sort": {"_id": 1}},
-                    {"$limit": _FILES_AT_ONCE},
-                ],
-                allowDiskUse=True,
-            )
-            return await cursor.to_list()
+    def files(self) -> AsyncIterator[LocalFile]:
+        """Yield the files that are not migrated; see `local_files`."""
+        return local_files(self._records)
 
     async def link(self, file: LocalFile, ids: OrthancIds, orthanc_url: str) -> int:
         """Set Orthanc's ids on every record of a file; doing it again changes nothing.
@@ -145,18 +76,22 @@ class LegacyInstances:
 
         Returns:
             Number of records.
+
+        Raises:
+            DatabaseUnavailable: The old database does not answer; it may be half done.
         """
-        with translated_database_faults():
-            records = await self._records.find(
-                {"localFilePath": file.recorded_path}, {"instanceNumber": 1, "orthancFrameIndex": 1}
-            ).to_list()
+        record_ids = file.record_ids
+        if file.is_partly_linked:
+            record_ids = await all_record_ids(self._records, file.recorded_path)
+        for start in range(0, len(record_ids), _UPDATES_AT_ONCE):
+            chunk = record_ids[start : start + _UPDATES_AT_ONCE]
             updates = [
-                UpdateOne({"_id": record["_id"]}, {"$set": _link(ids, orthanc_url, frame_index)})
-                for frame_index, record in enumerate(sorted(records, key=_frame_order))
+                UpdateOne({"_id": record_id}, {"$set": _link(ids, orthanc_url, frame_index)})
+                for frame_index, record_id in enumerate(chunk, start)
             ]
-            for start in range(0, len(updates), _UPDATES_AT_ONCE):
-                await self._records.bulk_write(updates[start : start + _UPDATES_AT_ONCE])
-        return len(records)
+            with translated_database_faults():
+                await self._records.bulk_write(updates, ordered=False)
+        return len(record_ids)
 
 
 def _link(ids: OrthancIds, orthanc_url: str, frame_index: int) -> dict[str, Any]:
@@ -168,19 +103,3 @@ def _link(ids: OrthancIds, orthanc_url: str, frame_index: int) -> dict[str, Any]
         "orthancUrl": f"{orthanc_url.rstrip('/')}/instances/{ids.instance}",
         "useOrthancPreview": True,
     }
-
-
-def _frame_order(record: Mapping[str, Any]) -> tuple[float, float, str]:
-    """Order the records of a file: by frame index where one is set, else by instance number."""
-    return (
-        _number(record.get("orthancFrameIndex")),
-        _number(record.get("instanceNumber")),
-        str(record["_id"]),
-    )
-
-
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # anything else is answered below
-    except (TypeError, ValueError):
-        return float("inf")

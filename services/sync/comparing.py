@@ -57,7 +57,6 @@ class Comparison:
         orthanc: OrthancClient,
         database: AsyncDatabase[dict[str, Any]],
         reconciler: Reconciler,
-        isolation: Isolation,
         roll_ups: RollUps,
     ) -> None:
         self._orthanc = orthanc
@@ -65,7 +64,7 @@ class Comparison:
         self._instances = database[InstanceDocument.Settings.name]
         self._compared = database[ComparedStudyDocument.Settings.name]
         self._reconciler = reconciler
-        self._isolation = isolation
+        self._isolation = Isolation(orthanc, reconciler)
         self.roll_ups = roll_ups
         self.census = Census(orthanc, database, reconciler.faults)
 

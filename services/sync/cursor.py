@@ -53,6 +53,16 @@ class FeedCursor:
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
         self._cursors = database[FeedCursorDocument.Settings.name]
 
+    @property
+    def election(self) -> object:
+        """What made MongoDB's present primary one; None while there is none, or behind a mongos.
+
+        PyMongo knows it: nothing is asked.
+        """
+        servers = self._cursors.database.client.topology_description.server_descriptions()
+        primaries = (server for server in servers.values() if server.is_writable)
+        return next((primary.election_id for primary in primaries), None)
+
     async def read(self) -> FeedPosition | None:
         """Return the position, None when nothing was ever followed.
 

@@ -67,6 +67,7 @@ class Follower:
         self._poll_seconds = poll_seconds
         self._on_gap = on_gap
         self._alarm = Alarm()
+        self._election: object = None
         self.state = FollowerState()
 
     def wake(self) -> None:
@@ -100,6 +101,7 @@ class Follower:
     async def _resume(self, token: int) -> FeedPosition:
         """Return the stored position, or the feed's end when there is none that fits."""
         stored = await self._cursor.claim(token)
+        self._notices_other_primary()
         if stored is not None and not await self._is_of_another_database(stored):
             return stored
         _log.info("the change feed is followed from its end; a comparison finds what is before")
@@ -123,12 +125,32 @@ class Follower:
         page = await self._orthanc.changes(position.sequence, PAGE_CHANGES)
         if page.last < position.sequence:
             return await self._resume(token), False
+        before = position
         if page.changes:
             await self._apply(page)
             position = FeedPosition.after(page)
             await self._cursor.move(position, token)
+        if self._notices_other_primary():
+            # It may lack what was applied of this page.
+            return before, False
         self._note(position, page)
         return position, page.is_last_page
+
+    def _notices_other_primary(self) -> bool:
+        """Ask for a comparison when MongoDB was restarted or failed over since the last look.
+
+        The index is written faster than MongoDB's journal, and PyMongo repeats a command that a
+        crash broke: nothing else tells that the writes before it are gone, removals among them.
+        """
+        elected, known = self._cursor.election, self._election
+        if elected is None or elected == known:
+            return False
+        self._election = elected
+        if known is None:
+            return False
+        _log.warning("MongoDB has another primary now: the index is compared with Orthanc")
+        self._on_gap()
+        return True
 
     async def _apply(self, page: ChangePage) -> None:
         arrived = list(

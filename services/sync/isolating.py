@@ -39,7 +39,7 @@ class Isolation:
     """
 
     def __init__(
-        self, orthanc: OrthancClient, reconciler: Reconciler, *, pause_seconds: float
+        self, orthanc: OrthancClient, reconciler: Reconciler, *, pause_seconds: float = 0.5
     ) -> None:
         self._orthanc = orthanc
         self._reconciler = reconciler

@@ -80,8 +80,7 @@ class SyncService:
         self._interval_seconds = interval_seconds
         self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
         roll_ups = RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
-        isolation = Isolation(orthanc, self.reconciler, pause_seconds=poll_seconds)
-        self.comparison = Comparison(orthanc, database, self.reconciler, isolation, roll_ups)
+        self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)
         self._lease = Lease(
             database, FOLLOWING, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3
@@ -91,7 +90,7 @@ class SyncService:
         self._follower = Follower(
             orthanc,
             self._cursor,
-            isolation,
+            Isolation(orthanc, self.reconciler),
             roll_ups,
             poll_seconds=poll_seconds,
             on_gap=self._demand_comparison,

@@ -1,17 +1,22 @@
 """`migrate`: the records of the old system get their Orthanc ids."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from pydicom.data import get_testdata_file
+from pymongo.asynchronous.collection import AsyncCollection
 
 from services.dicom.layout import WalkLimits
 from services.embedded.mongod import EmbeddedMongod
 from services.importing.outcome import FileOutcome
+from services.migration import local_files
+from services.migration.path_map import PathMap
 from services.migration.run import MigrationRun
-from services.migration.source import LegacyInstances, PathMap, open_source
+from services.migration.source import LegacyInstances, open_source
 from services.runtime import Runtime
 from tests.real.sync_stage import instance_bytes
 
@@ -116,19 +121,92 @@ async def test_zero_bytes_behind_a_file_are_no_other_content(
     assert [(outcome.stored, outcome.failed) for outcome in outcomes] == [(1, ())]
 
 
-async def test_files_are_read_page_by_page(
+async def test_all_files_are_found_by_one_pass_over_the_records(
+    runtime: Runtime, source: LegacyInstances, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.dcm" for number in range(12)]
+    for number, path in enumerate(paths):
+        path.write_bytes(instance_bytes(1, 1, number))
+    await source._records.insert_many(
+        {"localFilePath": str(path), "instanceNumber": frame} for frame in (1, 2) for path in paths
+    )
+    commands: list[str] = []
+    collection = _noting(source._records, commands)
+    migration, outcomes = await _migrate(runtime, LegacyInstances(collection))
+    assert (len(outcomes), migration.records) == (12, 24)
+    # Counting, looking for what a stopped run left, and the pass; nothing per file but its update.
+    assert commands == ["aggregate"] * 3 + ["bulk_write"] * 12
+
+
+async def test_the_records_that_a_stopped_run_left_are_numbered_with_those_it_linked(
+    runtime: Runtime, source: LegacyInstances, tmp_path: Path
+) -> None:
+    path = tmp_path / "cine.dcm"
+    path.write_bytes(instance_bytes(1, 1, 1))
+    await source._records.insert_many([_record(path, n, _id=n) for n in (1, 2, 3, 4)])
+    await _migrate(runtime, source)
+    expected = await source._records.find({}).sort("_id").to_list()
+    assert [one["orthancFrameIndex"] for one in expected] == [0, 1, 2, 3]
+    added = dict.fromkeys(expected[0].keys() - _record(path, 1).keys() - {"_id"}, "")
+    await source._records.update_many({"_id": {"$in": [2, 4]}}, {"$unset": added})
+    migration, _ = await _migrate(runtime, source)
+    assert await source._records.find({}).sort("_id").to_list() == expected
+    assert migration.records == 4
+
+
+async def test_a_cursor_that_mongodb_forgot_is_opened_again_behind_the_last_file(
     source: LegacyInstances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.migration.source._FILES_AT_ONCE", 2)
-    names = [f"/disk/{letter}" for letter in "edcba"]
+    monkeypatch.setattr(local_files, "_RECORDS_AT_ONCE", 2)
+    names = [f"/disk/{letter}" for letter in "gfedcba"]
     await source._records.insert_many([_record(Path(name), 1) for name in names * 2])
     files = []
     async for file in source.files():
-        files.append((file.recorded_path, file.records))
-        # What comes behind is found although the first query did not see it.
-        if file.recorded_path == "/disk/b":
-            await source._records.insert_one(_record(Path("/disk/f"), 1))
-    assert files == [*((name, 2) for name in sorted(names)), ("/disk/f", 1)]
+        files.append((file.recorded_path, len(file.record_ids)))
+        if file.recorded_path in {"/disk/b", "/disk/d"}:
+            assert await _forget_cursors(source) == 1
+    assert files == [(name, 2) for name in sorted(names)]
+
+
+async def test_paths_that_differ_in_case_are_two_files_whatever_the_order_of_the_collection(
+    source: LegacyInstances,
+) -> None:
+    database = source._records.database
+    await database.create_collection("instances", collation={"locale": "en", "strength": 1})
+    names = ["/disk/A", "/disk/a", "/disk/A", "/disk/B"]
+    await source._records.insert_many([_record(Path(name), 1) for name in names])
+    files = [(file.recorded_path, len(file.record_ids)) async for file in source.files()]
+    assert files == [("/disk/A", 2), ("/disk/B", 1), ("/disk/a", 1)]
+    assert await source.count_files() == 3
+
+
+async def _forget_cursors(source: LegacyInstances) -> int:
+    """Let MongoDB forget what nobody asked for lately, as after ten minutes."""
+    database = source._records.database
+    found = await database.client.admin.aggregate(
+        [{"$currentOp": {"idleCursors": True}}, {"$match": {"ns": f"{database.name}.instances"}}]
+    )
+    cursors = [one["cursor"]["cursorId"] async for one in found]
+    await database.command("killCursors", "instances", cursors=cursors)
+    return len(cursors)
+
+
+def _noting(
+    records: AsyncCollection[dict[str, Any]], commands: list[str]
+) -> AsyncCollection[dict[str, Any]]:
+    """Note what is asked of a collection."""
+    noting = MagicMock(wraps=records)
+    for name in ("aggregate", "find", "bulk_write"):
+        method = getattr(records, name)
+        getattr(noting, name).side_effect = partial(_note, commands, name, method)
+    return noting
+
+
+def _note(
+    commands: list[str], name: str, method: Callable[..., Any], *given: Any, **named: Any
+) -> Any:  # noqa: ANN401  # passed on
+    commands.append(name)
+    return method(*given, **named)
 
 
 def _record(path: Path, number: int, **fields: Any) -> dict[str, Any]:  # a document
