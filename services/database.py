@@ -16,6 +16,10 @@ from services.errors import DatabaseUnavailable, RecordTooLarge
 _SERVER_SELECTION_MS = 3_000
 """A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
 
+_HEARTBEAT_MS = 2_000
+"""A MongoDB that hangs is known to be away after this and a connection's time together: before the
+time of a query is up, so that its caller is told why."""
+
 _SOCKET_MS = 60_000
 """Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
 
@@ -72,6 +76,7 @@ async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict
         tz_aware=True,
         appname="orthanc-graphql",
         connectTimeoutMS=_SERVER_SELECTION_MS,
+        heartbeatFrequencyMS=_HEARTBEAT_MS,
         serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
         socketTimeoutMS=_SOCKET_MS,
     )

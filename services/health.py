@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pymongo import ReadPreference
 from pymongo.errors import PyMongoError
 
 from services.errors import Error, OrthancError
@@ -71,10 +72,12 @@ async def check_health(runtime: "Runtime") -> Health:
 
 
 async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
-    """Ask MongoDB for its version, as a client that wants to write."""
+    """Ask MongoDB for its version, and whether it takes writes."""
+    # Not the primary alone: what is left of MongoDB says at once that there is none.
+    anyone = ReadPreference.PRIMARY_PREFERRED
     try:
-        hello = await database.command("hello")
-        build = await database.client.admin.command("buildInfo")
+        hello = await database.command("hello", read_preference=anyone)
+        build = await database.client.admin.command("buildInfo", read_preference=anyone)
     except PyMongoError as exc:
         reason = "MongoDB does not answer. Check MONGODB_URL and that MongoDB runs."
         return PartHealth(is_ready=False, message=f"{reason} ({type(exc).__name__})")
