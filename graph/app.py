@@ -5,17 +5,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from graph.endpoint import GraphQLEndpoint
 from graph.limits import OperationLimits
 from graph.middleware import RequestScope
 from graph.open_server import LocalHostsOnly
-from graph.origins import AllowedOrigins
+from graph.origins import AllowedOrigins, CrossOrigin
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.schema import build_schema
 from graph.state import State
+from graph.unread_body import UnreadBody
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 
@@ -43,6 +43,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
+            Middleware(UnreadBody),
             Middleware(RequestScope),
             Middleware(LocalHostsOnly, public_url=settings.public_url),
             _cors(origins),
@@ -57,6 +58,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         origins=origins,
         limits=OperationLimits.from_settings(settings),
         body_max_bytes=settings.graphql_body_max_bytes,
+        body_idle_seconds=settings.upload_idle_seconds,
     )
     return [
         # Routes are tried in this order: pictures are asked for most often.
@@ -73,7 +75,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
 
 def _cors(origins: AllowedOrigins) -> Middleware:
     return Middleware(
-        CORSMiddleware,
+        CrossOrigin,
         allow_origins=origins.origins,
         allow_origin_regex=origins.pattern,
         allow_methods=["GET", "HEAD", "POST", "OPTIONS"],

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,11 +11,11 @@ from graph.correlation import client_address, correlation_id, new_correlation_id
 
 access_log = logging.getLogger("orthanc_graphql.access")
 
-_SAFE_HEADERS: Mapping[bytes, bytes] = {
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"x-frame-options": b"DENY",
-}
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
 """Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
 
 
@@ -77,11 +77,9 @@ def _unexpected(request_id: str) -> JSONResponse:
 def _completed(
     headers: Iterable[tuple[bytes, bytes]], request_id: str
 ) -> list[tuple[bytes, bytes]]:
-    own = list(headers)
-    names = {name for name, _ in own}
-    own.append((b"x-request-id", request_id.encode()))
-    own += [(name, value) for name, value in _SAFE_HEADERS.items() if name not in names]
-    return own
+    own = [*headers, (b"x-request-id", request_id.encode())]
+    names = dict(own)
+    return [*own, *[header for header in _SAFE_HEADERS if header[0] not in names]]
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:

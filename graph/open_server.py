@@ -4,11 +4,11 @@ import ipaddress
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from graph.state import runtime_of
+from graph.headers import header_values
+from graph.state import runtime_in
 from services.credentials.authenticator import Authenticator
 from services.errors import Error
 
@@ -60,7 +60,7 @@ class LocalHostsOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (RFC 9110, 15.5.20); 403 to a WebSocket."""
-        if scope["type"] not in ("http", "websocket") or self._is_welcome(HTTPConnection(scope)):
+        if scope["type"] not in ("http", "websocket") or self._is_welcome(scope):
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -74,10 +74,10 @@ class LocalHostsOnly:
         )
         await response(scope, receive, send)
 
-    def _is_welcome(self, connection: HTTPConnection) -> bool:
-        if not runtime_of(connection).authenticator.is_open:
+    def _is_welcome(self, scope: Scope) -> bool:
+        if not runtime_in(scope).authenticator.is_open:
             return True
-        hosts = connection.headers.getlist("host")
+        hosts = header_values(scope, b"host")
         return len(hosts) == 1 and hostname_of(hosts[0]) in self._hosts
 
 

@@ -1,9 +1,13 @@
 """Which web pages of other origins may use this server."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Message, Receive, Scope, Send
+
+from graph.headers import header_values
 from services.settings import Settings
 
 _LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
@@ -38,3 +42,31 @@ class AllowedOrigins:
         if origin in self.origins or "*" in self.origins:
             return True
         return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's CORS, for those requests that have an origin.
+
+    Pictures in a page have none, and all that their answers need is `Vary`.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or header_values(scope, b"origin"):
+            await super().__call__(scope, receive, send)
+            return
+
+        async def send_varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = varying(message.get("headers", ()))
+            await send(message)
+
+        await self.app(scope, receive, send_varying)
+
+
+def varying(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers that tell caches that another origin may get another answer."""
+    given = list(headers)
+    names = [value for name, value in given if name == b"vary"]
+    others = [header for header in given if header[0] != b"vary"] if names else given
+    return [*others, (b"vary", b", ".join([*names, b"Origin"]))]

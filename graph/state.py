@@ -3,6 +3,7 @@
 from typing import TypedDict, cast
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from services.runtime import Runtime
 
@@ -15,4 +16,9 @@ class State(TypedDict):
 
 def runtime_of(connection: HTTPConnection) -> Runtime:
     """Return the services that this request may use."""
-    return cast(Runtime, connection.state.runtime)
+    return runtime_in(connection.scope)
+
+
+def runtime_in(scope: Scope) -> Runtime:
+    """Return the services that a request may use, by its scope alone."""
+    return cast(Runtime, scope["state"]["runtime"])

@@ -28,7 +28,7 @@ async def archive(request: Request) -> Response:
     frames = runtime.frames
     try:
         reference = frames.signer.verify_archive(
-            signed_path(request), request.method, now=time.time()
+            signed_path(request.scope), request.method, now=time.time()
         )
         if request.method == "HEAD":
             return Response(media_type="application/zip", headers=_headers(reference))

@@ -73,7 +73,7 @@ async def study_frame(request: Request) -> Response:
         "ETag": rendered.etag,
         "Cross-Origin-Resource-Policy": runtime.settings.frame_cross_origin_resource_policy,
     }
-    if is_known(request, rendered):
+    if is_known(request.scope, rendered):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.png, media_type="image/png", headers=headers)
 

@@ -4,61 +4,76 @@ import time
 from http import HTTPStatus
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from graph.headers import header_values
 from graph.routes.refusals import refusal
-from graph.state import runtime_of
+from graph.state import runtime_in
 from services.errors import Error, FrameUrlInvalid
 from services.frames.pixels import RenderedFrame
 
 
-async def frame(request: Request) -> Response:
-    """Answer the picture that a signed URL points to.
+class FrameEndpoint:
+    """Answers the picture that a signed URL points to.
 
-    The signature is checked on the path as it was received, before anything else is looked at.
+    Plain ASGI, because a viewer asks for hundreds of pictures that are in memory: Starlette's
+    request and response cost more than all that is done here.
     """
-    now = time.time()
-    runtime = runtime_of(request)
-    frames = runtime.frames
-    try:
-        reference = frames.signer.verify_frame(signed_path(request), request.method, now=now)
-        rendered = frames.cached(reference) or await frames.frame(reference)
-    except Error as error:
-        return await refusal(request, error)
-    headers = {
-        "Cache-Control": f"private, max-age={max(0, reference.expires - int(now))}, immutable",
-        "ETag": rendered.etag,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Resource-Policy": runtime.settings.frame_cross_origin_resource_policy,
-    }
-    if is_known(request, rendered):
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(rendered.png, media_type="image/png", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request.
+
+        The signature is checked on the path as it was received, before anything else is looked at.
+        """
+        now = time.time()
+        runtime = runtime_in(scope)
+        frames = runtime.frames
+        try:
+            reference = frames.signer.verify_frame(signed_path(scope), scope["method"], now=now)
+            rendered = frames.cached(reference) or await frames.frame(reference)
+        except Error as error:
+            response = await refusal(Request(scope, receive), error)
+            await response(scope, receive, send)
+            return
+        policy = runtime.settings.frame_cross_origin_resource_policy
+        left = max(0, reference.expires - int(now))
+        headers = [
+            (b"cache-control", b"private, max-age=%d, immutable" % left),
+            (b"etag", rendered.etag.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-resource-policy", policy.encode()),
+        ]
+        status, body = HTTPStatus.NOT_MODIFIED, b""
+        if not is_known(scope, rendered):
+            status, body = HTTPStatus.OK, rendered.png
+            headers.append((b"content-length", b"%d" % len(body)))
+            headers.append((b"content-type", b"image/png"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
-def signed_path(request: Request) -> bytes:
+def signed_path(scope: Scope) -> bytes:
     """Return the path as it was received: neither unescaped nor normalised, no query string.
 
     Raises:
         FrameUrlInvalid: There is a query string: nobody signed it.
     """
-    scope = request.scope
     if scope["query_string"]:
         raise FrameUrlInvalid(detail="query string")
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.removeprefix(scope.get("root_path", "").encode())
 
 
-def is_known(request: Request, rendered: RenderedFrame) -> bool:
+def is_known(scope: Scope, rendered: RenderedFrame) -> bool:
     """Tell whether If-None-Match names this picture (RFC 9110 section 13.1.2)."""
-    given = request.headers.get("if-none-match")
-    if given is None:
+    given = header_values(scope, b"if-none-match")
+    if not given:
         return False
-    tags = (tag.strip().removeprefix("W/") for tag in given.split(","))
-    return given.strip() == "*" or rendered.etag in tags
+    tags = [tag.strip().removeprefix("W/") for tag in given[0].split(",")]
+    return tags == ["*"] or rendered.etag in tags
 
 
-routes = [Route("/frames/v1/{signed:path}", frame, methods=["GET"])]
-"""Starlette answers HEAD wherever it answers GET, and drops the body."""
+routes = [Route("/frames/v1/{signed:path}", FrameEndpoint(), methods=["GET"])]
+"""Starlette takes HEAD for GET, and the server drops the body."""

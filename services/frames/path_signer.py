@@ -54,7 +54,7 @@ class PathSigner:
     def mint(self, target: str, now: float) -> SignedPath:
         """Sign an object path; `now` in epoch seconds."""
         step = self._step_at(now)
-        signature = _signature(step.mac, target)
+        signature = _signature(step.mac.copy(), target)
         return SignedPath(f"{step.head}{signature}/{target}", step.expires_at)
 
     def verify(self, path: bytes, method: str, now: float) -> tuple[str, int]:
@@ -130,7 +130,7 @@ def _started(mac: hmac.HMAC, purpose: str, method: str, key_id: str, expiry: str
     return begun
 
 
-def _signature(begun: hmac.HMAC, target: str) -> str:
-    mac = begun.copy()
+def _signature(mac: hmac.HMAC, target: str) -> str:
+    """Take the target in, and spell the signature; `mac` is used up."""
     mac.update(target.encode())
     return urlsafe_b64encode(mac.digest()[:_SIGNATURE_BYTES])[:_SIGNATURE_CHARACTERS].decode()

@@ -1,5 +1,6 @@
 """Which code makes the pictures: another one may make others of the same file."""
 
+from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
 
@@ -11,8 +12,9 @@ _PACKAGES = ("services.dicom", "services.frames", "services.orthanc")
 _DIGEST_BYTES = 8
 
 
+@cache
 def rendering_version() -> str:
-    """Return a digest of our own code that renders and of the libraries below it; blocks.
+    """Return a digest of our code that renders and the libraries below it; blocks the first time.
 
     A number that is raised by hand is forgotten one day, and then an old picture is shown.
     """

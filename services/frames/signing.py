@@ -18,6 +18,7 @@ Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, frame 7 of in
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.errors import FrameUrlInvalid, InvalidInput
 from services.frames.keys import FrameUrlKeys
@@ -30,6 +31,8 @@ ARCHIVE_PURPOSE = "archive-url/v1"
 
 _DEFAULT_VARIANT = FrameVariant()
 _REVISION = re.compile(r"[0-9a-f]{8}")
+_TARGETS = 1024
+"""Object paths that are read once: those of the stacks that are on somebody's screen."""
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -109,7 +112,7 @@ class FrameUrlSigner:
             FrameUrlExpired: It was signed by us and is too old.
         """
         target, expires = self._frames.verify(path, method, now)
-        return _frame_reference(target, expires)
+        return FrameReference(*_frame_target(target), expires)
 
     def verify_archive(self, path: bytes, method: str, *, now: float) -> ArchiveReference:
         """Check the path of an archive; arguments and errors are those of `verify_frame`."""
@@ -120,7 +123,8 @@ class FrameUrlSigner:
         return ArchiveReference(study_id, expires)
 
 
-def _frame_reference(target: str, expires: int) -> FrameReference:
+@lru_cache(maxsize=_TARGETS)
+def _frame_target(target: str) -> tuple[str, str, int, FrameVariant]:
     """Read an object path that we signed; by position, and only as we would write it."""
     parts = target.split("/")
     if len(parts) != 4 or not parts[3].endswith(".png"):  # noqa: PLR2004  # instance, revision, index, variant
@@ -136,4 +140,4 @@ def _frame_reference(target: str, expires: int) -> FrameReference:
         variant = FrameVariant.parse(file_name.removesuffix(".png"))
     except InvalidInput as exc:
         raise FrameUrlInvalid(detail="malformed") from exc
-    return FrameReference(instance_id, revision, int(index), variant, expires)
+    return instance_id, revision, int(index), variant

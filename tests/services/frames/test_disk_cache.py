@@ -10,6 +10,7 @@ from services.frames.cache import FrameKey
 from services.frames.disk_cache import DiskCache, open_disk_cache
 from services.frames.keys import FrameUrlKeys
 from services.frames.pixels import RenderedFrame
+from services.frames.rendering_version import rendering_version
 from services.frames.sealed_folder import SealedFolder
 from services.frames.variant import FrameVariant
 from tests.graph.routes.stage import INSTANCE_ID, IndexedInstance
@@ -71,9 +72,16 @@ async def test_a_picture_that_another_version_made_is_not_shown(
 ) -> None:
     async with open_disk_cache(folder_at(tmp_path)) as cache:
         cache.keep(INSTANCE, KEY, FRAME)
-    monkeypatch.setattr("services.frames.rendering_version.cv2.__version__", "99")
+    monkeypatch.setattr("services.frames.disk_cache.rendering_version", lambda: "another")
     async with open_disk_cache(folder_at(tmp_path)) as cache:
         assert await cache.find(INSTANCE, KEY) is None
+
+
+def test_another_library_makes_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = rendering_version.__wrapped__()
+    assert rendering_version.__wrapped__() == ours
+    monkeypatch.setattr("services.frames.rendering_version.cv2.__version__", "99")
+    assert rendering_version.__wrapped__() != ours
 
 
 async def test_discarding_also_takes_what_is_being_written(tmp_path: Path) -> None:
