@@ -9,7 +9,7 @@ import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from graphql import GraphQLError, get_operation_ast
 from graphql import OperationType as GraphQLOperationType
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -21,15 +21,18 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.unset import UnsetType
 
+from graph.auditing import note_refusal
 from graph.authentication import principal_of, principal_of_websocket
 from graph.base_url import base_url_of
 from graph.context import Context
 from graph.graphiql import graphiql_headers, graphiql_page
 from graph.limits import OperationLimits, parse_limited
 from graph.origins import AllowedOrigins
+from graph.request_body import read_body
 from graph.state import runtime_of
 from graph.statuses import headers_of, status_of
-from graph.uploads import parse_upload, uploads_open
+from graph.uploads import parse_upload, starlette_request, uploads_open
+from services.access import Role, authorize
 from services.errors import Error, LimitExceeded
 
 _JSON = "application/json"
@@ -46,7 +49,6 @@ _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
-    413: "LIMIT_EXCEEDED",
     415: "UNSUPPORTED_MEDIA_TYPE",
 }
 
@@ -59,6 +61,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         origins: Whose pages may open a WebSocket.
         limits: Of operations.
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
+        body_idle_seconds: Longest silence of the sender of a JSON body.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         origins: AllowedOrigins,
         limits: OperationLimits,
         body_max_bytes: int,
+        body_idle_seconds: float,
     ) -> None:
         super().__init__(
             schema,
@@ -77,6 +81,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._origins = origins
         self._limits = limits
         self._body_max_bytes = body_max_bytes
+        self._body_idle_seconds = body_idle_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket; every refusal is a GraphQL error in JSON."""
@@ -86,17 +91,15 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         request = Request(scope, receive)
         async with uploads_open(request):
             try:
-                response = await self._answer(request)
+                response = await self.run(request)
             except HTTPException as exc:
-                response = _refused(_status_of(exc), exc.reason)
+                response = _refused(request, _status_of(exc), exc.reason)
             except Error as exc:
-                response = _answered(status_of(exc), exc.message, exc.code, headers_of(exc))
+                await note_refusal(request, exc)
+                response = _answered(
+                    request, status_of(exc), exc.message, exc.code, headers_of(exc)
+                )
             await response(scope, receive, send)
-
-    async def _answer(self, request: Request) -> Response:
-        if media_type_of(request.headers) != _MULTIPART:
-            await _read_limited(request, self._body_max_bytes)
-        return await self.run(request)
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
         """Let pages of the allowed origins subscribe."""
@@ -105,13 +108,20 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Context:
-        """Make the context of one request or connection."""
+        """Make the context of one request or connection.
+
+        Raises:
+            Unauthenticated: A query was posted by nobody who is known; its body is not read.
+        """
         del response
         runtime = runtime_of(request)
         identify = partial(principal_of, request)
+        principal = await identify()
+        if isinstance(request, Request) and _is_json_post(request):
+            authorize(principal, Role.VIEWER)
         return Context(
             runtime=runtime,
-            principal=await identify(),
+            principal=principal,
             identify=identify if isinstance(request, WebSocket) else None,
             base_url=base_url_of(request, runtime.settings.public_url),
         )
@@ -127,19 +137,22 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Note which media type the caller wants, for `create_response`."""
-        accept = request.headers.get("accept", "")
-        return _Negotiated(media_type=_RESPONSE_JSON if _RESPONSE_JSON in accept else _JSON)
+        return _Negotiated(media_type=_wanted(request))
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
         """Read the operation; media types that are none of ours are refused with 415."""
+        received = starlette_request(request)
         if request.method == "POST" and media_type_of(request.headers) not in (_JSON, _MULTIPART):
             raise HTTPException(415, "Send application/json or multipart/form-data.")
-        if request.method == "POST" and media_type_of(request.headers) == _JSON:
-            body = await request.get_body()
+        if _is_json_post(received):
+            body = await read_body(
+                received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds
+            )
             if not body.lstrip().startswith((b"{", b"[")):
                 raise HTTPException(400, "Send a JSON object with `query`.")
+            received._body = body  # noqa: SLF001  # where Strawberry finds it; it has no setter
         return await super().parse_http_body(request)
 
     def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
@@ -205,18 +218,13 @@ def media_type_of(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read_limited(request: Request, max_bytes: int) -> None:
-    """Read the body into the request, where Strawberry finds it, unless it is too large."""
-    too_large = HTTPException(413, f"A GraphQL request holds at most {max_bytes} bytes.")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > max_bytes:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large
-    request._body = bytes(body)  # noqa: SLF001  # what `Request.body` keeps; it has no setter
+def _is_json_post(request: Request) -> bool:
+    return request.method == "POST" and media_type_of(request.headers) == _JSON
+
+
+def _wanted(connection: HTTPConnection) -> str:
+    """Return the media type that an answer shall have."""
+    return _RESPONSE_JSON if _RESPONSE_JSON in connection.headers.get("accept", "") else _JSON
 
 
 class _Negotiated(Response):
@@ -228,20 +236,22 @@ def _status_of(refused: HTTPException) -> int:
     return 405 if _BY_GET in refused.reason else refused.status_code
 
 
-def _refused(status: int, reason: str) -> Response:
+def _refused(request: Request, status: int, reason: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET, POST"
-    return _answered(status, reason, _CODES.get(status, "INVALID_INPUT"), headers)
+    return _answered(request, status, reason, _CODES.get(status, "INVALID_INPUT"), headers)
 
 
-def _answered(status: int, message: str, code: str, headers: Mapping[str, str]) -> Response:
+def _answered(
+    request: Request, status: int, message: str, code: str, headers: Mapping[str, str]
+) -> Response:
     """Answer a request that was not executed, as a GraphQL error."""
     error = {"message": message, "extensions": {"code": code}}
     return Response(
         orjson.dumps({"errors": [error]}),
         status_code=status,
-        media_type=_JSON,
+        media_type=_wanted(request),
         headers=headers,
     )
 

@@ -8,13 +8,14 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
+from graph.request_body import arriving, check_content_length
 from graph.uploaded_file import UploadedFile
 from services.errors import Error, InvalidInput, LimitExceeded
 
@@ -23,13 +24,6 @@ _MAX_FIELDS = 16
 _HEADER_MAX_BYTES = 16 * 1024
 _WRITE_BYTES = 1024 * 1024
 """Bytes collected before a thread writes them: a hop costs as much as writing 100 kB."""
-
-
-class UploadIdle(Error):
-    """The sender stopped sending."""
-
-    code = "UPLOAD_IDLE"
-    default_message = "The upload stopped arriving and was cut."
 
 
 class UploadNotKept(Error):
@@ -62,17 +56,6 @@ class Form:
     files: tuple[UploadedFile, ...]
 
 
-def check_content_length(request: Request, limits: UploadLimits) -> None:
-    """Refuse a body that says itself that it is too large, before its first byte is read.
-
-    Raises:
-        LimitExceeded: It is larger than `limits.max_bytes`.
-    """
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.max_bytes:
-        raise _too_large(limits)
-
-
 @asynccontextmanager
 async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[Form]:
     """Read a multipart/form-data body (RFC 7578); its files live as long as the context.
@@ -83,7 +66,7 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
         UploadNotKept: The disk does not take it.
         InvalidInput: It is no multipart/form-data, or was cut off.
     """
-    check_content_length(request, limits)
+    check_content_length(request, limits.max_bytes)
     with tempfile.TemporaryFile(buffering=0) as spool:
         parts = _Parts(spool.fileno(), limits)
         await _receive(request, parts, limits)
@@ -104,35 +87,19 @@ async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> N
             "on_end": parts.finish,
         },
     )
-    received = 0
-    stream = request.stream()
+    body = arriving(request, max_bytes=limits.max_bytes, idle_seconds=limits.idle_seconds)
     try:
-        while chunk := await _next_chunk(stream, limits.idle_seconds):
-            received += len(chunk)
-            if received > limits.max_bytes:
-                raise _too_large(limits)
-            parser.write(chunk)
-            if len(parts.unwritten) >= _WRITE_BYTES:
-                await parts.flush()
+        async with aclosing(body):
+            async for chunk in body:
+                parser.write(chunk)
+                if len(parts.unwritten) >= _WRITE_BYTES:
+                    await parts.flush()
         parser.finalize()
     except FormParserError as exc:
         raise _malformed() from exc
-    except ClientDisconnect as exc:
-        raise InvalidInput("The upload was cut off.") from exc
     if not parts.is_finished:
         raise _malformed()
     await parts.flush()
-
-
-async def _next_chunk(stream: AsyncIterator[bytes], idle_seconds: float) -> bytes:
-    try:
-        async with asyncio.timeout(idle_seconds):
-            async for chunk in stream:
-                if chunk:
-                    return chunk
-    except TimeoutError as exc:
-        raise UploadIdle from exc
-    return b""
 
 
 def _boundary(request: Request) -> bytes:
@@ -236,10 +203,6 @@ def _write_all(descriptor: int, data: bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _too_large(limits: UploadLimits) -> LimitExceeded:
-    return LimitExceeded(f"One upload may have {limits.max_bytes} bytes.")
 
 
 def _malformed() -> InvalidInput:

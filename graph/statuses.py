@@ -2,7 +2,8 @@
 
 from http import HTTPStatus
 
-from graph.multipart import UploadIdle, UploadNotKept
+from graph.multipart import UploadNotKept
+from graph.request_body import UploadIdle
 from services.errors import (
     DatabaseUnavailable,
     Error,

@@ -11,18 +11,12 @@ from typing import Any, cast
 from cross_web import AsyncHTTPRequestAdapter, StarletteRequestAdapter
 from starlette.requests import Request
 
-from graph.auditing import note_refusal
 from graph.authentication import principal_of
-from graph.multipart import (
-    Form,
-    UploadLimits,
-    check_content_length,
-    read_form,
-)
+from graph.multipart import Form, UploadLimits, read_form
 from graph.state import runtime_of
 from graph.uploaded_file import UploadedFile
 from services.access import Role, authorize
-from services.errors import Error, Forbidden, InvalidInput
+from services.errors import Forbidden, InvalidInput
 from services.settings import Settings
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-operation-name")
@@ -69,7 +63,6 @@ async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterato
         UploadIdle: Nothing came for too long.
     """
     check_preflight(request)
-    check_content_length(request, limits)
     async with read_form(request, limits) as form:
         yield mapped_operation(form)
 
@@ -90,16 +83,17 @@ async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
     Raises:
         Error: As `read_operation`; Unauthenticated or Forbidden for who may not upload.
     """
-    received = cast("StarletteRequestAdapter", request)._request  # noqa: SLF001  # no public name
+    received = starlette_request(request)
     stack: AsyncExitStack = received.scope[_STACK]
     limits = upload_limits(runtime_of(received).settings)
-    try:
-        check_preflight(received)
-        authorize(await principal_of(received), Role.UPLOADER)
-        return await stack.enter_async_context(read_operation(received, limits))
-    except Error as exc:
-        await note_refusal(received, exc)
-        raise
+    check_preflight(received)
+    authorize(await principal_of(received), Role.UPLOADER)
+    return await stack.enter_async_context(read_operation(received, limits))
+
+
+def starlette_request(request: AsyncHTTPRequestAdapter) -> Request:
+    """Return the request that Strawberry has wrapped."""
+    return cast("StarletteRequestAdapter", request)._request  # noqa: SLF001  # no public name
 
 
 def mapped_operation(form: Form) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
         default=1000, gt=0, description="Most files in one GraphQL upload."
     )
     upload_idle_seconds: float = Field(
-        default=30, gt=0, description="An upload that sends nothing for so long is cut."
+        default=30, gt=0, description="A request that stops arriving for so long is cut."
     )
     upload_concurrency: int = Field(
         default=4, gt=0, description="Files of one upload that go to Orthanc at once."

@@ -19,7 +19,7 @@ from graphql import (
     is_required_argument,
 )
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.app import create_app
 from graph.context import Context
@@ -243,13 +243,20 @@ async def test_routes_let_their_roles_in(
     assert refusal == expected_refusal(CALLERS[caller], ROUTES[route])
 
 
-async def test_a_refused_upload_is_not_read(app: ASGIApp, tokens: dict[str, str]) -> None:
-    read = []
+async def test_an_upload_is_refused_before_it_is_read(app: ASGIApp, tokens: dict[str, str]) -> None:
+    happened = []
 
     async def body() -> AsyncIterator[bytes]:
-        read.append(1)
+        happened.append("body")
         yield b"x"
 
-    response = await send(app, "POST", "/api/dicom/upload", tokens["viewer"], content=body())
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_noted(message: Message) -> None:
+            happened.append(message["type"])
+            await send(message)
+
+        await app(scope, receive, send_noted)
+
+    response = await send(watched, "POST", "/api/dicom/upload", tokens["viewer"], content=body())
     assert response.status_code == 403
-    assert read == []
+    assert happened[:2] == ["http.response.start", "http.response.body"]

@@ -76,7 +76,7 @@ async def test_a_body_that_says_it_is_too_large_is_not_read(http: httpx.AsyncCli
     answer = await http.post("/", **multipart(b"x" * 300_001), headers=PREFLIGHT)
     assert answer.json() == {
         "code": "LIMIT_EXCEEDED",
-        "message": "One upload may have 300000 bytes.",
+        "message": "The body of this request may have 300000 bytes.",
     }
 
 

@@ -142,8 +142,10 @@ async def test_what_shows_nobody_is_no_view(server: RunningServer, tokens: dict[
 
 async def test_refused_fields_are_refusals(server: RunningServer, tokens: dict[str, str]) -> None:
     await ask(server, None, "{ studies { nodes { id } } }")
+    await server.http.get("/graphql", params={"query": "{ studies { nodes { id } } }"})
     await ask(server, tokens["viewer"], "mutation { synchronize { __typename } }")
     assert await trail(server) == [
+        record("refusal", None, "POST /graphql", outcome="UNAUTHENTICATED"),
         record("refusal", None, "studies", outcome="UNAUTHENTICATED"),
         record("refusal", "viewer", "synchronize", outcome="FORBIDDEN"),
     ]

@@ -6,12 +6,10 @@ import json
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 from pydicom.data import get_testdata_file
@@ -25,6 +23,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.frames.keys import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.real.raw_requests import answer_to_half, half_sent
 from tests.servers import RunningServer, run_server
 
 PREFLIGHT = {"GraphQL-Preflight": "1"}
@@ -115,37 +114,6 @@ def form(
         "data": {"operations": operations or json.dumps(asked), "map": paths or json.dumps(places)},
         "files": [(str(n), file) for n, file in enumerate(files)],
     }
-
-
-@asynccontextmanager
-async def half_sent(
-    server: RunningServer, path: str, headers: dict[str, str], body: bytes = b""
-) -> AsyncIterator[asyncio.StreamReader]:
-    """Send the headers and a part of the body, and keep the connection."""
-    address = httpx.URL(server.url)
-    reader, writer = await asyncio.open_connection(address.host, address.port)
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-    await writer.drain()
-    try:
-        yield reader
-    finally:
-        writer.close()
-
-
-async def answer_to_half(
-    server: RunningServer, path: str, headers: dict[str, str], body: bytes = b""
-) -> tuple[int, Any]:
-    """Answers status and body of a request whose own body never ends."""
-    async with half_sent(server, path, headers, body) as reader, asyncio.timeout(10):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = next(
-            int(line.split(":")[1])
-            for line in head.splitlines()
-            if line.lower().startswith("content-length:")
-        )
-        return int(head.split()[1]), json.loads(await reader.readexactly(length))
 
 
 def code_of(answer: dict[str, Any]) -> str:
