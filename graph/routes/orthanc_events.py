@@ -8,12 +8,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.auditing import note_refusal
+from graph.request_body import read_body
 from graph.state import runtime_of
-from services.errors import Forbidden
+from services.errors import Error, Forbidden
 from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER
 
 _BODY_MAX_BYTES = 64 * 1024
 """A thousand identifiers."""
+
+_IDLE_SECONDS = 30
+"""Orthanc sends a notice in one piece."""
 
 
 async def orthanc_events(request: Request) -> Response:
@@ -32,14 +36,10 @@ async def orthanc_events(request: Request) -> Response:
 
 
 async def _deleted_ids(request: Request) -> list[str] | None:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _BODY_MAX_BYTES:
-            return None
     try:
+        body = await read_body(request, max_bytes=_BODY_MAX_BYTES, idle_seconds=_IDLE_SECONDS)
         deleted = json.loads(body)["deleted"]
-    except (ValueError, KeyError, TypeError):
+    except (Error, ValueError, KeyError, TypeError):
         return None
     return [str(entry) for entry in deleted] if isinstance(deleted, list) else None
 
