@@ -56,7 +56,8 @@ class _Range(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed says Buffer
         wanted = min(len(buffer), max(self._size - self._position, 0))
-        data = os.pread(self._descriptor, wanted, self._begin + self._position)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        begin = self._begin + self._position
+        target = memoryview(buffer)[:wanted]
+        read = os.preadv(self._descriptor, [target], begin) if wanted else 0
+        self._position += read
+        return read

@@ -37,23 +37,13 @@ class PreparedFile:
     owns_source: bool = False
 
     def chunks(self) -> Iterator[bytes]:
-        """Iterate over the bytes in chunks of 1 MiB, the last one shorter.
+        """Iterate over the bytes in chunks of at most 1 MiB.
 
         Blocking, can be repeated.
 
         Raises:
             FileRejected: TRUNCATED when the file became shorter meanwhile.
         """
-        gathered = bytearray()
-        for piece in self._pieces():
-            gathered += piece
-            while len(gathered) >= _CHUNK_BYTES:
-                yield bytes(gathered[:_CHUNK_BYTES])
-                del gathered[:_CHUNK_BYTES]
-        if gathered:
-            yield bytes(gathered)
-
-    def _pieces(self) -> Iterator[bytes]:
         for part in self.parts:
             if isinstance(part, bytes):
                 yield part

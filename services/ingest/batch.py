@@ -31,7 +31,7 @@ async def in_order(
     try:
         async for item in items:
             under_way.append((item, asyncio.create_task(_worked(work, item))))
-            if len(under_way) >= concurrency:
+            while under_way and (len(under_way) >= concurrency or under_way[0][1].done()):
                 yield await _oldest(under_way)
         while under_way:
             yield await _oldest(under_way)

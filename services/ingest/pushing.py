@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from services.dicom.rewriting import PreparedFile
 from services.errors import OrthancNotFound, OrthancOutcomeUnknown, OrthancUnavailable
 from services.ingest.results import StoreStatus
+from services.orthanc.answers import StoreAnswer
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds
@@ -26,28 +27,42 @@ class Pushed:
     status: StoreStatus
 
 
-async def push(
-    orthanc: OrthancClient, files: OrthancFiles, prepared: PreparedFile, expected: OrthancIds
+Answer = StoreAnswer | OrthancOutcomeUnknown
+"""What sending a file gave; an answer that broke off is one too."""
+
+
+def send(files: OrthancFiles, prepared: PreparedFile) -> Answer:
+    """Send a file to Orthanc, streamed; blocks.
+
+    Raises:
+        OrthancError: It is not stored.
+    """
+    try:
+        return files.store(prepared.chunks(), prepared.length)
+    except OrthancOutcomeUnknown as exc:
+        return exc
+
+
+async def find_outcome(
+    orthanc: OrthancClient, prepared: PreparedFile, expected: OrthancIds, answer: Answer
 ) -> Pushed:
-    """Store a file in Orthanc, streamed.
+    """Find out what became of a file that was sent.
 
     Orthanc answers "already stored" by identifiers alone and drops other content silently, so
     the MD5 decides. An answer that broke off is looked up.
 
     Args:
         orthanc: Tells what it has.
-        files: Takes the file.
-        prepared: What is sent.
+        prepared: What was sent.
         expected: The identifiers that the file's header gives it.
+        answer: From `send`.
 
     Raises:
         OrthancError: It is not stored.
     """
-    try:
-        answer = await files.store(prepared.chunks(), prepared.length)
-    except OrthancOutcomeUnknown as exc:
+    if isinstance(answer, OrthancOutcomeUnknown):
         whole = await asyncio.to_thread(prepared.md5)
-        status = await _look_up(orthanc, expected.instance, whole, exc)
+        status = await _look_up(orthanc, expected.instance, whole, answer)
         return Pushed(expected, status)
     ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
     if not answer.already_stored:

@@ -5,8 +5,9 @@ import logging
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
@@ -26,7 +27,7 @@ from services.errors import (
 )
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
-from services.ingest.pushing import Pushed, push
+from services.ingest.pushing import Answer, Pushed, find_outcome, send
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.traffic import Traffic
 from services.orthanc.answers import StoredFile
@@ -154,18 +155,17 @@ class FileStorage:
     async def _checked_and_pushed(
         self, file: BinaryIO, override: PatientOverride
     ) -> tuple[CheckedFile, Pushed]:
-        checked, prepared = await asyncio.to_thread(self._prepare, file, override)
-        try:
-            return checked, await push(
-                self._orthanc, self._files, prepared, _ids_of(checked.header)
-            )
-        finally:
-            # Closing a file that was only read does not block.
-            prepared.close()
+        # One thread does all that blocks: each change of thread costs as much as the check.
+        work = partial(self._check_and_send, file, override)
+        checked, prepared, answer = await self._files.in_thread(work)
+        # Closing a file that was only read does not block.
+        with closing(prepared):
+            ids = _ids_of(checked.header)
+            return checked, await find_outcome(self._orthanc, prepared, ids, answer)
 
-    def _prepare(
+    def _check_and_send(
         self, file: BinaryIO, override: PatientOverride
-    ) -> tuple[CheckedFile, PreparedFile]:
+    ) -> tuple[CheckedFile, PreparedFile, Answer]:
         checked = check_file(file, limits=self._limits)
         prepared = prepare(
             file,
@@ -175,7 +175,12 @@ class FileStorage:
             keep_tiff_preamble=self._keep_tiff_preamble,
             limits=self._limits,
         )
-        return replace(checked, header=overridden(checked.header, override)), prepared
+        checked = replace(checked, header=overridden(checked.header, override))
+        try:
+            return checked, prepared, send(self._files, prepared)
+        except BaseException:
+            prepared.close()
+            raise
 
     async def _index(self, batch: Sequence[Arrived]) -> list[int | Exception]:
         """Index what Orthanc holds; return each number of frames."""

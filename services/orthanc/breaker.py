@@ -1,5 +1,6 @@
 """A circuit breaker: while Orthanc is away, callers learn it at once."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ OPEN_SECONDS = 0.5
 class CircuitBreaker:
     """Opens after 3 connection faults within 10 s, then lets one call probe at a time.
 
+    The event loop and threads share it.
+
     Args:
         clock: Seconds that never go back.
     """
@@ -24,6 +27,7 @@ class CircuitBreaker:
         self._clock = clock
         self._faults: deque[float] = deque(maxlen=FAULTS)
         self._closed_again_at: float | None = None
+        self._lock = threading.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -53,21 +57,24 @@ class CircuitBreaker:
             self._close()
 
     def _admit(self) -> None:
-        if self._closed_again_at is None:
-            return
-        now = self._clock()
-        if now < self._closed_again_at:
-            raise OrthancUnavailable(detail="circuit breaker is open")
-        # This call probes; the others go on waiting for what it finds.
-        self._closed_again_at = now + OPEN_SECONDS
-
-    def _record_fault(self) -> None:
-        now = self._clock()
-        self._faults.append(now)
-        is_burst = len(self._faults) == FAULTS and now - self._faults[0] <= FAULT_WINDOW_SECONDS
-        if is_burst or self._closed_again_at is not None:
+        with self._lock:
+            if self._closed_again_at is None:
+                return
+            now = self._clock()
+            if now < self._closed_again_at:
+                raise OrthancUnavailable(detail="circuit breaker is open")
+            # This call probes; the others go on waiting for what it finds.
             self._closed_again_at = now + OPEN_SECONDS
 
+    def _record_fault(self) -> None:
+        with self._lock:
+            now = self._clock()
+            self._faults.append(now)
+            is_burst = len(self._faults) == FAULTS and now - self._faults[0] <= FAULT_WINDOW_SECONDS
+            if is_burst or self._closed_again_at is not None:
+                self._closed_again_at = now + OPEN_SECONDS
+
     def _close(self) -> None:
-        self._faults.clear()
-        self._closed_again_at = None
+        with self._lock:
+            self._faults.clear()
+            self._closed_again_at = None

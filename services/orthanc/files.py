@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
+from typing import TypeVar
 
 from services.errors import OrthancOutcomeUnknown
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.kept_connections import KeptConnections
+
+_Answer = TypeVar("_Answer")
 
 _STORE_SECONDS = 600
 """Orthanc answers a store when the whole file is on its disk."""
@@ -41,11 +44,15 @@ class OrthancFiles:
         self._threads = threads
         self._guarded = breaker.guarded if breaker is not None else nullcontext
 
-    async def store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
-        """`POST /instances`: store one DICOM file.
+    async def in_thread(self, work: Callable[[], _Answer]) -> _Answer:
+        """Do blocking work that calls `store` in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
+        """`POST /instances`: store one DICOM file; blocks.
 
         Args:
-            chunks: The file's bytes, read in a thread while they are sent.
+            chunks: The file's bytes, read while they are sent.
             size_bytes: Their number.
 
         Raises:
@@ -55,16 +62,11 @@ class OrthancFiles:
             OrthancOutcomeUnknown: It may have been stored; look its identifier up.
         """
         with self._guarded():
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._store, chunks, size_bytes
-            )
-
-    def _store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
-        answer = self._connections.post("/instances", chunks, size_bytes)
-        try:
-            return StoreAnswer.from_json(json.loads(answer))
-        except (ValueError, KeyError) as exc:
-            raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
+            answer = self._connections.post("/instances", chunks, size_bytes)
+            try:
+                return StoreAnswer.from_json(json.loads(answer))
+            except (ValueError, KeyError) as exc:
+                raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
 
 
 @asynccontextmanager

@@ -26,7 +26,7 @@ from services.sync.cursor import FeedCursor
 from services.sync.service import SyncService
 
 POINTS = {
-    "push": (OrthancFiles, "store"),
+    "push": (OrthancFiles, "in_thread"),
     "index": (indexing.Indexer, "index"),
     "roll-up": (indexing, "roll_up"),
     "cursor": (FeedCursor, "move"),

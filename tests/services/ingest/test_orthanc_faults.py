@@ -1,7 +1,7 @@
 """Orthanc that is full, away or broken: an error per file that says so, and nothing indexed."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -31,8 +31,11 @@ class Refusing:
     def __init__(self, error: OrthancError) -> None:
         self._error = error
 
-    async def store(self, _chunks: Iterable[bytes], _size_bytes: int) -> None:
+    def store(self, _chunks: Iterable[bytes], _size_bytes: int) -> None:
         raise self._error
+
+    async def in_thread(self, work: Callable[[], object]) -> object:
+        return work()
 
 
 def sent(name: str) -> SentFile:
