@@ -27,8 +27,8 @@ test: setup chromium frontend ## Every check: format, lint, types, import direct
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: setup ## Measure against Orthanc on this machine
-	$(BIN)/python -m tests.benchmarks
+bench: setup ## Measure beside Orthanc on this machine; writes benchmarks.json and README's table
+	$(BIN)/python -m tests.benchmarks --write
 
 format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -1,45 +1,54 @@
-"""`python -m tests.benchmarks [CASE...]`: run the cases, print a table, write `benchmarks.json`."""
+"""`python -m tests.benchmarks [--write] [SUITE...]`: measure and print a table."""
 
+import argparse
 import asyncio
-import json
-import platform
-import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.measuring import Row
+from tests.benchmarks.machine import describe_machine
+from tests.benchmarks.reporting import HEADS, cells, merged, read_report, write_report
 
-_CASES = ("tree", "frames", "uploads", "synchronizing")
-_OUTPUT = Path("benchmarks.json")
-
-
-def main(names: Sequence[str]) -> None:
-    """Run the named cases, all when none is named."""
-    rows: list[Row] = []
-    for name in names or _CASES:
-        rows += asyncio.run(import_module(f"tests.benchmarks.{name}").run())
-    _print(rows)
-    machine = {"machine": platform.machine(), "python": platform.python_version()}
-    _OUTPUT.write_text(json.dumps(machine | {"rows": [row.to_json() for row in rows]}, indent=2))
+_SUITES = ("tree", "lists", "frames", "uploads", "synchronizing", "starting", "memory")
+_ON_DEMAND = ("scale",)
+"""Takes minutes."""
 
 
-def _print(rows: Sequence[Row]) -> None:
-    table = Table("case", "this server", "rival", "its time", "ratio", "goal")
-    for row in rows:
-        table.add_row(
-            row.case,
-            f"{row.ours_seconds * 1000:.1f} ms",
-            row.rival,
-            f"{row.rival_seconds * 1000:.1f} ms",
-            f"{row.ratio:.2f}x",
-            f"{row.goal:g}x",
-        )
-    Console(width=140).print(table)
+def main() -> None:
+    """Run the named suites, or all but those on demand."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(_SUITES + _ON_DEMAND))
+    parser.add_argument(
+        "--write", action="store_true", help="write benchmarks.json and the table in README.md"
+    )
+    arguments = parser.parse_args()
+    unknown = set(arguments.suites) - {*_SUITES, *_ON_DEMAND}
+    if unknown:
+        parser.error(f"no such suite: {', '.join(sorted(unknown))}")
+    console = Console(width=160)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in arguments.suites or _SUITES:
+        began = time.monotonic()
+        lines = asyncio.run(import_module(f"tests.benchmarks.{name}").run())
+        found[name] = [line.to_json() for line in lines]
+        console.print(f"{name}: {time.monotonic() - began:.0f} s")
+    console.print(_table(found))
+    if arguments.write:
+        write_report(merged(read_report(), describe_machine(), found))
+
+
+def _table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    table = Table(*HEADS)
+    for rows in found.values():
+        for row in rows:
+            table.add_row(*cells(row), style=None if row["met"] else "bold")
+        table.add_section()
+    return table
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

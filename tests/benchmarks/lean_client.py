@@ -20,6 +20,14 @@ def request_bytes(url: str, path: str, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def posted_bytes(url: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return a POST of JSON as it goes over the wire."""
+    lines = [f"POST {path} HTTP/1.1", f"Host: {urlsplit(url).netloc}"]
+    about = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines += [f"{name}: {value}" for name, value in (about | dict(headers)).items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
 class LeanClient:
     """Asks over a fixed number of connections; use `open_lean_client`."""
 
@@ -40,17 +48,11 @@ class LeanClient:
             status: The one that is expected.
         """
         path = path.removeprefix(self._url)
-        reader, writer = await self._idle.get()
-        if reader.at_eof():
-            writer.close()
-            reader, writer = await self._connection()
-        writer.write(request_bytes(self._url, path, self._headers))
-        head = await reader.readuntil(_HEAD_END)
-        body = await reader.readexactly(_content_length(head))
-        if not head.startswith(f"HTTP/1.1 {status} ".encode()):
-            raise RuntimeError(f"{path}: {head.decode()}")
-        self._idle.put_nowait((reader, writer))
-        return body
+        return await self._answer(request_bytes(self._url, path, self._headers), status)
+
+    async def post(self, path: str, body: bytes) -> bytes:
+        """POST JSON when a connection is free; answers the body."""
+        return await self._answer(posted_bytes(self._url, path, self._headers, body), 200)
 
     async def connect(self, connections: int) -> None:
         """Open the connections."""
@@ -61,6 +63,19 @@ class LeanClient:
         """Close the connections that are free: all, when nothing failed."""
         while not self._idle.empty():
             self._idle.get_nowait()[1].close()
+
+    async def _answer(self, request: bytes, status: int) -> bytes:
+        reader, writer = await self._idle.get()
+        if reader.at_eof():
+            writer.close()
+            reader, writer = await self._connection()
+        writer.write(request)
+        head = await reader.readuntil(_HEAD_END)
+        body = await reader.readexactly(_content_length(head))
+        if not head.startswith(f"HTTP/1.1 {status} ".encode()):
+            raise RuntimeError(f"{request.partition(_HEAD_END)[0].decode()}: {head.decode()}")
+        self._idle.put_nowait((reader, writer))
+        return body
 
     async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         parts = urlsplit(self._url)

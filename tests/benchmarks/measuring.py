@@ -4,12 +4,12 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table.
+    """One line of the table: this server beside a rival in the same run.
 
     Attributes:
         case: What was done.
@@ -31,8 +31,32 @@ class Row:
         return self.rival_seconds / self.ours_seconds
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row with its ratio."""
-        return asdict(self) | {"ratio": round(self.ratio, 3)}
+        """Return the row with its ratio and whether the goal is met."""
+        return asdict(self) | {"ratio": round(self.ratio, 3), "met": self.ratio >= self.goal}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """One line of the table: a value that must not be exceeded.
+
+    Attributes:
+        case: What was measured.
+        value: In `unit`.
+        unit: What it is measured in; "" for a plain number.
+        at_most: The goal.
+    """
+
+    case: str
+    value: float
+    unit: Literal["s", "MB", ""]
+    at_most: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row with whether the goal is met."""
+        return asdict(self) | {"value": round(self.value, 4), "met": self.value <= self.at_most}
+
+
+Line = Row | Bound
 
 
 async def median_seconds(

@@ -32,7 +32,7 @@ def ct_files(
     for index in range(count):
         number = index % series
         template.SeriesNumber = number + 1
-        template.SeriesInstanceUID = f"{template.StudyInstanceUID}.{number + 1}"[:64]
+        template.SeriesInstanceUID = generate_uid(_ROOT, entropy_srcs=[patient_id, f"S{number}"])
         template.InstanceNumber = index // series + 1
         template.SOPInstanceUID = generate_uid(_ROOT, entropy_srcs=[patient_id, str(index)])
         template.file_meta.MediaStorageSOPInstanceUID = template.SOPInstanceUID
