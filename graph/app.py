@@ -67,7 +67,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         WebSocketRoute("/graphql", endpoint),
         *archives.routes,
         *dicom_api.routes,
-        *health.routes,
+        *health.health_routes(),
         *orthanc_events.routes,
         *web.routes,
     ]
