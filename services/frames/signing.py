@@ -31,8 +31,9 @@ ARCHIVE_PURPOSE = "archive-url/v1"
 
 _DEFAULT_VARIANT = FrameVariant()
 _REVISION = re.compile(r"[0-9a-f]{8}")
-_TARGETS = 1024
-"""Object paths that are read once: those of the stacks that are on somebody's screen."""
+_VERIFIED = 1024
+"""Paths whose signature is checked once: those of the stacks that are on somebody's screens. They
+take less than a megabyte."""
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -72,6 +73,8 @@ class FrameUrlSigner:
     def __init__(self, keys: FrameUrlKeys, *, valid_seconds: int = 900) -> None:
         self._frames = PathSigner(keys, FRAME_PURPOSE, "/frames/v1", valid_seconds)
         self._archives = PathSigner(keys, ARCHIVE_PURPOSE, "/archives/v1", valid_seconds)
+        # What is refused is an exception, which is never kept: nobody else fills this.
+        self._verified = lru_cache(maxsize=_VERIFIED)(self._verify_frame)
 
     def frame_path(
         self,
@@ -111,20 +114,25 @@ class FrameUrlSigner:
             FrameUrlInvalid: Nobody signed this.
             FrameUrlExpired: It was signed by us and is too old.
         """
-        target, expires = self._frames.verify(path, method, now)
-        return FrameReference(*_frame_target(target), expires)
+        reference = self._verified(path, method)
+        self._frames.check_time(reference.expires, now)
+        return reference
+
+    def _verify_frame(self, path: bytes, method: str) -> FrameReference:
+        target, expires = self._frames.verify(path, method)
+        return _frame_reference(target, expires)
 
     def verify_archive(self, path: bytes, method: str, *, now: float) -> ArchiveReference:
         """Check the path of an archive; arguments and errors are those of `verify_frame`."""
-        target, expires = self._archives.verify(path, method, now)
+        target, expires = self._archives.verify(path, method)
+        self._archives.check_time(expires, now)
         study_id = target.removesuffix(".zip")
         if target == study_id or not is_orthanc_id(study_id):
             raise FrameUrlInvalid(detail="malformed")
         return ArchiveReference(study_id, expires)
 
 
-@lru_cache(maxsize=_TARGETS)
-def _frame_target(target: str) -> tuple[str, str, int, FrameVariant]:
+def _frame_reference(target: str, expires: int) -> FrameReference:
     """Read an object path that we signed; by position, and only as we would write it."""
     parts = target.split("/")
     if len(parts) != 4 or not parts[3].endswith(".png"):  # noqa: PLR2004  # instance, revision, index, variant
@@ -140,4 +148,4 @@ def _frame_target(target: str) -> tuple[str, str, int, FrameVariant]:
         variant = FrameVariant.parse(file_name.removesuffix(".png"))
     except InvalidInput as exc:
         raise FrameUrlInvalid(detail="malformed") from exc
-    return instance_id, revision, int(index), variant
+    return FrameReference(instance_id, revision, int(index), variant, expires)

@@ -127,6 +127,25 @@ def test_other_spellings_of_the_same_signature_are_refused(last: str) -> None:
         signer.verify_frame(path, "GET", now=NOW)
 
 
+def test_a_path_that_was_right_once_still_expires() -> None:
+    own = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),)))
+    path = own.frame_path(INSTANCE, "deadbeef", 7, now=NOW).path.encode()
+    first = own.verify_frame(path, "GET", now=NOW)
+    assert own.verify_frame(path, "GET", now=first.expires + 29) == first
+    with pytest.raises(FrameUrlExpired):
+        own.verify_frame(path, "GET", now=first.expires + 30)
+    with pytest.raises(FrameUrlInvalid):
+        own.verify_frame(path, "GET", now=NOW - 3600)
+
+
+def test_what_is_refused_is_remembered_nowhere() -> None:
+    own = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),)))
+    for number in range(100):
+        with pytest.raises(FrameUrlInvalid):
+            own.verify_frame(VECTOR + b"%d" % number, "GET", now=NOW)
+    assert own._verified.cache_info().currsize == 0
+
+
 def test_archives_have_their_own_key_and_path() -> None:
     minted = signer.archive_path(INSTANCE, now=NOW)
     assert minted.path.endswith(f"/{INSTANCE}.zip")
