@@ -6,11 +6,10 @@ from services.dicom.attributes import DatasetAttributes
 from services.dicom.character_sets import UTF_8
 from services.dicom.deflation import inflated_copy
 from services.dicom.layout import WalkLimits
-from services.dicom.pydicom_reading import read_header_dataset
+from services.dicom.skimming import BULK_VRS, skim_header
 from services.dicom.values import parse_float, parse_int
 from services.dicom.walk import walk
 
-_BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _SINGLE_VRS = frozenset({"LT", "ST", "UR", "UT"})
 """VRs in which a backslash is a character (PS3.5 6.2)."""
 _INTEGER_VRS = frozenset({"IS", "SL", "SS", "SV", "UL", "US", "UV"})
@@ -21,18 +20,19 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 def header_json(file: BinaryIO, limits: WalkLimits | None = None) -> dict[str, Any]:
     """Return the header of a file in the DICOM JSON model.
 
-    Elements of binary VRs stand with their VR and without value; there is no BulkDataURI. Reading
-    stops before group 7FE0. Text is Unicode, so SpecificCharacterSet says ISO_IR 192. An element
-    that pydicom can't convert keeps its VR and loses its value.
+    Elements of binary VRs stand with their VR and without value; there is no BulkDataURI, and long
+    ones are not even read. Reading stops before group 7FE0. Text is Unicode, so
+    SpecificCharacterSet says ISO_IR 192. An element that pydicom can't convert keeps its VR and
+    loses its value.
 
     Raises:
         FileRejected: With the codes of `walk.walk`.
     """
     layout = walk(file, limits)
     if not layout.is_deflated:
-        return _items(DatasetAttributes(read_header_dataset(file, layout)))
+        return _items(DatasetAttributes(skim_header(file, layout)))
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        return _items(DatasetAttributes(read_header_dataset(inflated, layout)))
+        return _items(DatasetAttributes(skim_header(inflated, layout)))
 
 
 def _items(attributes: DatasetAttributes) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _items(attributes: DatasetAttributes) -> dict[str, Any]:
 
 
 def _element(attributes: DatasetAttributes, tag: int, vr: str) -> dict[str, Any]:
-    if vr in _BULK_VRS:
+    if vr in BULK_VRS:
         return {"vr": vr}
     if vr == "SQ":
         items = [_items(item) for item in attributes.items(tag)]

@@ -33,7 +33,7 @@ def read_header_dataset(
     """
     try:
         return read_dataset(
-            _header_stream(file, layout),
+            header_stream(file, layout),
             layout.is_implicit_vr,
             layout.is_little_endian,
             stop_when=_is_pixel_data,
@@ -43,8 +43,13 @@ def read_header_dataset(
         raise FileRejected("MALFORMED", "The header of this file can't be read.") from exc
 
 
-def _header_stream(file: BinaryIO, layout: FileLayout) -> BinaryIO:
-    """Position the file at its dataset, or copy a short header up to and with PixelData's tag."""
+def header_stream(file: BinaryIO, layout: FileLayout) -> BinaryIO:
+    """Position a file at its dataset, or copy a short header up to PixelData's value.
+
+    Args:
+        file: The file, or its inflated copy; its position is not kept.
+        layout: What `walk` said about it.
+    """
     file.seek(layout.dataset_offset)
     if layout.pixel_data_offset is None or layout.is_deflated:
         return file
