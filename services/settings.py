@@ -1,6 +1,7 @@
 """Every setting in one frozen class, read from the environment, `.env` and the command line."""
 
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,6 +75,13 @@ class Settings(BaseSettings):
         default=None,
         description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "
         "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
+    )
+
+    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+        default=[],
+        description="Addresses and networks of proxies, comma-separated, as "
+        "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
+        "empty: nobody's.",
     )
 
     graphiql_cdn: bool = Field(
@@ -215,12 +223,18 @@ class Settings(BaseSettings):
     def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
         return value if value is not None and value.get_secret_value().strip() else None
 
-    @field_validator("cors_allowed_origins", mode="before")
+    @field_validator("cors_allowed_origins", "trusted_proxies", mode="before")
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return [origin.strip() for origin in value.split(",") if origin.strip()]
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: list[str]) -> list[str]:
+        # A slip of the pen would otherwise be a proxy that is silently not believed.
+        return [str(ip_network(part)) for part in value]
 
     @field_validator("oidc_issuer", "oidc_jwks_url")
     @classmethod

@@ -22,7 +22,7 @@ def settings_table() -> str:
 def _spelled(default: object) -> str:
     if isinstance(default, SecretStr):
         default = default.get_secret_value()
-    if default is None or default in ("", PydanticUndefined):
+    if default is None or default in ("", [], PydanticUndefined):
         return ""
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

@@ -76,7 +76,7 @@ class _AnnouncingServer(uvicorn.Server):
     """Says where it can be reached as soon as it can be."""
 
     def __init__(self, app: Starlette, runtime: Runtime, listener: socket.socket) -> None:
-        super().__init__(_server_config(app))
+        super().__init__(_server_config(app, runtime.settings.trusted_proxies))
         self._runtime = runtime
         self._listener = listener
 
@@ -119,9 +119,12 @@ class AddressUnavailable(Error):
     code = "ADDRESS_UNAVAILABLE"
 
 
-def _server_config(app: Starlette) -> uvicorn.Config:
+def _server_config(app: Starlette, trusted_proxies: list[str]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies,
         lifespan="on",
         log_config=None,
         access_log=False,

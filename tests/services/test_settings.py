@@ -61,3 +61,12 @@ def test_origins_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
         "https://a.example",
         "https://b.example",
     ]
+
+
+@pytest.mark.parametrize("proxies", ["*", "proxy.example.org", "10.0.0.5/8", "10.0.0.5 10.0.0.6"])
+def test_a_proxy_that_is_no_address_is_refused(
+    proxies: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", proxies)
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        Settings(_env_file=None)
