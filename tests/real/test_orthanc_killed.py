@@ -1,0 +1,117 @@
+"""Orthanc killed every 5 seconds, under frames and metadata queries.
+
+KILLS sets how often: 3 unless it is set; 12 make a minute.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.runtime import open_runtime
+from services.settings import Settings
+from tests.benchmarks.studies import ct_files
+from tests.real.steady_load import steady
+from tests.real.sync_stage import eventually
+from tests.servers import RunningServer, run_server
+
+KILLS = int(os.environ.get("KILLS", "3"))
+_PAUSE_SECONDS = 5
+_LONGEST_SECONDS = 10
+_BACK_SECONDS = 3 if "KILLS" in os.environ else 30
+"""How fast it is back is measured when somebody asks for it, not on a machine that does more."""
+
+_INSTANCES = 40
+
+TREE = """{ studies { totalCount nodes { numberOfInstances
+  series { instances { sopInstanceUID frames { url } } } } } }"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A server on an Orthanc of its own, which comes back after its deaths."""
+
+    orthanc: EmbeddedOrthanc
+    server: RunningServer
+
+    async def tree(self, _number: int = 0) -> list[str]:
+        """Ask for everything, which must succeed; answers the URLs of all frames."""
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            data: Any = await self.server.graphql(TREE)
+        return [
+            frame["url"]
+            for study in data["studies"]["nodes"]
+            for series in study["series"]
+            for instance in series["instances"]
+            for frame in instance["frames"]
+        ]
+
+    async def is_indexed(self) -> bool:
+        """Tell whether all frames are known."""
+        return len(await self.tree()) == _INSTANCES
+
+    async def frame(self, url: str) -> httpx.Response:
+        """Ask for a picture."""
+        async with asyncio.timeout(_LONGEST_SECONDS):
+            return await self.server.http.get(url)
+
+    async def is_alive(self, _number: int) -> None:
+        """Fail unless `/healthz` answers."""
+        assert (await self.server.http.get("/healthz")).json() == {"status": "ok"}
+
+
+@pytest.fixture
+async def stage(settings: Settings, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with run_orthanc(tmp_path / "mortal") as orthanc:
+        given = settings.model_copy(
+            update={
+                "orthanc_url": orthanc.url,
+                "orthanc_username": orthanc.username,
+                "orthanc_password": SecretStr(orthanc.password),
+                # Every frame is asked of Orthanc.
+                "frame_cache_bytes": 0,
+            }
+        )
+        async with (
+            open_runtime(given, address="127.0.0.1:0") as runtime,
+            run_server(given, runtime) as server,
+        ):
+            yield Stage(orthanc, server)
+            await runtime.database.client.drop_database(settings.mongodb_database)
+
+
+async def test_orthanc_killed_again_and_again_costs_some_frames_and_no_query(stage: Stage) -> None:
+    credentials = (stage.orthanc.username, stage.orthanc.password)
+    async with httpx.AsyncClient(base_url=stage.orthanc.url, auth=credentials) as modality:
+        for content in ct_files(_INSTANCES, size=128):
+            (await modality.post("/instances", content=content)).raise_for_status()
+    await eventually(stage.is_indexed)
+    urls = await stage.tree()
+    chance = random.Random(0)  # noqa: S311  # no secret
+
+    async def shows_everything() -> bool:
+        answers = await asyncio.gather(*map(stage.frame, urls))
+        return all(answer.status_code == 200 for answer in answers)
+
+    async with (
+        steady(20, lambda _: stage.frame(chance.choice(urls))) as frames,
+        steady(10, stage.tree),
+        steady(2, stage.is_alive),
+    ):
+        for _ in range(KILLS):
+            await asyncio.sleep(_PAUSE_SECONDS)
+            os.kill(stage.orthanc.child.pid, signal.SIGKILL)
+        await eventually(shows_everything, within_seconds=_BACK_SECONDS)
+    assert stage.orthanc.child.restarts == KILLS
+    assert {answer.status_code for answer in frames} <= {200, 503}
+    refused = [answer for answer in frames if answer.status_code == 503]
+    assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
