@@ -1,7 +1,19 @@
 """What the benchmarks say of themselves; what they measure is never asserted."""
 
+from collections.abc import Mapping
+
 import pytest
 
+from models import (
+    InstanceDocument,
+    PatientDocument,
+    SeriesDocument,
+    StoredDocument,
+    StudyDocument,
+)
+from models.names import contract_name
+from tests.benchmarks import made_index
+from tests.benchmarks.made_index import IndexSize
 from tests.benchmarks.measuring import Bound, Line, Row
 from tests.benchmarks.reporting import (
     README,
@@ -67,6 +79,24 @@ def test_the_readme_names_the_machine() -> None:
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| tree | 70.5 ms | REST | 63.2 ms | 0.896 | 0.5 | met |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("document", "made"),
+    [
+        (PatientDocument, made_index.patient(0)),
+        (StudyDocument, made_index.study(0, IndexSize(1))),
+        (SeriesDocument, made_index.series(0, 0, IndexSize(1))),
+        (InstanceDocument, made_index.instance(0, 0, 0)),
+    ],
+)
+def test_made_documents_are_those_of_the_models(
+    document: type[StoredDocument], made: Mapping[str, object]
+) -> None:
+    fields = document.model_fields
+    names = {name: "_id" if name == "id" else contract_name(name) for name in fields}
+    required = {names[name] for name, field in fields.items() if field.is_required()}
+    assert required <= set(made) <= set(names.values())
 
 
 def cases(report: Report) -> list[tuple[str, str]]:

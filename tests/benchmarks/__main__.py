@@ -13,20 +13,18 @@ from rich.table import Table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.reporting import HEADS, cells, merged, read_report, write_report
 
-_SUITES = ("tree", "lists", "frames", "uploads", "synchronizing", "starting", "memory")
-_ON_DEMAND = ("scale",)
-"""Takes minutes."""
+_SUITES = ("tree", "lists", "scale", "frames", "uploads", "synchronizing", "starting", "memory")
 
 
 def main() -> None:
-    """Run the named suites, or all but those on demand."""
+    """Run the named suites, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(_SUITES + _ON_DEMAND))
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(_SUITES))
     parser.add_argument(
         "--write", action="store_true", help="write benchmarks.json and the table in README.md"
     )
     arguments = parser.parse_args()
-    unknown = set(arguments.suites) - {*_SUITES, *_ON_DEMAND}
+    unknown = set(arguments.suites) - set(_SUITES)
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     console = Console(width=160)

@@ -21,6 +21,7 @@ from services.embedded.data_dir import RunningStores, read_running_stores
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.ports import find_free_port
 from services.frames.keys import generate_key
+from tests.benchmarks.made_index import IndexSize, fill
 
 _START_SECONDS = 60
 
@@ -104,21 +105,21 @@ async def open_stage(**environment: str) -> AsyncIterator[Stage]:
 
 
 @asynccontextmanager
-async def open_index_stage(mongod: EmbeddedMongod) -> AsyncIterator[IndexStage]:
-    """Start the server on a database of its own, with PACS integration off."""
+async def open_index_stage(mongod: EmbeddedMongod, size: IndexSize) -> AsyncIterator[IndexStage]:
+    """Start the server on a made index of its own, with PACS integration off."""
     name = f"benchmark_{secrets.token_hex(6)}"
     with tempfile.TemporaryDirectory(prefix="orthanc-graphql-") as folder:
-        async with (
-            AsyncMongoClient[dict[str, Any]](mongod.url) as client,
-            open_server(
+        async with AsyncMongoClient[dict[str, Any]](mongod.url) as client:
+            # Before the server makes its indexes: that is quicker than keeping them up to date.
+            await fill(client[name], size)
+            async with open_server(
                 Path(folder),
                 MONGODB_URL=mongod.url,
                 MONGODB_DATABASE=name,
                 ENABLE_PACS_INTEGRATION="false",
                 FRAME_URL_KEYS=generate_key(),
-            ) as server,
-        ):
-            yield IndexStage(server.http, server.pid, client[name])
+            ) as server:
+                yield IndexStage(server.http, server.pid, client[name])
 
 
 @asynccontextmanager
