@@ -37,8 +37,9 @@ def read_size(frame: bytes) -> CodestreamSize | None:
 def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> str | None:
     """Tell why the first frame must not be decoded, None when nothing is wrong.
 
-    Where the codestream and the image attributes contradict each other, GDCM 3.0 writes past its
-    buffer and stops Orthanc 1.10.1.
+    Orthanc 1.10.1 with GDCM 3.0 was seen to abort (signal 6) while it decoded frames whose
+    codestream and image attributes contradict each other; why is not known. Only the first frame
+    is looked at here; all are when they are rendered, see `services.frames.codestreams`.
 
     Args:
         file: Seekable and binary; its position is not kept.

@@ -10,6 +10,7 @@ class RenderableInstance(Protocol):
     orthanc_series_id: str
     instance_number: int | None
     revision: str
+    transfer_syntax_uid: str | None
     use_orthanc_preview: bool
     number_of_frames: int
     not_renderable_reason: str | None

@@ -12,6 +12,7 @@ from services.errors import (
     OrthancNotFound,
     OrthancUnavailable,
 )
+from services.frames.codestreams import check_codestream
 from services.frames.displays import DisplayCatalogue
 from services.frames.instances import RenderableInstance
 from services.frames.pixels import (
@@ -64,10 +65,12 @@ class FrameRenderer:
         Raises:
             FrameNotFound: Orthanc has no such frame.
             FrameNotRenderable: Neither way gives a picture.
+            FrameQuarantined: It is of a kind that stopped Orthanc.
             OrthancUnavailable: Orthanc does not answer.
         """
         check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=self._max_pixels)
         try:
+            await check_codestream(self._frames, instance, frame_index)
             return await self._from_pixels(instance, frame_index, variant) or (
                 await self._from_picture(instance, frame_index, variant)
             )

@@ -96,6 +96,7 @@ class Instance:
     rescale_slope: float | None
     rescale_intercept: float | None
     has_complex_display: bool
+    transfer_syntax_uid: str | None
     revision: str = "deadbeef"
     orthanc_series_id: str = "alone"
     instance_number: int | None = None
@@ -120,6 +121,7 @@ def read_instance(instance_id: str, number_of_frames: int, dataset: Dataset) -> 
     return Instance(
         id=instance_id,
         number_of_frames=number_of_frames,
+        transfer_syntax_uid=dataset.file_meta.get("TransferSyntaxUID"),
         rows=dataset.get("Rows"),
         columns=dataset.get("Columns"),
         bits_stored=dataset.get("BitsStored"),

@@ -40,6 +40,7 @@ class IndexedInstance:
     orthanc_series_id: str = "series"
     instance_number: int | None = 1
     revision: str = REVISION
+    transfer_syntax_uid: str | None = None
     use_orthanc_preview: bool = True
     number_of_frames: int = 1
     not_renderable_reason: str | None = None
