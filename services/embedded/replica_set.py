@@ -25,8 +25,9 @@ _STARTING_UP = frozenset({23, 94})
 async def become_primary(port: int, password: str) -> None:
     """Wait for a mongod that has just been started and make it a writable primary with our user.
 
-    Every step looks first what is there, so that a start that was cut off is completed by the
-    next one.
+    Every step looks first what is there, so that what was cut off is completed by the next try:
+    mongod closes its connections when it finds itself removed from its replica set, and when it
+    was given another port.
 
     Args:
         port: On the loopback interface; may differ from the one of the last start.
@@ -36,20 +37,15 @@ async def become_primary(port: int, password: str) -> None:
         StartFailed: The password is not the one that the data were made with.
     """
     async with _client(port) as stranger, _client(port, password) as owner:
-        await _until_it_answers(stranger)
-        await _join_replica_set(stranger, owner, port)
-        await _until_writable(stranger)
-        await _ensure_user(stranger, owner, password)
-
-
-async def _until_it_answers(client: AsyncMongoClient[dict[str, Any]]) -> None:
-    while True:
-        try:
-            await client.admin.command("hello")
-        except ConnectionFailure:
-            await asyncio.sleep(_POLL_SECONDS)
-        else:
-            return
+        while True:
+            try:
+                await _join_replica_set(stranger, owner, port)
+                await _until_writable(stranger)
+                await _ensure_user(stranger, owner, password)
+            except ConnectionFailure:
+                await asyncio.sleep(_POLL_SECONDS)
+            else:
+                return
 
 
 async def _join_replica_set(

@@ -2,16 +2,19 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pydicom.data
 import pytest
 from pymongo import AsyncMongoClient
+from pymongo.errors import AutoReconnect
 
+from services.embedded import replica_set
 from services.embedded.data_dir import DataDirInUse, RunningStores, Stores, read_running_stores
 from services.embedded.failures import StartFailed
 from services.embedded.mongod import run_mongod
@@ -49,10 +52,29 @@ async def test_data_survive_a_restart_under_the_same_addresses(tmp_path: Path) -
 async def test_mongodb_moves_to_another_port_when_its_own_is_taken(tmp_path: Path) -> None:
     async with run_mongod(tmp_path) as first:
         await _insert(Stores(mongodb_url=first.url), {"_id": "kept"})
-    with socket.create_server((LOOPBACK, int((tmp_path / "port").read_text()))):
-        async with run_mongod(tmp_path) as second:
-            assert second.url != first.url
-            assert await _ids(Stores(mongodb_url=second.url)) == ["kept"]
+    async with (
+        _hanging_up(int((tmp_path / "port").read_text())),
+        run_mongod(tmp_path) as second,
+    ):
+        assert second.url != first.url
+        assert await _ids(Stores(mongodb_url=second.url)) == ["kept"]
+
+
+async def test_mongodb_starts_although_its_connections_break_while_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_user = replica_set._ensure_user
+    breaks = [AutoReconnect("closed"), AutoReconnect("closed")]
+
+    async def breaking(*clients: Any) -> None:
+        if breaks:
+            raise breaks.pop()
+        await ensure_user(*clients)
+
+    monkeypatch.setattr(replica_set, "_ensure_user", breaking)
+    async with run_mongod(tmp_path) as mongod:
+        await _insert(Stores(mongodb_url=mongod.url), {"_id": "kept"})
+    assert breaks == []
 
 
 async def test_mongodb_has_transactions_and_refuses_strangers(tmp_path: Path) -> None:
@@ -189,6 +211,17 @@ async def test_no_child_outlives_the_server(tmp_path: Path, ending: signal.Signa
     await asyncio.wait_for(server.wait(), _PATIENCE_SECONDS)
     await _until(lambda: _is(_processes_of(tmp_path) == []))
     assert read_running_stores(tmp_path) is None
+
+
+@asynccontextmanager
+async def _hanging_up(port: int) -> AsyncIterator[None]:
+    """Take a port and close every connection to it."""
+
+    def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, LOOPBACK, port):
+        yield
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
