@@ -33,6 +33,7 @@ from services.orthanc.opening import Orthanc, open_orthanc
 from services.search.lists import Lists
 from services.settings import Settings
 from services.sync.events import StudyEvents
+from services.sync.removals import following_removals
 from services.sync.service import SyncService
 from services.tree import Tree
 
@@ -137,8 +138,10 @@ async def open_runtime(
             study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
         )
         stack.push_async_callback(runtime.study_events.close)
-        if sync is not None and address is not None:
-            await _run_in_background(stack, sync)
+        if address is not None:
+            await stack.enter_async_context(following_removals(database, frames.discard))
+            if sync is not None:
+                await _run_in_background(stack, sync)
         yield runtime
 
 

@@ -30,7 +30,7 @@ TICK_SECONDS = 0.25
 
 _RETRY_SECONDS = 1.0
 
-_NO_REPLICA_SET = 40573
+NO_REPLICA_SET = 40573
 """MongoDB's code for: change streams are only supported on replica sets."""
 
 
@@ -55,6 +55,8 @@ class Listener:
 
     def tell(self, event: StudyChange) -> None:
         """Queue an event; one too many ends the listening."""
+        if self._error is not None:
+            return
         if self._study_instance_uid not in (None, event.study_instance_uid):
             return
         if len(self._events) >= LISTENER_MAX_EVENTS:
@@ -173,7 +175,7 @@ class StudyEvents:
                         await self._step(stream, pacing)
                         resume_after = stream.resume_token
             except OperationFailure as exc:
-                if exc.code == _NO_REPLICA_SET:
+                if exc.code == NO_REPLICA_SET:
                     raise EventsUnavailable from exc
                 # The history is gone: go on from now.
                 resume_after = None

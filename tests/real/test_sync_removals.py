@@ -1,0 +1,75 @@
+"""What one process removes or replaces, another one forgets."""
+
+import asyncio
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from models import InstanceDocument
+from services.runtime import Runtime
+from services.settings import Settings
+from services.sync.removals import following_removals
+from tests.real.shell import Shell, served
+from tests.real.sync_stage import eventually, instance_bytes
+
+_URLS = "{ studies { nodes { series { instances { orthancInstanceId frame { url } } } } } }"
+
+
+async def test_a_frame_that_another_process_deleted_is_shown_no_more(
+    settings: Settings, runtime: Runtime, tmp_path: Path
+) -> None:
+    """The other process holds the picture in memory, and on disk."""
+    assert runtime.orthanc is not None
+    assert runtime.sync is not None
+    shell = Shell.on_stores_of(settings, tmp_path / "other")
+    shell.environment["FRAME_CACHE_DIRECTORY"] = str(tmp_path / "disk")
+    async with served(shell) as other, httpx.AsyncClient(base_url=other.url) as http:
+        files = {"file": ("ct.dcm", instance_bytes(1, 1, 1))}
+        (await http.post("/api/dicom/upload", files=files)).raise_for_status()
+        data = (await http.post("/graphql", json={"query": _URLS})).json()["data"]
+        (instance,) = data["studies"]["nodes"][0]["series"][0]["instances"]
+        path = urlsplit(instance["frame"]["url"]).path
+        assert (await http.get(path)).status_code == 200
+        await eventually(lambda: _is_kept(tmp_path))
+        await runtime.orthanc.delete("instances", instance["orthancInstanceId"])
+        await runtime.sync.reconciler.reconcile([instance["orthancInstanceId"]])
+
+        async def is_gone() -> bool:
+            return (await http.get(path)).status_code == 404
+
+        await eventually(is_gone)
+        await eventually(lambda: _is_empty(tmp_path))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in (folder / "disk").rglob("*") if file.is_file()]
+
+
+async def _is_kept(folder: Path) -> bool:
+    return len(await asyncio.to_thread(_files, folder)) == 1
+
+
+async def _is_empty(folder: Path) -> bool:
+    return await asyncio.to_thread(_files, folder) == []
+
+
+async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runtime) -> None:
+    told: list[str] = []
+    instances = runtime.database[InstanceDocument.Settings.name]
+    documents = [{"_id": f"{number:04}", "revision": "a"} for number in range(1200)]
+    async with following_removals(runtime.database, told.extend):
+        # The stream is open when it tells of something.
+        await instances.insert_one({"_id": "first", "revision": 0})
+        async with asyncio.timeout(10):
+            while "first" not in told:
+                await instances.update_one({"_id": "first"}, {"$inc": {"revision": 1}})
+                await asyncio.sleep(0.05)
+        await instances.insert_many(documents)
+        await instances.update_one({"_id": "0000"}, {"$set": {"useOrthancPreview": False}})
+        await instances.update_one({"_id": "0001"}, {"$set": {"revision": "b"}})
+        await instances.delete_many({"_id": {"$gte": "0002"}})
+        async with asyncio.timeout(10):
+            while len(set(told)) < 1200:  # noqa: ASYNC110  # MongoDB tells when it likes
+                await asyncio.sleep(0.05)
+    assert sorted({*told}) == ["0001", *[f"{n:04}" for n in range(2, 1200)], "first"]
