@@ -10,6 +10,7 @@ import httpx
 import uvicorn
 
 from graph.app import create_app
+from graph.slow_readers import SlowReadersClosed
 from services.runtime import Runtime
 from services.settings import Settings
 
@@ -39,7 +40,7 @@ async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[Runn
             create_app(settings, runtime=runtime),
             lifespan="on",
             log_config=None,
-            ws="websockets-sansio",
+            ws=SlowReadersClosed,
             timeout_graceful_shutdown=2,
         )
         server = uvicorn.Server(config)

@@ -12,6 +12,7 @@ from graph.app import create_app
 from graph.commands.options import data_dir_option, load_settings, run
 from graph.logs import configure_logging
 from graph.open_server import refuse_open_server
+from graph.slow_readers import SlowReadersClosed
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
 from services.samples import store_samples
@@ -129,7 +130,7 @@ def _server_config(app: Starlette, trusted_proxies: list[str]) -> uvicorn.Config
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        ws=SlowReadersClosed,
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
