@@ -12,7 +12,7 @@ import data_store  # type: ignore[import-untyped]  # a folder of files
 
 from tests.benchmarks import warm_frames
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
-from tests.benchmarks.measuring import Row, alternating_medians, seconds_of
+from tests.benchmarks.measuring import Line, Row, alternating_medians, seconds_of
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import cine_file, ct_files
@@ -50,7 +50,7 @@ class _Rivals:
     orthanc: LeanClient
 
 
-async def run() -> list[Row]:
+async def run() -> list[Line]:
     """Measure with cold caches, then with warm ones."""
     async with open_stage(FRAME_CACHE_BYTES="0") as stage, _rivals(stage) as rivals:
         radiograph = next(Path(data_store.__file__).parent.rglob(_JPEG_2000)).read_bytes()

@@ -15,7 +15,7 @@ import httpx
 
 from services.embedded.ports import find_free_port
 from tests.benchmarks.lean_client import open_lean_client, seconds_per_request
-from tests.benchmarks.measuring import Row
+from tests.benchmarks.measuring import Bound, Line, Row
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import cine_file, ct_files
@@ -31,7 +31,7 @@ _QUERY = """{ studies { nodes { series { instances {
   orthancInstanceId numberOfFrames frames { url } } } } } }"""
 
 
-async def run() -> list[Row]:
+async def run() -> list[Line]:
     """Measure players on cold frames first, then what they left warm."""
     async with open_stage() as stage:
         for content in [*ct_files(_FILES), cine_file(_FRAMES)]:
@@ -59,8 +59,8 @@ async def _series(stage: Stage) -> list[list[dict[str, Any]]]:
         await asyncio.sleep(0.1)
 
 
-async def _player_row(stage: Stage, case: str, urls: Sequence[str]) -> Row:
-    """Ask for a frame every 40 ms; the rival is the time that a frame is shown."""
+async def _player_row(stage: Stage, case: str, urls: Sequence[str]) -> Bound:
+    """Ask for a frame every 40 ms: one that comes later than the next one is due stutters."""
     times: list[float] = []
     async with open_lean_client(str(stage.http.base_url), {}, connections=1) as client:
         await client.get(urls[0])
@@ -70,12 +70,11 @@ async def _player_row(stage: Stage, case: str, urls: Sequence[str]) -> Row:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             await client.get(url)
             times.append(time.perf_counter() - due)
-    return Row(
+    return Bound(
         case=f"{case}, p95 at 25 frames/s",
-        ours_seconds=statistics.quantiles(times, n=20)[-1],
-        rival="time of a frame",
-        rival_seconds=_PLAYER_SECONDS,
-        goal=1,
+        value=statistics.quantiles(times, n=20)[-1],
+        unit="s",
+        at_most=_PLAYER_SECONDS,
     )
 
 
