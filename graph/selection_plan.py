@@ -127,7 +127,7 @@ def call_with(definition: StrawberryField, arguments: Mapping[str, Any]) -> Call
     parameter = resolver.info_parameter if resolver else None
 
     def call(source: object, raw_info: "GraphQLResolveInfo[Any]") -> object:
-        info = Info[Any, Any](_raw_info=raw_info, _field=definition)
+        info: Info[Any, Any] = Info(_raw_info=raw_info, _field=definition)
         given = {**arguments, parameter.name: info} if parameter else {**arguments}
         return definition.get_result(source, info=info, args=[source], kwargs=given)
 
