@@ -20,7 +20,8 @@ _READY_SECONDS = 60.0
 _SHORT_LIFE_SECONDS = 2.0
 """A child that dies sooner died of its start, and would again."""
 _FIRST_DELAY_SECONDS = 0.1
-_LONGEST_DELAY_SECONDS = 10.0
+_LONGEST_DELAY_SECONDS = 5.0
+"""A store that stopped on a full disk is back soon after there is room."""
 _STOP_SECONDS = 10.0
 _LOG_TAIL_BYTES = 2000
 

@@ -172,7 +172,7 @@ class OrthancClient:
         with self._guarded():
             with translated_faults():
                 response = await self._http.request(method, path, **options)
-            raise_for_status(response.status_code)
+            raise_for_status(response.status_code, response.content)
         return response
 
 

@@ -98,7 +98,7 @@ class KeptConnections:
                 connection.request(method, self._prefix + path, body=body, headers=headers)
                 response = connection.getresponse()
                 answer = response.read()
-        raise_for_status(response.status)
+        raise_for_status(response.status, answer)
         return answer
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """One HTTP exchange with Orthanc, with every fault translated into `services.errors`."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
@@ -45,6 +46,12 @@ _ERRORS_BY_STATUS: dict[int, type[OrthancError]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: OrthancUnavailable,
     HTTPStatus.GATEWAY_TIMEOUT: OrthancOutcomeUnknown,
 }
+
+_CANNOT_WRITE_FILE = 14
+_FULL_STORAGE = 19
+_SQLITE = range(1001, 1016)
+"""Orthanc's own error codes (OrthancFramework, Enumerations.h), which it tells as `OrthancStatus`.
+Older releases answer all of them with 500."""
 
 
 def open_http_client(
@@ -98,15 +105,48 @@ def translated_faults() -> Iterator[None]:
         raise OrthancOutcomeUnknown(detail=type(exc).__name__) from exc
 
 
-def raise_for_status(status: int) -> None:
+def raise_for_status(status: int, body: bytes = b"") -> None:
     """Raise the error that a status of Orthanc stands for; 2xx passes.
 
     Redirects are errors: Orthanc answers them for placeholder pictures only.
+
+    Args:
+        status: HTTP status.
+        body: Of the answer, where it was read: of an internal error it tells the kind.
     """
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise _internal_error(_error_code(body))
     error = _ERRORS_BY_STATUS.get(status, OrthancError)
     raise error(detail=f"Orthanc answered {status}")
+
+
+def _internal_error(code: int | None) -> OrthancError:
+    detail = "Orthanc answered 500" + ("" if code is None else f", its error {code}")
+    if code == _FULL_STORAGE:
+        return OrthancFull(detail=detail)
+    if code == _CANNOT_WRITE_FILE:
+        return OrthancFull(
+            "Orthanc can't write to its disk, which may be full. Ask its administrator.",
+            detail=detail,
+        )
+    if code in _SQLITE:
+        return OrthancError(
+            "Orthanc can't use its own database; its disk may be full. Ask its administrator.",
+            detail=detail,
+        )
+    return OrthancError(detail=detail)
+
+
+def _error_code(body: bytes) -> int | None:
+    """Read Orthanc's own error code; None where it tells none."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return None
+    code = told.get("OrthancStatus") if isinstance(told, dict) else None
+    return code if isinstance(code, int) else None
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from services.embedded.failures import StartFailed
 
 def test_the_first_death_costs_no_pause_and_repeated_early_ones_more_and_more() -> None:
     delays = [restart_delay(short_lives) for short_lives in (0, 1, 2, 3, 4, 100)]
-    assert delays == [0.0, 0.0, 0.1, 0.2, 0.4, 10.0]
+    assert delays == [0.0, 0.0, 0.1, 0.2, 0.4, 5.0]
 
 
 def test_a_command_is_bound_to_the_thread_that_starts_it() -> None:

@@ -50,6 +50,30 @@ async def test_a_status_of_orthanc_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (b'{"OrthancStatus": 19}', errors.OrthancFull, "no room left"),
+        (b'{"OrthancStatus": 14}', errors.OrthancFull, "write to its disk"),
+        (b'{"OrthancStatus": 1009}', errors.OrthancError, "its own database"),
+        (b'{"OrthancStatus": 15}', errors.OrthancError, "answered with an error"),
+        (b'{"OrthancStatus": "19"}', errors.OrthancError, "answered with an error"),
+        (b"[19]", errors.OrthancError, "answered with an error"),
+        (b"{", errors.OrthancError, "answered with an error"),
+        (b"", errors.OrthancError, "answered with an error"),
+    ],
+)
+async def test_an_internal_error_of_orthanc_tells_its_kind(
+    client: OrthancClient, body: bytes, error: type[errors.OrthancError], message: str
+) -> None:
+    with respx.mock:
+        respx.get(f"{URL}/system").respond(500, content=body)
+        with pytest.raises(errors.OrthancError) as raised:
+            await client.system()
+    assert type(raised.value) is error
+    assert message in raised.value.message
+
+
+@pytest.mark.parametrize(
     "fault",
     [
         fault
