@@ -49,8 +49,3 @@ class StoreResult:
     def study_id(self) -> str | None:
         """Orthanc's id of its study."""
         return self.ids.study if self.ids else None
-
-
-def refused(file_name: str, error: Error, status: StoreStatus) -> StoreResult:
-    """Make the result of a file that is not stored."""
-    return StoreResult(file_name=file_name, status=status, error=error)

@@ -12,7 +12,8 @@ from services.dicom.values import clean_text
 from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import ArchiveLimits, Member, is_archive, members
 from services.ingest.batch import in_order
-from services.ingest.results import StoreResult, StoreStatus, refused
+from services.ingest.refusals import refused
+from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.storing import FileStorage, PatientOverride
 
 _NAME_CHARACTERS = 255

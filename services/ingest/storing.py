@@ -1,9 +1,6 @@
 """One file in, one result out: check, push to Orthanc, index in MongoDB."""
 
 import asyncio
-import logging
-import secrets
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -17,32 +14,21 @@ from services.dicom.rewriting import PreparedFile, prepare
 from services.dicom.values import clean_person_name, clean_text
 from services.errors import (
     DatabaseUnavailable,
-    Error,
-    FileRejected,
     OrthancError,
     OrthancNotFound,
-    OrthancRefused,
     OrthancUnavailable,
     RecordTooLarge,
 )
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.pushing import Answer, Pushed, find_outcome, send
-from services.ingest.results import StoreResult, StoreStatus, refused
+from services.ingest.refusals import conflicting, failed, not_indexed
+from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.traffic import Traffic
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
-
-_log = logging.getLogger(__name__)
-
-_NOT_PUSHED = "Failed to upload to Orthanc PACS. {} The file was not stored; send it again then."
-_NOT_INDEXED = (
-    "The file is stored in Orthanc PACS, but could not be indexed yet. It appears by itself; "
-    "sending it again does no harm."
-)
-
 
 _MAX_BATCH = 200
 """Files that are indexed at once."""
@@ -122,9 +108,9 @@ class FileStorage:
         except OSError:
             raise
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
-            return _failed(file_name, exc)
+            return failed(file_name, exc)
         if pushed.status is StoreStatus.CONFLICT:
-            return _conflict(file_name, checked, pushed)
+            return conflicting(file_name, checked.header, pushed.ids)
         return Arrived(file_name, checked, pushed)
 
     async def index(self, arrived: Arrived) -> StoreResult:
@@ -133,11 +119,9 @@ class FileStorage:
         try:
             frames = await self._indexing.submit(arrived)
         except (DatabaseUnavailable, OrthancUnavailable) as exc:
-            return replace(
-                refused(arrived.file_name, _said(exc, _NOT_INDEXED), _FAILED), header=header
-            )
+            return not_indexed(arrived.file_name, header, exc)
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
-            return _failed(arrived.file_name, exc)
+            return failed(arrived.file_name, exc)
         return StoreResult(
             file_name=arrived.file_name,
             status=arrived.pushed.status,
@@ -235,9 +219,6 @@ class FileStorage:
             return otherwise
 
 
-_FAILED = StoreStatus.FAILED
-
-
 def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHeader:
     """Return the header as the stored file has it."""
     patient = header.patient
@@ -255,41 +236,3 @@ def _ids_of(header: InstanceHeader) -> OrthancIds:
         header.series.series_instance_uid,
         header.sop_instance_uid,
     )
-
-
-def _failed(file_name: str, exc: Exception) -> StoreResult:
-    match exc:
-        case FileRejected() | OrthancRefused():
-            return refused(file_name, exc, StoreStatus.REJECTED)
-        case OrthancError():
-            return refused(file_name, _said(exc, _NOT_PUSHED.format(exc.message)), _FAILED)
-        case Error():
-            return refused(file_name, exc, _FAILED)
-    return refused(file_name, _unexpected(exc), _FAILED)
-
-
-def _conflict(file_name: str, checked: CheckedFile, pushed: Pushed) -> StoreResult:
-    message = "Another file with the same SOPInstanceUID is stored already; that one stays."
-    return StoreResult(
-        file_name=file_name,
-        status=StoreStatus.CONFLICT,
-        header=checked.header,
-        ids=pushed.ids,
-        error=FileRejected("CONTENT_CONFLICT", message),
-    )
-
-
-def _unexpected(exc: Exception) -> Error:
-    """Log what went wrong and where, but not its message: it may quote the file."""
-    reference = secrets.token_hex(8)
-    place = traceback.extract_tb(exc.__traceback__)[-1]
-    kind = type(exc).__name__
-    _log.error("Unexpected %s %s at %s:%s", kind, reference, place.name, place.lineno)
-    return Error(f"This file could not be stored. Reference for the log: {reference}.")
-
-
-def _said(error: Error, message: str) -> Error:
-    """Return an error of the same kind, with what its caller should know."""
-    told = type(error)(message, detail=error.detail or error.message)
-    told.__cause__ = error
-    return told
