@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import data_dir_option, examples, load_settings, run
 from models.audit_record import AuditRecord
 from services.audit_reading import AuditSearch, parse_since, read_audit
 from services.database import open_database
@@ -15,10 +15,18 @@ from services.embedded.stores import open_stores
 from services.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql audit --since 2d --action delete",
+        "orthanc-graphql audit --patient 12345 --json",
+        settings=("DATA_DIR", "MONGODB_URL", "MONGODB_DATABASE", "AUDIT_RETENTION_DAYS"),
+    )
+)
 @click.option("--since", metavar="WHEN", help="Not older: 2d, 36h, 15m, or an ISO 8601 date.")
 @click.option("--patient", "patient_id", metavar="ID", help="PatientID of a patient concerned.")
-@click.option("--action", type=click.Choice([action.value for action in Action]))
+@click.option(
+    "--action", type=click.Choice([action.value for action in Action]), help="What was done."
+)
 @click.option("--who", "principal", metavar="NAME", help="Name of the token or the user.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @data_dir_option

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from services.doctor.examination import examine
 from services.doctor.findings import Finding, Verdict, problem
 
@@ -15,7 +15,13 @@ _PART_CHARACTERS = 18
 """Width of the column with the parts."""
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql doctor",
+        "orthanc-graphql doctor --json",
+        settings=(*STORES, "PUBLIC_URL", "TOKENS_FILE", "OIDC_ISSUER"),
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for programs.")
 @data_dir_option
 def command(*, as_json: bool, data_dir: Path | None) -> None:

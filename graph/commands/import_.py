@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, summary
 from services.dicom.layout import WalkLimits
 from services.importing.journal import Journal
@@ -17,7 +17,13 @@ from services.runtime import open_runtime
 from services.settings import Settings
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql import --dry-run /mnt/archive",
+        "orthanc-graphql import --concurrency 8 --report failures.jsonl /mnt/archive more.zip",
+        settings=(*STORES, "KEEP_TIFF_PREAMBLE", "ZIP_MAX_MEMBERS", "ZIP_MAX_BYTES"),
+    )
+)
 @click.argument(
     "paths",
     nargs=-1,
@@ -77,8 +83,7 @@ async def _import(
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)
-    verb = "would be " if is_dry else ""
-    click.echo(f"{verb}{summary(importing.tally)}".capitalize())
+    click.echo(summary(importing.tally, is_dry=is_dry))
     return 1 if importing.tally.failed else 0
 
 
@@ -87,7 +92,7 @@ async def _follow(
 ) -> None:
     counting = asyncio.create_task(importing.count(paths))
     try:
-        with shown_progress(importing.tally, "Checking" if is_dry else "Importing") as step:
+        with shown_progress(importing.tally, "Importing", is_dry=is_dry) as step:
             async with aclosing(importing.outcomes(paths, is_dry=is_dry)) as outcomes:
                 async for outcome in outcomes:
                     report.add(outcome)

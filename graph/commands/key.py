@@ -2,10 +2,13 @@
 
 import click
 
+from graph.commands.options import examples
 from services.frames.keys import generate_key
 
 
-@click.command()
+@click.command(
+    epilog=examples('export FRAME_URL_KEYS="$(orthanc-graphql key)"', settings=("FRAME_URL_KEYS",))
+)
 def command() -> None:
     """Print a new key for FRAME_URL_KEYS.
 

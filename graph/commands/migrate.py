@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, summary
 from services.dicom.layout import WalkLimits
 from services.errors import PacsDisabled
@@ -16,6 +16,7 @@ from services.migration.run import MigrationRun
 from services.migration.source import open_source
 from services.runtime import open_runtime
 from services.settings import Settings
+from services.wording import counted
 
 
 def _path_map(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> PathMap:
@@ -25,7 +26,13 @@ def _path_map(_context: click.Context, _option: click.Parameter, values: Sequenc
     return PathMap([(old, new) for old, _, new in pairs])
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql migrate --source mongodb://old-host/dicom --dry-run",
+        "orthanc-graphql migrate --source mongodb://old-host/dicom --path-map /data=/mnt/old",
+        settings=STORES,
+    )
+)
 @click.option(
     "--source",
     required=True,
@@ -94,11 +101,13 @@ async def _migrate(
         )
         with Report(report_path) as report:
             await migration.count()
-            with shown_progress(migration.tally, "Migrating") as step:
+            with shown_progress(migration.tally, "Migrating", is_dry=is_dry) as step:
                 async with aclosing(migration.outcomes(is_dry=is_dry)) as outcomes:
                     async for outcome in outcomes:
                         report.add(outcome)
                         step()
             report.finish(migration.tally)
-    click.echo(f"{summary(migration.tally)}; {migration.records} records")
+    records = counted(migration.records, "record")
+    linked = f"{records} would be linked" if is_dry else f"{records} linked"
+    click.echo(f"{summary(migration.tally, is_dry=is_dry)}; {linked}")
     return 1 if migration.tally.failed else 0

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings
+from graph.commands.options import data_dir_option, examples, load_settings
 from services.embedded.data_dir import read_running_stores
 
 
-@click.command()
+@click.command(epilog=examples("orthanc-graphql open --print", settings=("DATA_DIR", "PUBLIC_URL")))
 @click.option("--print", "only_prints", is_flag=True, help="Print the address, open nothing.")
 @data_dir_option
 def command(data_dir: Path | None, *, only_prints: bool) -> None:

@@ -1,7 +1,7 @@
 """What the commands share: settings with their options, and errors as one clear line."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,32 @@ data_dir_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the embedded stores and generated keys.  [default: DATA_DIR or .data]",
 )
+
+
+STORES = (
+    "DATA_DIR",
+    "MONGODB_URL",
+    "MONGODB_DATABASE",
+    "ORTHANC_URL",
+    "ORTHANC_USERNAME",
+    "ORTHANC_PASSWORD",
+    "FRAME_URL_KEYS",
+)
+"""Settings of the commands that open MongoDB and Orthanc."""
+
+
+def examples(*lines: str, settings: Sequence[str] = ()) -> str:
+    """Write the end of a command's help.
+
+    Args:
+        lines: What a person may type.
+        settings: Names of the settings that matter most.
+    """
+    # click leaves the lines of a paragraph alone that begins with a backspace.
+    shown = "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+    if not settings:
+        return shown
+    return f"{shown}\n\nSettings (environment or .env; README.md has all): {', '.join(settings)}."
 
 
 def load_settings(**overrides: object) -> Settings:

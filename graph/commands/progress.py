@@ -16,29 +16,44 @@ from rich.progress import (
 )
 
 from services.importing.outcome import Tally
+from services.wording import counted
 
 _LINE_SECONDS = 10.0
 """Pause between two plain lines: a night's import stays readable."""
 
 
 @contextmanager
-def shown_progress(tally: Tally, what: str) -> Iterator[Callable[[], None]]:
+def shown_progress(tally: Tally, what: str, *, is_dry: bool) -> Iterator[Callable[[], None]]:
     """Show a tally; yields what to call after each step.
 
     Args:
         tally: Figures that move.
         what: What is done, in a word.
+        is_dry: Files are only checked.
     """
     console = Console(stderr=True)
-    shown = _bar if console.is_terminal else _lines
-    with shown(tally, what, console) as step:
+    title = "Checking" if is_dry else what
+    with (
+        _bar(tally, title, console) if console.is_terminal else _lines(tally, title, is_dry=is_dry)
+    ) as step:
         yield step
 
 
-def summary(tally: Tally) -> str:
-    """Return the figures in one line."""
+def summary(tally: Tally, *, is_dry: bool) -> str:
+    """Return the figures in one line.
+
+    Args:
+        tally: The figures.
+        is_dry: Nothing was sent: they are those of what would be.
+    """
+    done = counted(tally.done, "file")
+    if is_dry:
+        return (
+            f"Dry run, {done}: {tally.stored} would be stored, {tally.already_stored} already "
+            f"there, {tally.skipped} would be skipped, {tally.failed} would fail"
+        )
     return (
-        f"{tally.done} files: {tally.stored} stored, {tally.already_stored} already there, "
+        f"{done}: {tally.stored} stored, {tally.already_stored} already there, "
         f"{tally.skipped} skipped, {tally.failed} failed"
     )
 
@@ -72,7 +87,7 @@ def _bar(tally: Tally, what: str, console: Console) -> Iterator[Callable[[], Non
 
 
 @contextmanager
-def _lines(tally: Tally, what: str, _console: Console) -> Iterator[Callable[[], None]]:
+def _lines(tally: Tally, what: str, *, is_dry: bool) -> Iterator[Callable[[], None]]:
     begun = told = monotonic()
 
     def step() -> None:
@@ -80,7 +95,7 @@ def _lines(tally: Tally, what: str, _console: Console) -> Iterator[Callable[[], 
         if monotonic() - told < _LINE_SECONDS:
             return
         told = monotonic()
-        click.echo(f"{what}: {summary(tally)}{_outlook(tally, begun)}", err=True)
+        click.echo(f"{what}: {summary(tally, is_dry=is_dry)}{_outlook(tally, begun)}", err=True)
 
     yield step
 

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from graph.app import create_app
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.logs import configure_logging
 from graph.open_server import refuse_open_server
 from graph.slow_readers import SlowReadersClosed
@@ -25,7 +25,13 @@ _WEBSOCKET_MAX_BYTES = 1024 * 1024
 """Messages are GraphQL operations: the same limit as a body's."""
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql serve",
+        "orthanc-graphql serve --host 0.0.0.0 --port 8000",
+        settings=(*STORES, "PUBLIC_URL", "TOKENS_FILE", "OIDC_ISSUER", "CORS_ALLOWED_ORIGINS"),
+    )
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

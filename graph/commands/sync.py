@@ -5,15 +5,23 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings, run
+from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from services.errors import Error, PacsDisabled
 from services.runtime import open_runtime
 from services.settings import Settings
 from services.sync.orthanc_script import deletion_script
 from services.sync.repairs import SyncReport
+from services.wording import counted
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "orthanc-graphql sync --check",
+        "orthanc-graphql sync",
+        "orthanc-graphql sync --print-lua-script http://this-server:8000 > orthanc-events.lua",
+        settings=(*STORES, "ORTHANC_EVENTS_SECRET"),
+    )
+)
 @click.option("--check", is_flag=True, help="Only tell; exit with 1 when something differs.")
 @click.option(
     "--print-lua-script",
@@ -24,7 +32,10 @@ from services.sync.repairs import SyncReport
 )
 @data_dir_option
 def command(*, check: bool, server_url: str | None, data_dir: Path | None) -> None:
-    """Compare MongoDB with Orthanc and repair, once."""
+    """Compare MongoDB with Orthanc and repair, once.
+
+    What could not be indexed before is tried again. Exits with 1 when something can't be indexed.
+    """
     settings = load_settings(data_dir=data_dir)
     if server_url is not None:
         _print_script(settings, server_url)
@@ -60,11 +71,13 @@ async def _synchronize(settings: Settings, *, is_check: bool) -> int:
     for instance_id, reason in report.faults.items():
         click.echo(f"can't be indexed: {instance_id}: {reason}", err=True)
     if is_check:
-        return 0 if report.up_to_date else 1
+        return 0 if report.up_to_date and not report.faults else 1
     return 1 if report.faults else 0
 
 
 def _told(report: SyncReport, *, is_check: bool) -> str:
+    if report.up_to_date and report.faults:
+        return f"Up to date but for {counted(len(report.faults), 'instance')}."
     if report.up_to_date:
         return "Up to date."
     verb = "to be " if is_check else ""

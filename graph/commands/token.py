@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, load_settings
+from graph.commands.options import data_dir_option, examples, load_settings
 from services.access import Role
 from services.credentials.token_file import changed_tokens, read_tokens
 from services.credentials.tokens import Token, issue_token, revoke_token
@@ -16,7 +16,13 @@ from services.errors import Error
 _ROLES = [role.name.lower() for role in Role]
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "orthanc-graphql token create --role viewer --name worklist",
+        "orthanc-graphql token list",
+        settings=("DATA_DIR", "TOKENS_FILE"),
+    )
+)
 def command() -> None:
     """Make, list and revoke tokens for `Authorization: Bearer <token>`.
 
@@ -25,7 +31,12 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(
+    epilog=examples(
+        "orthanc-graphql token create --role uploader --name scanner --expires-in 365",
+        settings=("DATA_DIR", "TOKENS_FILE"),
+    )
+)
 @click.option("--name", required=True, help="Who or what uses it; stands in the audit trail.")
 @click.option("--role", required=True, type=click.Choice(_ROLES), help="What it allows.")
 @click.option("--expires-in", type=click.IntRange(1, 36_500), metavar="DAYS", help="Lifetime.")
@@ -46,7 +57,10 @@ def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) 
     click.echo(f"Keep it now: only its hash is in {path}.", err=True)
 
 
-@command.command(name="list")
+@command.command(
+    name="list",
+    epilog=examples("orthanc-graphql token list", settings=("DATA_DIR", "TOKENS_FILE")),
+)
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
     """List the tokens, without the tokens themselves."""
@@ -58,7 +72,9 @@ def list_(data_dir: Path | None) -> None:
         click.echo(_describe(token, now))
 
 
-@command.command()
+@command.command(
+    epilog=examples("orthanc-graphql token revoke scanner", settings=("DATA_DIR", "TOKENS_FILE"))
+)
 @click.argument("name")
 @data_dir_option
 def revoke(name: str, data_dir: Path | None) -> None:

@@ -15,6 +15,7 @@ from services.credentials.tokens import Token
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
 from services.frames.keys import FrameUrlKeys
+from services.wording import counted
 
 _CREDENTIALS = "Credentials"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -54,7 +55,7 @@ async def examine_credentials(
 def judge_tokens(tokens: Sequence[Token], now: datetime) -> Finding:
     """Judge the entries of the file of tokens."""
     valid = sum(token.is_valid_at(now) for token in tokens)
-    shown = f"{valid} valid tokens, {len(tokens) - valid} expired"
+    shown = f"{counted(valid, 'valid token')}, {len(tokens) - valid} expired"
     if not valid:
         advice = "nobody gets in with one. Make one with: orthanc-graphql token create"
         return warning(_CREDENTIALS, f"{shown}: {advice}")
@@ -114,4 +115,4 @@ async def _examine_provider(rules: OidcRules) -> Finding:
                 "network; until then none of its tokens is accepted."
             )
             return problem(part, message)
-    return ok(part, f"{rules.issuer}, {count} keys")
+    return ok(part, f"{rules.issuer}, {counted(count, 'key')}")

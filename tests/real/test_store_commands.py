@@ -64,7 +64,9 @@ async def test_import_reports_what_fails_and_a_second_one_sends_nothing(
     before = await asyncio.to_thread(written_at, disk)
     dry = await shell.run("import", "--dry-run", str(disk))
     assert (dry.code, await database["instances"].count_documents({})) == (1, 0)
-    assert "Would be 5 files: 3 stored, 0 already there, 1 skipped, 1 failed" in dry.output
+    assert dry.output == (
+        "Dry run, 5 files: 3 would be stored, 0 already there, 1 would be skipped, 1 would fail\n"
+    )
     first = await shell.run("import", str(disk), "--report", str(report))
     assert first.code == 1
     assert first.output == "5 files: 4 stored, 0 already there, 1 skipped, 1 failed\n"
@@ -165,11 +167,15 @@ async def test_migrate_links_the_old_records_once(
     arguments = ("migrate", "--source", source, "--report", str(report))
     dry = await shell.run(*arguments, "--dry-run")
     assert dry.code == 1
+    assert dry.output == (
+        "Dry run, 2 files: 1 would be stored, 0 already there, 0 would be skipped, 1 would fail; "
+        "2 records would be linked\n"
+    )
     assert await records.count_documents({"orthancInstanceId": {"$exists": True}}) == 0
     first = await shell.run(*arguments)
     assert (first.code, first.output) == (
         1,
-        "2 files: 1 stored, 0 already there, 0 skipped, 1 failed; 2 records\n",
+        "2 files: 1 stored, 0 already there, 0 skipped, 1 failed; 2 records linked\n",
     )
     [fault, _] = [json.loads(line) for line in report.read_text().splitlines()]
     assert (fault["path"], fault["code"]) == (missing["localFilePath"], "FILE_MISSING")
@@ -181,7 +187,7 @@ async def test_migrate_links_the_old_records_once(
     again = await shell.run(*arguments)
     assert (again.code, again.output) == (
         0,
-        "0 files: 0 stored, 0 already there, 0 skipped, 0 failed; 0 records\n",
+        "0 files: 0 stored, 0 already there, 0 skipped, 0 failed; 0 records linked\n",
     )
 
 
@@ -192,7 +198,7 @@ async def test_commands_use_the_stores_of_a_running_server_and_start_them_withou
     query = {"query": "{ studies { nodes { numberOfInstances } } }"}
     async with served(shell) as server, httpx.AsyncClient(base_url=server.url) as http:
         beside = await shell.run("import", str(disk / "1.dcm"))
-        assert (beside.code, beside.output[:17]) == (0, "1 files: 1 stored")
+        assert (beside.code, beside.output[:16]) == (0, "1 file: 1 stored")
         answer = (await http.post("/graphql", json=query)).json()
         assert answer["data"]["studies"]["nodes"] == [{"numberOfInstances": 1}]
     alone = await shell.run("import", str(disk / "1.dcm"), str(disk / "deep"))

@@ -144,7 +144,7 @@ async def test_a_provider_that_is_away_is_a_problem(tmp_path: Path) -> None:
 def test_tokens_that_are_all_expired_are_a_warning() -> None:
     valid = Token("a", Role.VIEWER, NOW, None, "a" * 64)
     expired = Token("b", Role.VIEWER, NOW, NOW, "b" * 64)
-    assert judge_tokens([valid, expired], NOW).message == "1 valid tokens, 1 expired"
+    assert judge_tokens([valid, expired], NOW).message == "1 valid token, 1 expired"
     assert judge_tokens([expired], NOW).verdict is Verdict.WARNING
 
 

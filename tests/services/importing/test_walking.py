@@ -5,7 +5,6 @@ from pathlib import Path
 
 from services.importing.journal import Journal
 from services.importing.walking import FoundFile, walk_files
-from services.migration.source import PathMap
 
 
 def test_files_are_found_in_order_without_what_computers_add(tmp_path: Path) -> None:
@@ -41,13 +40,6 @@ def test_the_journal_is_asked_for_any_number_of_files(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite3") as journal:
         journal.note((file, ["i"]) for file in files)
         assert len(journal.look_up(files)) == 1_201
-
-
-def test_a_path_map_replaces_whole_folder_names() -> None:
-    paths = PathMap([("/data", "/mnt/old"), ("/other/", "/x/")])
-    assert paths.resolve("/data/a/b.dcm") == Path("/mnt/old/a/b.dcm")
-    assert paths.resolve("/database/b.dcm") == Path("/database/b.dcm")
-    assert paths.resolve("/other/b.dcm") == Path("/x/b.dcm")
 
 
 def test_the_journal_knows_files_whose_names_are_no_text(tmp_path: Path) -> None:
