@@ -1,5 +1,6 @@
 """`migrate`: the records of the old system get their Orthanc ids."""
 
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -166,6 +167,25 @@ async def test_a_cursor_that_mongodb_forgot_is_opened_again_behind_the_last_file
         if file.recorded_path in {"/disk/b", "/disk/d"}:
             assert await _forget_cursors(source) == 1
     assert files == [(name, 2) for name in sorted(names)]
+
+
+async def test_a_file_of_ten_thousand_records_takes_little_memory(
+    source: LegacyInstances,
+) -> None:
+    path = Path("/disk/cine.dcm")
+    filler = "x" * 2_000
+    await source._records.insert_many(
+        _record(path, 10_000 - n, _id=n, filler=filler) for n in range(10_000)
+    )
+    tracemalloc.start()
+    try:
+        [file] = [file async for file in source.files()]
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert list(file.record_ids) == list(range(9_999, -1, -1))
+    # The records are 20 MB.
+    assert peak_bytes < 12 * 1024 * 1024
 
 
 async def test_paths_that_differ_in_case_are_two_files_whatever_the_order_of_the_collection(
