@@ -18,8 +18,28 @@ _K = TypeVar("_K", bound=str)
 _WHOLE_LEVEL = 1_000_000
 """Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
 
-_INSTANCE_LEFT_OUT = {"patientName": 0, "patientBirthDate": 0, "version": 0, "indexedAt": 0}
-"""Fields of an instance that no tree shows: a third of its size."""
+INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
+    [
+        "orthancSeriesId",
+        "orthancStudyId",
+        "revision",
+        "useOrthancPreview",
+        "sopInstanceUID",
+        "sopClassUID",
+        "transferSyntaxUID",
+        "instanceNumber",
+        "rows",
+        "columns",
+        "bitsAllocated",
+        "photometricInterpretation",
+        "windowCenter",
+        "windowWidth",
+        "numberOfFrames",
+        "notRenderableReason",
+    ],
+    1,
+)
+"""Stored fields of an instance that a tree shows: half of them, in half the time."""
 
 NEWEST_STUDY_FIRST = Order("orderStudyDate", ascending=False)
 
@@ -121,13 +141,13 @@ class Tree:
                 InstanceDocument,
                 {"orthancSeriesId": {"$in": list(series_ids)}},
                 {"orthancSeriesId": 1, **INSTANCE_ORDER},
-                _INSTANCE_LEFT_OUT,
+                INSTANCE_SHOWN,
             )
         else:
             stages: list[dict[str, Any]] = [{"$sort": INSTANCE_ORDER}, {"$skip": part.offset}]
             if part.first is not None:
                 stages.append({"$limit": part.first})
-            stages.append({"$project": _INSTANCE_LEFT_OUT})
+            stages.append({"$project": INSTANCE_SHOWN})
             found = await self._children(
                 SeriesDocument, series_ids, InstanceDocument, "orthancSeriesId", stages
             )
