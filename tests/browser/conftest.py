@@ -1,17 +1,12 @@
 """A real browser on a real server: closed to every other host, and every console error counts."""
 
 import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from playwright.async_api import (
     Browser,
@@ -21,14 +16,11 @@ from playwright.async_api import (
     Request,
     ViewportSize,
     async_playwright,
+    expect,
 )
 from pydicom.data import get_testdata_file
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
-from services.embedded.data_dir import read_running_stores
-from services.frames.keys import generate_key
+from tests.served import Served, serve, serve_guarded
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = [
@@ -41,6 +33,8 @@ _FLAGS = [
 ]
 _CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 """StudyInstanceUID of pydicom's CT_small.dcm."""
+_PATIENCE_MS = 10_000
+"""For actions and expectations alike; on a busy machine the 5 s that are usual are too short."""
 _WIDE: ViewportSize = {"width": 1280, "height": 800}
 
 
@@ -80,41 +74,20 @@ def sent_file(name: str, content: bytes) -> FilePayload:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A server in a process of its own, as people run it.
-
-    Attributes:
-        url: Without a slash at the end.
-        data_dir: Of its embedded stores and keys.
-    """
-
-    url: str
-    data_dir: Path
-    http: httpx.AsyncClient
-
-    async def graphql(self, query: str, **variables: object) -> dict[str, object]:
-        """Execute an operation that must succeed; answers its data."""
-        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
-        body = response.json()
-        assert "errors" not in body, body
-        data: dict[str, object] = body["data"]
-        return data
-
-
 @pytest.fixture(scope="session")
 async def samples(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """A server with its own stores, which hold the sample studies; open to everybody."""
-    async with _serve(tmp_path_factory.mktemp("samples")) as served:
+    async with serve(tmp_path_factory.mktemp("samples")) as served:
         yield served
 
 
 @pytest.fixture
-async def without_ct(samples: Served) -> AsyncIterator[bytes]:
-    """The bytes of a CT file that is not stored, and is not after the test, under any patient."""
-    path = get_testdata_file("CT_small.dcm", download=False)
-    assert isinstance(path, str)
-    yield await asyncio.to_thread(Path(path).read_bytes)
+async def tidied(samples: Served) -> AsyncIterator[None]:
+    """Take the CT out again that a test may have stored, under any patient.
+
+    Pages ask for this, so that none is still there to miss the pictures of what goes.
+    """
+    yield
     found: dict[str, Any] = await samples.graphql(
         "query ($uids: [String!]) { studies(filter: {studyInstanceUIDs: $uids}) { nodes { id } } }",
         uids=[_CT_STUDY],
@@ -125,63 +98,27 @@ async def without_ct(samples: Served) -> AsyncIterator[bytes]:
         )
 
 
+@pytest.fixture
+async def without_ct(tidied: None) -> bytes:
+    """The bytes of a CT file that is not stored."""
+    del tidied
+    path = get_testdata_file("CT_small.dcm", download=False)
+    assert isinstance(path, str)
+    return await asyncio.to_thread(Path(path).read_bytes)
+
+
 @pytest.fixture(scope="session")
 async def guarded(
     samples: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Served, str]]:
     """A second server on the same stores that asks for tokens, and a viewer's token."""
-    data_dir = tmp_path_factory.mktemp("guarded")
-    running = await asyncio.to_thread(read_running_stores, samples.data_dir)
-    assert running is not None
-    with changed_tokens(data_dir / "tokens.json") as change:
-        change.tokens, token = issue_token(
-            change.tokens, name="reader", role=Role.VIEWER, now=datetime.now(UTC)
-        )
-    stores = running.stores
-    environment = {
-        "MONGODB_URL": stores.mongodb_url or "",
-        "ORTHANC_URL": stores.orthanc_url or "",
-        "ORTHANC_USERNAME": stores.orthanc_username,
-        "ORTHANC_PASSWORD": stores.orthanc_password,
-        "FRAME_URL_KEYS": generate_key(),
-    }
-    async with _serve(data_dir, environment) as served:
-        yield served, token
-
-
-@asynccontextmanager
-async def _serve(
-    data_dir: Path, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[Served]:
-    with (data_dir / "serve.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            Path(sys.executable).parent / "orthanc-graphql",
-            *("serve", "--port", "0", "--data-dir", data_dir),
-            cwd=data_dir,
-            env={"PATH": os.environ["PATH"], **(environment or {})},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-        )
-    try:
-        url = await _announced_url(process, data_dir / "serve.log")
-        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
-            yield Served(url, data_dir, http)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        await process.communicate()
-
-
-async def _announced_url(process: asyncio.subprocess.Process, log: Path) -> str:
-    assert process.stdout is not None
-    async for line in process.stdout:
-        if b"Study browser" in line:
-            return line.split()[-1].decode().rstrip("/")
-    pytest.fail(await asyncio.to_thread(log.read_text))
+    async with serve_guarded(samples, tmp_path_factory.mktemp("guarded")) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
+    expect.set_options(timeout=_PATIENCE_MS)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield chromium
@@ -189,16 +126,18 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def tab(browser: Browser, samples: Served) -> AsyncIterator[Tab]:
+async def tab(browser: Browser, samples: Served, tidied: None) -> AsyncIterator[Tab]:
+    del tidied
     async with _open_tab(browser, samples) as opened:
         yield opened
 
 
 @pytest.fixture
 async def guarded_tab(
-    browser: Browser, guarded: tuple[Served, str]
+    browser: Browser, guarded: tuple[Served, str], tidied: None
 ) -> AsyncIterator[tuple[Tab, str]]:
     """A page of the server that asks for tokens, and a viewer's token."""
+    del tidied
     served, token = guarded
     async with _open_tab(browser, served) as opened:
         # Being refused is what these tests are about; browsers write it to their console.
@@ -212,7 +151,7 @@ async def _open_tab(browser: Browser, server: Served) -> AsyncIterator[Tab]:
         viewport=_WIDE, color_scheme="dark", reduced_motion="reduce", accept_downloads=True
     )
     page = await context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(_PATIENCE_MS)
     tab = Tab(page, context, f"{server.url}/")
 
     def note_foreign(request: Request) -> None:

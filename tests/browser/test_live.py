@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import Route, WebSocketRoute, expect
 
-from tests.browser.conftest import Served, Tab
+from tests.browser.conftest import Tab
+from tests.served import Served
 
 _LIVE = "#live"
 _ROWS = "#studies tr"

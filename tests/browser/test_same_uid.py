@@ -8,7 +8,8 @@ from playwright.async_api import Page, expect
 
 from services.frames.keys import load_or_create_keys
 from services.frames.signing import FrameUrlSigner
-from tests.browser.conftest import Served, Tab
+from tests.browser.conftest import Tab
+from tests.served import Served
 
 _UPLOAD = """mutation ($files: [Upload!]!, $patientID: String) {
   uploadDicom(files: $files, patientID: $patientID) {

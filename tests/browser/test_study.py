@@ -8,7 +8,8 @@ from playwright.async_api import Download, Locator, Page, Request, Route, expect
 
 from services.frames.keys import load_or_create_keys
 from services.frames.signing import FrameUrlSigner
-from tests.browser.conftest import Served, Tab
+from tests.browser.conftest import Tab
+from tests.served import Served
 
 _CINE = "#q=204"
 _MR_SERIES = "#q=Brain-MRA"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from playwright.async_api import Route, expect
 
-from tests.browser.conftest import Served, Tab, sent_file
+from tests.browser.conftest import Tab, sent_file
+from tests.served import Served
 
 
 async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct: bytes) -> None:

@@ -3,13 +3,10 @@
 import asyncio
 import io
 import os
-import signal
-import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,24 +15,12 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
-from services.embedded.data_dir import read_running_stores
-from services.frames.keys import generate_key
 from tests.frontend.examples import read_examples
+from tests.served import Served, serve, serve_guarded
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = Path(__file__).parent / "node_modules"
 _PATIENCE_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A server in a process of its own; `url` without a slash at its end."""
-
-    url: str
-    data_dir: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +57,7 @@ class Workshop:
 @pytest.fixture(scope="session")
 async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """A server with the sample studies, open to everybody on this machine."""
-    async with _serve(tmp_path_factory.mktemp("front-ends")) as server:
+    async with serve(tmp_path_factory.mktemp("front-ends")) as server:
         yield server
 
 
@@ -81,23 +66,8 @@ async def guarded(
     served: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Served, str]]:
     """A server on the same stores that wants tokens, and a viewer's token."""
-    data_dir = tmp_path_factory.mktemp("front-ends-guarded")
-    running = await asyncio.to_thread(read_running_stores, served.data_dir)
-    assert running is not None
-    with changed_tokens(data_dir / "tokens.json") as change:
-        change.tokens, token = issue_token(
-            change.tokens, name="front end", role=Role.VIEWER, now=datetime.now(UTC)
-        )
-    stores = running.stores
-    environment = {
-        "MONGODB_URL": stores.mongodb_url or "",
-        "ORTHANC_URL": stores.orthanc_url or "",
-        "ORTHANC_USERNAME": stores.orthanc_username,
-        "ORTHANC_PASSWORD": stores.orthanc_password,
-        "FRAME_URL_KEYS": generate_key(),
-    }
-    async with _serve(data_dir, environment) as server:
-        yield server, token
+    async with serve_guarded(served, tmp_path_factory.mktemp("front-ends-guarded")) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -132,34 +102,3 @@ def new_image() -> bytes:
     written = io.BytesIO()
     dataset.save_as(written)
     return written.getvalue()
-
-
-@asynccontextmanager
-async def _serve(
-    data_dir: Path, environment: Mapping[str, str] | None = None
-) -> AsyncIterator[Served]:
-    with (data_dir / "serve.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "graph.cli"),
-            *("serve", "--port", "0", "--data-dir", str(data_dir)),
-            cwd=data_dir,
-            env={"PATH": os.environ["PATH"], **(environment or {})},
-            stdout=PIPE,
-            stderr=log,
-        )
-    try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            url = await _announced_url(process)
-        yield Served(url, data_dir)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        await process.communicate()
-
-
-async def _announced_url(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout is not None
-    async for line in process.stdout:
-        if b"Study browser" in line:
-            return line.split()[-1].decode().rstrip("/")
-    raise AssertionError("The server ended before it was ready: see serve.log.")

@@ -22,8 +22,9 @@ from services import errors
 from services.errors import Error, FileRejected
 from services.frames.keys import load_or_create_keys
 from services.frames.signing import FrameUrlSigner
-from tests.frontend.conftest import Served, Workshop, new_image
+from tests.frontend.conftest import Workshop, new_image
 from tests.frontend.examples import PAGE, read_examples
+from tests.served import Served
 
 _EXAMPLES = read_examples()
 _COMMANDS = {".sh": "bash", ".mjs": "node", ".py": sys.executable}

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from tests.frontend.conftest import Served, Workshop
+from tests.frontend.conftest import Workshop
+from tests.served import Served
 
 _SCRIPT = Path(__file__).with_name("audit.mjs")
 _DEMANDS = 13

@@ -1,0 +1,99 @@
+"""A server in a process of its own, as people run it: with its own stores, or on another's."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.access import Role
+from services.credentials.token_file import changed_tokens
+from services.credentials.tokens import issue_token
+from services.embedded.data_dir import read_running_stores
+from services.frames.keys import generate_key
+
+_PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that answers.
+
+    Attributes:
+        url: Without a slash at the end.
+        data_dir: Of its embedded stores and keys.
+    """
+
+    url: str
+    data_dir: Path
+    http: httpx.AsyncClient
+
+    async def graphql(self, query: str, **variables: object) -> dict[str, object]:
+        """Execute an operation that must succeed; answers its data."""
+        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        body = response.json()
+        assert "errors" not in body, body
+        data: dict[str, object] = body["data"]
+        return data
+
+
+@asynccontextmanager
+async def serve(
+    data_dir: Path, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Served]:
+    """Run a server with nothing but these settings; open to everybody on this machine."""
+    with (data_dir / "serve.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).parent / "orthanc-graphql",
+            *("serve", "--port", "0", "--data-dir", data_dir),
+            cwd=data_dir,
+            env={"PATH": os.environ["PATH"], **(environment or {})},
+            stdout=PIPE,
+            stderr=log,
+        )
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            url = await _announced_url(process, data_dir / "serve.log")
+        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+            yield Served(url, data_dir, http)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGINT)
+        await process.communicate()
+
+
+@asynccontextmanager
+async def serve_guarded(served: Served, data_dir: Path) -> AsyncIterator[tuple[Served, str]]:
+    """Run a second server on the same stores that asks for tokens; answers a viewer's too."""
+    running = await asyncio.to_thread(read_running_stores, served.data_dir)
+    assert running is not None
+    with changed_tokens(data_dir / "tokens.json") as change:
+        change.tokens, token = issue_token(
+            change.tokens, name="reader", role=Role.VIEWER, now=datetime.now(UTC)
+        )
+    stores = running.stores
+    environment = {
+        "MONGODB_URL": stores.mongodb_url or "",
+        "ORTHANC_URL": stores.orthanc_url or "",
+        "ORTHANC_USERNAME": stores.orthanc_username,
+        "ORTHANC_PASSWORD": stores.orthanc_password,
+        "FRAME_URL_KEYS": generate_key(),
+    }
+    async with serve(data_dir, environment) as guarded:
+        yield guarded, token
+
+
+async def _announced_url(process: Process, log: Path) -> str:
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if b"Study browser" in line:
+            return line.split()[-1].decode().rstrip("/")
+    pytest.fail(await asyncio.to_thread(log.read_text))
