@@ -7,7 +7,7 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc web chromium frontend run test bench format constraints clean
+.PHONY: help setup orthanc web chromium frontend run test fuzz bench format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: setup chromium frontend ## Every check: format, lint, types, import direct
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+FUZZ_CASES ?= 500
+fuzz: setup ## Schemathesis on GraphQL and REST for longer; FUZZ_CASES=5000 for each operation
+	$(BIN)/pytest tests/real/test_fuzzing.py --fuzz-cases $(FUZZ_CASES)
 
 bench: setup ## Measure beside Orthanc on this machine; writes benchmarks.json and README's table
 	$(BIN)/python -m tests.benchmarks --write

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
@@ -13,6 +14,7 @@ from graph.middleware import RequestScope
 from graph.open_server import LocalHostsOnly
 from graph.origins import AllowedOrigins, CrossOrigin
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
+from graph.routes.refusals import routing_refusal
 from graph.schema import build_schema
 from graph.state import State
 from graph.unread_body import UnreadBody
@@ -48,6 +50,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             Middleware(LocalHostsOnly, public_url=settings.public_url),
             _cors(origins),
         ],
+        exception_handlers={HTTPException: routing_refusal},
         lifespan=lifespan,
     )
 

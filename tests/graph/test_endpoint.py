@@ -151,3 +151,20 @@ async def test_bodies_that_are_no_operation_are_400(http: httpx.AsyncClient, bod
         400,
         "INVALID_INPUT",
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "NOT_FOUND"),
+        # A line break is part of no signed path.
+        ("GET", "/frames/v1/a%0Ab", 404, "NOT_FOUND"),
+        ("POST", "/healthz", 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+async def test_what_no_route_answers_is_refused_in_json(
+    http: httpx.AsyncClient, method: str, path: str, status: int, code: str
+) -> None:
+    response = await http.request(method, path)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert ("allow" in response.headers) == (status == 405)

@@ -155,17 +155,16 @@ async def test_a_refusal_and_a_missing_page_have_exactly_these_headers() -> None
         forged = await http.get(address + "?a=b")
         missing = await http.get("/nowhere")
         posted = await http.post(address)
-    assert headers_of(forged) == SAFE | {
+    refused = SAFE | {
         "cache-control": "no-store",
-        "content-length": str(len(forged.content)),
         "content-type": "application/json",
         "vary": "Origin",
     }
-    text = {"content-type": "text/plain; charset=utf-8", "vary": "Origin"}
-    assert headers_of(missing) == SAFE | text | {"content-length": "9"}
+    assert headers_of(forged) == refused | {"content-length": str(len(forged.content))}
+    assert headers_of(missing) == refused | {"content-length": str(len(missing.content))}
     allowed = headers_of(posted)
     assert {*allowed.pop("allow").split(", ")} == {"GET", "HEAD"}
-    assert allowed == SAFE | text | {"content-length": "18"}
+    assert allowed == refused | {"content-length": str(len(posted.content))}
     assert (forged.status_code, missing.status_code, posted.status_code) == (403, 404, 405)
 
 
