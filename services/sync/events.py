@@ -174,6 +174,10 @@ class StudyEvents:
                     while not stop.is_set():
                         await self._step(stream, pacing)
                         resume_after = stream.resume_token
+                        if not stream.alive:
+                            # The collection was dropped: from now on it answers without waiting.
+                            resume_after = None
+                            break
             except OperationFailure as exc:
                 if exc.code == NO_REPLICA_SET:
                     raise EventsUnavailable from exc

@@ -66,15 +66,24 @@ async def _follow(
     instances: AsyncCollection[dict[str, Any]], discard: Discard, stop: asyncio.Event
 ) -> None:
     wait_ms = round(_GATHER_SECONDS * 1000)
+    resume_after: Any = None
     while not stop.is_set():
         try:
-            async with await instances.watch(_PIPELINE, max_await_time_ms=wait_ms) as stream:
+            async with await instances.watch(
+                _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
+            ) as stream:
                 while not stop.is_set():
                     if gone := await _gather(stream):
                         discard(gone)
+                    resume_after = stream.resume_token
+                    if not stream.alive:
+                        # The collection was dropped: from now on it answers without waiting.
+                        resume_after = None
+                        break
         except OperationFailure as exc:
             if exc.code == NO_REPLICA_SET:
                 return
+            resume_after = None
             _log.warning("the change stream of instances starts again: code %s", exc.code)
         except PyMongoError as exc:
             _log.warning("the change stream of instances waits: %s", type(exc).__name__)

@@ -54,6 +54,20 @@ async def test_a_study_that_changed_shortly_before_is_told_when_it_rests(stage: 
     assert _summary(event) == (StudyChangeKind.STABLE, UID, 1)
 
 
+async def test_studies_are_told_again_after_the_collection_was_dropped(stage: Stage) -> None:
+    async with StudyEvents(stage.database, stable_seconds=60).listen() as listener:
+        await stage.database["studies"].drop()
+        changes = listener.events()
+        ids = await stage.send([instance_bytes(1, 1, 1)])
+        # What happens until the stream is open again is not told.
+        async with asyncio.timeout(20):
+            while listener.waiting == 0:
+                await stage.sync.reconciler.reconcile(ids)
+                await asyncio.sleep(0.5)
+                await stage.indexer.remove(ids)
+        assert _summary(await _next(changes))[1] == UID
+
+
 async def test_a_slow_listener_is_cut_off_and_told_why() -> None:
     listener = Listener(None)
     change = StudyChange(StudyChangeKind.UPDATED, "id", UID, {})

@@ -2,9 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from pymongo.asynchronous.collection import AsyncCollection
 
 from models import InstanceDocument
 from services.runtime import Runtime
@@ -59,12 +61,7 @@ async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runt
     instances = runtime.database[InstanceDocument.Settings.name]
     documents = [{"_id": f"{number:04}", "revision": "a"} for number in range(1200)]
     async with following_removals(runtime.database, told.extend):
-        # The stream is open when it tells of something.
-        await instances.insert_one({"_id": "first", "revision": 0})
-        async with asyncio.timeout(10):
-            while "first" not in told:
-                await instances.update_one({"_id": "first"}, {"$inc": {"revision": 1}})
-                await asyncio.sleep(0.05)
+        await _until_told(instances, told, "first")
         await instances.insert_many(documents)
         await instances.update_one({"_id": "0000"}, {"$set": {"useOrthancPreview": False}})
         await instances.update_one({"_id": "0001"}, {"$set": {"revision": "b"}})
@@ -73,3 +70,23 @@ async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runt
             while len(set(told)) < 1200:  # noqa: ASYNC110  # MongoDB tells when it likes
                 await asyncio.sleep(0.05)
     assert sorted({*told}) == ["0001", *[f"{n:04}" for n in range(2, 1200)], "first"]
+
+
+async def test_removals_are_told_again_after_the_collection_was_dropped(runtime: Runtime) -> None:
+    told: list[str] = []
+    instances = runtime.database[InstanceDocument.Settings.name]
+    async with following_removals(runtime.database, told.extend):
+        await _until_told(instances, told, "before")
+        await instances.drop()
+        await _until_told(instances, told, "after")
+
+
+async def _until_told(
+    instances: AsyncCollection[dict[str, Any]], told: list[str], instance_id: str
+) -> None:
+    """Replace an instance until that is told: from then on the stream is open."""
+    await instances.insert_one({"_id": instance_id, "revision": 0})
+    async with asyncio.timeout(10):
+        while instance_id not in told:
+            await instances.update_one({"_id": instance_id}, {"$inc": {"revision": 1}})
+            await asyncio.sleep(0.05)
