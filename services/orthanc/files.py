@@ -10,6 +10,7 @@ from typing import TypeVar
 from services.errors import OrthancOutcomeUnknown
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.breaker import CircuitBreaker
+from services.orthanc.bytes_in_flight import BytesInFlight
 from services.orthanc.kept_connections import KeptConnections
 
 _Answer = TypeVar("_Answer")
@@ -19,6 +20,9 @@ _STORE_SECONDS = 600
 
 _STORES_AT_ONCE = 16
 """Orthanc's own pool of HTTP threads is larger; its disk is the limit long before."""
+
+_BYTES_AT_ONCE = 1024**3
+"""Orthanc 1.10.1 takes 3.2 bytes of memory for each byte of a file while it stores it."""
 
 
 class OrthancFiles:
@@ -43,6 +47,7 @@ class OrthancFiles:
         self._connections = connections
         self._threads = threads
         self._guarded = breaker.guarded if breaker is not None else nullcontext
+        self._in_flight = BytesInFlight(_BYTES_AT_ONCE)
 
     async def in_thread(self, work: Callable[[], _Answer]) -> _Answer:
         """Do blocking work that calls `store` in one of the threads."""
@@ -61,7 +66,7 @@ class OrthancFiles:
             OrthancUnavailable: Nothing was stored.
             OrthancOutcomeUnknown: It may have been stored; look its identifier up.
         """
-        with self._guarded():
+        with self._in_flight.holding(size_bytes), self._guarded():
             answer = self._connections.post("/instances", chunks, size_bytes)
             try:
                 return StoreAnswer.from_json(json.loads(answer))
