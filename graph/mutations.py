@@ -1,25 +1,37 @@
-"""The mutations."""
+"""The mutations: uploads, deletions and the comparison with Orthanc."""
 
 from typing import Annotated
 
 import strawberry
 from strawberry.file_uploads import Upload
 
-from graph.auditing import recorded
+from graph.auditing import Subjects, recorded
 from graph.authorization import RequiresRole
 from graph.context import Info
+from graph.node_ids import TypeName, require_node_id
+from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
 from graph.uploaded_file import UploadedFile
 from services.access import Role
 from services.deeds import Action
-from services.errors import InvalidInput
+from services.deleting import Level
+from services.errors import InvalidInput, PacsDisabled
 from services.ingest.service import SentFile
 from services.ingest.storing import PatientOverride
 
+_LEVELS: dict[TypeName, Level] = {
+    "Patient": Level.PATIENT,
+    "Study": Level.STUDY,
+    "Series": Level.SERIES,
+    "Instance": Level.INSTANCE,
+}
 
-@strawberry.type
-class UploadMutation:
-    """Storing files."""
+NodeId = Annotated[strawberry.ID, strawberry.argument(name="id", description="Its field `id`.")]
+
+
+@strawberry.type(description="Everything that changes something.")
+class Mutation:
+    """The root of all mutations."""
 
     @strawberry.mutation(
         description="Store DICOM files and ZIP archives of them, by the GraphQL multipart request "
@@ -53,8 +65,81 @@ class UploadMutation:
             subjects.add_stored(results)
         return UploadDicomPayload.of(results)
 
+    @strawberry.mutation(
+        description="Delete a patient with all studies, in Orthanc and here.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def delete_patient(self, info: Info, node_id: NodeId) -> DeletePayload:
+        """Delete a patient."""
+        return await _delete(info, "Patient", node_id)
+
+    @strawberry.mutation(
+        description="Delete a study, in Orthanc and here; an empty patient goes too.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def delete_study(self, info: Info, node_id: NodeId) -> DeletePayload:
+        """Delete a study."""
+        return await _delete(info, "Study", node_id)
+
+    @strawberry.mutation(
+        description="Delete a series, in Orthanc and here; empty parents go too.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def delete_series(self, info: Info, node_id: NodeId) -> DeletePayload:
+        """Delete a series."""
+        return await _delete(info, "Series", node_id)
+
+    @strawberry.mutation(
+        description="Delete an instance, in Orthanc and here; empty parents go too.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def delete_instance(self, info: Info, node_id: NodeId) -> DeletePayload:
+        """Delete an instance."""
+        return await _delete(info, "Instance", node_id)
+
+    @strawberry.mutation(
+        description="Compare everything with Orthanc now, and repair what differs.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def synchronize(self, info: Info) -> SyncReport:
+        """Compare and repair."""
+        sync = info.context.runtime.sync
+        if sync is None:
+            raise PacsDisabled
+        context = info.context
+        async with recorded(
+            context.runtime.audit, Action.SYNCHRONIZE, context.principal, detail="synchronize"
+        ):
+            return SyncReport.of(await sync.synchronize())
+
 
 def _sent(file: object) -> SentFile:
     if not isinstance(file, UploadedFile):
         raise InvalidInput("Send `files` as parts of a multipart request, mapped to null.")
     return SentFile(file.name, file.open)
+
+
+async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayload:
+    resource_id = require_node_id(type_name, node_id)
+    deletion = info.context.runtime.deletion
+    if deletion is None:
+        raise PacsDisabled
+    audit, principal = info.context.runtime.audit, info.context.principal
+    async with recorded(
+        audit, Action.DELETE, principal, detail=f"{type_name} {resource_id}"
+    ) as subjects:
+        _name_subject(subjects, type_name, resource_id)
+        doomed = await deletion.find(_LEVELS[type_name], resource_id)
+        subjects.patient_ids |= doomed.patient_ids
+        subjects.study_ids |= doomed.study_ids
+        deleted = await deletion.delete(doomed)
+        subjects.number_of_objects = deleted
+    return DeletePayload(deleted_instances=deleted)
+
+
+def _name_subject(subjects: Subjects, type_name: TypeName, resource_id: str) -> None:
+    """Say whom it concerns also where nothing is indexed any more."""
+    if type_name == "Patient":
+        subjects.patient_ids.add(resource_id)
+    elif type_name == "Study":
+        subjects.study_ids.add(resource_id)

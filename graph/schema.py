@@ -20,18 +20,12 @@ from graph.audited_operation import AuditedOperation
 from graph.errors import publish_errors
 from graph.executor import PlanningExecutor
 from graph.limits import LimitedOperation, OperationLimits
-from graph.mutations import UploadMutation
+from graph.mutations import Mutation
 from graph.names import ContractNames
 from graph.queries import Query
 from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
-from graph.sync_mutations import SyncMutation
 from services.settings import Settings
-
-
-@strawberry.type(description="Everything that changes something.")
-class Mutation(UploadMutation, SyncMutation):
-    """The root of all mutations."""
 
 
 class Schema(strawberry.Schema):
