@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
 from graphql import GraphQLError, get_operation_ast
 from graphql import OperationType as GraphQLOperationType
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -26,31 +25,24 @@ from graph.authentication import principal_of, principal_of_websocket
 from graph.base_url import base_url_of
 from graph.context import Context
 from graph.graphiql import graphiql_headers, graphiql_page
+from graph.graphql_refusals import (
+    JSON,
+    MULTIPART,
+    RESPONSE_JSON,
+    media_type_of,
+    refused,
+    refused_by_protocol,
+    wanted_media_type,
+)
 from graph.limits import OperationLimits, parse_limited
 from graph.origins import AllowedOrigins
 from graph.request_body import read_body
 from graph.state import runtime_of
-from graph.statuses import headers_of, status_of
 from graph.uploads import parse_upload, starlette_request, uploads_open
 from services.access import Role, authorize
 from services.errors import Error, LimitExceeded
 
-_JSON = "application/json"
-_MULTIPART = "multipart/form-data"
-_RESPONSE_JSON = "application/graphql-response+json"
-"""GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
-
-_BY_GET = "not allowed when using GET"
-"""How Strawberry words its refusal."""
-
 _SUBSCRIPTION = "subscription"
-
-_CODES: Mapping[int, str] = {
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    415: "UNSUPPORTED_MEDIA_TYPE",
-}
 
 
 class GraphQLEndpoint(GraphQL[Context, None]):
@@ -93,12 +85,10 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             try:
                 response = await self.run(request)
             except HTTPException as exc:
-                response = _refused(request, _status_of(exc), exc.reason)
+                response = refused_by_protocol(request, exc)
             except Error as exc:
                 await note_refusal(request, exc)
-                response = _answered(
-                    request, status_of(exc), exc.message, exc.code, headers_of(exc)
-                )
+                response = refused(request, exc)
             await response(scope, receive, send)
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
@@ -137,14 +127,14 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
         """Note which media type the caller wants, for `create_response`."""
-        return _Negotiated(media_type=_wanted(request))
+        return _Negotiated(media_type=wanted_media_type(request))
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
         """Read the operation; media types that are none of ours are refused with 415."""
         received = starlette_request(request)
-        if request.method == "POST" and media_type_of(request.headers) not in (_JSON, _MULTIPART):
+        if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
             raise HTTPException(415, "Send application/json or multipart/form-data.")
         if _is_json_post(received):
             body = await read_body(
@@ -199,11 +189,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         sub_response: Response,
     ) -> Response:
         """Encode the answer with the media type and the status that the caller asked for."""
-        media_type = sub_response.media_type or _JSON
-        refused = media_type == _RESPONSE_JSON and "data" not in response_data
+        media_type = sub_response.media_type or JSON
+        is_refused = media_type == RESPONSE_JSON and "data" not in response_data
         return Response(
             orjson.dumps(response_data),
-            status_code=400 if refused else 200,
+            status_code=400 if is_refused else 200,
             media_type=media_type,
             headers={"Cache-Control": "no-store"},
         )
@@ -213,47 +203,12 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return HTMLResponse(graphiql_page(request), headers=graphiql_headers(request))
 
 
-def media_type_of(headers: Mapping[str, str]) -> str:
-    """Return the media type of a body, in lower case and without parameters."""
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def _is_json_post(request: Request) -> bool:
-    return request.method == "POST" and media_type_of(request.headers) == _JSON
-
-
-def _wanted(connection: HTTPConnection) -> str:
-    """Return the media type that an answer shall have."""
-    return _RESPONSE_JSON if _RESPONSE_JSON in connection.headers.get("accept", "") else _JSON
+    return request.method == "POST" and media_type_of(request.headers) == JSON
 
 
 class _Negotiated(Response):
     """Carries the media type that the answer shall have."""
-
-
-def _status_of(refused: HTTPException) -> int:
-    """Return the status of a refusal; a mutation by GET is 405 (GraphQL over HTTP, 6.2)."""
-    return 405 if _BY_GET in refused.reason else refused.status_code
-
-
-def _refused(request: Request, status: int, reason: str) -> Response:
-    headers = {"Cache-Control": "no-store"}
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = "GET, POST"
-    return _answered(request, status, reason, _CODES.get(status, "INVALID_INPUT"), headers)
-
-
-def _answered(
-    request: Request, status: int, message: str, code: str, headers: Mapping[str, str]
-) -> Response:
-    """Answer a request that was not executed, as a GraphQL error."""
-    error = {"message": message, "extensions": {"code": code}}
-    return Response(
-        orjson.dumps({"errors": [error]}),
-        status_code=status,
-        media_type=_wanted(request),
-        headers=headers,
-    )
 
 
 def _is_subscription(operation: GraphQLRequestData, limits: OperationLimits) -> bool:
