@@ -27,7 +27,7 @@ test: setup chromium frontend ## Every check: format, lint, types, import direct
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-FUZZ_CASES ?= 500
+FUZZ_CASES ?= 300
 fuzz: setup ## Schemathesis on GraphQL and REST for longer; FUZZ_CASES=5000 for each operation
 	$(BIN)/pytest tests/real/test_fuzzing.py --fuzz-cases $(FUZZ_CASES)
 
