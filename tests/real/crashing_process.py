@@ -66,9 +66,12 @@ async def main(addresses: dict[str, str], files: list[Path]) -> None:
         if files:
             storage = FileStorage(orthanc, to_orthanc, indexer.index, WalkLimits())
             ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=2)
-            async for result in ingest.results([SentFile.from_path(file) for file in files]):
-                sys.stdout.write(f"{result.status} {result.instance_id}\n")
-                sys.stdout.flush()
+            middle = len(files) // 2
+            # What comes at once is indexed together: the halves are two batches at least.
+            for half in (files[:middle], files[middle:]):
+                async for result in ingest.results([SentFile.from_path(file) for file in half]):
+                    sys.stdout.write(f"{result.status} {result.instance_id}\n")
+                    sys.stdout.flush()
             return
         sync = SyncService(
             orthanc,

@@ -60,7 +60,7 @@ class Stage:
         async def post(content: bytes) -> str:
             async with gate:
                 answer = await self.http.post("/instances", content=content)
-            answer.raise_for_status()
+            assert answer.is_success, answer.text
             return str(answer.json()["ID"])
 
         return await asyncio.gather(*map(post, files))
