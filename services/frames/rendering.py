@@ -18,11 +18,11 @@ from services.frames.instances import RenderableInstance
 from services.frames.pixels import (
     RenderedFrame,
     check_pixels,
-    encode_png,
     picture,
     read_npy,
     refit_png,
 )
+from services.frames.png import encode_png
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
 

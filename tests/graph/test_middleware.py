@@ -26,7 +26,8 @@ from services.audit import Audit
 from services.frames.cache import FrameKey
 from services.frames.keys import FrameUrlKeys
 from services.frames.opening import open_frames
-from services.frames.pixels import RenderedFrame, encode_png
+from services.frames.pixels import RenderedFrame
+from services.frames.png import encode_png
 from services.frames.signing import FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.settings import Settings

@@ -1,0 +1,52 @@
+"""Pictures as PNG files (ISO/IEC 15948), fast."""
+
+import struct
+import zlib
+
+import numpy as np
+from zlib_ng import zlib_ng
+
+from services.dicom.windowing import Grey
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB = 0, 2
+"""Colour types of 8-bit pictures."""
+
+_SUB = 1
+"""The filter that stores each byte as the difference to the pixel at its left."""
+
+
+def encode_png(shown: Grey) -> bytes:
+    """Encode a picture as PNG.
+
+    The filter and the strategy are those of OpenCV, and so is the size; zlib-ng takes half the
+    time of OpenCV's zlib for it. Explicit levels take longer or make files half as large again.
+
+    Args:
+        shown: Rows x columns, or rows x columns x 3 in OpenCV's order (blue first); 8 bits.
+    """
+    rows, columns = shown.shape[:2]
+    is_grey = shown.ndim == 2  # noqa: PLR2004  # rows and columns alone
+    samples = 1 if is_grey else shown.shape[2]
+    pixels = (shown if is_grey else shown[:, :, ::-1]).reshape(rows, columns * samples)
+    lines = np.empty((rows, 1 + columns * samples), np.uint8)
+    lines[:, 0] = _SUB
+    lines[:, 1 : 1 + samples] = pixels[:, :samples]
+    np.subtract(pixels[:, samples:], pixels[:, :-samples], out=lines[:, 1 + samples :])
+    deflating = zlib_ng.compressobj(
+        zlib_ng.Z_BEST_SPEED, zlib_ng.DEFLATED, zlib_ng.MAX_WBITS, strategy=zlib_ng.Z_RLE
+    )
+    header = struct.pack(">IIBBBBB", columns, rows, 8, _GREY if is_grey else _RGB, 0, 0, 0)
+    return b"".join(
+        [
+            PNG_SIGNATURE,
+            *_chunk(b"IHDR", header),
+            *_chunk(b"IDAT", deflating.compress(lines) + deflating.flush()),
+            *_chunk(b"IEND", b""),
+        ]
+    )
+
+
+def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return len(content).to_bytes(4, "big"), kind, content, checksum.to_bytes(4, "big")

@@ -1,0 +1,39 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from services.frames.png import encode_png
+
+_SIDES = st.integers(1, 20)
+
+
+def decoded(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert shown is not None
+    return np.asarray(shown, np.uint8)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(_SIDES, _SIDES) | st.tuples(_SIDES, _SIDES, st.just(3))),
+    st.booleans(),
+)
+def test_any_picture_comes_back_as_it_was(
+    shown: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], is_transposed: bool
+) -> None:
+    if is_transposed:
+        shown = shown.swapaxes(0, 1)
+    back = decoded(encode_png(shown))
+    assert back.shape == shown.shape
+    assert (back == shown).all()
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (480, 640, 3)])
+def test_files_are_as_small_as_those_of_opencv(shape: tuple[int, ...]) -> None:
+    noise = np.random.default_rng(0).integers(0, 16, shape)
+    slope = np.linspace(0, 200, shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
+    shown = (noise + slope).astype(np.uint8)
+    theirs = cv2.imencode(".png", shown)[1]
+    assert len(encode_png(shown)) < 1.03 * len(theirs)
