@@ -49,6 +49,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             Middleware(RequestScope),
             Middleware(LocalHostsOnly, public_url=settings.public_url),
             _cors(origins),
+            Middleware(frames.FramesFirst),
         ],
         exception_handlers={HTTPException: routing_refusal},
         lifespan=lifespan,

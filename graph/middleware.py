@@ -78,8 +78,9 @@ def _completed(
     headers: Iterable[tuple[bytes, bytes]], request_id: str
 ) -> list[tuple[bytes, bytes]]:
     own = [*headers, (b"x-request-id", request_id.encode())]
-    names = dict(own)
-    return [*own, *[header for header in _SAFE_HEADERS if header[0] not in names]]
+    names = [name for name, _ in own]
+    own += [header for header in _SAFE_HEADERS if header[0] not in names]
+    return own
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:

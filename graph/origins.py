@@ -66,7 +66,9 @@ class CrossOrigin(CORSMiddleware):
 
 def varying(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return headers that tell caches that another origin may get another answer."""
-    given = list(headers)
-    names = [value for name, value in given if name == b"vary"]
-    others = [header for header in given if header[0] != b"vary"] if names else given
-    return [*others, (b"vary", b", ".join([*names, b"Origin"]))]
+    own = [*headers]
+    names = [value for name, value in own if name == b"vary"]
+    if names:
+        own = [header for header in own if header[0] != b"vary"]
+    own.append((b"vary", b", ".join([*names, b"Origin"])))
+    return own

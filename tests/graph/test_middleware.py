@@ -238,6 +238,21 @@ async def test_the_log_names_the_template_the_status_and_the_time(
     assert said == ["GET /{name} 200 T ms", "DELETE (no route) 404 T ms"]
 
 
+async def test_the_log_names_the_template_of_pictures_and_of_refused_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, logger="orthanc_graphql.access"):
+        async with running() as (http, address):
+            for method in ("GET", "HEAD", "POST"):
+                await http.request(method, address)
+            await http.get(address + "x")
+    said = [record.getMessage().rsplit(" ", 2)[0] for record in caplog.records]
+    template = "/frames/v1/{signed:path}"
+    assert said == [f"{asked} {template} {status}" for asked, status in (
+        ("GET", 200), ("HEAD", 200), ("POST", 405), ("GET", 403)
+    )]  # fmt: skip
+
+
 async def test_an_unexpected_error_is_masked_and_logged_under_its_id(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
