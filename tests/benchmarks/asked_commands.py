@@ -13,6 +13,7 @@ _AUDIT_SECONDS = 1.0
 _OF_THE_SESSION = frozenset(
     {"lsid", "$db", "$clusterTime", "$readPreference", "txnNumber", "maxTimeMS"}
 )
+_WITHOUT_PLAN = frozenset({"insert", "getmore"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,19 @@ async def asked_by(stage: IndexStage, operation: Callable[[], Awaitable[object]]
     entries = await database["system.profile"].find(sort=[("ts", 1)]).to_list()
     commands, unindexed = [], []
     for entry in entries:
+        if _is_of_a_change_stream(entry):
+            continue
         name = f"{next(iter(entry['command']))} {entry['ns'].partition('.')[2]}"
         commands.append(name)
-        if entry["op"] != "insert" and await _scans(stage, entry["command"]):
+        if entry["op"] not in _WITHOUT_PLAN and await _scans(stage, entry["command"]):
             unindexed.append(name)
     return Asked(commands, unindexed)
+
+
+def _is_of_a_change_stream(entry: Mapping[str, Any]) -> bool:
+    """Tell what is waited for all the time, whatever is done."""
+    command = entry.get("originatingCommand", entry["command"])
+    return any("$changeStream" in step for step in command.get("pipeline", ()))
 
 
 async def _scans(stage: IndexStage, command: Mapping[str, Any]) -> bool:
