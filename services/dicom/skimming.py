@@ -69,11 +69,12 @@ class _Skimming:
         self._head = struct.Struct("<HHI" if is_little_endian else ">HHI")
 
     def finds_implicit_vr(self, *, expected: bool) -> bool:
-        """Look whether letters stand where a VR would be; `expected` at the end of the stream."""
+        """Look whether two capitals stand where a VR would be; `expected` at the stream's end."""
         begin = self._stream.tell()
         letters = self._stream.read(_VR.stop)[_VR]
         self._stream.seek(begin)
-        return not letters.isupper() if letters else expected
+        # A single capital is the length of a value, such as 76 bytes.
+        return not (letters.isalpha() and letters.isupper()) if letters else expected
 
     def dataset(
         self, end: int | None, *, is_implicit_vr: bool, is_top_level: bool = False

@@ -74,3 +74,18 @@ def test_a_header_with_long_binary_values_takes_little_memory(
     assert model["00411010"] == {"vr": "UN"}
     assert model["0040A160"] == {"vr": "UT", "Value": [LONG_TEXT]}
     assert model["00100010"]["Value"] == [{"Alphabetic": "CompressedSamples^CT1"}]
+
+
+def test_a_length_that_is_the_code_of_a_capital_is_taken_for_no_vr(tmp_path: Path) -> None:
+    path = tmp_path / "character_sets.dcm"
+    dataset = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    # 76 bytes, and 76 is the code of L.
+    dataset.SpecificCharacterSet = [
+        *("ISO 2022 IR 6", "ISO 2022 IR 13", "ISO 2022 IR 87"),
+        *("ISO 2022 IR 159", "ISO 2022 IR 149"),
+    ]
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
+    with path.open("rb") as file:
+        model = header_json(file)
+    assert model["00100010"]["Value"] == [{"Alphabetic": "CompressedSamples^CT1"}]
