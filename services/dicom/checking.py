@@ -7,7 +7,7 @@ from services.dicom.frame_count import renderable_frames
 from services.dicom.header import InstanceHeader
 from services.dicom.jpeg2000 import size_fault
 from services.dicom.layout import FileLayout, WalkLimits
-from services.dicom.reading import read_header
+from services.dicom.reading import HEADER_TAGS, read_header
 from services.dicom.values import is_valid_uid
 from services.dicom.walk import walk
 from services.errors import FileRejected
@@ -39,7 +39,7 @@ def check_file(file: BinaryIO, *, limits: WalkLimits | None = None) -> CheckedFi
         FileRejected: With the codes of `walk.walk`, or MISSING_UID or INVALID_UID.
     """
     limits = limits or WalkLimits()
-    layout = walk(file, limits)
+    layout = walk(file, limits, keep=HEADER_TAGS)
     header = read_header(file, layout, limits)
     _check_uids(header)
     number_of_frames, reason = renderable_frames(header, layout, max_pixels=limits.frame_max_pixels)

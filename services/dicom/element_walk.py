@@ -1,6 +1,7 @@
 """The loop of the walk: elements, items and fragments of one dataset (PS3.5 7.5, A.4)."""
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,7 +37,8 @@ class _Container:
 class ElementWalk:
     """One walk over one dataset; what it found stands in its attributes afterwards.
 
-    Tag and offset of every element of the top level are appended to `index`, when it is given.
+    Tag and offset of every element of the top level are appended to `index`, when it is given;
+    begin and end of those whose tags are in `keep` stand in `kept`.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class ElementWalk:
         is_little_endian: bool,
         limits: WalkLimits,
         index: list[tuple[int, int]] | None = None,
+        keep: Collection[int] = (),
     ) -> None:
+        self.kept: dict[int, tuple[int, int]] = {}
         self.pixel_data_offset: int | None = None
         self.pixel_data_length: int | None = None
         self.pixel_data_is_encapsulated = False
@@ -58,6 +62,8 @@ class ElementWalk:
         self._window = window
         self._limits = limits
         self._index = index
+        self._keep = keep
+        self._keeping: tuple[int, int] | None = None
         self._is_implicit_vr = is_implicit_vr
         order = "<" if is_little_endian else ">"
         self._implicit = struct.Struct(f"{order}HHI")
@@ -79,8 +85,13 @@ class ElementWalk:
             while self._open and self._open[-1].end == offset:
                 self._close()
             head = self._window.read(offset, _HEAD_BYTES)
-            if not self._open and self._is_finished(head, offset):
-                return offset
+            if not self._open:
+                if self._keeping is not None:
+                    tag, begin = self._keeping
+                    self.kept[tag] = begin, offset
+                    self._keeping = None
+                if self._is_finished(head, offset):
+                    return offset
             if len(head) < _HEAD_BYTES:
                 raise FileRejected("TRUNCATED", _ends_within(self._open))
             self._count()
@@ -127,8 +138,11 @@ class ElementWalk:
         is_implicit_vr = top.is_implicit_vr if top is not None else self._is_implicit_vr
         group, element, vr, value_offset, length = self._head(head, offset, is_implicit_vr)
         tag = group << 16 | element
-        if self._index is not None and not self._open:
-            self._index.append((tag, offset))
+        if not self._open:
+            if tag in self._keep:
+                self._keeping = tag, offset
+            if self._index is not None:
+                self._index.append((tag, offset))
         if tag in _PIXEL_DATA and not self._open:
             return self._pixel_data(tag, value_offset, length)
         if length == _UNDEFINED and vr in (b"OB", b"OW"):

@@ -1,6 +1,7 @@
 """Where things are in a DICOM file, and the limits of the walk that finds out."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _MIB = 1024 * 1024
 
@@ -54,6 +55,7 @@ class FileLayout:
         offset_table_entries: Entries of the basic offset table.
         deepest_nesting: Sequences around the deepest element.
         element_count: Elements, items and fragments.
+        kept: Begin and end of the elements that the walk was asked to keep, by tag.
     """
 
     transfer_syntax_uid: str
@@ -72,6 +74,7 @@ class FileLayout:
     offset_table_entries: int = 0
     deepest_nesting: int = 0
     element_count: int = 0
+    kept: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def encapsulated_frames(self) -> int | None:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from pydicom.tag import BaseTag, Tag
-
 from services.dicom.attributes import Attributes, DatasetAttributes, OrthancAttributes
 from services.dicom.deflation import inflated_copy
 from services.dicom.header import (
@@ -20,7 +18,7 @@ from services.dicom.layout import (
     FileLayout,
     WalkLimits,
 )
-from services.dicom.pydicom_reading import read_header_dataset
+from services.dicom.pydicom_reading import read_kept_elements
 from services.dicom.values import (
     clean_person_name,
     clean_text,
@@ -44,9 +42,8 @@ _DISPLAY_GROUPS = (0x00289145, 0x00289132)
 _LUT_SEQUENCES = (0x00283000, 0x00283010)
 """ModalityLUTSequence, VOILUTSequence."""
 _FRAME_INCREMENT_POINTER = 0x00280009
-_SPECIFIC_TAGS: list[BaseTag | int] = [
-    Tag(tag)
-    for tag in (
+HEADER_TAGS = frozenset(
+    {
         0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080030, 0x00080050, 0x00080060,
         0x00080070, 0x00080080, 0x00080090, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
         0x00100030, 0x00100040, 0x00180015, 0x00181030, 0x0020000D, 0x0020000E, 0x00200010,
@@ -54,8 +51,9 @@ _SPECIFIC_TAGS: list[BaseTag | int] = [
         0x00280011,
         0x00280100, 0x00280101, 0x00280103, 0x00281050, 0x00281051, 0x00281052, 0x00281053,
         0x00281056, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
-    )
-]  # fmt: skip
+    }
+)  # fmt: skip
+"""What `read_header` needs `walk` to keep."""
 
 
 def read_header(
@@ -65,7 +63,7 @@ def read_header(
 
     Args:
         file: The file, seekable; its position is not kept.
-        layout: What `walk` said about it.
+        layout: What `walk` said about it, with `HEADER_TAGS` kept.
         limits: Those of the walk; used for deflated files only.
 
     Raises:
@@ -78,7 +76,7 @@ def read_header(
 
 
 def _read_dataset(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
-    dataset = read_header_dataset(file, layout, _SPECIFIC_TAGS)
+    dataset = read_kept_elements(file, layout)
     attributes = DatasetAttributes(dataset)
     pixel_data_bytes = None
     if layout.pixel_data_offset is not None and not layout.is_deflated:

@@ -4,6 +4,7 @@ Orthanc's parser dies of lengths past the end and of deep nesting, so nothing re
 not walked to the end here. Values are skipped, never read: time and memory do not depend on them.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -25,7 +26,9 @@ _UNREADABLE_SYNTAXES = frozenset({"1.2.840.113619.5.2", "1.2.840.10008.1.2.4.95"
 """GE's private mixed byte order and deflated JPIP references: Orthanc refuses both."""
 
 
-def walk(file: BinaryIO, limits: WalkLimits | None = None) -> FileLayout:
+def walk(
+    file: BinaryIO, limits: WalkLimits | None = None, *, keep: Collection[int] = ()
+) -> FileLayout:
     """Walk over a file and prove its structure.
 
     Accepts what Orthanc accepts: files without preamble, without meta header, of unknown transfer
@@ -35,6 +38,7 @@ def walk(file: BinaryIO, limits: WalkLimits | None = None) -> FileLayout:
     Args:
         file: Seekable and binary; its position does not matter and is not kept.
         limits: What the file may ask for.
+        keep: Tags of the top level; `FileLayout.kept` tells where their elements are.
 
     Raises:
         FileRejected: EMPTY_FILE, NOT_DICOM, TRUNCATED, MALFORMED, NESTED_TOO_DEEP,
@@ -49,16 +53,22 @@ def walk(file: BinaryIO, limits: WalkLimits | None = None) -> FileLayout:
         message = f"Transfer syntax {meta.transfer_syntax_uid} is not supported."
         raise FileRejected("UNSUPPORTED_TRANSFER_SYNTAX", message)
     if meta.transfer_syntax_uid != DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        return _walk_dataset(window, meta, limits)
+        return _walk_dataset(window, meta, limits, keep)
     with inflated_copy(file, meta.dataset_offset, limits) as inflated:
-        layout = _walk_dataset(ByteWindow(inflated), meta, limits)
+        layout = _walk_dataset(ByteWindow(inflated), meta, limits, keep)
     return replace(layout, is_deflated=True, file_size=window.size)
 
 
-def _walk_dataset(window: ByteWindow, meta: MetaHeader, limits: WalkLimits) -> FileLayout:
+def _walk_dataset(
+    window: ByteWindow, meta: MetaHeader, limits: WalkLimits, keep: Collection[int]
+) -> FileLayout:
     is_implicit_vr, is_little_endian = _encoding(window, meta)
     elements = ElementWalk(
-        window, is_implicit_vr=is_implicit_vr, is_little_endian=is_little_endian, limits=limits
+        window,
+        is_implicit_vr=is_implicit_vr,
+        is_little_endian=is_little_endian,
+        limits=limits,
+        keep=keep,
     )
     end_offset = elements.walk(meta.dataset_offset)
     return FileLayout(
@@ -79,6 +89,7 @@ def _walk_dataset(window: ByteWindow, meta: MetaHeader, limits: WalkLimits) -> F
         offset_table_entries=elements.offset_table_entries,
         deepest_nesting=elements.deepest_nesting,
         element_count=elements.element_count,
+        kept=elements.kept,
     )
 
 

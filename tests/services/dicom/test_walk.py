@@ -109,6 +109,19 @@ def test_nesting_is_limited(ct_bytes: bytes, nested: Callable[[int], bytes]) -> 
     assert _rejection(_spliced(ct_bytes, nested(5_000))).code == "NESTED_TOO_DEEP"
 
 
+@pytest.mark.parametrize("nested", [_nested, _nested_with_lengths])
+def test_elements_that_are_kept_are_found_whole(
+    ct_bytes: bytes, nested: Callable[[int], bytes]
+) -> None:
+    file = _spliced(ct_bytes, nested(3))
+    kept = walk(file, keep={0x00080005, 0x00400275, 0x00281050, 0x7FE00010, 0x00990099}).kept
+    whole = {tag: file.getvalue()[begin:end] for tag, (begin, end) in kept.items()}
+    assert whole.keys() == {0x00080005, 0x00400275, 0x7FE00010}
+    assert whole[0x00080005] == b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
+    assert whole[0x00400275] == nested(3)
+    assert len(whole[0x7FE00010]) == 12 + 32768
+
+
 def test_private_implicit_sequences_count_as_nesting() -> None:
     value = b""
     for _ in range(30):
