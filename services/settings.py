@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         default=30, gt=0, description="A request that stops arriving for so long is cut."
     )
     upload_concurrency: int = Field(
-        default=4, gt=0, description="Files of one upload that go to Orthanc at once."
+        default=6, gt=0, description="Files of one upload that go to Orthanc at once."
     )
     zip_max_members: int = Field(default=10_000, gt=0, description="Most members of a ZIP.")
     zip_max_bytes: int = Field(
