@@ -13,6 +13,7 @@ from services.dicom.element_names import (
     is_sequence_tag,
     tag_text,
 )
+from services.dicom.fragments import Fragments, walk_fragments
 from services.dicom.layout import WalkLimits
 from services.errors import FileRejected
 
@@ -146,7 +147,7 @@ class ElementWalk:
         if tag in _PIXEL_DATA and not self._open:
             return self._pixel_data(tag, value_offset, length)
         if length == _UNDEFINED and vr in (b"OB", b"OW"):
-            return self._fragments(value_offset)[0]
+            return self._fragments(value_offset).end
         if length == _UNDEFINED and vr not in (b"SQ", b"UN", b""):
             message = f"Element {tag_text(group, element)} has no length."
             raise FileRejected("MALFORMED", message)
@@ -249,32 +250,18 @@ class ElementWalk:
             self.pixel_data_is_encapsulated = False
             return offset + length
         self.pixel_data_is_encapsulated = True
-        end, self.fragment_count, self.offset_table_entries = self._fragments(offset)
-        self.pixel_data_length = end - offset
-        return end
+        fragments = self._fragments(offset)
+        self.fragment_count = fragments.count
+        self.offset_table_entries = fragments.offset_table_entries
+        self.pixel_data_length = fragments.end - offset
+        return fragments.end
 
-    def _fragments(self, offset: int) -> tuple[int, int, int]:
-        """Walk over encapsulated fragments; return end, fragments, entries of the offset table."""
-        lengths = 0
-        table_bytes = 0
-        while True:
-            head = self._window.read_only(offset, _HEAD_BYTES)
-            if len(head) < _HEAD_BYTES:
-                message = "The file ends in the middle of its compressed pixel data."
-                raise FileRejected("TRUNCATED", message)
-            group, element, length = self._implicit.unpack(head)
-            offset += _HEAD_BYTES
-            if group == _DELIMITER_GROUP and element == _SEQUENCE_END:
-                return offset, max(0, lengths - 1), table_bytes // 4
-            if group != _DELIMITER_GROUP or element != _ITEM or length == _UNDEFINED:
-                message = "The compressed pixel data of this file is damaged."
-                raise FileRejected("MALFORMED", message)
-            self._count()
-            self._check_end(offset, length, (group, element))
-            if lengths == 0:
-                table_bytes = length
-            lengths += 1
-            offset += length
+    def _fragments(self, offset: int) -> Fragments:
+        return walk_fragments(self._window, offset, self._implicit, self._check_fragment)
+
+    def _check_fragment(self, offset: int, length: int) -> None:
+        self._count()
+        self._check_end(offset, length, (_DELIMITER_GROUP, _ITEM))
 
 
 def _ends_within(containers: list[_Container]) -> str:
