@@ -206,7 +206,7 @@ async def _next_member(unpacking: Generator[Member, None, None]) -> Member | Non
 
 def _discard(item: _Opened | StoreResult) -> None:
     if isinstance(item, _Opened):
-        item.file.close()
+        item.close()
 
 
 def _label(name: str) -> str:
