@@ -118,7 +118,9 @@ class FileStorage:
         header = arrived.checked.header
         try:
             frames = await self._indexing.submit(arrived)
-        except (DatabaseUnavailable, OrthancUnavailable) as exc:
+        except OrthancNotFound as exc:
+            return failed(arrived.file_name, exc)
+        except (DatabaseUnavailable, OrthancError) as exc:
             return not_indexed(arrived.file_name, header, exc)
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
             return failed(arrived.file_name, exc)
