@@ -1,9 +1,13 @@
 """Logging of the server process: our lines with their correlation id, the talkative ones quiet."""
 
 import logging
+import traceback
 import warnings
+from collections.abc import Iterator
+from types import TracebackType
 
 from graph.correlation import correlation_id
+from services.errors import Error
 
 _QUIET = (
     "httpx",
@@ -28,6 +32,39 @@ class _CorrelationFilter(logging.Filter):
         return True
 
 
+class _DiscreetFormatter(logging.Formatter):
+    """Leaves out what foreign exceptions say: MongoDB's quote documents, Python's quote values."""
+
+    def formatException(  # noqa: N802  # logging's name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        return "" if ei[1] is None else "\n".join(_told(ei[1]))
+
+
+def _told(exc: BaseException) -> Iterator[str]:
+    """Tell where an exception was raised and of what kind it is, its causes first."""
+    earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    if earlier is not None:
+        yield from _told(earlier)
+        yield "which led to:"
+    if isinstance(exc, BaseExceptionGroup):
+        for member in exc.exceptions:
+            yield from _told(member)
+    yield "".join(traceback.format_tb(exc.__traceback__)) + _named(exc)
+
+
+def _named(exc: BaseException) -> str:
+    kind = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
+    match exc:
+        case Error():
+            return f"{kind}: {exc.message} {exc.detail}".rstrip()
+        case OSError() if exc.strerror:
+            return f"{kind}: {exc.strerror}"
+    return kind
+
+
 def configure_logging(level: str) -> None:
     """Send the logs to stderr, one line each, with time, level, logger and correlation id.
 
@@ -37,7 +74,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.addFilter(_CorrelationFilter())
     handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
+        _DiscreetFormatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
