@@ -149,7 +149,8 @@ def refit_png(png: bytes, max_size: int | None, *, max_pixels: int) -> bytes:
     if max_size is None or max(rows, columns) <= max_size:
         return png
     check_pixels(rows, columns, max_pixels=max_pixels)
-    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    # 8 bits, grey or colour, whatever it is: the encoder knows nothing else.
+    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_ANYCOLOR)
     if shown is None:
         raise FrameNotRenderable(detail="Orthanc's PNG can't be read")
     return encode_png(fitted(np.asarray(shown, np.uint8), max_size))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from services.frames.pixels import refit_png
 from services.frames.png import encode_png
 
 _SIDES = st.integers(1, 20)
@@ -37,3 +40,15 @@ def test_files_are_as_small_as_those_of_opencv(shape: tuple[int, ...]) -> None:
     shown = (noise + slope).astype(np.uint8)
     theirs = cv2.imencode(".png", shown)[1]
     assert len(encode_png(shown)) < 1.03 * len(theirs)
+
+
+@pytest.mark.parametrize(("samples", "shape"), [(1, (8, 16)), (3, (8, 16, 3)), (4, (8, 16, 3))])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_any_picture_of_orthanc_shrinks_to_8_bits_without_transparency(
+    samples: int, shape: tuple[int, ...], kind: type[np.unsignedinteger[Any]]
+) -> None:
+    theirs = np.full((16, 32, samples), np.iinfo(kind).max // 2, kind)
+    png = cv2.imencode(".png", theirs)[1].tobytes()
+    back = decoded(refit_png(png, 16, max_pixels=1000))
+    assert back.shape == shape
+    assert (back == 127).all()
