@@ -16,6 +16,7 @@ from graphql import (
     GraphQLError,
     GraphQLField,
     GraphQLObjectType,
+    Undefined,
     get_argument_values,
     get_named_type,
     is_leaf_type,
@@ -53,6 +54,8 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
         """Begin an event of a subscription; its selection sets are new objects."""
         executor = cast("Self", super().build_per_event_executor(payload))
         executor.plans = {}
+        # graphql-core's own, by identity, too: shared, it would grow with every event.
+        executor._relevant_sub_fields = {}  # noqa: SLF001  # of the same class
         return executor
 
     def execute_fields(
@@ -76,8 +79,10 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
             try:
                 value = getattr(source_value, attribute)
                 if value is not None:
-                    results[name] = coerce(value)
-                    continue
+                    results[name] = coerced = coerce(value)
+                    if coerced is not None and coerced is not Undefined:
+                        continue
+                    is_required = True
             except Exception:  # noqa: BLE001  # whatever it is, graphql-core knows how to say it
                 is_required = True
             if is_required:
@@ -145,12 +150,12 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
         field: GraphQLField,
         definition: StrawberryField,
     ) -> CalledField | None:
-        if not answers_at_once(field, definition) or not self._is_immediate(field, details):
-            return None
         try:
+            if not answers_at_once(field, definition) or not self._is_immediate(field, details):
+                return None
             arguments = self._arguments(field, definition, details)
         except GraphQLError:
-            # A null where none may be: graphql-core says so at each object.
+            # A null where none may be, also in @skip below: graphql-core says so at each object.
             return None
         nodes = [each.node for each in details]
         return CalledField(response_name, field, details, nodes, call_with(definition, arguments))

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NewType
 
 import pytest
 import strawberry
 from strawberry.extensions import FieldExtension, SchemaExtension
+from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from graph.executor import PlanningExecutor
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from graphql import GraphQLResolveInfo
 
 Executor = type[StrawberryGraphQLCoreExecutionContext]
+
+Code = NewType("Code", str)
+"""A scalar that can't be answered when it is empty."""
+
+CODE = strawberry.scalar(name="Code", serialize=lambda value: value or None)
 
 
 @strawberry.enum
@@ -70,6 +76,8 @@ class Branch(Node):
     color: Color = Color.RED
     words: list[str] = strawberry.field(default_factory=list)
     leaf: Leaf | None = None
+    code: Code = Code("")
+    alternative: Code | None = Code("")
 
     @strawberry.field
     def label(self, info: strawberry.Info[Calls, None], prefix: str = "no", times: int = 1) -> str:
@@ -100,6 +108,10 @@ class Branch(Node):
     @strawberry.field
     def leaves(self, count: Annotated[int, strawberry.argument(name="howMany")]) -> list[Leaf]:
         return [Leaf(name=f"l{index}", size=index) for index in range(count)]
+
+    @strawberry.field
+    def maybe_leaf(self) -> Leaf | None:
+        return Leaf(name="m")
 
     @strawberry.field
     def broken(self, info: strawberry.Info[Calls, None]) -> str | None:
@@ -167,6 +179,7 @@ def schema_of(executor: Executor, *extensions: type[SchemaExtension]) -> strawbe
         types=[Branch],
         extensions=extensions,
         execution_context_class=executor,
+        config=StrawberryConfig(scalar_map={Code: CODE}),
     )
 
 
@@ -314,6 +327,28 @@ async def test_an_argument_that_does_not_fit_is_an_error_at_each_object(
     assert [path for _, path in errors] == [["branches", 0, "label"]]
 
 
+@pytest.mark.parametrize("code", ["code", "alternative"])
+async def test_a_scalar_that_answers_nothing_is_an_error(
+    schema: strawberry.Schema, code: str
+) -> None:
+    data, errors = await answer(schema, f"{{ faulty {{ {code} }} }}")
+    assert data == {"faulty": [None if code == "code" else {code: None}] * 3}
+    assert [(message[:19], path) for message, path in errors] == [
+        ("Expected `Code.coer", ["faulty", index, code]) for index in range(3)
+    ]
+
+
+async def test_a_directive_that_does_not_fit_is_an_error_where_it_is(
+    schema: strawberry.Schema,
+) -> None:
+    query = """query ($if: Boolean = true) {
+      branches { title maybeLeaf { name @skip(if: $if) } }
+    }"""
+    data, errors = await answer(schema, query, **{"if": None})
+    assert data == {"branches": [{"title": title, "maybeLeaf": None} for title in ("one", "two")]}
+    assert [path for _, path in errors] == [["branches", index, "maybeLeaf"] for index in range(2)]
+
+
 async def test_a_method_is_called_once_for_each_object(schema: strawberry.Schema) -> None:
     calls = Calls()
     await schema.execute("{ branches { label broken late } }", context_value=calls)
@@ -329,6 +364,25 @@ async def test_events_are_executed_one_by_one(schema: strawberry.Schema) -> None
         {"title": "one", "label": "no. one"},
         {"title": "two", "label": "no. two"},
     ]
+
+
+async def test_an_event_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    executors: list[PlanningExecutor] = []
+    build = PlanningExecutor.build_per_event_executor
+
+    def noting(executor: PlanningExecutor, payload: object) -> PlanningExecutor:
+        executors.append(build(executor, payload))
+        return executors[-1]
+
+    monkeypatch.setattr(PlanningExecutor, "build_per_event_executor", noting)
+    query = "subscription { changes { title late leaf { name } } }"
+    events = await schema_of(PlanningExecutor).subscribe(query, context_value=Calls())
+    async for event in events:
+        assert event.errors is None
+    first, second = executors
+    # The branch and its leaf, which the second event has not.
+    assert len(first._relevant_sub_fields) == 2
+    assert len(second._relevant_sub_fields) == 1
 
 
 @pytest.mark.parametrize("executor", [StrawberryGraphQLCoreExecutionContext, PlanningExecutor])
