@@ -15,6 +15,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
 from models.instance import InstanceDocument
+from services.stopping import stop
 from services.sync.events import NO_REPLICA_SET
 
 _log = logging.getLogger(__name__)
@@ -50,29 +51,28 @@ async def following_removals(
         database: Where the instances are.
         discard: Is given Orthanc's identifiers.
     """
-    stop = asyncio.Event()
+    ended = asyncio.Event()
     instances = database[InstanceDocument.Settings.name]
-    following = asyncio.create_task(_follow(instances, discard, stop), name="removals")
+    following = asyncio.create_task(_follow(instances, discard, ended), name="removals")
     try:
         yield
     finally:
-        # PyMongo may swallow a cancellation within a change stream: the event ends the loop.
-        stop.set()
-        following.cancel()
-        await asyncio.wait({following})
+        # PyMongo often swallows a cancellation within a change stream: the event ends the loop.
+        ended.set()
+        await stop(following)
 
 
 async def _follow(
-    instances: AsyncCollection[dict[str, Any]], discard: Discard, stop: asyncio.Event
+    instances: AsyncCollection[dict[str, Any]], discard: Discard, ended: asyncio.Event
 ) -> None:
     wait_ms = round(_GATHER_SECONDS * 1000)
     resume_after: Any = None
-    while not stop.is_set():
+    while not ended.is_set():
         try:
             async with await instances.watch(
                 _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
             ) as stream:
-                while not stop.is_set():
+                while not ended.is_set():
                     if gone := await _gather(stream):
                         discard(gone)
                     resume_after = stream.resume_token
@@ -98,4 +98,6 @@ async def _gather(stream: AsyncChangeStream[dict[str, Any]]) -> list[str]:
         gone.append(change["documentKey"]["_id"])
         if asyncio.get_running_loop().time() >= ends:
             break
+        # A burst comes in one answer of MongoDB: others have their turns in between.
+        await asyncio.sleep(0)
     return gone
