@@ -18,7 +18,7 @@ class PathMap:
     def resolve(self, recorded_path: str) -> Path:
         """Return where a file is now; whole folder names only are replaced."""
         for old, new in self.replacements:
-            rest = recorded_path.removeprefix(old.rstrip("/"))
-            if rest != recorded_path and rest.startswith("/"):
-                return Path(new.rstrip("/") + rest)
+            folder = old.rstrip("/")
+            if recorded_path.startswith(f"{folder}/"):
+                return Path(new.rstrip("/") + recorded_path.removeprefix(folder))
         return Path(recorded_path)
