@@ -27,6 +27,7 @@ from models.audit_record import AuditRecord
 from services.database import translated_database_faults
 from services.deeds import Action, Deed, describe_deed
 from services.errors import DatabaseUnavailable
+from services.stopping import stop
 
 _log = logging.getLogger(__name__)
 
@@ -170,8 +171,7 @@ async def open_audit(
     try:
         yield audit
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await stop(following)
         await _write_the_rest(audit)
 
 

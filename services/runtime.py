@@ -32,6 +32,7 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.opening import Orthanc, open_orthanc
 from services.search.lists import Lists
 from services.settings import Settings
+from services.stopping import stop
 from services.sync.events import StudyEvents
 from services.sync.removals import following_removals
 from services.sync.service import SyncService
@@ -245,11 +246,7 @@ def _deletion(
 async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:
     task = asyncio.create_task(_keep_running(sync.run), name="in step with Orthanc")
 
-    async def stop() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(stop)
+    stack.push_async_callback(stop, task)
 
 
 async def _keep_running(run: Callable[[], Awaitable[None]]) -> None:

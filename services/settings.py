@@ -1,15 +1,24 @@
 """Every setting in one frozen class, read from the environment, `.env` and the command line."""
 
 from functools import cached_property
-from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.access import Role
-from services.credentials.oidc_rules import OidcRules, is_safe_provider_url
+from services.credentials.oidc_rules import OidcRules
+from services.setting_types import (
+    CommaSeparated,
+    Networks,
+    OptionalHttpUrl,
+    OptionalNumber,
+    OptionalPath,
+    OptionalProviderUrl,
+    OptionalSecret,
+    OptionalText,
+)
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -35,13 +44,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path(".data"), description="Folder of the embedded stores and the generated keys."
     )
-    mongodb_url: SecretStr | None = Field(
+    mongodb_url: OptionalSecret = Field(
         default=None, description="MongoDB to use; empty: a private one in DATA_DIR."
     )
     mongodb_database: str = Field(
         default="orthanc_graphql", description="Name of the database in MongoDB."
     )
-    orthanc_url: str | None = Field(
+    orthanc_url: OptionalHttpUrl = Field(
         default=None, description="Orthanc to use; empty: a private one in DATA_DIR."
     )
     orthanc_username: str = Field(default="", description="Orthanc's user name.")
@@ -63,21 +72,21 @@ class Settings(BaseSettings):
     )
 
     # How the outside sees us
-    public_url: str | None = Field(
+    public_url: OptionalHttpUrl = Field(
         default=None, description="Scheme, host and path that signed URLs start with."
     )
-    cors_allowed_origins: Annotated[list[str] | None, NoDecode] = Field(
+    cors_allowed_origins: CommaSeparated | None = Field(
         default=None,
         description="Origins of front ends, comma-separated, as `https://viewer.example.org`; "
         "empty: any localhost port when all stores are embedded, none otherwise.",
     )
-    frame_url_keys: SecretStr | None = Field(
+    frame_url_keys: OptionalSecret = Field(
         default=None,
         description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "
         "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
     )
 
-    trusted_proxies: Annotated[list[str], NoDecode] = Field(
+    trusted_proxies: Networks = Field(
         default=[],
         description="Addresses and networks of proxies, comma-separated, as "
         "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
@@ -90,19 +99,19 @@ class Settings(BaseSettings):
     )
 
     # Who may do what
-    tokens_file: Path | None = Field(
+    tokens_file: OptionalPath = Field(
         default=None,
         description="File of hashed tokens; empty: tokens.json in DATA_DIR, when it exists.",
     )
-    oidc_issuer: str | None = Field(
+    oidc_issuer: OptionalProviderUrl = Field(
         default=None,
         description="Issuer of an OpenID provider whose JWTs are accepted, exactly as in `iss`; "
         "https, or http on this machine. Empty: none.",
     )
-    oidc_audience: str | None = Field(
+    oidc_audience: OptionalText = Field(
         default=None, description="`aud` that JWTs must have; required with OIDC_ISSUER."
     )
-    oidc_jwks_url: str | None = Field(
+    oidc_jwks_url: OptionalProviderUrl = Field(
         default=None,
         description="Address of the provider's keys; empty: as its discovery document says.",
     )
@@ -115,7 +124,7 @@ class Settings(BaseSettings):
         default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
         description="Our role by the provider's name of it, as JSON object.",
     )
-    audit_retention_days: int | None = Field(
+    audit_retention_days: OptionalNumber = Field(
         default=None,
         gt=0,
         description="Days after which MongoDB drops new audit records; empty: never.",
@@ -193,7 +202,7 @@ class Settings(BaseSettings):
     frame_cache_bytes: int = Field(
         default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
     )
-    frame_cache_directory: Path | None = Field(
+    frame_cache_directory: OptionalPath = Field(
         default=None,
         description="Folder that keeps rendered frames over a restart, encrypted; empty: none.",
     )
@@ -208,53 +217,6 @@ class Settings(BaseSettings):
     frame_url_seconds: int = Field(
         default=900, ge=60, le=86_400, description="Shortest validity of a signed URL."
     )
-
-    @field_validator("orthanc_url", "public_url")
-    @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
-        if value is None or not value.strip():
-            return None
-        if not value.startswith(("http://", "https://")):
-            raise ValueError("must start with http:// or https://")
-        return value.rstrip("/")
-
-    @field_validator("mongodb_url", "frame_url_keys", mode="after")
-    @classmethod
-    def _empty_is_absent(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value().strip() else None
-
-    @field_validator("cors_allowed_origins", "trusted_proxies", mode="before")
-    @classmethod
-    def _comma_separated(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return [part.strip() for part in value.split(",") if part.strip()]
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _networks(cls, value: list[str]) -> list[str]:
-        # A slip of the pen would otherwise be a proxy that is silently not believed.
-        return [str(ip_network(part)) for part in value]
-
-    @field_validator("oidc_issuer", "oidc_jwks_url")
-    @classmethod
-    def _provider_url(cls, value: str | None) -> str | None:
-        if value is None or not value.strip():
-            return None
-        if not is_safe_provider_url(value):
-            raise ValueError("must start with https:// (http:// only for this machine)")
-        return value
-
-    @field_validator(
-        "tokens_file",
-        "oidc_audience",
-        "audit_retention_days",
-        "frame_cache_directory",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if isinstance(value, str) and not value.strip() else value
 
     @model_validator(mode="after")
     def _audience_of_issuer(self) -> "Settings":

@@ -31,6 +31,7 @@ from services.frames.rendering import FrameRenderer
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
+from services.stopping import stop
 
 _log = logging.getLogger(__name__)
 
@@ -165,9 +166,7 @@ class FrameService:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await stop(*tasks)
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:

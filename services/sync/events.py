@@ -18,6 +18,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from models.study import StudyDocument
 from services.errors import Error, LimitExceeded
+from services.stopping import stop
 from services.sync.pacing import EventPacing, StudyChange, StudyChangeKind
 
 _log = logging.getLogger(__name__)
@@ -141,10 +142,9 @@ class StudyEvents:
         """Stop watching."""
         watching, self._watching = self._watching, None
         if watching is not None:
-            # PyMongo may swallow a cancellation within a change stream: the event ends the loop.
+            # Again and again would take 5 s: PyMongo often swallows one within a change stream.
             self._stop.set()
-            watching.cancel()
-            await asyncio.wait({watching})
+            await stop(watching)
 
     async def _ensure_watching(self) -> None:
         if self._watching is None:
@@ -162,16 +162,16 @@ class StudyEvents:
             error = watching.exception()
             raise error if isinstance(error, Error) else EventsUnavailable from error
 
-    async def _watch(self, stop: asyncio.Event) -> None:
+    async def _watch(self, ended: asyncio.Event) -> None:
         pacing = EventPacing(self._stable_seconds)
         resume_after: Any = None
-        while not stop.is_set():
+        while not ended.is_set():
             try:
                 await self._allow_pre_images()
                 async with await self._open_stream(resume_after) as stream:
                     await self._expect_stable(pacing)
                     self._is_open.set()
-                    while not stop.is_set():
+                    while not ended.is_set():
                         await self._step(stream, pacing)
                         resume_after = stream.resume_token
                         if not stream.alive:

@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from models.lease import LeaseDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
+from services.stopping import stop
 
 _log = logging.getLogger(__name__)
 
@@ -102,9 +103,8 @@ class Lease:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.is_held = False
-            for task in (working, renewing):
-                task.cancel()
-            outcomes = await asyncio.gather(working, renewing, return_exceptions=True)
+            await stop(working, renewing)
+        outcomes = await asyncio.gather(working, renewing, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, LeaseLost):
                 _log.warning("%s", outcome.message)

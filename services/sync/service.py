@@ -13,6 +13,7 @@ from services.errors import DatabaseUnavailable, Error, OrthancError, RecordTooL
 from services.ingest.indexer import Indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
+from services.stopping import stop
 from services.sync.comparing import Comparison
 from services.sync.cursor import FeedCursor
 from services.sync.follower import Follower
@@ -230,6 +231,4 @@ async def _together(tasks: list[asyncio.Task[None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop(*tasks)
