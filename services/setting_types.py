@@ -1,7 +1,6 @@
 """What the text of a setting may be, and what it becomes."""
 
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
@@ -10,7 +9,8 @@ from pydantic_settings import NoDecode
 from services.credentials.oidc_rules import is_safe_provider_url
 
 
-def _none_if_blank(value: object) -> object:
+def none_if_blank(value: object) -> object:
+    """Return a setting as it is, or None when it is text without a character that shows."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return None if isinstance(text, str) and not text.strip() else value
 
@@ -38,19 +38,10 @@ def _networks(value: list[str]) -> list[str]:
     return [str(ip_network(part)) for part in value]
 
 
-_BLANK_IS_NONE = BeforeValidator(_none_if_blank)
-
-OptionalText = Annotated[str | None, _BLANK_IS_NONE]
-OptionalNumber = Annotated[int | None, _BLANK_IS_NONE]
-OptionalPath = Annotated[Path | None, _BLANK_IS_NONE]
-OptionalSecret = Annotated[SecretStr | None, _BLANK_IS_NONE]
-
-OptionalHttpUrl = Annotated[Annotated[str, AfterValidator(_http_url)] | None, _BLANK_IS_NONE]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """Without a slash at its end."""
 
-OptionalProviderUrl = Annotated[
-    Annotated[str, AfterValidator(_provider_url)] | None, _BLANK_IS_NONE
-]
+ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
 """As it was given: an issuer is compared letter by letter."""
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_parts)]

@@ -1,29 +1,17 @@
 """Every setting in one frozen class, read from the environment, `.env` and the command line."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.access import Role
 from services.credentials.oidc_rules import OidcRules
-from services.setting_types import (
-    CommaSeparated,
-    Networks,
-    OptionalHttpUrl,
-    OptionalNumber,
-    OptionalPath,
-    OptionalProviderUrl,
-    OptionalSecret,
-    OptionalText,
-)
+from services.setting_types import CommaSeparated, HttpUrl, Networks, ProviderUrl, none_if_blank
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
-MINIMUM_KEY_BYTES = 32
-"""HMAC-SHA256 gains nothing from keys longer than its output and loses with shorter ones."""
 
 
 class Settings(BaseSettings):
@@ -44,13 +32,13 @@ class Settings(BaseSettings):
     data_dir: Path = Field(
         default=Path(".data"), description="Folder of the embedded stores and the generated keys."
     )
-    mongodb_url: OptionalSecret = Field(
+    mongodb_url: SecretStr | None = Field(
         default=None, description="MongoDB to use; empty: a private one in DATA_DIR."
     )
     mongodb_database: str = Field(
         default="orthanc_graphql", description="Name of the database in MongoDB."
     )
-    orthanc_url: OptionalHttpUrl = Field(
+    orthanc_url: HttpUrl | None = Field(
         default=None, description="Orthanc to use; empty: a private one in DATA_DIR."
     )
     orthanc_username: str = Field(default="", description="Orthanc's user name.")
@@ -60,19 +48,14 @@ class Settings(BaseSettings):
         description="false: metadata is served; uploads and frames answer that PACS is off.",
     )
     orthanc_dicom_port: int | None = Field(
-        default=None,
-        ge=1,
-        le=65535,
-        description="DICOM port of the embedded Orthanc; empty: off.",
+        default=None, ge=1, le=65535, description="DICOM port of the embedded Orthanc; empty: off."
     )
-
     load_samples: bool = Field(
-        default=True,
-        description="Put a few public studies into embedded stores that are empty.",
+        default=True, description="Put a few public studies into embedded stores that are empty."
     )
 
     # How the outside sees us
-    public_url: OptionalHttpUrl = Field(
+    public_url: HttpUrl | None = Field(
         default=None, description="Scheme, host and path that signed URLs start with."
     )
     cors_allowed_origins: CommaSeparated | None = Field(
@@ -80,38 +63,36 @@ class Settings(BaseSettings):
         description="Origins of front ends, comma-separated, as `https://viewer.example.org`; "
         "empty: any localhost port when all stores are embedded, none otherwise.",
     )
-    frame_url_keys: OptionalSecret = Field(
+    frame_url_keys: SecretStr | None = Field(
         default=None,
         description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "
         "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
     )
-
     trusted_proxies: Networks = Field(
         default=[],
         description="Addresses and networks of proxies, comma-separated, as "
         "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
         "empty: nobody's.",
     )
-
     graphiql_cdn: bool = Field(
         default=False,
         description="true: browsers may load GraphiQL from a CDN where this server has no copy.",
     )
 
     # Who may do what
-    tokens_file: OptionalPath = Field(
+    tokens_file: Path | None = Field(
         default=None,
         description="File of hashed tokens; empty: tokens.json in DATA_DIR, when it exists.",
     )
-    oidc_issuer: OptionalProviderUrl = Field(
+    oidc_issuer: ProviderUrl | None = Field(
         default=None,
         description="Issuer of an OpenID provider whose JWTs are accepted, exactly as in `iss`; "
         "https, or http on this machine. Empty: none.",
     )
-    oidc_audience: OptionalText = Field(
+    oidc_audience: str | None = Field(
         default=None, description="`aud` that JWTs must have; required with OIDC_ISSUER."
     )
-    oidc_jwks_url: OptionalProviderUrl = Field(
+    oidc_jwks_url: ProviderUrl | None = Field(
         default=None,
         description="Address of the provider's keys; empty: as its discovery document says.",
     )
@@ -124,7 +105,7 @@ class Settings(BaseSettings):
         default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
         description="Our role by the provider's name of it, as JSON object.",
     )
-    audit_retention_days: OptionalNumber = Field(
+    audit_retention_days: int | None = Field(
         default=None,
         gt=0,
         description="Days after which MongoDB drops new audit records; empty: never.",
@@ -202,7 +183,7 @@ class Settings(BaseSettings):
     frame_cache_bytes: int = Field(
         default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
     )
-    frame_cache_directory: OptionalPath = Field(
+    frame_cache_directory: Path | None = Field(
         default=None,
         description="Folder that keeps rendered frames over a restart, encrypted; empty: none.",
     )
@@ -217,6 +198,12 @@ class Settings(BaseSettings):
     frame_url_seconds: int = Field(
         default=900, ge=60, le=86_400, description="Shortest validity of a signed URL."
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _blank_is_absent(cls, value: object, info: ValidationInfo) -> object:
+        may_be_absent = cls.model_fields[str(info.field_name)].default is None
+        return none_if_blank(value) if may_be_absent else value
 
     @model_validator(mode="after")
     def _audience_of_issuer(self) -> "Settings":
@@ -261,7 +248,7 @@ class Settings(BaseSettings):
         """Whether this process runs its own Orthanc."""
         return self.orthanc_url is None and self.enable_pacs_integration
 
-    @cached_property
+    @property
     def is_fully_embedded(self) -> bool:
         """Whether no store of somebody else is involved."""
         return self.embeds_mongodb and self.orthanc_url is None

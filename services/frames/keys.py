@@ -14,11 +14,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from services.errors import InvalidInput
-from services.settings import MINIMUM_KEY_BYTES
 
 KEY_FILE_NAME = "frame-url.keys"
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,16}")
 _GENERATED_KEY_ID = "k1"
+
+_MINIMUM_KEY_BYTES = 32
+"""HMAC-SHA256 gains nothing from keys longer than its output and loses with shorter ones."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,7 +55,7 @@ class FrameUrlKeys:
 
 def generate_key() -> str:
     """Make a new pair for FRAME_URL_KEYS: a random key id and 32 random bytes."""
-    return _spell(f"k{secrets.token_hex(3)}", secrets.token_bytes(MINIMUM_KEY_BYTES))
+    return _spell(f"k{secrets.token_hex(3)}", secrets.token_bytes(_MINIMUM_KEY_BYTES))
 
 
 def load_or_create_keys(data_dir: Path) -> FrameUrlKeys:
@@ -70,7 +72,7 @@ def load_or_create_keys(data_dir: Path) -> FrameUrlKeys:
     path = data_dir / KEY_FILE_NAME
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
-        text = _spell(_GENERATED_KEY_ID, secrets.token_bytes(MINIMUM_KEY_BYTES))
+        text = _spell(_GENERATED_KEY_ID, secrets.token_bytes(_MINIMUM_KEY_BYTES))
         _create_once(path, text)
     return FrameUrlKeys.parse(path.read_text(encoding="ascii"))
 
@@ -102,10 +104,10 @@ def _parse_pair(pair: str) -> tuple[str, bytes]:
         master = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError) as exc:
         raise InvalidInput(f"FRAME_URL_KEYS: key {key_id} is not base64url.") from exc
-    if len(master) < MINIMUM_KEY_BYTES:
+    if len(master) < _MINIMUM_KEY_BYTES:
         raise InvalidInput(
             f"FRAME_URL_KEYS: key {key_id} has {len(master)} bytes; "
-            f"{MINIMUM_KEY_BYTES} are the minimum. Make one with: orthanc-graphql key"
+            f"{_MINIMUM_KEY_BYTES} are the minimum. Make one with: orthanc-graphql key"
         )
     return key_id, master
 

@@ -70,3 +70,13 @@ def test_a_proxy_that_is_no_address_is_refused(
     monkeypatch.setenv("TRUSTED_PROXIES", proxies)
     with pytest.raises(ValidationError, match="trusted_proxies"):
         Settings(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if field.default is None]
+)
+def test_what_may_be_absent_is_absent_when_it_is_blank(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name.upper(), "  ")
+    assert getattr(Settings(_env_file=None), name) is None
