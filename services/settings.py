@@ -206,13 +206,9 @@ class Settings(BaseSettings):
         return none_if_blank(value) if may_be_absent else value
 
     @model_validator(mode="after")
-    def _audience_of_issuer(self) -> "Settings":
+    def _has_what_others_require(self) -> "Settings":
         if self.oidc_issuer is not None and self.oidc_audience is None:
             raise ValueError("OIDC_AUDIENCE is required with OIDC_ISSUER")
-        return self
-
-    @model_validator(mode="after")
-    def _keys_where_they_are_needed(self) -> "Settings":
         if self.frame_url_keys is None and not self.is_fully_embedded:
             raise ValueError(
                 "FRAME_URL_KEYS is required when MONGODB_URL or ORTHANC_URL is set. "
