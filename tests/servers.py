@@ -10,7 +10,7 @@ import httpx
 import uvicorn
 
 from graph.app import create_app
-from graph.slow_readers import SlowReadersClosed
+from graph.http_server import server_config
 from services.runtime import Runtime
 from services.settings import Settings
 
@@ -36,14 +36,8 @@ class RunningServer:
 async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[RunningServer]:
     """Serve `runtime` over real HTTP for as long as the context is open."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            create_app(settings, runtime=runtime),
-            lifespan="on",
-            log_config=None,
-            ws=SlowReadersClosed,
-            timeout_graceful_shutdown=2,
-        )
-        server = uvicorn.Server(config)
+        app = create_app(settings, runtime=runtime)
+        server = uvicorn.Server(server_config(app, settings, shutdown_seconds=2))
         # The test's own signal handlers stay: `serve` would replace them.
         task = asyncio.create_task(server._serve([listener]))
         while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody

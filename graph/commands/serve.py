@@ -10,19 +10,13 @@ from starlette.applications import Starlette
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
+from graph.http_server import server_config
 from graph.logs import configure_logging
 from graph.open_server import refuse_open_server
-from graph.slow_readers import SlowReadersClosed
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
 from services.samples import store_samples
 from services.settings import Settings
-
-_SHUTDOWN_SECONDS = 5
-"""Requests that run longer than this after Ctrl-C are cut."""
-
-_WEBSOCKET_MAX_BYTES = 1024 * 1024
-"""Messages are GraphQL operations: the same limit as a body's."""
 
 
 @click.command(
@@ -83,7 +77,7 @@ class _AnnouncingServer(uvicorn.Server):
     """Says where it can be reached as soon as it can be."""
 
     def __init__(self, app: Starlette, runtime: Runtime, listener: socket.socket) -> None:
-        super().__init__(_server_config(app, runtime.settings.trusted_proxies))
+        super().__init__(server_config(app, runtime.settings))
         self._runtime = runtime
         self._listener = listener
 
@@ -124,22 +118,6 @@ class AddressUnavailable(Error):
     """The address to listen on is taken or is none of this machine's."""
 
     code = "ADDRESS_UNAVAILABLE"
-
-
-def _server_config(app: Starlette, trusted_proxies: list[str]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
-        proxy_headers=bool(trusted_proxies),
-        forwarded_allow_ips=trusted_proxies,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws=SlowReadersClosed,
-        ws_max_size=_WEBSOCKET_MAX_BYTES,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-    )
 
 
 def _address(listener: socket.socket) -> str:
