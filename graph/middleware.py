@@ -47,7 +47,11 @@ class RequestScope:
                 status = message["status"]
                 message["headers"] = _completed(message["headers"], request_id)
             elif message["type"] == "websocket.accept":
+                has_begun = True
                 status = 101
+            elif message["type"] == "websocket.close" and not has_begun:
+                # A handshake that is refused (ASGI, "Close - send event").
+                status = 403
             await send(message)
 
         try:

@@ -305,12 +305,16 @@ async def _http(app: ASGIApp, path: str) -> list[Message]:
     return sent
 
 
-@pytest.mark.parametrize(("first", "status"), [("websocket.accept", 101), ("websocket.close", 500)])
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(["accept"], 101), (["accept", "close"], 101), (["close"], 403), ([], 500)],
+)
 async def test_a_websocket_is_logged_as_one(
-    caplog: pytest.LogCaptureFixture, first: str, status: int
+    caplog: pytest.LogCaptureFixture, sent: list[str], status: int
 ) -> None:
     async def socket(_: Scope, __: Receive, send: Send) -> None:
-        await send({"type": first})
+        for kind in sent:
+            await send({"type": f"websocket.{kind}"})
 
     async def ignore(_: Message) -> None:
         return
