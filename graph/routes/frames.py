@@ -71,7 +71,7 @@ def is_known(scope: Scope, rendered: RenderedFrame) -> bool:
     given = header_values(scope, b"if-none-match")
     if not given:
         return False
-    tags = [tag.strip().removeprefix("W/") for tag in given[0].split(",")]
+    tags = [tag.strip().removeprefix("W/") for tag in ",".join(given).split(",")]
     return tags == ["*"] or rendered.etag in tags
 
 

@@ -68,7 +68,10 @@ async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.Mo
         second = await stage.http.get(url(stage))
         head = await stage.http.head(url(stage))
         known = await stage.http.get(url(stage), headers={"If-None-Match": first.headers["etag"]})
+        lines = [("If-None-Match", '"x"'), ("If-None-Match", f"W/{first.headers['etag']}")]
+        known_by_second_line = await stage.http.get(url(stage), headers=lines)
         other = await stage.http.get(url(stage), headers={"If-None-Match": '"x", W/"y"'})
+    assert known_by_second_line.status_code == 304
     assert second.content == first.content == other.content
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str(len(first.content))
