@@ -16,6 +16,7 @@ from graphql import (
     GraphQLError,
     GraphQLField,
     GraphQLObjectType,
+    GraphQLOutputType,
     Undefined,
     get_argument_values,
     get_named_type,
@@ -24,7 +25,6 @@ from graphql import (
 )
 from graphql.execution.collect_fields import FieldDetailsList, GroupedFieldSet
 from graphql.pyutils import AwaitableOrValue, Path
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
@@ -37,9 +37,10 @@ from graph.selection_plan import (
     definition_of,
     plan_copy,
 )
+from graph.turns import ListsInTurns
 
 
-class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
+class PlanningExecutor(ListsInTurns):
     """Executes one operation.
 
     Attributes:
@@ -98,6 +99,20 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
             return _completed(results, others)
         return results | cast("dict[str, Any]", others)
 
+    def is_immediate(self, output_type: GraphQLOutputType, details: FieldDetailsList) -> bool:
+        """Tell whether a value and all below it are complete without anything to await."""
+        named = get_named_type(output_type)
+        if is_leaf_type(named):
+            return True
+        if not is_object_type(named):
+            return False
+        try:
+            selected = self.collect_subfields(named, details).grouped_field_set
+        except GraphQLError:
+            # A null in @skip or @include: graphql-core says so at each object.
+            return False
+        return not self._plan(named, selected).others
+
     def _at_length(
         self, copied: CopiedField, parent_type: GraphQLObjectType, source: object, path: Path | None
     ) -> object:
@@ -150,25 +165,15 @@ class PlanningExecutor(StrawberryGraphQLCoreExecutionContext):
         field: GraphQLField,
         definition: StrawberryField,
     ) -> CalledField | None:
+        if not answers_at_once(field, definition) or not self.is_immediate(field.type, details):
+            return None
         try:
-            if not answers_at_once(field, definition) or not self._is_immediate(field, details):
-                return None
             arguments = self._arguments(field, definition, details)
         except GraphQLError:
-            # A null where none may be, also in @skip below: graphql-core says so at each object.
+            # A null where none may be: graphql-core says so at each object.
             return None
         nodes = [each.node for each in details]
         return CalledField(response_name, field, details, nodes, call_with(definition, arguments))
-
-    def _is_immediate(self, field: GraphQLField, details: FieldDetailsList) -> bool:
-        """Tell whether nothing below a field has to be awaited."""
-        named = get_named_type(field.type)
-        if is_leaf_type(named):
-            return True
-        if not is_object_type(named):
-            return False
-        selected = self.collect_subfields(named, details).grouped_field_set
-        return not self._plan(named, selected).others
 
     def _arguments(
         self, field: GraphQLField, definition: StrawberryField, details: FieldDetailsList

@@ -1,5 +1,6 @@
 """The planning executor and graphql-core's own answer the same, errors and their paths included."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +12,7 @@ from strawberry.extensions import FieldExtension, SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
+from graph import turns
 from graph.executor import PlanningExecutor
 
 if TYPE_CHECKING:
@@ -364,6 +366,27 @@ async def test_events_are_executed_one_by_one(schema: strawberry.Schema) -> None
         {"title": "one", "label": "no. one"},
         {"title": "two", "label": "no. two"},
     ]
+
+
+async def test_others_have_their_turns_while_a_long_list_is_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    calls = Calls()
+
+    async def other() -> None:
+        while True:
+            calls.names.append("other")
+            await asyncio.sleep(0)
+
+    others = asyncio.create_task(other())
+    schema = schema_of(PlanningExecutor)
+    result = await schema.execute("{ branches { label } }", context_value=calls)
+    others.cancel()
+    assert result.errors is None
+    first = calls.names.index("label")
+    second = calls.names.index("label", first + 1)
+    assert "other" in calls.names[first:second]
 
 
 async def test_an_event_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
