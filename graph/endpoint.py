@@ -39,6 +39,7 @@ from graph.origins import AllowedOrigins
 from graph.request_body import read_body
 from graph.state import runtime_of
 from graph.uploads import parse_upload, starlette_request, uploads_open
+from graph.websocket_messages import CheckedMessages
 from services.access import Role, authorize
 from services.errors import Error, LimitExceeded
 
@@ -55,6 +56,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
         body_idle_seconds: Longest silence of the sender of a JSON body.
     """
+
+    websocket_adapter_class = CheckedMessages
 
     def __init__(
         self,

@@ -1,0 +1,119 @@
+"""Messages that no client of graphql-transport-ws sends: refused by a code, never a fault."""
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from services.embedded.mongod import EmbeddedMongod
+from services.frames.keys import generate_key
+from services.runtime import open_runtime
+from services.settings import Settings
+from tests.servers import RunningServer, run_server
+
+BAD_REQUEST = 4400
+"""Close code of the protocol for a message that it does not know."""
+
+INIT = '{"type": "connection_init"}'
+
+
+@pytest.fixture(scope="module")
+async def server(
+    mongodb: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningServer]:
+    """A server without Orthanc."""
+    settings = Settings(
+        _env_file=None,
+        data_dir=tmp_path_factory.mktemp("messages"),
+        mongodb_url=SecretStr(mongodb.url),
+        mongodb_database=f"test_{secrets.token_hex(6)}",
+        enable_pacs_integration=False,
+        frame_url_keys=SecretStr(generate_key()),
+    )
+    async with open_runtime(settings) as runtime, run_server(settings, runtime) as running:
+        yield running
+        await runtime.database.client.drop_database(settings.mongodb_database)
+
+
+def subscribing(**payload: object) -> str:
+    return json.dumps({"id": "1", "type": "subscribe", "payload": payload})
+
+
+async def closed_by(server: RunningServer, *messages: str | bytes) -> tuple[int, str]:
+    """Send messages; answers code and reason of the end."""
+    protocols: Any = ["graphql-transport-ws"]
+    url = server.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+        for message in messages:
+            await opened.send(message)
+        with suppress(ConnectionClosed):
+            async for _ in opened:
+                pass
+    assert opened.close_code is not None
+    return opened.close_code, opened.close_reason or ""
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "no JSON",
+        b"{}",
+        "[1]",
+        "null",
+        "1",
+        '"type"',
+        "[" * 100_000,
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+        "{}",
+        '{"type": ["ping"]}',
+        json.dumps({"type": "é" * 1_000}),
+        '{"type": "\\ud800"}',
+        '{"type": "connection_init", "payload": []}',
+    ],
+    ids=lambda message: str(message[:20]),
+)
+async def test_a_message_that_is_none_ends_the_connection(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, message: str | bytes
+) -> None:
+    assert (await closed_by(server, message))[0] == BAD_REQUEST
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"type": "subscribe"}',
+        '{"type": "subscribe", "id": ["1"], "payload": {"query": "{ a }"}}',
+        '{"type": "subscribe", "id": "1", "payload": "query"}',
+        '{"type": "complete", "id": {}}',
+        subscribing(),
+        subscribing(query=5),
+        subscribing(query=["{ a }"]),
+        subscribing(query="{ a }", variables=[1]),
+        subscribing(query="{ a }", operationName={}),
+    ],
+)
+async def test_an_operation_that_is_none_ends_the_connection(
+    server: RunningServer, caplog: pytest.LogCaptureFixture, message: str
+) -> None:
+    assert (await closed_by(server, INIT, message))[0] == BAD_REQUEST
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_an_operation_whose_id_is_taken_ends_the_connection(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    query = "subscription { studyEvents { kind } }"
+    message = json.dumps({"id": "i" * 1_000, "type": "subscribe", "payload": {"query": query}})
+    code, reason = await closed_by(server, INIT, message, message)
+    assert (code, reason[:16], len(reason)) == (4409, "Subscriber for i", 123)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
