@@ -13,8 +13,10 @@ from graphql import (
     GraphQLSchema,
     Undefined,
 )
+from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
+from strawberry.types.execution import PreExecutionError
 
 from graph.audited_operation import AuditedOperation
 from graph.errors import publish_errors
@@ -25,6 +27,7 @@ from graph.names import ContractNames
 from graph.queries import Query
 from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
+from services.errors import Error
 from services.settings import Settings
 
 
@@ -38,6 +41,21 @@ class Schema(strawberry.Schema):
             # coercion at every call: a third of the time of a tree with a URL per frame.
             if argument.default_value is None:
                 argument.default_value = Undefined
+
+    async def _prepare_operation_async(
+        self, context: ExecutionContext, extensions_runner: SchemaExtensionsRunner
+    ) -> PreExecutionError | None:
+        """Answer what the limits refuse like any other error before the execution.
+
+        Strawberry does so for single answers alone: a stream would end without a word.
+        """
+        try:
+            return await super()._prepare_operation_async(context, extensions_runner)
+        except Error as exc:
+            error = GraphQLError(str(exc), original_error=exc)
+        except GraphQLError as exc:
+            error = exc
+        return PreExecutionError(data=None, errors=[error])
 
     def process_errors(
         self,

@@ -117,3 +117,35 @@ async def test_an_operation_whose_id_is_taken_ends_the_connection(
     code, reason = await closed_by(server, INIT, message, message)
     assert (code, reason[:16], len(reason)) == (4409, "Subscriber for i", 123)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("{ studies(first: 100000) { nodes { id series(first: 100) { id } } } }", "LIMIT_EXCEEDED"),
+        ("{" * 2_000, "LIMIT_EXCEEDED"),
+        ("{ nowhere }", "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_an_operation_that_is_refused_says_why(
+    server: RunningServer, query: str, code: str
+) -> None:
+    protocols: Any = ["graphql-transport-ws"]
+    url = server.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+        await opened.send(INIT)
+        await opened.recv()
+        await opened.send(subscribing(query=query))
+        answer = json.loads(await opened.recv())
+    asked = await server.http.post("/graphql", json={"query": query})
+    assert answer["type"] in {"error", "next"}
+    errors = answer["payload"] if answer["type"] == "error" else answer["payload"]["errors"]
+    assert errors == asked.json()["errors"]
+    assert [error["extensions"]["code"] for error in errors] == [code]
+
+
+async def test_a_query_that_is_no_graphql_ends_the_connection_and_says_why(
+    server: RunningServer,
+) -> None:
+    code, reason = await closed_by(server, INIT, subscribing(query="{ server {"))
+    assert (code, reason[:13]) == (BAD_REQUEST, "Syntax Error:")
