@@ -148,11 +148,15 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             received._body = body  # noqa: SLF001  # where Strawberry finds it; it has no setter
         return await super().parse_http_body(request)
 
+    def decode_json(self, data: str | bytes) -> object:
+        """Decode strictly (RFC 8259): half a surrogate pair is no text and can't be stored."""
+        return orjson.loads(data)
+
     def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
-        """Decode JSON; what is none, no UTF-8 or nested endlessly is refused with 400."""
+        """Decode JSON; what is none, no Unicode or nested endlessly is refused with 400."""
         try:
             return self.decode_json(data)
-        except (ValueError, RecursionError) as exc:
+        except ValueError as exc:
             raise HTTPException(400, "The body of the request is no JSON.") from exc
 
     async def execute_operation(  # noqa: PLR0917  # Strawberry's signature

@@ -181,7 +181,11 @@ class _Parts:
 
     def end(self) -> None:
         if self._file_name is None:
-            self.fields[self._field_name] = self._value.decode("utf-8", "replace")
+            # Guessed, a name would stand wrong in the stored file.
+            try:
+                self.fields[self._field_name] = self._value.decode()
+            except UnicodeDecodeError as exc:
+                raise InvalidInput("The text of a form's field must be UTF-8.") from exc
             return
         size = self._position - self._file_begin
         self.files.append(

@@ -3,11 +3,11 @@
 The GraphQL multipart request specification, version 2.
 """
 
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
+import orjson
 from cross_web import AsyncHTTPRequestAdapter, StarletteRequestAdapter
 from starlette.requests import Request
 
@@ -118,10 +118,10 @@ def mapped_operation(form: Form) -> dict[str, Any]:
 
 def _json_object(form: Form, name: str) -> dict[str, Any]:
     try:
-        value = json.loads(form.fields[name])
+        value = orjson.loads(form.fields[name])
     except KeyError as exc:
         raise InvalidInput(f"The form has no field `{name}`.") from exc
-    except (ValueError, RecursionError) as exc:
+    except ValueError as exc:
         raise InvalidInput(f"The field `{name}` is no JSON.") from exc
     if not isinstance(value, dict):
         raise InvalidInput(f"The field `{name}` must be a JSON object; batches are not accepted.")

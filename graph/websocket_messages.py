@@ -25,16 +25,12 @@ class CheckedMessages(ASGIWebSocketAdapter):
         Raises:
             NonJsonMessageReceived: This is none; Strawberry closes the connection.
         """
-        try:
-            async with aclosing(
-                super().iter_json(ignore_parsing_errors=ignore_parsing_errors)
-            ) as messages:
-                async for message in messages:
-                    if not is_message(message):
-                        raise NonJsonMessageReceived
-                    yield message
-        except RecursionError as exc:
-            raise NonJsonMessageReceived from exc
+        messages = super().iter_json(ignore_parsing_errors=ignore_parsing_errors)
+        async with aclosing(messages):
+            async for message in messages:
+                if not is_message(message):
+                    raise NonJsonMessageReceived
+                yield message
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; Strawberry's reasons repeat what was sent, however long."""

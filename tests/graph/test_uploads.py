@@ -57,6 +57,16 @@ async def test_files_arrive_where_the_map_says(http: httpx.AsyncClient) -> None:
     assert answer.json() == [["0.dcm", "one"], ["1.dcm", ""], ["2.dcm", "x" * 200_000]]
 
 
+async def test_a_field_that_is_no_utf_8_is_refused(http: httpx.AsyncClient) -> None:
+    parts = multipart(b"one")
+    parts["data"]["patientID"] = b"\xff\xfe"
+    answer = await http.post("/", **parts, headers=PREFLIGHT)
+    assert answer.json() == {
+        "code": "INVALID_INPUT",
+        "message": "The text of a form's field must be UTF-8.",
+    }
+
+
 async def test_without_preflight_the_body_is_not_read(http: httpx.AsyncClient) -> None:
     read = False
 

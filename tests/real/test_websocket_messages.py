@@ -149,3 +149,14 @@ async def test_a_query_that_is_no_graphql_ends_the_connection_and_says_why(
 ) -> None:
     code, reason = await closed_by(server, INIT, subscribing(query="{ server {"))
     assert (code, reason[:13]) == (BAD_REQUEST, "Syntax Error:")
+
+
+async def test_half_a_surrogate_pair_is_refused(server: RunningServer) -> None:
+    query = "query ($t: String) { studies(filter: {patientID: $t}) { nodes { id } } }"
+    body = json.dumps({"query": query, "variables": {"t": "\ud800"}})
+    headers = {"Content-Type": "application/json"}
+    answer = await server.http.post("/graphql", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"] == "The body of the request is no JSON."
+    message = subscribing(query=query, variables={"t": "\ud800"})
+    assert (await closed_by(server, INIT, message))[0] == BAD_REQUEST
