@@ -3,6 +3,7 @@
 import uvicorn
 from starlette.types import ASGIApp
 
+from graph.prompt_headers import PromptHeaders
 from graph.slow_readers import SlowReadersClosed
 from services.settings import Settings
 
@@ -25,8 +26,8 @@ def server_config(
     """
     return uvicorn.Config(
         app,
-        # The stricter of uvicorn's parsers: it refuses a request with two lengths.
-        http="httptools",
+        # By the stricter of uvicorn's parsers: it refuses a request with two lengths.
+        http=PromptHeaders,
         # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from graph import prompt_headers
 from graph.http_server import server_config
 from services.settings import Settings
 
@@ -77,3 +78,32 @@ async def test_a_request_whose_length_is_in_doubt_is_refused(lengths: str) -> No
         writer.close()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"POST / HTTP/1.1\r\nHost: localh", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT"]
+)
+async def test_headers_that_do_not_end_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(prompt_headers, "HEADERS_SECONDS", 0.2)
+    async with serving() as url:
+        parts = httpx.URL(url)
+        reader, writer = await asyncio.open_connection(parts.host, parts.port)
+        writer.write(begun)
+        async with asyncio.timeout(4):
+            answered = await reader.read()
+        writer.close()
+        assert answered.count(b"HTTP/1.1 200") == begun.count(b"\r\n\r\n")
+
+
+async def test_a_body_may_take_longer_than_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_headers, "HEADERS_SECONDS", 0.2)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"a"
+        await asyncio.sleep(0.5)
+        yield b"b"
+
+    async with serving() as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.post("/", content=slow())).status_code == 200
