@@ -22,6 +22,7 @@ from graphql import (
 )
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.schema import validate_document
+from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
 from graph.query_shape import QueryShape, measure
@@ -114,9 +115,10 @@ class LimitedOperation(SchemaExtension):
         if document is not None:
             schema: GraphQLSchema = context.schema._schema  # noqa: SLF001  # where Strawberry keeps it
             check_document(document, context.variables, page_sizes(schema), self._limits)
-            context.pre_execution_errors = list(
-                _validated(schema, context.query or "", self._limits.tokens)
-            )
+            context.pre_execution_errors = [
+                *_validated(schema, context.query or "", self._limits.tokens),
+                *_unnamed(context, document),
+            ]
         yield
 
     async def on_execute(self) -> AsyncIterator[None]:
@@ -133,6 +135,13 @@ class LimitedOperation(SchemaExtension):
             raise LimitExceeded(
                 f"The query took longer than {self._limits.seconds:g} seconds. Ask for less."
             ) from exc
+
+
+def _unnamed(context: ExecutionContext, document: DocumentNode) -> Iterator[GraphQLError]:
+    """Refuse to choose among operations (GraphQL specification, 6.1); Strawberry runs the first."""
+    operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    if len(operations) > 1 and context._provided_operation_name is None:  # noqa: SLF001  # the public name is that of the first
+        yield GraphQLError("Say in `operationName` which of the operations is to run.", operations)
 
 
 def parse_limited(text: str, limits: OperationLimits) -> DocumentNode:

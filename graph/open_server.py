@@ -1,6 +1,7 @@
 """A server without credentials: where it may listen, and by which names it answers."""
 
 import ipaddress
+from collections.abc import Collection
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -21,17 +22,29 @@ class OpenServerRefused(Error):
     code = "OPEN_SERVER_REFUSED"
 
 
-def refuse_open_server(host: str, authenticator: Authenticator) -> None:
-    """Let a server without credentials listen on the loopback interface only.
+def refuse_open_server(
+    host: str, authenticator: Authenticator, *, origins: Collection[str] = ()
+) -> None:
+    """Let a server without credentials serve this machine and its own pages only.
 
     Args:
         host: The address to listen on.
         authenticator: Knows whether credentials are configured.
+        origins: CORS_ALLOWED_ORIGINS.
 
     Raises:
         OpenServerRefused: Others could reach it, and it would ask nobody who they are.
     """
-    if not authenticator.is_open or _is_loopback(host):
+    if not authenticator.is_open:
+        return
+    if "*" in origins:
+        raise OpenServerRefused(
+            "Refused to serve pages of every origin: no credentials are configured, so any page "
+            "that is open in a browser on this machine could read and delete all patient data. "
+            "Name the origins in CORS_ALLOWED_ORIGINS, or make a token with `orthanc-graphql "
+            "token create --role admin --name NAME`."
+        )
+    if _is_loopback(host):
         return
     raise OpenServerRefused(
         f"Refused to listen on {host}: no credentials are configured, so everybody who reaches "

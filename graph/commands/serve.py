@@ -55,7 +55,7 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    check = partial(refuse_open_server, host)
+    check = partial(refuse_open_server, host, origins=settings.cors_allowed_origins or ())
     async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)
         server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)

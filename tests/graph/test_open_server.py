@@ -70,6 +70,18 @@ def test_an_open_server_may_listen_on_loopback(open_one: Authenticator, host: st
     refuse_open_server(host, open_one)
 
 
+def test_an_open_server_is_refused_to_pages_of_every_origin(open_one: Authenticator) -> None:
+    with pytest.raises(OpenServerRefused, match="CORS_ALLOWED_ORIGINS"):
+        refuse_open_server("127.0.0.1", open_one, origins=["https://a.example", "*"])
+    refuse_open_server("127.0.0.1", open_one, origins=["https://a.example"])
+
+
+def test_a_server_with_credentials_may_serve_pages_of_every_origin(
+    closed_one: Authenticator,
+) -> None:
+    refuse_open_server("127.0.0.1", closed_one, origins=["*"])
+
+
 def test_a_server_with_credentials_may_listen_anywhere(closed_one: Authenticator) -> None:
     refuse_open_server("0.0.0.0", closed_one)  # noqa: S104  # allowed is the point
 

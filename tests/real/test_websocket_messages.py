@@ -160,3 +160,17 @@ async def test_half_a_surrogate_pair_is_refused(server: RunningServer) -> None:
     assert answer.json()["errors"][0]["message"] == "The body of the request is no JSON."
     message = subscribing(query=query, variables={"t": "\ud800"})
     assert (await closed_by(server, INIT, message))[0] == BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("name", "answered"), [(None, None), ("B", {"b": {"__typename": "Server"}})]
+)
+async def test_which_of_two_operations_runs_must_be_said(
+    server: RunningServer, name: str | None, answered: object
+) -> None:
+    query = "query A { a: server { __typename } } query B { b: server { __typename } }"
+    body = {"query": query, "operationName": name}
+    answer = (await server.http.post("/graphql", json=body)).json()
+    assert answer.get("data") == answered
+    if name is None:
+        assert "operationName" in answer["errors"][0]["message"]
