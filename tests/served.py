@@ -19,6 +19,7 @@ from services.credentials.token_file import changed_tokens
 from services.credentials.tokens import issue_token
 from services.embedded.data_dir import read_running_stores
 from services.frames.keys import generate_key
+from tests.servers import answered
 
 _PATIENCE_SECONDS = 60
 
@@ -38,11 +39,7 @@ class Served:
 
     async def graphql(self, query: str, **variables: object) -> dict[str, object]:
         """Execute an operation that must succeed; answers its data."""
-        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
-        body = response.json()
-        assert "errors" not in body, body
-        data: dict[str, object] = body["data"]
-        return data
+        return await answered(self.http, query, variables)
 
 
 @asynccontextmanager

@@ -1,18 +1,51 @@
 """The server under test, on a port of the loopback interface."""
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
+from pydantic import SecretStr
 
 from graph.app import create_app
 from graph.http_server import server_config
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.frames.keys import generate_key
 from services.runtime import Runtime
 from services.settings import Settings
+
+
+def settings_on(
+    mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, data_dir: Path, **more: Any
+) -> Settings:
+    """Settings of a server on real stores, with a database of its own."""
+    return Settings(
+        _env_file=None,
+        data_dir=data_dir,
+        mongodb_url=SecretStr(mongodb.url),
+        mongodb_database=f"test_{secrets.token_hex(6)}",
+        orthanc_url=orthanc.url,
+        orthanc_username=orthanc.username,
+        orthanc_password=SecretStr(orthanc.password),
+        frame_url_keys=SecretStr(generate_key()),
+        **more,
+    )
+
+
+async def answered(http: httpx.AsyncClient, query: str, variables: object) -> dict[str, object]:
+    """Execute an operation that must succeed; answers its data."""
+    response = await http.post("/graphql", json={"query": query, "variables": variables})
+    body = response.json()
+    assert "errors" not in body, body
+    data: dict[str, object] = body["data"]
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +58,7 @@ class RunningServer:
 
     async def graphql(self, query: str, **variables: object) -> dict[str, object]:
         """Execute an operation that must succeed; answers its data."""
-        response = await self.http.post("/graphql", json={"query": query, "variables": variables})
-        body = response.json()
-        assert "errors" not in body, body
-        data: dict[str, object] = body["data"]
-        return data
+        return await answered(self.http, query, variables)
 
 
 @asynccontextmanager

@@ -6,11 +6,11 @@ Under the settings of uvicorn that `orthanc-graphql serve` has.
 import sys
 from pathlib import Path
 
-import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from tests.benchmarks.rival_process import serve_rival
 
 
 def main(body_path: str, port: str) -> None:
@@ -25,14 +25,7 @@ def main(body_path: str, port: str) -> None:
     async def answer(_: Request) -> Response:
         return Response(body, media_type="image/png")
 
-    uvicorn.run(
-        Starlette(routes=[Route("/frame", answer)]),
-        port=int(port),
-        loop="uvloop",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    serve_rival(Route("/frame", answer), port)
 
 
 if __name__ == "__main__":

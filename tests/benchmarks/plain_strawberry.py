@@ -8,11 +8,10 @@ import sys
 from typing import Annotated
 
 import strawberry
-import uvicorn
-from starlette.applications import Starlette
 from starlette.routing import Route
 from strawberry.asgi import GraphQL
 
+from tests.benchmarks.rival_process import serve_rival
 from tests.benchmarks.tree_query import INSTANCES, SERIES
 
 _URL = "http://127.0.0.1:8000/frames/v1/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/" + "0a1b2c3d-" * 5
@@ -97,14 +96,7 @@ class Query:
 def main(port: str) -> None:
     """Serve the schema on loopback."""
     endpoint: GraphQL[object, None] = GraphQL(strawberry.Schema(Query))
-    uvicorn.run(
-        Starlette(routes=[Route("/graphql", endpoint)]),
-        port=int(port),
-        loop="uvloop",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-    )
+    serve_rival(Route("/graphql", endpoint), port)
 
 
 if __name__ == "__main__":

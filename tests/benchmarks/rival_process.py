@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from services.embedded.ports import find_free_port
 
@@ -34,6 +37,18 @@ async def run_rival(module: str, *arguments: str) -> AsyncIterator[str]:
     finally:
         process.terminate()
         await process.wait()
+
+
+def serve_rival(route: BaseRoute, port: str) -> None:
+    """Serve one route on a port of loopback as our server is served, without its middleware."""
+    uvicorn.run(
+        Starlette(routes=[route]),
+        port=int(port),
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
 
 
 async def _until_up(url: str) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,12 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from services.embedded.ports import find_free_port
 from tests.benchmarks.lean_client import open_lean_client, seconds_per_request
 from tests.benchmarks.measuring import Bound, Line, Row
 from tests.benchmarks.orthanc_access import orthanc_access
+from tests.benchmarks.rival_process import run_rival
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import cine_file, ct_files
 
@@ -123,27 +120,7 @@ async def _orthanc(stage: Stage, instance: str, route: str) -> float:
 
 @asynccontextmanager
 async def _bare_route(body: bytes) -> AsyncIterator[str]:
-    port = find_free_port()
     with tempfile.NamedTemporaryFile() as file:
         await asyncio.to_thread(Path(file.name).write_bytes, body)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.benchmarks.bare_route", file.name, str(port)
-        )
-        try:
-            url = f"http://127.0.0.1:{port}"
-            await _until_up(url)
+        async with run_rival("tests.benchmarks.bare_route", file.name) as url:
             yield url
-        finally:
-            process.terminate()
-            await process.wait()
-
-
-async def _until_up(url: str) -> None:
-    async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as http:
-        while True:
-            try:
-                await http.get(f"{url}/frame")
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return

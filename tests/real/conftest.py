@@ -1,19 +1,16 @@
 """The real servers: one MongoDB and one Orthanc for all tests, empty for each that asks."""
 
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
-from services.frames.keys import generate_key
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
-from tests.servers import RunningServer, run_server
+from tests.servers import RunningServer, run_server, settings_on
 
 
 @pytest.fixture(scope="session")
@@ -41,16 +38,7 @@ async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
 @pytest.fixture
 def settings(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, tmp_path: Path) -> Settings:
     """Settings of a server on the real stores, with a database of its own."""
-    return Settings(
-        _env_file=None,
-        data_dir=tmp_path,
-        mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
-        orthanc_url=empty_orthanc.url,
-        orthanc_username=empty_orthanc.username,
-        orthanc_password=SecretStr(empty_orthanc.password),
-        frame_url_keys=SecretStr(generate_key()),
-    )
+    return settings_on(mongodb, empty_orthanc, tmp_path)
 
 
 @pytest.fixture

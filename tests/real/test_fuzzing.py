@@ -6,7 +6,6 @@
 import asyncio
 import json
 import os
-import secrets
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,17 +15,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from pydantic import SecretStr
 from starlette.routing import Route
 
 from graph.app import create_app
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.frames.keys import generate_key
 from services.runtime import open_runtime
 from services.samples import store_samples
 from services.settings import Settings
-from tests.servers import RunningServer, run_server
+from tests.servers import RunningServer, run_server, settings_on
 
 _REPOSITORY = Path(__file__).parents[2]
 _REST_API = Path(__file__).with_name("rest_api.json")
@@ -66,16 +63,7 @@ async def server(
     mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningServer]:
     """A server with the samples."""
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path_factory.mktemp("fuzzing"),
-        mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
-        orthanc_url=orthanc.url,
-        orthanc_username=orthanc.username,
-        orthanc_password=SecretStr(orthanc.password),
-        frame_url_keys=SecretStr(generate_key()),
-    )
+    settings = settings_on(mongodb, orthanc, tmp_path_factory.mktemp("fuzzing"))
     async with open_runtime(settings) as runtime, run_server(settings, runtime) as running:
         await store_samples(runtime.ingest)
         yield running

@@ -11,14 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from pydicom import dcmread
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
-from services.frames.keys import generate_key
 from services.runtime import open_runtime
-from services.settings import Settings
 from tests.real.hostile_files import (
     SOURCES,
     archive,
@@ -28,7 +25,7 @@ from tests.real.hostile_files import (
     with_damaged_image,
     with_uid,
 )
-from tests.servers import RunningServer, run_server
+from tests.servers import RunningServer, run_server, settings_on
 
 # pydicom says what it thinks of the values that are made here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -54,17 +51,9 @@ async def server(
     hostile_orthanc: EmbeddedOrthanc,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[RunningServer]:
-    settings = Settings(
-        _env_file=None,
-        data_dir=tmp_path_factory.mktemp("server"),
-        mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
-        orthanc_url=hostile_orthanc.url,
-        orthanc_username=hostile_orthanc.username,
-        orthanc_password=SecretStr(hostile_orthanc.password),
-        frame_url_keys=SecretStr(generate_key()),
-        zip_max_members=50,
-        zip_max_bytes=40_000_000,
+    data_dir = tmp_path_factory.mktemp("server")
+    settings = settings_on(
+        mongodb, hostile_orthanc, data_dir, zip_max_members=50, zip_max_bytes=40_000_000
     )
     async with open_runtime(settings) as runtime, run_server(settings, runtime) as running:
         yield running

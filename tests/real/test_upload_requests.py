@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import json
-import secrets
 import tempfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from pydicom.data import get_testdata_file
 
 from graph import multipart
@@ -20,11 +18,10 @@ from services.credentials.token_file import changed_tokens
 from services.credentials.tokens import issue_token
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.frames.keys import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.real.raw_requests import answer_to_half, half_sent
-from tests.servers import RunningServer, run_server
+from tests.servers import RunningServer, run_server, settings_on
 
 PREFLIGHT = {"GraphQL-Preflight": "1"}
 MULTIPART = "multipart/form-data; boundary=b"
@@ -38,15 +35,10 @@ MAX_BYTES = 200_000
 def settings(
     mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, tmp_path_factory: pytest.TempPathFactory
 ) -> Settings:
-    return Settings(
-        _env_file=None,
-        data_dir=tmp_path_factory.mktemp("uploads"),
-        mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
-        orthanc_url=orthanc.url,
-        orthanc_username=orthanc.username,
-        orthanc_password=SecretStr(orthanc.password),
-        frame_url_keys=SecretStr(generate_key()),
+    return settings_on(
+        mongodb,
+        orthanc,
+        tmp_path_factory.mktemp("uploads"),
         upload_max_bytes=MAX_BYTES,
         upload_max_files=3,
         upload_idle_seconds=0.3,
