@@ -65,8 +65,13 @@ async def _show(settings: Settings, search: AuditSearch, *, as_json: bool) -> No
         stores = running.stores if running else started
         url = given.get_secret_value() if given else stores.mongodb_url or ""
         async with open_database(url, settings.mongodb_database):
+            is_empty = True
             async for record in read_audit(search):
+                is_empty = False
                 click.echo(_json_line(record) if as_json else _line(record))
+    if is_empty:
+        # Aside of the records, for who reads them by a program.
+        click.echo("No record was found.", err=True)
 
 
 def _json_line(record: AuditRecord) -> str:

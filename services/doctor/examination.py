@@ -12,7 +12,7 @@ from services.doctor.exposure import (
 from services.doctor.findings import Finding, ok, problem
 from services.doctor.machine import examine_data_dir, examine_python
 from services.doctor.mongodb import examine_mongodb
-from services.doctor.orthanc import examine_orthanc
+from services.doctor.orthanc import ADVICE_EMBEDDED, examine_orthanc
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.stores import open_stores
 from services.errors import Error
@@ -88,5 +88,8 @@ async def _examine_orthanc(settings: Settings, stores: Stores) -> list[Finding]:
     if stores.orthanc_url is None:
         return []
     return await examine_orthanc(
-        stores.orthanc_url, stores.orthanc_username, stores.orthanc_password
+        stores.orthanc_url,
+        stores.orthanc_username,
+        stores.orthanc_password,
+        advice=ADVICE_EMBEDDED,
     )

@@ -11,21 +11,28 @@ from services.orthanc.transport import open_http_client
 _PART = "Orthanc"
 
 
-async def examine_orthanc(url: str, username: str, password: str) -> list[Finding]:
+ADVICE = "Check ORTHANC_URL and that Orthanc runs."
+ADVICE_EMBEDDED = "The server starts it anew when it dies; stop and start the server if it hangs."
+
+
+async def examine_orthanc(
+    url: str, username: str, password: str, *, advice: str = ADVICE
+) -> list[Finding]:
     """Check an Orthanc.
 
     Args:
         url: Base of its REST API.
         username: Its user, `""` for none.
         password: Of that user.
+        advice: What to do when it does not answer.
     """
     async with open_http_client(url, username, password, connections=1) as http:
         client = OrthancClient(http)
         try:
             return judge(await client.system(), await client.plugins())
         except Error as exc:
-            where = "" if "ORTHANC_" in exc.message else " Check ORTHANC_URL and that Orthanc runs."
-            return [problem(_PART, exc.message + where)]
+            said = exc.message if "ORTHANC_" in exc.message else f"{exc.message} {advice}"
+            return [problem(_PART, said)]
 
 
 def judge(system: SystemInfo, plugins: Collection[str]) -> list[Finding]:

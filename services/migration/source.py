@@ -9,7 +9,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import ConfigurationError
 
 from services.database import translated_database_faults
-from services.errors import InvalidInput
+from services.errors import DatabaseUnavailable, InvalidInput
 from services.migration.local_files import (
     LocalFile,
     all_record_ids,
@@ -21,6 +21,8 @@ from services.orthanc.identifiers import OrthancIds
 _COLLECTION = "instances"
 
 _UPDATES_AT_ONCE = 1_000
+
+_OLD_IS_AWAY = "The old database does not answer. Check --source and that its MongoDB runs."
 
 
 @asynccontextmanager
@@ -40,8 +42,11 @@ async def open_source(url: str) -> AsyncIterator["LegacyInstances"]:
             database = client.get_default_database()
         except ConfigurationError as exc:
             raise InvalidInput("Name the old database: mongodb://host/name.") from exc
-        with translated_database_faults():
-            await client.admin.command("ping")
+        try:
+            with translated_database_faults():
+                await client.admin.command("ping")
+        except DatabaseUnavailable as exc:
+            raise DatabaseUnavailable(_OLD_IS_AWAY, detail=exc.detail) from exc
         yield LegacyInstances(database[_COLLECTION])
 
 

@@ -113,6 +113,16 @@ def test_the_command_prints_one_object_per_line(
     assert (record["action"], record["principal"], record["outcome"]) == ("view", "bob", "ok")
 
 
+def test_the_command_says_that_nothing_was_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, trail: AsyncDatabase[dict[str, Any]]
+) -> None:
+    assert trail is not None
+    give_to_environment(settings, monkeypatch)
+    result = CliRunner().invoke(main, ["audit", "--patient", "nobody"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == "No record was found.\n"
+
+
 def give_to_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.mongodb_url is not None
     assert settings.orthanc_url is not None

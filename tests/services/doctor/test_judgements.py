@@ -120,6 +120,13 @@ async def test_an_orthanc_that_is_away_is_a_problem() -> None:
     assert "Check ORTHANC_URL" in finding.message
 
 
+async def test_an_embedded_orthanc_that_is_away_names_no_setting() -> None:
+    url, advice = "http://127.0.0.1:9", orthanc.ADVICE_EMBEDDED
+    (finding,) = await orthanc.examine_orthanc(url, "", "", advice=advice)
+    assert finding.message.endswith(advice)
+    assert "ORTHANC_URL" not in finding.message
+
+
 async def examine(tmp_path: Path, oidc: OidcRules | None = None) -> list[Finding]:
     path = tmp_path / "tokens.json"
     return await examine_credentials(tokens_file=path, tokens_required=False, oidc=oidc, now=NOW)
