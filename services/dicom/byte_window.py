@@ -27,6 +27,10 @@ class ByteWindow:
             self._start, begin = offset, 0
         return self._bytes[begin : begin + length]
 
+    def at_hand(self, offset: int) -> tuple[bytes, int]:
+        """Return the bytes of the window and the index in them of an offset that was read last."""
+        return self._bytes, offset - self._start
+
     def read_only(self, offset: int, length: int) -> bytes:
         """Return bytes without looking ahead: what follows is pixel data."""
         self._file.seek(offset)

@@ -2,19 +2,13 @@
 
 import struct
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import NoReturn
 
 from services.dicom.byte_window import ByteWindow
-from services.dicom.element_names import (
-    LONG_VRS,
-    bytes_text,
-    bytes_texts,
-    is_sequence_tag,
-    tag_text,
-)
+from services.dicom.element_names import LONG_VRS, bytes_text, is_sequence_tag, tag_text
 from services.dicom.fragments import Fragments, walk_fragments
 from services.dicom.layout import WalkLimits
+from services.dicom.nesting import Container, Nesting
+from services.dicom.plain_elements import PLAIN_VRS, PlainElements
 from services.errors import FileRejected
 
 _UNDEFINED = 0xFFFFFFFF
@@ -24,15 +18,8 @@ _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """FloatPixelData, DoubleFloatPixelData, PixelData."""
 _HEAD_BYTES = 8
 _LONG_HEAD_BYTES = 12
-
-
-@dataclass(slots=True)
-class _Container:
-    """A sequence or an item that is open; `end` is None until its delimiter is found."""
-
-    is_sequence: bool
-    end: int | None
-    is_implicit_vr: bool
+_VR = slice(4, 6)
+"""Where an element's VR is when it is explicit."""
 
 
 class ElementWalk:
@@ -58,20 +45,27 @@ class ElementWalk:
         self.pixel_data_is_encapsulated = False
         self.fragment_count = 0
         self.offset_table_entries = 0
-        self.deepest_nesting = 0
         self.element_count = 0
         self._window = window
         self._limits = limits
         self._index = index
         self._keep = keep
         self._keeping: tuple[int, int] | None = None
-        self._is_implicit_vr = is_implicit_vr
         order = "<" if is_little_endian else ">"
         self._implicit = struct.Struct(f"{order}HHI")
         self._explicit = struct.Struct(f"{order}HH2sH")
         self._length = struct.Struct(f"{order}I")
-        self._open: list[_Container] = []
-        self._depth = 0
+        self._plain = PlainElements(is_little_endian=is_little_endian)
+        self._nesting = Nesting(
+            file_size=window.size,
+            is_implicit_vr=is_implicit_vr,
+            sequence_max_depth=limits.sequence_max_depth,
+        )
+
+    @property
+    def deepest_nesting(self) -> int:
+        """Sequences around the deepest element."""
+        return self._nesting.deepest
 
     def walk(self, offset: int) -> int:
         """Walk from the first element on.
@@ -83,24 +77,49 @@ class ElementWalk:
             FileRejected: TRUNCATED, MALFORMED, NESTED_TOO_DEEP or TOO_MANY_ELEMENTS.
         """
         while True:
-            while self._open and self._open[-1].end == offset:
-                self._close()
+            self._close_at(offset)
             head = self._window.read(offset, _HEAD_BYTES)
-            if not self._open:
-                if self._keeping is not None:
-                    tag, begin = self._keeping
-                    self.kept[tag] = begin, offset
-                    self._keeping = None
-                if self._is_finished(head, offset):
-                    return offset
+            if self._nesting.top is None and self._is_finished(head, offset):
+                return offset
             if len(head) < _HEAD_BYTES:
-                raise FileRejected("TRUNCATED", _ends_within(self._open))
+                raise FileRejected("TRUNCATED", self._nesting.ends_within())
+            if head[_VR] in PLAIN_VRS and (end := self._end_of_plain_elements(offset)) > offset:
+                offset = end
+                continue
             self._count()
             group, element, length = self._implicit.unpack(head)
             if group == _DELIMITER_GROUP:
                 offset = self._delimiter(element, length, offset)
             else:
                 offset = self._element(head, offset)
+
+    def _close_at(self, offset: int) -> None:
+        nesting = self._nesting
+        while nesting.top is not None and nesting.top.end == offset:
+            nesting.close()
+        if self._keeping is not None and nesting.top is None:
+            tag, begin = self._keeping
+            self.kept[tag] = begin, offset
+            self._keeping = None
+
+    def _end_of_plain_elements(self, offset: int) -> int:
+        top = self._nesting.top
+        is_sequence = top is not None and top.is_sequence
+        if is_sequence or self._nesting.is_implicit_vr or self._index is not None:
+            return offset
+        content, at = self._window.at_hand(offset)
+        start = offset - at
+        end, count, kept = self._plain.run(
+            content,
+            at,
+            reach=self._nesting.reach() - start,
+            most=self._limits.max_elements - self.element_count,
+            keep=self._keep if top is None else (),
+        )
+        self.element_count += count
+        for tag, begin, to in kept:
+            self.kept[tag] = start + begin, start + to
+        return start + end
 
     def _is_finished(self, head: bytes, offset: int) -> bool:
         if not head:
@@ -119,7 +138,7 @@ class ElementWalk:
             raise FileRejected("TOO_MANY_ELEMENTS", message)
 
     def _delimiter(self, element: int, length: int, offset: int) -> int:
-        top = self._open[-1] if self._open else None
+        top = self._nesting.top
         offset += _HEAD_BYTES
         if element == _ITEM and top is not None and top.is_sequence:
             self._descend(offset, length, is_sequence=False, tag=(_DELIMITER_GROUP, _ITEM))
@@ -128,23 +147,22 @@ class ElementWalk:
         if top is None or top.end is not None or element != expected:
             message = f"The file has a stray {tag_text(_DELIMITER_GROUP, element)} in its header."
             raise FileRejected("MALFORMED", message)
-        self._close()
+        self._nesting.close()
         return offset
 
     def _element(self, head: bytes, offset: int) -> int:
-        top = self._open[-1] if self._open else None
+        top = self._nesting.top
         if top is not None and top.is_sequence:
             message = "A sequence of this file holds something that is no item."
             raise FileRejected("MALFORMED", message)
-        is_implicit_vr = top.is_implicit_vr if top is not None else self._is_implicit_vr
-        group, element, vr, value_offset, length = self._head(head, offset, is_implicit_vr)
+        group, element, vr, value_offset, length = self._head(head, offset)
         tag = group << 16 | element
-        if not self._open:
+        if top is None:
             if tag in self._keep:
                 self._keeping = tag, offset
             if self._index is not None:
                 self._index.append((tag, offset))
-        if tag in _PIXEL_DATA and not self._open:
+        if tag in _PIXEL_DATA and top is None:
             return self._pixel_data(tag, value_offset, length)
         if length == _UNDEFINED and vr in (b"OB", b"OW"):
             return self._fragments(value_offset).end
@@ -154,18 +172,13 @@ class ElementWalk:
         if length == _UNDEFINED or self._is_sequence(vr, tag, value_offset, length):
             self._descend(value_offset, length, is_sequence=True, tag=(group, element), vr=vr)
             return value_offset
-        self._check_end(value_offset, length, (group, element))
+        self._nesting.check_end(value_offset, length, (group, element))
         return value_offset + length
 
-    def _head(
-        self,
-        head: bytes,
-        offset: int,
-        is_implicit_vr: bool,  # noqa: FBT001 - private, hot
-    ) -> tuple[int, int, bytes, int, int]:
+    def _head(self, head: bytes, offset: int) -> tuple[int, int, bytes, int, int]:
         """Return group, element, VR (empty when implicit), offset and length of the value."""
         group, element, vr, length = self._explicit.unpack(head)
-        if is_implicit_vr or not (vr.isalpha() and vr.isupper()):
+        if self._nesting.is_implicit_vr or not (vr.isalpha() and vr.isupper()):
             group, element, length = self._implicit.unpack(head)
             return group, element, b"", offset + _HEAD_BYTES, length
         if vr not in LONG_VRS:
@@ -206,46 +219,15 @@ class ElementWalk:
         self, offset: int, length: int, *, is_sequence: bool, tag: tuple[int, int], vr: bytes = b""
     ) -> None:
         if length != _UNDEFINED:
-            self._check_end(offset, length, tag)
-        if is_sequence:
-            self._depth += 1
-            self.deepest_nesting = max(self.deepest_nesting, self._depth)
-            if self._depth > self._limits.sequence_max_depth:
-                message = (
-                    f"The sequences of this file are nested deeper than "
-                    f"{self._limits.sequence_max_depth} levels."
-                )
-                raise FileRejected("NESTED_TOO_DEEP", message)
-        implicit = self._open[-1].is_implicit_vr if self._open else self._is_implicit_vr
-        if vr == b"UN":
-            implicit = True  # PS3.5 6.2.2 note 2
+            self._nesting.check_end(offset, length, tag)
+        is_implicit_vr = self._nesting.is_implicit_vr or vr == b"UN"  # PS3.5 6.2.2 note 2
         end = None if length == _UNDEFINED else offset + length
-        self._open.append(_Container(is_sequence, end, implicit))
-
-    def _close(self) -> None:
-        self._depth -= self._open.pop().is_sequence
-
-    def _check_end(self, offset: int, length: int, tag: tuple[int, int]) -> None:
-        end = offset + length
-        if end > self._window.size:
-            self._too_short(offset, length, tag)
-        inner = self._open[-1].end if self._open else None
-        if inner is not None and end > inner:
-            message = f"Element {tag_text(*tag)} is longer than the item around it."
-            raise FileRejected("MALFORMED", message)
-
-    def _too_short(self, offset: int, length: int, tag: tuple[int, int]) -> NoReturn:
-        announced, present = bytes_texts(length, max(0, self._window.size - offset))
-        message = (
-            f"The file ends in the middle of element {tag_text(*tag)}: {announced} were announced, "
-            f"{present} are there."
-        )
-        raise FileRejected("TRUNCATED", message)
+        self._nesting.open(Container(is_sequence, end), is_implicit_vr=is_implicit_vr)
 
     def _pixel_data(self, tag: int, offset: int, length: int) -> int:
         self.pixel_data_offset = offset
         if length != _UNDEFINED:
-            self._check_end(offset, length, (tag >> 16, tag & 0xFFFF))
+            self._nesting.check_end(offset, length, (tag >> 16, tag & 0xFFFF))
             self.pixel_data_length = length
             self.pixel_data_is_encapsulated = False
             return offset + length
@@ -261,11 +243,4 @@ class ElementWalk:
 
     def _check_fragment(self, offset: int, length: int) -> None:
         self._count()
-        self._check_end(offset, length, (_DELIMITER_GROUP, _ITEM))
-
-
-def _ends_within(containers: list[_Container]) -> str:
-    if not containers:
-        return "The file ends in the middle of an element's tag."
-    kind = "sequence" if containers[-1].is_sequence else "item of a sequence"
-    return f"The file ends in the middle of a {kind}."
+        self._nesting.check_end(offset, length, (_DELIMITER_GROUP, _ITEM))
