@@ -51,11 +51,8 @@ class DatasetAttributes:
         raw = self._elements.get(tag)
         if not isinstance(raw, RawDataElement):
             return None
-        vr = self._vr(tag)
         value = raw.value or b""
-        if vr in _NUMBER_FORMATS:
-            return _numbers(value, _NUMBER_FORMATS[vr], is_little_endian=raw.is_little_endian)
-        return decode(value, self._encodings)
+        return _text(self._vr(tag), value, self._encodings, is_little_endian=raw.is_little_endian)
 
     def numbers(self, tag: int, code: str) -> list[int]:
         """Return a binary value as the integers that the struct module calls `code`."""
@@ -92,6 +89,30 @@ class DatasetAttributes:
         ]
 
 
+class PlainAttributes:
+    """Attributes without items: their VRs and values by tag, as they stand in a file."""
+
+    def __init__(self, values: Mapping[int, tuple[str, bytes]], *, is_little_endian: bool) -> None:
+        self._values = values
+        self._is_little_endian = is_little_endian
+        self._encodings = ["latin_1"]
+        self._encodings = encodings_of(self.text(0x00080005))
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._values
+
+    def text(self, tag: int) -> str | None:
+        """Return the values as text; binary numbers are written out."""
+        if tag not in self._values:
+            return None
+        vr, value = self._values[tag]
+        return _text(vr, value, self._encodings, is_little_endian=self._is_little_endian)
+
+    def items(self, _tag: int) -> Sequence[Attributes]:
+        """Return no items: there are no sequences."""
+        return []
+
+
 class OrthancAttributes:
     """Attributes as Orthanc's full tag format tells them (`GET /series/{id}/instances-tags`)."""
 
@@ -121,6 +142,13 @@ def _dictionary_vr(tag: int) -> str:
         return dictionary_VR(tag).split(" or ")[0]
     except KeyError:
         return "UN"
+
+
+def _text(vr: str, value: bytes, encodings: Sequence[str], *, is_little_endian: bool) -> str:
+    code = _NUMBER_FORMATS.get(vr)
+    if code is not None:
+        return _numbers(value, code, is_little_endian=is_little_endian)
+    return decode(value, encodings)
 
 
 def _numbers(value: bytes, code: str, *, is_little_endian: bool) -> str:

@@ -31,36 +31,29 @@ def read_header_dataset(
     Raises:
         FileRejected: MALFORMED when pydicom can't read what the walk could.
     """
-    tags = None if specific_tags is None else list(specific_tags)
-    return _read(header_stream(file, layout), layout, tags)
+    return read_elements(header_stream(file, layout), layout, specific_tags)
 
 
-def read_kept_elements(file: BinaryIO, layout: FileLayout) -> Dataset:
-    """Read the elements that the walk kept, and no others: pydicom takes 1 us for each of those.
+def read_elements(
+    stream: BinaryIO, layout: FileLayout, specific_tags: Sequence[BaseTag | int] | None = None
+) -> Dataset:
+    """Read elements up to group 7FE0, the values still bytes.
 
     Args:
-        file: The file, or its inflated copy; its position is not kept.
-        layout: What `walk` said about it.
+        stream: Positioned at the first element.
+        layout: Of the file that they are from.
+        specific_tags: Elements of the top level to read; None for all.
 
     Raises:
         FileRejected: MALFORMED when pydicom can't read what the walk could.
     """
-    elements = io.BytesIO()
-    for begin, end in sorted(layout.kept.values()):
-        file.seek(begin)
-        elements.write(file.read(end - begin))
-    elements.seek(0)
-    return _read(elements, layout)
-
-
-def _read(stream: BinaryIO, layout: FileLayout, tags: list[BaseTag | int] | None = None) -> Dataset:
     try:
         return read_dataset(
             stream,
             layout.is_implicit_vr,
             layout.is_little_endian,
             stop_when=_is_pixel_data,
-            specific_tags=tags,
+            specific_tags=None if specific_tags is None else list(specific_tags),
         )
     except Exception as exc:  # pydicom raises whatever the bytes lead it to
         raise FileRejected("MALFORMED", "The header of this file can't be read.") from exc

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from services.dicom.attributes import Attributes, DatasetAttributes, OrthancAttributes
+from services.dicom.attributes import Attributes, OrthancAttributes
 from services.dicom.deflation import inflated_copy
 from services.dicom.header import (
     ImageModule,
@@ -12,13 +12,13 @@ from services.dicom.header import (
     SeriesModule,
     StudyModule,
 )
+from services.dicom.kept_elements import read_kept_elements
 from services.dicom.layout import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     FileLayout,
     WalkLimits,
 )
-from services.dicom.pydicom_reading import read_kept_elements
 from services.dicom.values import (
     clean_person_name,
     clean_text,
@@ -76,8 +76,7 @@ def read_header(
 
 
 def _read_dataset(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
-    dataset = read_kept_elements(file, layout)
-    attributes = DatasetAttributes(dataset)
+    attributes = read_kept_elements(file, layout)
     pixel_data_bytes = None
     if layout.pixel_data_offset is not None and not layout.is_deflated:
         pixel_data_bytes = layout.end_offset - layout.pixel_data_offset
