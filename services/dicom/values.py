@@ -15,9 +15,10 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that show nothing and can only deceive: controls, bidi marks, surrogates."""
 _JOINERS = frozenset({"\u200c", "\u200d"})
 """Spelling of Persian and of Indic scripts needs them."""
+_LINE_BREAKS = re.compile(r"[\t\r\n\f]+")
 _MAX_WORDS = 32
 _WORD_CHARACTERS = 64
-_MULTIPLE = re.compile(r"[\\\u00a5]")
+_YEN_SIGN = "\u00a5"
 """A backslash in ISO_IR 13 is a yen sign (PS3.5 6.1.2.5.3), and Orthanc hands it out as one."""
 
 
@@ -69,16 +70,19 @@ def parse_float(text: str | None) -> float | None:
 
 def first_value(text: str | None) -> str:
     """Return the first of the values that a backslash separates, without padding."""
-    return _MULTIPLE.split(text or "", maxsplit=1)[0].strip(" \0\t\r\n")
+    first, _, _ = (text or "").partition("\\")
+    return first.partition(_YEN_SIGN)[0].strip(" \0\t\r\n")
 
 
 def clean_text(text: str | None) -> str | None:
     """Return text without padding, control, bidi and other invisible characters; empty is None."""
     if text is None:
         return None
+    if text.isascii() and text.isprintable():  # most are: spares a look at each character
+        return text.strip() or None
     visible = "".join(
         character
-        for character in re.sub(r"[\t\r\n\f]+", " ", text)
+        for character in _LINE_BREAKS.sub(" ", text)
         if character in _JOINERS or unicodedata.category(character) not in _INVISIBLE
     )
     return visible.strip() or None

@@ -60,6 +60,7 @@ def test_times(text: str | None, expected: str | None) -> None:
         (" +7 ", 7),
         ("3\\4", 3),
         ("3¥4", 3),
+        ("3¥4\\5", 3),
         ("1.0", 1),
         ("99999999999", None),
         ("1_000", None),
@@ -94,6 +95,9 @@ def test_decimals(text: str | None, expected: float | None) -> None:
     ("text", "expected"),
     [
         ("  CT \0", "CT"),
+        (" two words ", "two words"),
+        ("  ", None),
+        ("a\x7fb", "ab"),
         ("a\x1bb\x00c", "abc"),
         ("a\u202eb\u2066c", "abc"),
         ("two\r\nlines", "two lines"),
