@@ -213,6 +213,7 @@ def _ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> In
                 frame_max_pixels=settings.frame_max_pixels,
             ),
             keep_tiff_preamble=settings.keep_tiff_preamble,
+            landing=indexer.landing,
         )
     return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)
 

@@ -19,6 +19,7 @@ from services.ingest.instance_writes import (
     find_tree,
     upsert_instances,
 )
+from services.ingest.landing import Landing
 from services.ingest.rollup import Touched, roll_up
 from services.ingest.stored_fields import to_stored_precision
 
@@ -39,6 +40,9 @@ class Indexer:
 
     Callers that come at the same time share one commit, so that 100 uploads at once cost little
     more than one. Several processes may index into one database at the same time.
+
+    Attributes:
+        landing: What uploads of this process are about to index.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Indexer:
                 such as rendered frames.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
+        self.landing = Landing()
         self._clock = clock
         self._on_changed = on_changed
         self._commits: Coalescer[Sequence[IndexEntry], None] = Coalescer(

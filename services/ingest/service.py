@@ -122,10 +122,11 @@ class Ingest:
                 return item
             try:
                 with closing(item):
-                    outcome = await storage.push(item.name, item.file, override)
+                    return await storage.store(
+                        item.name, item.file, override, when_pushed=item.close
+                    )
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
-            return outcome if isinstance(outcome, StoreResult) else await storage.index(outcome)
 
         async with (
             aclosing(self._expanded(files, turns)) as items,

@@ -21,6 +21,7 @@ from services.errors import (
 )
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
+from services.ingest.landing import Landing
 from services.ingest.pushing import Answer, Pushed, find_outcome, send
 from services.ingest.refusals import conflicting, failed, not_indexed
 from services.ingest.results import StoreResult, StoreStatus
@@ -56,7 +57,7 @@ class Arrived:
 
 
 class FileStorage:
-    """Stores single files in two steps: `push` and `index`."""
+    """Stores single files: pushes them to Orthanc and indexes them."""
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class FileStorage:
         limits: WalkLimits,
         *,
         keep_tiff_preamble: bool = False,
+        landing: Landing | None = None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -75,36 +77,55 @@ class FileStorage:
             index: `Indexer.index`.
             limits: What a file may ask for.
             keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
+            landing: Is told what is under way.
         """
         self._orthanc = orthanc
         self._files = files
         self._write = index
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
+        self._landing = landing or Landing()
         self._traffic = Traffic()
         self._indexing: Coalescer[Arrived, int] = Coalescer(
             self._index, max_weight=_MAX_BATCH, gather=self._gather
         )
 
-    async def push(
-        self, file_name: str, file: BinaryIO, override: PatientOverride
-    ) -> Arrived | StoreResult:
-        """Check one file and bring it into Orthanc.
+    async def store(
+        self,
+        file_name: str,
+        file: BinaryIO,
+        override: PatientOverride,
+        *,
+        when_pushed: Callable[[], None],
+    ) -> StoreResult:
+        """Check one file, bring it into Orthanc, and index it with others that come meanwhile.
 
         Args:
             file_name: For the result.
-            file: Seekable; read in threads, never whole, and not needed after this.
+            file: Seekable; read in threads, never whole.
             override: Written into the dataset that is stored.
-
-        Returns:
-            What `index` needs, or the result of a file that is not stored.
+            when_pushed: Called when the file is not needed any more, whatever became of it.
 
         Raises:
             OSError: The file can't be read.
         """
+        with self._landing.one_more() as announce:
+            try:
+                outcome = await self._push(file_name, file, override, announce)
+            finally:
+                when_pushed()
+            return outcome if isinstance(outcome, StoreResult) else await self._indexed(outcome)
+
+    async def _push(
+        self,
+        file_name: str,
+        file: BinaryIO,
+        override: PatientOverride,
+        announce: Callable[[str], None],
+    ) -> Arrived | StoreResult:
         try:
             with self._traffic.one_more():
-                checked, pushed = await self._checked_and_pushed(file, override)
+                checked, pushed = await self._checked_and_pushed(file, override, announce)
         except OSError:
             raise
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
@@ -113,8 +134,7 @@ class FileStorage:
             return conflicting(file_name, checked.header, pushed.ids)
         return Arrived(file_name, checked, pushed)
 
-    async def index(self, arrived: Arrived) -> StoreResult:
-        """Index one file that Orthanc has, together with others that come at the same time."""
+    async def _indexed(self, arrived: Arrived) -> StoreResult:
         header = arrived.checked.header
         try:
             frames = await self._indexing.submit(arrived)
@@ -139,19 +159,18 @@ class FileStorage:
                 await self._traffic.wait_until_quiet()
 
     async def _checked_and_pushed(
-        self, file: BinaryIO, override: PatientOverride
+        self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
     ) -> tuple[CheckedFile, Pushed]:
         # One thread does all that blocks: each change of thread costs as much as the check.
-        work = partial(self._check_and_send, file, override)
-        checked, prepared, answer = await self._files.in_thread(work)
+        work = partial(self._check_and_send, file, override, announce)
+        checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
         with closing(prepared):
-            ids = _ids_of(checked.header)
             return checked, await find_outcome(self._orthanc, prepared, ids, answer)
 
     def _check_and_send(
-        self, file: BinaryIO, override: PatientOverride
-    ) -> tuple[CheckedFile, PreparedFile, Answer]:
+        self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
+    ) -> tuple[CheckedFile, OrthancIds, PreparedFile, Answer]:
         checked = check_file(file, limits=self._limits)
         prepared = prepare(
             file,
@@ -162,8 +181,10 @@ class FileStorage:
             limits=self._limits,
         )
         checked = replace(checked, header=overridden(checked.header, override))
+        ids = _ids_of(checked.header)
         try:
-            return checked, prepared, send(self._files, prepared)
+            announce(ids.instance)
+            return checked, ids, prepared, send(self._files, prepared)
         except BaseException:
             prepared.close()
             raise

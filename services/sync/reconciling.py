@@ -20,6 +20,9 @@ from services.sync.reading import Reading, read_entries
 BATCH_INSTANCES = 1_000
 """Instances asked for in one call: an answer of a megabyte, written as one batch."""
 
+LANDING_SECONDS = 1.0
+"""Uploads of this process are waited for so long: they are indexed within a few tenths."""
+
 _ROUNDS = 3
 """What was written is compared again; whoever changes Orthanc all the time gets the next run."""
 
@@ -86,6 +89,7 @@ class Reconciler:
 
         What was written is compared once more, so that an instance that comes or goes meanwhile
         is neither lost nor left as a ghost. Doing it twice, or at once in two processes, is safe.
+        What an upload of this process is about to index comes last, when it is done.
 
         Args:
             instance_ids: The instances in question, known or not, there or not.
@@ -94,8 +98,17 @@ class Reconciler:
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
+        wanted = dict.fromkeys(instance_ids)
+        landing = dict.fromkeys(self._indexer.landing.among(wanted))
+        result = await self._reconcile_batches([id_ for id_ in wanted if id_ not in landing])
+        if landing:
+            await self._indexer.landing.wait_for(landing, seconds=LANDING_SECONDS)
+            result.add(await self._reconcile_batches(landing))
+        return result
+
+    async def _reconcile_batches(self, instance_ids: Iterable[str]) -> Reconciliation:
         result = Reconciliation()
-        for batch in batches(dict.fromkeys(instance_ids), BATCH_INSTANCES):
+        for batch in batches(instance_ids, BATCH_INSTANCES):
             result.add(await self._reconcile_batch(batch))
         return result
 

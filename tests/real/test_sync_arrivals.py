@@ -59,6 +59,31 @@ async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
     assert calls == ["POST bulk-content"]
 
 
+async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_it(
+    stage: Stage,
+) -> None:
+    own, other = instance_bytes(1, 1, 1), instance_bytes(2, 1, 1)
+    study = "1.2.826.0.1.3680043.8.498.1"
+    own_id = orthanc_ids("P1", study, f"{study}.1", f"{study}.1.1").instance
+    calls: list[str] = []
+    async with running(stage.sync):
+        await eventually(stage.is_in_step)
+        stage.http.event_hooks["request"].append(_noted(calls))
+        with stage.indexer.landing.one_more() as announce:
+            announce(own_id)
+            [_, other_id] = await stage.send([own, other])
+
+            async def other_is_there() -> bool:
+                return other_id in await stage.instance_ids()
+
+            await eventually(other_is_there)
+            assert await stage.instance_ids() == {other_id}
+            assert calls.count("GET tags") + calls.count("GET instances-tags") == 1
+        # The upload ended without having indexed it.
+        await eventually(stage.is_in_step)
+    assert await stage.instance_ids() == {own_id, other_id}
+
+
 async def test_a_deleted_and_resent_instance_is_indexed_with_its_new_revision(
     stage: Stage,
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class _Storage:
     """Never done with any file."""
 
-    async def push(self, *_: object) -> None:
+    async def store(self, *_: object, **__: object) -> None:
         await asyncio.Event().wait()
 
 

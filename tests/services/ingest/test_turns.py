@@ -17,7 +17,7 @@ async def test_a_call_that_is_cancelled_gives_the_turns_of_its_files_back() -> N
     begun = 0
 
     class Storage:
-        async def push(self, *_: object) -> None:
+        async def store(self, *_: object, **__: object) -> None:
             nonlocal begun
             begun += 1
             await asyncio.Event().wait()
