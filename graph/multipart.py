@@ -7,7 +7,7 @@ is gone from the disk as soon as it is closed, even by SIGKILL. Writes happen in
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,8 @@ _MAX_FIELDS = 16
 _HEADER_MAX_BYTES = 16 * 1024
 _WRITE_BYTES = 1024 * 1024
 """Bytes collected before a thread writes them: a hop costs as much as writing 100 kB."""
+_PIECE_BYTES = 16 * 1024
+"""Shorter pieces are joined: few of them go out in one call, however a file is cut."""
 
 
 class UploadNotKept(Error):
@@ -92,7 +94,7 @@ async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> N
         async with aclosing(body):
             async for chunk in body:
                 parser.write(chunk)
-                if len(parts.unwritten) >= _WRITE_BYTES:
+                if parts.is_flush_due:
                     await parts.flush()
         parser.finalize()
     except FormParserError as exc:
@@ -116,8 +118,9 @@ class _Parts:
     def __init__(self, descriptor: int, limits: UploadLimits) -> None:
         self.fields: dict[str, str] = {}
         self.files: list[UploadedFile] = []
-        self.unwritten = bytearray()
         self.is_finished = False
+        self._unwritten: list[memoryview | bytearray] = []
+        self._unwritten_bytes = 0
         self._descriptor = descriptor
         self._limits = limits
         self._position = 0
@@ -128,16 +131,20 @@ class _Parts:
         self._value = bytearray()
         self._file_begin = 0
 
+    @property
+    def is_flush_due(self) -> bool:
+        return self._unwritten_bytes >= _WRITE_BYTES
+
     async def flush(self) -> None:
         """Write what was collected, in a thread.
 
         Raises:
             UploadNotKept: The disk does not take it.
         """
-        data, self.unwritten = self.unwritten, bytearray()
-        if data:
+        pieces, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
+        if pieces:
             try:
-                await asyncio.to_thread(_write_all, self._descriptor, data)
+                await asyncio.to_thread(_write_all, self._descriptor, pieces)
             except OSError as exc:
                 raise UploadNotKept(detail=type(exc).__name__) from exc
 
@@ -172,8 +179,7 @@ class _Parts:
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self._file_name is not None:
-            self.unwritten += memoryview(data)[start:end]
-            self._position += end - start
+            self._collect(memoryview(data)[start:end])
             return
         self._value += data[start:end]
         if len(self._value) > _FIELD_MAX_BYTES:
@@ -197,16 +203,30 @@ class _Parts:
     def finish(self) -> None:
         self.is_finished = True
 
+    def _collect(self, piece: memoryview) -> None:
+        self._unwritten_bytes += len(piece)
+        self._position += len(piece)
+        if len(piece) >= _PIECE_BYTES:
+            self._unwritten.append(piece)
+        elif self._unwritten and isinstance(last := self._unwritten[-1], bytearray):
+            last += piece
+        else:
+            self._unwritten.append(bytearray(piece))
+
     def _extend_header(self, index: int, data: bytes) -> None:
         self._header[index].extend(data)
         if len(self._header[index]) > _HEADER_MAX_BYTES:
             raise LimitExceeded("A header of a part of the form is too long.")
 
 
-def _write_all(descriptor: int, data: bytearray) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _write_all(descriptor: int, pieces: Sequence[memoryview | bytearray]) -> None:
+    left = [memoryview(piece) for piece in pieces]
+    while left:
+        written = os.writev(descriptor, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 def _malformed() -> InvalidInput:

@@ -1,5 +1,6 @@
 import json
-from collections.abc import AsyncIterator, Iterator
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -55,6 +56,35 @@ def multipart(*contents: bytes) -> dict[str, Any]:
 async def test_files_arrive_where_the_map_says(http: httpx.AsyncClient) -> None:
     answer = await http.post("/", **multipart(b"one", b"", b"x" * 200_000), headers=PREFLIGHT)
     assert answer.json() == [["0.dcm", "one"], ["1.dcm", ""], ["2.dcm", "x" * 200_000]]
+
+
+@pytest.mark.parametrize("chunk_bytes", [1_000, 20_000, 70_000])
+@pytest.mark.parametrize("most_written", [1 << 30, 7_001])
+async def test_files_arrive_whole_however_they_are_cut_and_written(
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk_bytes: int,
+    most_written: int,
+) -> None:
+    def writev(descriptor: int, pieces: Sequence[memoryview]) -> int:
+        return os.write(descriptor, b"".join(pieces)[:most_written])
+
+    monkeypatch.setattr("os.writev", writev)
+    contents = [
+        b"\r\n--".join(b"%d" % (n % 10) * n for n in range(240)),
+        b"y" * 60_000,
+        b"\r\n" * 999,
+    ]
+    request = httpx.Request("POST", "http://test/", **multipart(*contents), headers=PREFLIGHT)
+    whole = request.read()
+
+    async def body() -> AsyncIterator[bytes]:
+        for begin in range(0, len(whole), chunk_bytes):
+            yield whole[begin : begin + chunk_bytes]
+
+    headers = {**PREFLIGHT, "Content-Type": request.headers["Content-Type"]}
+    answer = await http.post("/", content=body(), headers=headers)
+    assert [content.encode() for _, content in answer.json()] == contents
 
 
 async def test_a_field_that_is_no_utf_8_is_refused(http: httpx.AsyncClient) -> None:
