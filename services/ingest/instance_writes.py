@@ -69,8 +69,12 @@ def plan_touched(
         studies={entry.ids.study for entry in entries},
         patients={entry.ids.patient for entry in entries},
         children_written=children_written,
-        series_attributes=_attributes(entries, news, lambda e: e.ids.series, series_fields),
-        study_attributes=_attributes(entries, news, lambda e: e.ids.study, study_fields),
+        series_attributes=_attributes(
+            entries, news, lambda e: (e.ids.series, e.header.series), series_fields
+        ),
+        study_attributes=_attributes(
+            entries, news, lambda e: (e.ids.study, e.header.patient, e.header.study), study_fields
+        ),
     )
 
 
@@ -132,13 +136,26 @@ def _upsert(entry: IndexEntry, now: datetime, *, is_news: bool) -> UpdateOne:
 def _attributes(
     entries: Sequence[IndexEntry],
     news: Collection[str],
-    parent_of: Callable[[IndexEntry], str],
+    said_by: Callable[[IndexEntry], tuple[str, *tuple[object, ...]]],
     fields_of: Callable[[IndexEntry], Fields],
 ) -> dict[str, Attributes]:
-    """Lay what the files of each parent say over each other; old files are heard without news."""
+    """Lay what the files of each parent say over each other; old files are heard without news.
+
+    Args:
+        entries: The files.
+        news: Ids of the instances that are new or were replaced.
+        said_by: Tells the id of a file's parent and all that the file says about it.
+        fields_of: Writes that by stored names.
+    """
     collected: dict[str, Attributes] = {}
+    heard: dict[str, object] = {}
     for entry in sorted(entries, key=lambda entry: entry.ids.instance in news):
-        parent, is_news = parent_of(entry), entry.ids.instance in news
+        said, is_news = said_by(entry), entry.ids.instance in news
+        parent = said[0]
+        if heard.get(parent) == (said, is_news):
+            # Most files of a series say the same as the one before.
+            continue
+        heard[parent] = said, is_news
         before = collected.get(parent)
         if before is None or before.is_news != is_news:
             collected[parent] = Attributes(fields_of(entry), is_news)

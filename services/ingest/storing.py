@@ -34,7 +34,7 @@ from services.orthanc.identifiers import OrthancIds, orthanc_ids
 _MAX_BATCH = 200
 """Files that are indexed at once."""
 
-_GATHER_SECONDS = 0.1
+_GATHER_SECONDS = 0.25
 """A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
 nothing is on its way to Orthanc, and no longer than this."""
 
