@@ -8,7 +8,8 @@ import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from services.doctor.examination import examine
-from services.doctor.findings import Finding, Verdict, problem
+from services.doctor.findings import Finding, Verdict, problem, warning
+from services.misspelt_settings import read_misspelt_settings
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 _PART_CHARACTERS = 18
@@ -42,6 +43,9 @@ async def _report(data_dir: Path | None, *, as_json: bool) -> int:
 
 
 async def _examine(data_dir: Path | None) -> AsyncIterator[Finding]:
+    # First: a setting that is said to be missing may be a misspelt one.
+    for misspelt in read_misspelt_settings():
+        yield warning("Settings", str(misspelt))
     try:
         settings = load_settings(data_dir=data_dir)
     except click.ClickException as exc:

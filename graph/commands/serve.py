@@ -1,5 +1,6 @@
 """`orthanc-graphql serve`."""
 
+import logging
 import socket
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,12 @@ from graph.http_server import server_config
 from graph.logs import configure_logging
 from graph.open_server import refuse_open_server
 from services.errors import Error
+from services.misspelt_settings import read_misspelt_settings
 from services.runtime import Runtime, open_runtime
 from services.samples import store_samples
 from services.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 @click.command(
@@ -49,6 +53,8 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
     data directory, on loopback, and stops them when it stops.
     """
     configure_logging(log_level.upper())
+    for misspelt in read_misspelt_settings():
+        _log.warning("%s", misspelt)
     settings = load_settings(data_dir=data_dir)
     run(lambda: _serve(settings, host, port))
 

@@ -136,3 +136,15 @@ async def test_a_wrong_setting_is_one_clear_line(tmp_path: Path) -> None:
     assert code == 1
     assert "UPLOAD_MAX_BYTES: Input should be a valid integer" in output
     assert "Traceback" not in output
+
+
+async def test_a_misspelt_setting_is_told_before_anything_else(tmp_path: Path) -> None:
+    code, output = await _output_of(
+        "--data-dir", str(tmp_path), ORTHANC_URL="http://orthanc:8042", FRAME_URL_KEY="k1:key"
+    )
+    assert code == 1
+    first = output.splitlines()[0]
+    assert "WARNING graph.commands.serve" in first
+    assert first.endswith(
+        "FRAME_URL_KEY in the environment is no setting. Did you mean FRAME_URL_KEYS?"
+    )

@@ -49,3 +49,16 @@ def test_a_wrong_setting_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     result = examined(monkeypatch)
     assert result.exit_code == 1
     assert result.output.startswith("problem  Settings           ORTHANC_URL: must start with")
+
+
+def test_a_misspelt_setting_is_told_before_the_one_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ORTHANC_URL", "http://orthanc:8042")
+    monkeypatch.setenv("FRAME_URL_KEY", "k1:key")
+    first, second = examined(monkeypatch).output.splitlines()[:2]
+    assert first == (
+        "warning  Settings           FRAME_URL_KEY in the environment is no setting. "
+        "Did you mean FRAME_URL_KEYS?"
+    )
+    assert second.startswith("problem  Settings           FRAME_URL_KEYS is required")
