@@ -1,5 +1,6 @@
 """`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -143,6 +144,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             body = await read_body(
                 received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds
             )
+            # Some editors and shells write one; a parser may ignore it (RFC 8259, 8.1).
+            body = body.removeprefix(BOM_UTF8)
             if not body.lstrip().startswith((b"{", b"[")):
                 raise HTTPException(400, "Send a JSON object with `query`.")
             received._body = body  # noqa: SLF001  # where Strawberry finds it; it has no setter

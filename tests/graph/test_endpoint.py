@@ -128,6 +128,8 @@ async def test_other_media_types_are_415(http: httpx.AsyncClient, content_type: 
         b"",
         b"{",
         b"[" * 100_000,
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
         b"\xff",
         b"[]",
         b'"query"',
@@ -151,6 +153,12 @@ async def test_bodies_that_are_no_operation_are_400(http: httpx.AsyncClient, bod
         400,
         "INVALID_INPUT",
     )
+
+
+async def test_a_byte_order_mark_before_a_body_is_passed_over(http: httpx.AsyncClient) -> None:
+    body = b'\xef\xbb\xbf{"query": "{ __typename }"}'
+    response = await http.post("/graphql", content=body, headers={"Content-Type": JSON})
+    assert (response.status_code, response.json()) == (200, ANSWER)
 
 
 @pytest.mark.parametrize(
