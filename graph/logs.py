@@ -1,10 +1,12 @@
 """Logging of the server process: our lines with their correlation id, the talkative ones quiet."""
 
 import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TextIO
 
 from graph.correlation import correlation_id
 from services.errors import Error
@@ -22,6 +24,9 @@ _QUIET = (
 )
 """These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
 
+COMMAND_LOG_LEVEL = "WARNING"
+"""Of commands that end: their progress and their figures tell the rest."""
+
 _VALUES = r"pydicom\."
 """What pydicom says of a value that breaks a rule quotes the value: a name, a date, a UID."""
 
@@ -30,6 +35,18 @@ class _CorrelationFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.correlation_id = correlation_id.get()
         return True
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes where `sys.stderr` is now: a progress bar puts itself there and lines above it."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: TextIO) -> None:
+        """Stay with `sys.stderr`."""
 
 
 class _DiscreetFormatter(logging.Formatter):
@@ -71,7 +88,7 @@ def configure_logging(level: str) -> None:
     Args:
         level: Name of the lowest level that is shown, as `INFO`.
     """
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.addFilter(_CorrelationFilter())
     handler.setFormatter(
         _DiscreetFormatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
+from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.doctor.examination import examine
 from services.doctor.findings import Finding, Verdict, problem, warning
 from services.misspelt_settings import read_misspelt_settings
@@ -31,6 +32,7 @@ def command(*, as_json: bool, data_dir: Path | None) -> None:
     Beside a running server its embedded stores are looked at; without one they are started for
     the check.
     """
+    configure_logging(COMMAND_LOG_LEVEL)
     run(lambda: _report(data_dir, as_json=as_json))
 
 

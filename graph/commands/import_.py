@@ -9,6 +9,7 @@ import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, summary
+from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.dicom.layout import WalkLimits
 from services.importing.journal import Journal
 from services.importing.report import Report
@@ -59,6 +60,7 @@ def command(
     not sent again, so an import that was stopped goes on where it was. Files that are no DICOM are
     skipped; exit code 1 tells that DICOM files failed.
     """
+    configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)
     run(lambda: _import(settings, paths, concurrency, report, is_dry=dry_run))
 

@@ -8,6 +8,7 @@ import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, summary
+from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.dicom.layout import WalkLimits
 from services.errors import PacsDisabled
 from services.importing.report import Report
@@ -74,6 +75,7 @@ def command(
     missing or unreadable are reported and left alone, with exit code 1. Repeat it at any time: what
     has an Orthanc id is done. No file is changed or removed.
     """
+    configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)
     run(lambda: _migrate(settings, source, report, path_map, concurrency, is_dry=dry_run))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
+from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.errors import Error, PacsDisabled
 from services.runtime import open_runtime
 from services.settings import Settings
@@ -40,6 +41,7 @@ def command(*, check: bool, server_url: str | None, data_dir: Path | None) -> No
     if server_url is not None:
         _print_script(settings, server_url)
         return
+    configure_logging(COMMAND_LOG_LEVEL)
     run(lambda: _synchronize(settings, is_check=check))
 
 

@@ -1,25 +1,20 @@
 """An exception in the log says where it was raised and of what kind it is, and quotes nobody."""
 
+import io
 import logging
-from collections.abc import Iterator
+import sys
+from datetime import UTC, datetime
 
 import pytest
 from pymongo.errors import BulkWriteError
 
+from graph.commands.progress import shown_progress
 from graph.logs import configure_logging
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, FileRejected
+from services.importing.outcome import Tally
 
 CANARY = "Zyxwvut^Canary"
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def logged(exc: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
@@ -58,3 +53,20 @@ def test_what_the_system_says_of_a_file_is_logged_without_its_name(
     text = logged(FileNotFoundError(2, "No such file or directory", f"/in/{CANARY}.dcm"), capsys)
     assert "FileNotFoundError: No such file or directory" in text
     assert CANARY not in text
+
+
+def test_a_line_stands_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]  # rich asks the stream
+    configure_logging("INFO")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with shown_progress(Tally(), "Importing", is_dry=False) as step:
+        step()
+        logging.getLogger("services.test").error("it waits")
+    before, line, after = terminal.getvalue().partition("ERROR services.test [-] it waits\n")
+    assert line
+    # The bar was erased for the line and is drawn anew below it.
+    assert before.rpartition("\x1b[2K")[2].startswith(f"{datetime.now(UTC):%Y}-")
+    assert "Importing" in before
+    assert "Importing" in after
