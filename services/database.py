@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from beanie import init_beanie
-from bson.errors import InvalidDocument
+from bson.errors import InvalidDocument, InvalidStringData
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, OperationFailure
+from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
 
 from models import DOCUMENTS
 from services.errors import DatabaseUnavailable, RecordTooLarge
@@ -29,6 +29,15 @@ _TOO_LARGE = frozenset({10334, 17419, 17420})
 """MongoDB's codes of documents beyond 16 MB: sent, after an update, after an upsert."""
 
 
+_BREAKS_RULES = frozenset({121, 171})
+"""MongoDB's codes of documents that an administrator's rules or an index forbid."""
+
+_CAN_NOT_BE_ENCODED = (InvalidDocument, InvalidStringData, OverflowError, UnicodeEncodeError)
+"""What PyMongo raises, and Python itself, about values that BSON does not have."""
+
+_NOT_TAKEN = "This can't be indexed: the database does not take its record."
+
+
 @contextmanager
 def translated_database_faults() -> Iterator[None]:
     """Turn PyMongo's faults into ours.
@@ -41,15 +50,35 @@ def translated_database_faults() -> Iterator[None]:
     """
     try:
         yield
-    except InvalidDocument as exc:
+    except DocumentTooLarge as exc:
         raise RecordTooLarge(detail=type(exc).__name__) from exc
+    except _CAN_NOT_BE_ENCODED as exc:
+        raise RecordTooLarge(_NOT_TAKEN, detail=type(exc).__name__) from exc
     except OperationFailure as exc:
-        if _TOO_LARGE & _codes(exc):
-            raise RecordTooLarge(detail=type(exc).__name__) from exc
         detail = f"{type(exc).__name__}, code {exc.code}"
+        if _TOO_LARGE & _codes(exc):
+            raise RecordTooLarge(detail=detail) from exc
         raise DatabaseUnavailable(_REFUSED, detail=detail) from exc
     except ConnectionFailure as exc:
         raise DatabaseUnavailable(detail=type(exc).__name__) from exc
+
+
+@contextmanager
+def translated_index_faults() -> Iterator[None]:
+    """Turn PyMongo's faults into ours where records of the index are written.
+
+    Raises:
+        DatabaseUnavailable: As `translated_database_faults`.
+        RecordTooLarge: MongoDB does not take a record; others it does.
+    """
+    with translated_database_faults():
+        try:
+            yield
+        except OperationFailure as exc:
+            if _BREAKS_RULES & _codes(exc):
+                detail = f"{type(exc).__name__}, code {exc.code}"
+                raise RecordTooLarge(_NOT_TAKEN, detail=detail) from exc
+            raise
 
 
 def _codes(failure: OperationFailure) -> set[int | None]:

@@ -84,7 +84,7 @@ class LimitExceeded(Error):
 
 
 class RecordTooLarge(LimitExceeded):
-    """MongoDB will never take this document; trying again does not help."""
+    """MongoDB can't hold what this document holds; trying again does not help."""
 
     default_message = "This can't be indexed: its record is larger than the database allows."
 

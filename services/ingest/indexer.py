@@ -9,8 +9,8 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
-from services.database import translated_database_faults
-from services.errors import RecordTooLarge
+from services.database import translated_database_faults, translated_index_faults
+from services.errors import DatabaseUnavailable
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.instance_writes import (
@@ -138,7 +138,9 @@ class Indexer:
     async def _commit(self, batch: Sequence[Sequence[IndexEntry]]) -> list[Exception | None]:
         try:
             await self._write([entry for entries in batch for entry in entries])
-        except RecordTooLarge as exc:
+        except DatabaseUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001  # raised to the caller whose entries it concerns
             if len(batch) == 1:
                 return [exc]
             return [outcome for alone in batch for outcome in await self._commit([alone])]
@@ -146,7 +148,7 @@ class Indexer:
 
     async def _write(self, entries: Sequence[IndexEntry]) -> None:
         async with self._one_commit:
-            with translated_database_faults():
+            with translated_index_faults():
                 now = self._now()
                 touched = await upsert_instances(self._database, entries, now)
                 self._on_changed(entry.ids.instance for entry in entries)

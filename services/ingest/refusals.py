@@ -17,6 +17,7 @@ _NOT_INDEXED = (
     "The file is stored in Orthanc PACS, but could not be indexed yet. It appears by itself; "
     "sending it again does no harm."
 )
+_IN_ORTHANC_ONLY = "The file is stored in Orthanc PACS, but could not be indexed."
 _CONFLICT = "Another file with the same SOPInstanceUID is stored already; that one stays."
 
 
@@ -25,7 +26,7 @@ def refused(file_name: str, error: Error, status: StoreStatus) -> StoreResult:
     return StoreResult(file_name=file_name, status=status, error=error)
 
 
-def failed(file_name: str, exc: Exception) -> StoreResult:
+def failed(file_name: str, exc: Exception, *, is_in_orthanc: bool = False) -> StoreResult:
     """Make the result of a file that was not stored because of an error, whichever it is."""
     match exc:
         case FileRejected() | OrthancRefused():
@@ -35,7 +36,7 @@ def failed(file_name: str, exc: Exception) -> StoreResult:
             return refused(file_name, told, StoreStatus.FAILED)
         case Error():
             return refused(file_name, exc, StoreStatus.FAILED)
-    return refused(file_name, _unexpected(exc), StoreStatus.FAILED)
+    return refused(file_name, _unexpected(exc, is_in_orthanc=is_in_orthanc), StoreStatus.FAILED)
 
 
 def not_indexed(file_name: str, header: InstanceHeader, error: Error) -> StoreResult:
@@ -56,13 +57,14 @@ def conflicting(file_name: str, header: InstanceHeader, ids: OrthancIds) -> Stor
     )
 
 
-def _unexpected(exc: Exception) -> Error:
+def _unexpected(exc: Exception, *, is_in_orthanc: bool) -> Error:
     """Log what went wrong and where, but not its message: it may quote the file."""
     reference = secrets.token_hex(8)
     place = traceback.extract_tb(exc.__traceback__)[-1]
     kind = type(exc).__name__
     _log.error("Unexpected %s %s at %s:%s", kind, reference, place.name, place.lineno)
-    return Error(f"This file could not be stored. Reference for the log: {reference}.")
+    told = _IN_ORTHANC_ONLY if is_in_orthanc else "This file could not be stored."
+    return Error(f"{told} Reference for the log: {reference}.")
 
 
 def _said(error: Error, message: str) -> Error:

@@ -17,7 +17,6 @@ from services.errors import (
     OrthancError,
     OrthancNotFound,
     OrthancUnavailable,
-    RecordTooLarge,
 )
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
@@ -143,7 +142,7 @@ class FileStorage:
         except (DatabaseUnavailable, OrthancError) as exc:
             return not_indexed(arrived.file_name, header, exc)
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
-            return failed(arrived.file_name, exc)
+            return failed(arrived.file_name, exc, is_in_orthanc=True)
         return StoreResult(
             file_name=arrived.file_name,
             status=arrived.pushed.status,
@@ -203,7 +202,9 @@ class FileStorage:
         ]
         try:
             await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
-        except RecordTooLarge:
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  # one entry must not keep the others out
             return [await self._indexed_alone(entry) for entry in entries]
         return [
             entry.number_of_frames if isinstance(entry, IndexEntry) else entry for entry in entries
@@ -214,7 +215,10 @@ class FileStorage:
             return entry
         try:
             await self._write([entry])
-        except RecordTooLarge as exc:
+        except DatabaseUnavailable:
+            # The others would have to wait for it as well.
+            raise
+        except Exception as exc:  # noqa: BLE001  # told to its sender
             return exc
         return entry.number_of_frames
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pymongo import AsyncMongoClient
@@ -393,3 +393,40 @@ async def test_what_mongodb_can_never_hold_does_not_fail_its_neighbours(
     assert [type(outcome) for outcome in outcomes] == [type(None), RecordTooLarge, type(None)]
     studies = {study["studyInstanceUID"] for study in (await dump(database))["studies"]}
     assert {"1.2.1", "1.2.3"} <= studies
+
+
+def _never_stored() -> Iterator[tuple[str, IndexEntry]]:
+    refused = entry(2, study=2, patient="P2")
+    yield "a number beyond 64 bits", replace(refused, file_size_bytes=2**63)
+    yield "half a surrogate pair", replace(refused, not_renderable_reason="\ud800")
+    yield "what the collection's rules forbid", replace(refused, not_renderable_reason="forbidden")
+
+
+@pytest.mark.parametrize("refused", [pytest.param(one, id=name) for name, one in _never_stored()])
+async def test_what_mongodb_does_not_take_does_not_fail_its_neighbours(
+    refused: IndexEntry, database: Database, indexer: Indexer
+) -> None:
+    rule = {"notRenderableReason": {"$ne": "forbidden"}}
+    await database.command("collMod", "instances", validator=rule)
+    outcomes = await asyncio.gather(
+        indexer.index([entry(1)]),
+        indexer.index([refused]),
+        indexer.index([entry(3, study=3, patient="P3")]),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), RecordTooLarge, type(None)]
+    assert str(outcomes[1]) == "This can't be indexed: the database does not take its record."
+    stored = await dump(database)
+    assert {study["studyInstanceUID"] for study in stored["studies"]} == {"1.2.1", "1.2.3"}
+    assert len(stored["instances"]) == 2
+
+
+async def test_a_fault_that_nobody_expected_does_not_fail_its_neighbours(
+    database: Database, indexer: Indexer
+) -> None:
+    unexpected = replace(entry(2, study=2), header=cast("InstanceHeader", None))
+    outcomes = await asyncio.gather(
+        indexer.index([entry(1)]), indexer.index([unexpected]), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [type(None), AttributeError]
+    assert len((await dump(database))["studies"]) == 1

@@ -15,7 +15,7 @@ from services.database import open_database
 from services.dicom.layout import WalkLimits
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import DatabaseUnavailable, InvalidInput, PacsDisabled
+from services.errors import DatabaseUnavailable, InvalidInput, PacsDisabled, RecordTooLarge
 from services.ingest.archives import ArchiveLimits
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
@@ -250,6 +250,61 @@ async def test_without_mongodb_the_file_is_in_orthanc_and_the_result_says_so(
     assert result.error is not None
     assert "is stored in Orthanc PACS" in result.error.message
     assert (await client.statistics()).instances == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "told"),
+    [
+        (RecordTooLarge("Beyond it."), "LIMIT_EXCEEDED", "Beyond it."),
+        (KeyError("Doe^Jane"), "INTERNAL_ERROR", "is stored in Orthanc PACS"),
+    ],
+)
+async def test_a_file_that_can_not_be_indexed_fails_alone_and_is_said_to_be_stored(
+    client: OrthancClient,
+    files: OrthancFiles,
+    database: Database,
+    *,
+    fault: Exception,
+    code: str,
+    told: str,
+) -> None:
+    indexer = Indexer(database)
+
+    async def index(entries: Sequence[IndexEntry]) -> None:
+        if any(entry.header.series.modality == "MR" for entry in entries):
+            raise fault
+        await indexer.index(entries)
+
+    storage = FileStorage(client, files, index, WalkLimits())
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+    results = await ingest.store(
+        [sent("ct.dcm", content("CT_small.dcm")), sent("mr.dcm", content("MR_small.dcm"))]
+    )
+    assert outcomes(results) == [("ct.dcm", "STORED", None), ("mr.dcm", "FAILED", code)]
+    assert results[1].error is not None
+    assert told in results[1].error.message
+    assert "Jane" not in results[1].error.message
+
+
+async def test_a_mongodb_that_is_away_is_not_asked_for_each_file(
+    client: OrthancClient, files: OrthancFiles
+) -> None:
+    calls: list[int] = []
+
+    async def index(entries: Sequence[IndexEntry]) -> None:
+        calls.append(len(entries))
+        raise DatabaseUnavailable if len(calls) > 1 else RecordTooLarge
+
+    storage = FileStorage(client, files, index, WalkLimits())
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+    results = await ingest.store(
+        [
+            sent(f"{number}.dcm", variant("CT_small.dcm", SOPInstanceUID=f"1.2.3.{number}"))
+            for number in range(4)
+        ]
+    )
+    assert {outcome[1:] for outcome in outcomes(results)} == {("FAILED", "DATABASE_UNAVAILABLE")}
+    assert calls == [4, 1]
 
 
 async def test_pacs_integration_that_is_off_refuses_uploads() -> None:
