@@ -60,10 +60,15 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its content in a temporary file that the receiver closes, or why not."""
+    """One member: its content in a temporary file that the receiver closes, or why not.
+
+    Attributes:
+        is_on_disk: Closing the content blocks while the disk frees it.
+    """
 
     name: str
     content: BinaryIO | FileRejected
+    is_on_disk: bool = False
 
 
 def is_left_behind(name: str) -> bool:
@@ -150,7 +155,7 @@ def _unpack(
         spool.close()
         raise
     if fault is None:
-        return Member(info.filename, spool)
+        return Member(info.filename, spool, is_on_disk=spool.tell() > _SPOOL_BYTES)
     spool.close()
     return Member(info.filename, fault)
 

@@ -14,7 +14,7 @@ async def in_order(
     work: Callable[[_Item], Awaitable[_Result]],
     *,
     concurrency: int,
-    discard: Callable[[_Item], object] | None = None,
+    discard: Callable[[_Item], Awaitable[object]] | None = None,
 ) -> AsyncGenerator[_Result, None]:
     """Work on items concurrently and yield the results in the order of the items.
 
@@ -25,7 +25,7 @@ async def in_order(
         items: What to work on.
         work: Must not raise for what one item alone is to blame for.
         concurrency: Most items under way at once.
-        discard: Called with what was taken when leaving early: work on it may not have begun.
+        discard: Awaited with what was taken when leaving early: work on it may not have begun.
     """
     under_way: deque[tuple[_Item, asyncio.Task[_Result]]] = deque()
     try:
@@ -41,7 +41,7 @@ async def in_order(
         await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
         if discard is not None:
             for item, _ in under_way:
-                discard(item)
+                await discard(item)
 
 
 async def _worked(work: Callable[[_Item], Awaitable[_Result]], item: _Item) -> _Result:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-from contextlib import aclosing, closing
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -42,16 +42,24 @@ class SentFile:
 
 
 class _Opened:
-    """An open file whose turn it is to go to Orthanc; `close` ends both, and may be repeated."""
+    """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
 
-    def __init__(self, name: str, file: BinaryIO, turns: asyncio.Semaphore) -> None:
+    def __init__(
+        self, name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
+    ) -> None:
         self.name = name
         self.file = file
         self._turns = turns
+        self._is_on_disk = is_on_disk
+        self._is_closed = False
 
-    def close(self) -> None:
-        if not self.file.closed:
-            self.file.close()
+    async def aclose(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await _close(self.file, is_on_disk=self._is_on_disk)
+        finally:
             self._turns.release()
 
 
@@ -121,9 +129,9 @@ class Ingest:
             if isinstance(item, StoreResult):
                 return item
             try:
-                with closing(item):
+                async with aclosing(item):
                     return await storage.store(
-                        item.name, item.file, override, when_pushed=item.close
+                        item.name, item.file, override, when_pushed=item.aclose
                     )
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
@@ -147,7 +155,7 @@ class Ingest:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
             if not packed:
-                yield await _in_turn(name, file, turns)
+                yield await _in_turn(name, file, turns, is_on_disk=False)
                 continue
             with file:
                 async with aclosing(self._unpacked(name, file, turns)) as unpacked:
@@ -164,7 +172,8 @@ class Ingest:
                 if isinstance(member.content, FileRejected):
                     yield refused(label, member.content, StoreStatus.REJECTED)
                 else:
-                    yield await _in_turn(label, member.content, turns)
+                    on_disk = member.is_on_disk
+                    yield await _in_turn(label, member.content, turns, is_on_disk=on_disk)
         except FileRejected as exc:
             yield refused(name, exc, StoreStatus.REJECTED)
         except OSError as exc:
@@ -183,14 +192,29 @@ def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
         raise
 
 
-async def _in_turn(name: str, file: BinaryIO, turns: asyncio.Semaphore) -> _Opened:
+async def _in_turn(
+    name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
+) -> _Opened:
     """Wait until an open file may go to Orthanc."""
     try:
         await turns.acquire()
     except BaseException:
-        file.close()
+        await _close(file, is_on_disk=is_on_disk)
         raise
-    return _Opened(name, file, turns)
+    return _Opened(name, file, turns, is_on_disk=is_on_disk)
+
+
+async def _close(file: BinaryIO, *, is_on_disk: bool) -> None:
+    """Close a file, in a thread when the disk has its bytes to free; not before that is done."""
+    if not is_on_disk:
+        file.close()
+        return
+    closing = asyncio.create_task(asyncio.to_thread(file.close))
+    try:
+        await asyncio.shield(closing)
+    except asyncio.CancelledError:
+        await asyncio.wait([closing])
+        raise
 
 
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
@@ -201,13 +225,13 @@ async def _next_member(unpacking: Generator[Member, None, None]) -> Member | Non
     except asyncio.CancelledError:
         [member] = await asyncio.gather(step, return_exceptions=True)
         if isinstance(member, Member) and not isinstance(member.content, FileRejected):
-            member.content.close()
+            await _close(member.content, is_on_disk=member.is_on_disk)
         raise
 
 
-def _discard(item: _Opened | StoreResult) -> None:
+async def _discard(item: _Opened | StoreResult) -> None:
     if isinstance(item, _Opened):
-        item.close()
+        await item.aclose()
 
 
 def _label(name: str) -> str:

@@ -95,7 +95,7 @@ class FileStorage:
         file: BinaryIO,
         override: PatientOverride,
         *,
-        when_pushed: Callable[[], None],
+        when_pushed: Callable[[], Awaitable[None]],
     ) -> StoreResult:
         """Check one file, bring it into Orthanc, and index it with others that come meanwhile.
 
@@ -112,7 +112,7 @@ class FileStorage:
             try:
                 outcome = await self._push(file_name, file, override, announce)
             finally:
-                when_pushed()
+                await when_pushed()
             return outcome if isinstance(outcome, StoreResult) else await self._indexed(outcome)
 
     async def _push(

@@ -17,7 +17,11 @@ async def test_results_come_in_the_order_of_the_items() -> None:
         return number * 2
 
     discarded: list[int] = []
-    ordered = in_order(numbers(5), work, concurrency=3, discard=discarded.append)
+
+    async def discard(number: int) -> None:
+        discarded.append(number)
+
+    ordered = in_order(numbers(5), work, concurrency=3, discard=discard)
     assert [result async for result in ordered] == [0, 2, 4, 6, 8]
     assert discarded == []
 
@@ -32,7 +36,11 @@ async def test_leaving_early_discards_what_was_taken(begun: bool) -> None:
         return number
 
     discarded: list[int] = []
-    ordered = in_order(numbers(5), work, concurrency=3, discard=discarded.append)
+
+    async def discard(number: int) -> None:
+        discarded.append(number)
+
+    ordered = in_order(numbers(5), work, concurrency=3, discard=discard)
     assert await anext(ordered) == 0
     waiting = asyncio.create_task(anext(ordered))
     await asyncio.sleep(0.01 if begun else 0)
