@@ -11,10 +11,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
+from math import log2
 from pathlib import Path
+from time import time
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -44,6 +47,12 @@ _KEPT_PARTS = 12
 """What a look leaves: with the part that each writes until the next one, four processes together
 stay within the limit, and every further one may exceed it by one part."""
 
+_AGE_CLASSES = 64
+"""For ages from one to twice as much: 2,000 classes reach from a second to a hundred years."""
+
+_LEAST_AGE_SECONDS = 0.001
+"""What is younger is as good as new."""
+
 
 class _Entry(NamedTuple):
     used_at: float
@@ -52,7 +61,7 @@ class _Entry(NamedTuple):
 
 
 class SealedFolder:
-    """Files by owner and name; the least recently used go first.
+    """Files by owner and name; the least recently used go first, to about 1% of their age.
 
     Its methods block, and raise OSError when the disk does not do what is asked. One thread writes
     and removes; any number may read.
@@ -149,13 +158,19 @@ class SealedFolder:
     def _make_room(self) -> None:
         self._make_folder()
         self._written_bytes = 0
-        entries = sorted(self._entries())
-        excess_bytes = sum(entry.size_bytes for entry in entries) - self._kept_bytes
-        for entry in entries:
-            if excess_bytes <= 0:
-                break
-            entry.path.unlink(missing_ok=True)
-            excess_bytes -= entry.size_bytes
+        # Two looks, and sums in between: the folder may hold more files than fit into memory.
+        now = time()
+        held: Counter[int] = Counter()
+        for entry in self._entries():
+            held[_age_class(now - entry.used_at)] += entry.size_bytes
+        going = _oldest(held, held.total() - self._kept_bytes)
+        if not going:
+            return
+        for entry in self._entries():
+            age = _age_class(now - entry.used_at)
+            if going[age] > 0:
+                entry.path.unlink(missing_ok=True)
+                going[age] -= entry.size_bytes
 
     def _entries(self) -> Iterator[_Entry]:
         with os.scandir(self._folder) as shards:
@@ -170,6 +185,27 @@ class SealedFolder:
         name_hash = blake2b(bound, key=self._name_key, digest_size=_NAME_BYTES, person=b"name")
         shard = self._folder / owner_hash[:_SHARD_DIGITS]
         return shard / f"{owner_hash}-{name_hash.hexdigest()}", bound
+
+
+def _age_class(age_seconds: float) -> int:
+    """Return a number that grows with the age; of each class the ages differ by about 1%."""
+    return int(_AGE_CLASSES * log2(max(age_seconds, 0) + _LEAST_AGE_SECONDS))
+
+
+def _oldest(held_bytes: Mapping[int, int], excess_bytes: int) -> Counter[int]:
+    """Tell how many bytes of each age class go, so that the oldest go first.
+
+    Args:
+        held_bytes: By age class.
+        excess_bytes: That go in all.
+    """
+    going: Counter[int] = Counter()
+    for age in sorted(held_bytes, reverse=True):
+        if excess_bytes <= 0:
+            break
+        going[age] = min(held_bytes[age], excess_bytes)
+        excess_bytes -= going[age]
+    return going
 
 
 def _entries_of(shard: Path) -> Iterator[_Entry]:

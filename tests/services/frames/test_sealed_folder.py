@@ -2,6 +2,8 @@ import asyncio
 import os
 import stat
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +125,26 @@ def test_5000_files_stay_within_the_bytes_and_the_last_used_stay(tmp_path: Path)
     assert 3 * MIB <= most <= 4 * MIB
     assert folder.read("owner 4999", "1") == PICTURE
     assert folder.read("owner 0", "1") is None
+
+
+def test_room_is_made_in_the_order_of_use_and_with_little_memory(tmp_path: Path) -> None:
+    folder = folder_at(tmp_path, max_bytes=1024 * MIB)
+    for number in range(6000):
+        folder.write(f"owner {number}", "1", b"")
+    now = time.time()
+    ages = {file: 60 * number for number, file in enumerate(files_of(tmp_path))}
+    for file, age in ages.items():
+        os.utime(file, (now - age, now - age))
+    small = folder_at(tmp_path, max_bytes=8 * MIB)
+    tracemalloc.start()
+    small._make_room()
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < MIB // 2
+    kept = {ages[file] for file in files_of(tmp_path)}
+    # 12 of 16 parts, in files of one block.
+    assert len(kept) == 8 * MIB * 12 // 16 // 4096
+    assert max(kept) <= 1.02 * min({*ages.values()} - kept)
 
 
 def test_what_is_larger_than_a_part_of_the_limit_is_not_kept(tmp_path: Path) -> None:
