@@ -13,14 +13,14 @@ from models.instance import InstanceDocument
 from models.patient import PatientDocument
 from models.series import SeriesDocument
 from models.study import StudyDocument
-from services.database import translated_database_faults
+from services.database import translated_database_faults, translated_index_faults
 from services.errors import RecordTooLarge
 from services.ingest.indexer import Indexer
 from services.ingest.rollup import Touched, roll_up
 from services.ingest.stored_fields import to_stored_precision
 from services.orthanc.client import OrthancClient
-from services.sync.indexing import index_each
-from services.sync.reading import read_entries
+from services.sync.isolating import Isolation
+from services.sync.samples import Samples
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class SeriesCount:
     """What is stored of the instances of one series.
 
     Attributes:
-        sample: One of its instances, by Orthanc's id.
+        sample: One of its instances that is not on record as faulty, by Orthanc's id.
     """
 
     series_id: str
@@ -38,7 +38,7 @@ class SeriesCount:
     patient_id: str
     instances: int
     frames: int
-    sample: str
+    sample: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class RollUps:
         *,
         frame_max_pixels: int,
     ) -> None:
-        self._orthanc = orthanc
+        samples = Samples(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        self._faults = samples.faults
+        self._isolation = Isolation(orthanc, samples)
         self._database = database
         self._instances = database[InstanceDocument.Settings.name]
         self._series = database[SeriesDocument.Settings.name]
         self._studies = database[StudyDocument.Settings.name]
         self._patients = database[PatientDocument.Settings.name]
-        self._indexer = indexer
-        self._frame_max_pixels = frame_max_pixels
 
     async def find_wrong(self, study_ids: Collection[str]) -> set[str]:
         """Return those of some studies that are not what their children make them.
@@ -121,27 +121,17 @@ class RollUps:
         """Make studies, their series and their patients what their children make them.
 
         Raises:
-            OrthancUnavailable: Orthanc does not answer; it is asked for what is missing.
+            OrthancUnavailable: Orthanc does not answer, or stopped for the first few times; it is
+                asked for what is missing.
             DatabaseUnavailable: MongoDB does not answer.
         """
         _log.info("%d studies are counted again", len(study_ids))
+        faulty = [fault.instance_id for fault in await self._faults.on_record()]
         with translated_database_faults():
-            counts = await self._count(study_ids)
+            counts = await self._count(study_ids, faulty)
             stored = await self._stored(study_ids, counts)
-        orphans = [
-            count.sample
-            for count in counts
-            if count.series_id not in stored.series
-            or count.study_id not in stored.studies
-            or count.patient_id not in stored.patients
-        ]
-        if orphans:
-            files = await self._orthanc.stored_files(orphans)
-            reading = await read_entries(
-                self._orthanc, files, frame_max_pixels=self._frame_max_pixels
-            )
-            # One that can't be indexed is on record, or will be when it is met by itself.
-            await index_each(self._indexer, reading.entries)
+        # In an order of their own: a batch that fails is known again by its first instance.
+        await self._isolation.reconcile(sorted(_samples_of_missing(counts, stored)))
         touched = Touched(
             series={*stored.series, *(count.series_id for count in counts)},
             studies=set(study_ids),
@@ -149,13 +139,21 @@ class RollUps:
             children_written=False,
         )
         try:
-            with translated_database_faults():
+            with translated_index_faults():
                 await roll_up(self._database, touched, to_stored_precision(datetime.now(UTC)))
         except RecordTooLarge as exc:
             # The others must not wait for it.
+            if len(study_ids) > 1:
+                for study_id in study_ids:
+                    await self.repair([study_id])
+                return
             _log.error("a parent can't be counted again", exc_info=exc)
 
-    async def _count(self, study_ids: Collection[str]) -> list[SeriesCount]:
+    async def _count(
+        self, study_ids: Collection[str], faulty: Collection[str] = ()
+    ) -> list[SeriesCount]:
+        # `$min` passes over null.
+        sample = {"$cond": [{"$in": ["$_id", list(faulty)]}, None, "$_id"]}
         rows = await self._instances.aggregate(
             [
                 {"$match": {"orthancStudyId": {"$in": list(study_ids)}}},
@@ -166,7 +164,7 @@ class RollUps:
                         "patient": {"$first": "$orthancPatientId"},
                         "instances": {"$sum": 1},
                         "frames": {"$sum": "$numberOfFrames"},
-                        "sample": {"$first": "$_id"},
+                        "sample": {"$min": sample},
                     }
                 },
             ]
@@ -211,6 +209,20 @@ class RollUps:
             patients={one["_id"]: one async for one in patients},
             studies_of_patients=Counter([one["orthancPatientId"] async for one in siblings]),
         )
+
+
+def _samples_of_missing(counts: Collection[SeriesCount], stored: StoredParents) -> set[str]:
+    """Return an instance of each series that is missing or whose parents are."""
+    return {
+        count.sample
+        for count in counts
+        if count.sample is not None
+        and (
+            count.series_id not in stored.series
+            or count.study_id not in stored.studies
+            or count.patient_id not in stored.patients
+        )
+    }
 
 
 def _counts(parent: Mapping[str, Any] | None) -> tuple[int, int] | None:

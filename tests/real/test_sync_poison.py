@@ -131,6 +131,50 @@ async def test_a_comparison_finds_what_stops_orthanc_and_goes_on(
     assert await stage.instance_ids() == {*ids} - {ids[1]}
 
 
+async def test_a_header_that_stops_orthanc_does_not_keep_other_studies_from_being_repaired(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = await stage.send([instance_bytes(study, 1, n) for study in (1, 2) for n in (1, 2)])
+    await stage.sync.reconciler.reconcile(ids)
+    for collection in ("studies", "series"):
+        await stage.database[collection].delete_many({})
+    poison = min(ids[2:])
+    _stop_at(poison, monkeypatch)
+    for _ in range(PATIENCE):
+        with pytest.raises(OrthancOutcomeUnknown):
+            await stage.sync.comparison.run()
+    await stage.sync.comparison.run()
+    assert await stage.database["studies"].count_documents({}) >= 1
+    fault = await stage.database["indexFaults"].find_one({})
+    assert fault is not None
+    assert fault["_id"] == poison
+    # The next comparison reads another instance of the same series.
+    await stage.sync.comparison.run()
+    assert await stage.is_in_step()
+    assert await stage.counts() == {
+        "studies": [(1, 2, 2)] * 2, "series": [(2, 2)] * 2, "patients": [(2,)],
+    }  # fmt: skip
+
+
+async def test_a_series_that_mongodb_does_not_take_does_not_keep_others_from_being_counted(
+    stage: Stage,
+) -> None:
+    numbers = {1: 2, 2: 3, 3: 1}
+    files = [instance_bytes(study, 1, n) for study, most in numbers.items() for n in range(most)]
+    await stage.sync.reconciler.reconcile(await stage.send(files))
+    studies = stage.database["studies"]
+    for collection in ("studies", "series"):
+        wrong = {"$set": {"numberOfInstances": 9}}
+        await stage.database[collection].update_many({}, wrong)
+    rule = {"numberOfInstances": {"$ne": 3}}
+    await stage.database.command("collMod", "series", validator=rule)
+    await stage.sync.comparison.roll_ups.repair(
+        [study["_id"] async for study in studies.find({}, {"_id": 1})]
+    )
+    stored = await studies.find({}).sort("studyInstanceUID").to_list()
+    assert [study["numberOfInstances"] for study in stored] == [2, 9, 1]
+
+
 async def test_what_was_given_up_is_tried_again_when_somebody_asks_to_synchronize(
     stage: Stage,
 ) -> None:
@@ -171,6 +215,18 @@ async def _follow_to_the_end(stage: Stage) -> None:
 
 async def _beginning(stage: Stage) -> FeedPosition:
     return FeedPosition.after(await stage.orthanc.newest_change())
+
+
+def _stop_at(poison: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Orthanc's answer break off when it reads this header."""
+    read_tags = OrthancClient.instance_tags
+
+    async def stopping(orthanc: OrthancClient, instance_id: str) -> object:
+        if instance_id == poison:
+            raise OrthancOutcomeUnknown
+        return await read_tags(orthanc, instance_id)
+
+    monkeypatch.setattr(OrthancClient, "instance_tags", stopping)
 
 
 def _break_at(stage: Stage, poison: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
