@@ -19,6 +19,11 @@ from services.ingest.results import StoreResult
 _REFUSALS = (Unauthenticated, Forbidden, FrameUrlInvalid)
 
 
+_MAY_WAIT = frozenset({Action.UPLOAD})
+"""Deeds whose senders lose more by an error than the trail does by a late record: an error would
+hide which of their files are stored. Of others there is one outcome, and asking again is safe."""
+
+
 @dataclass(slots=True)
 class Subjects:
     """Whom and what a deed concerns; filled in while it is done.
@@ -54,6 +59,8 @@ async def recorded(
 ) -> AsyncIterator[Subjects]:
     """Write a deed down when it is done or has failed, before its answer goes out.
 
+    That of an upload may wait in memory while MongoDB is away.
+
     Args:
         audit: The trail.
         action: What is done.
@@ -61,7 +68,7 @@ async def recorded(
         detail: Name of the field or the route.
 
     Raises:
-        DatabaseUnavailable: It can't be written down now.
+        DatabaseUnavailable: It can't be written down now, nor wait where it may.
     """
     subjects = Subjects()
     try:
@@ -70,7 +77,8 @@ async def recorded(
         subjects.outcome = exc.code if isinstance(exc, Error) else Error.code
         raise
     finally:
-        await audit.record(_deed(subjects, action, principal, detail))
+        record = audit.record_or_queue if action in _MAY_WAIT else audit.record
+        await record(_deed(subjects, action, principal, detail))
 
 
 async def note(

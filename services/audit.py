@@ -4,9 +4,11 @@ Nothing in this program changes or removes a record; MongoDB drops those that we
 end of their retention. To hold the server itself to that, let its MongoDB user have a role with
 `find`, `insert` and `createIndex` on the collection `audit`, without `update` and `remove`.
 
-Two ways in:
+Three ways in:
 
 - `Audit.record` writes before it returns: for what changes something, ahead of its answer.
+- `Audit.record_or_queue` writes before it returns as well, but leaves the record in the queue below
+  while MongoDB is away: for uploads, which tell each sender what became of each file.
 - `Audit.note` hands over to a bounded queue that is written within a second: for views and minted
   URLs. A full queue makes callers wait, and fails them when it stays full: nothing is shown that
   is not written down. Refusals are the exception: strangers can cause any number of them, so
@@ -80,6 +82,19 @@ class Audit:
             # The deed is done: its record must follow, with the same _id if it is there already.
             await self._enqueue(document)
             raise
+
+    async def record_or_queue(self, deed: Deed) -> None:
+        """Write one deed down before returning, or as soon as MongoDB is back.
+
+        Raises:
+            DatabaseUnavailable: MongoDB is away, the queue is full and the record is lost.
+        """
+        document = self._describe(deed)
+        try:
+            await self._insert([document])
+        except DatabaseUnavailable as exc:
+            await self._enqueue(document)
+            _log.warning("an audit record waits: %s", exc.detail or exc.message)
 
     async def note(self, deed: Deed) -> None:
         """Hand one deed over to be written within a second.

@@ -209,6 +209,27 @@ async def test_a_fault_of_mongodb_is_told_loses_nothing_and_passes_by_itself(
     assert refusals or fault is not stepped_down
 
 
+@pytest.mark.parametrize("fault", [stopped])
+async def test_each_file_of_an_upload_is_told_about_while_mongodb_is_away(
+    stage: Stage, fault: Fault
+) -> None:
+    async with fault(stage):
+        await eventually(stage.is_told)
+        answer = await stage.upload(1)
+    assert "errors" not in answer
+    [result] = _results(answer)
+    assert (result["status"], result["error"]["code"]) == ("FAILED", "DATABASE_UNAVAILABLE")
+    assert "is stored in Orthanc PACS" in result["error"]["message"]
+    await eventually(stage.is_in_step, within_seconds=RECOVERY_SECONDS)
+
+    async def is_written_down() -> bool:
+        trail = stage.server.runtime.database["audit"]
+        records = await trail.find({"action": "upload"}).to_list()
+        return [record["outcome"] for record in records] == ["DATABASE_UNAVAILABLE"]
+
+    await eventually(is_written_down)
+
+
 async def test_what_a_crash_of_mongodb_takes_back_is_indexed_again(
     own_mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,32 @@ async def test_a_record_that_fails_says_so_and_is_written_later(collection: Coll
     assert (collection.actions, audit.waiting) == (["delete"], 0)
 
 
+async def test_a_record_that_may_wait_is_written_before_it_returns_or_later(
+    collection: Collection, caplog: pytest.LogCaptureFixture
+) -> None:
+    audit = audit_on(collection)
+    await audit.record_or_queue(deed(Action.UPLOAD))
+    assert (collection.actions, audit.waiting) == (["upload"], 0)
+    collection.fault = AutoReconnect("away")
+    await audit.record_or_queue(deed(Action.UPLOAD))
+    assert (collection.actions, audit.waiting) == (["upload"], 1)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    collection.fault = None
+    await audit.flush()
+    assert (collection.actions, audit.waiting) == (["upload"] * 2, 0)
+
+
+async def test_a_record_that_may_wait_and_finds_no_room_says_so(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "_WAIT_SECONDS", 0.01)
+    audit = audit_on(collection, queue_size=1)
+    collection.fault = AutoReconnect("away")
+    await audit.record_or_queue(deed(Action.UPLOAD))
+    with pytest.raises(DatabaseUnavailable):
+        await audit.record_or_queue(deed(Action.UPLOAD))
+
+
 async def test_notes_are_written_in_order_when_flushed(collection: Collection) -> None:
     audit = audit_on(collection)
     await audit.note(deed(Action.VIEW))
