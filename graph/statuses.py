@@ -18,6 +18,7 @@ from services.errors import (
     LimitExceeded,
     NotFound,
     OrthancError,
+    OrthancFull,
     OrthancNotFound,
     OrthancUnavailable,
     PacsDisabled,
@@ -47,6 +48,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (PacsDisabled, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (OrthancUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OrthancFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (OrthancError, HTTPStatus.BAD_GATEWAY),
 )
 """Subclasses before their parents: the first that fits counts."""
@@ -65,8 +67,8 @@ def headers_of(error: Error) -> dict[str, str]:
     headers = {"Cache-Control": "no-store"}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    # What is switched off stays off: asking again is of no use.
+    # What is switched off or full stays so until a person acts: asking again is of no use.
     is_away = status_of(error) == HTTPStatus.SERVICE_UNAVAILABLE
-    if is_away and not isinstance(error, PacsDisabled):
+    if is_away and not isinstance(error, PacsDisabled | OrthancFull):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return headers

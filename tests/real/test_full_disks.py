@@ -159,6 +159,10 @@ async def test_an_orthanc_that_reached_its_limit_says_so_until_there_is_room(
             "free or add space. The file was not stored; send it again then.",
         )
         assert await upload(server, second, third) == [refused, refused]
+        over_rest = await server.http.post("/api/dicom/upload", files={"file": second})
+        assert (over_rest.status_code, over_rest.json()["message"]) == (503, refused.message)
+        # It stays full until somebody makes room.
+        assert "retry-after" not in over_rest.headers
         assert await indexed(server) == 1
         [study] = (await modality.get("/studies")).json()
         (await modality.delete(f"/studies/{study}")).raise_for_status()
