@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -10,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from graph.endpoint import GraphQLEndpoint
 from graph.limits import OperationLimits
-from graph.middleware import RequestScope
+from graph.middleware import RequestScope, tell_unexpected
 from graph.open_server import LocalHostsOnly
 from graph.origins import AllowedOrigins, CrossOrigin
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
@@ -42,13 +43,15 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             yield State(runtime=services)
 
     origins = AllowedOrigins.from_settings(settings)
+    cors = _cors(origins)
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
             Middleware(UnreadBody),
-            Middleware(RequestScope),
+            # An exception passes by the CORS below, and its answer needs them as any other.
+            Middleware(RequestScope, unexpected=CrossOrigin(tell_unexpected, **cors)),
             Middleware(LocalHostsOnly, public_url=settings.public_url),
-            _cors(origins),
+            Middleware(CrossOrigin, **cors),
             Middleware(frames.FramesFirst),
         ],
         exception_handlers={HTTPException: routing_refusal},
@@ -77,19 +80,19 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
     ]
 
 
-def _cors(origins: AllowedOrigins) -> Middleware:
-    return Middleware(
-        CrossOrigin,
-        allow_origins=origins.origins,
-        allow_origin_regex=origins.pattern,
-        allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
-        allow_headers=[
+def _cors(origins: AllowedOrigins) -> dict[str, Any]:
+    """Return the arguments of `CrossOrigin`."""
+    return {
+        "allow_origins": origins.origins,
+        "allow_origin_regex": origins.pattern,
+        "allow_methods": ["GET", "HEAD", "POST", "OPTIONS"],
+        "allow_headers": [
             "Authorization",
             "Content-Type",
             "GraphQL-Preflight",
             "Apollo-Require-Preflight",
             "X-Apollo-Operation-Name",
         ],
-        expose_headers=["X-Request-ID", "ETag", "Retry-After"],
-        max_age=_PREFLIGHT_SECONDS,
-    )
+        "expose_headers": ["X-Request-ID", "ETag", "Retry-After"],
+        "max_age": _PREFLIGHT_SECONDS,
+    }

@@ -19,14 +19,31 @@ _SAFE_HEADERS = (
 """Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
 
 
+async def tell_unexpected(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell that something broke, and by which id the log tells what."""
+    message = "Something went wrong in the server."
+    extensions = {"code": "INTERNAL_ERROR", "correlationId": correlation_id.get()}
+    response = JSONResponse(
+        {"errors": [{"message": message, "extensions": extensions}]},
+        status_code=500,
+        headers={"Cache-Control": "no-store"},
+    )
+    await response(scope, receive, send)
+
+
 class RequestScope:
     """Gives a request its correlation id, logs it, and completes the headers of its answer.
 
     The log names the route's template, never the path: paths hold UIDs and signatures.
+
+    Args:
+        app: What answers.
+        unexpected: Answers instead when that breaks before its first byte.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, unexpected: ASGIApp = tell_unexpected) -> None:
         self._app = app
+        self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; lifespan messages pass."""
@@ -60,22 +77,11 @@ class RequestScope:
             if scope["type"] != "http" or has_begun:
                 raise
             access_log.exception("unexpected error")
-            await _unexpected(request_id)(scope, receive, send_completed)
+            await self._unexpected(scope, receive, send_completed)
         finally:
             _log_access(scope, status, time.perf_counter() - started)
             client_address.reset(peer)
             correlation_id.reset(token)
-
-
-def _unexpected(request_id: str) -> JSONResponse:
-    """Tell that something broke, and by which id the log tells what."""
-    message = "Something went wrong in the server."
-    extensions = {"code": "INTERNAL_ERROR", "correlationId": request_id}
-    return JSONResponse(
-        {"errors": [{"message": message, "extensions": extensions}]},
-        status_code=500,
-        headers={"Cache-Control": "no-store"},
-    )
 
 
 def _completed(

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.app import create_app
 from graph.correlation import client_address, correlation_id
+from graph.endpoint import GraphQLEndpoint
 from graph.middleware import RequestScope
 from services.audit import Audit
 from services.frames.cache import FrameKey
@@ -277,6 +278,27 @@ async def test_an_unexpected_error_is_masked_and_logged_under_its_id(
     first, second = caplog.records
     assert (first.getMessage(), first.exc_info is None) == ("unexpected error", False)
     assert second.getMessage().startswith("GET /{name} 500 ")
+
+
+@pytest.mark.parametrize(("origin", "shared"), [(LOCAL, SHARED), (FOREIGN, EXPOSED)])
+async def test_pages_of_allowed_origins_may_read_which_unexpected_error_it_was(
+    origin: str, shared: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("it broke")
+
+    monkeypatch.setattr(GraphQLEndpoint, "run", broken)
+    async with running() as (http, _):
+        response = await http.get("/graphql", headers={"Origin": origin})
+    [error] = response.json()["errors"]
+    assert error["extensions"]["correlationId"] == response.headers["x-request-id"]
+    assert response.status_code == 500
+    assert headers_of(response) == SAFE | shared | {
+        "cache-control": "no-store",
+        "content-length": str(len(response.content)),
+        "content-type": "application/json",
+        "vary": "Origin",
+    }
 
 
 async def test_an_error_after_the_first_byte_breaks_the_answer() -> None:
