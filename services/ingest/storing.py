@@ -16,6 +16,7 @@ from services.errors import (
     DatabaseUnavailable,
     OrthancError,
     OrthancNotFound,
+    OrthancTimedOut,
     OrthancUnavailable,
 )
 from services.ingest.coalescing import Coalescer
@@ -195,10 +196,7 @@ class FileStorage:
         )
         by_id = {one.instance_id: one for one in stored}
         entries = [
-            await self._entry(arrived, found)
-            if (found := by_id.get(arrived.pushed.ids.instance))
-            else OrthancNotFound("It was deleted from Orthanc at once.")
-            for arrived in batch
+            await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
         ]
         try:
             await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
@@ -206,9 +204,7 @@ class FileStorage:
             raise
         except Exception:  # noqa: BLE001  # one entry must not keep the others out
             return [await self._indexed_alone(entry) for entry in entries]
-        return [
-            entry.number_of_frames if isinstance(entry, IndexEntry) else entry for entry in entries
-        ]
+        return [one.number_of_frames if isinstance(one, IndexEntry) else one for one in entries]
 
     async def _indexed_alone(self, entry: IndexEntry | Exception) -> int | Exception:
         if isinstance(entry, Exception):
@@ -222,11 +218,21 @@ class FileStorage:
             return exc
         return entry.number_of_frames
 
-    async def _entry(self, arrived: Arrived, stored: StoredFile) -> IndexEntry:
+    async def _entry(
+        self, arrived: Arrived, stored: StoredFile | None
+    ) -> IndexEntry | OrthancError:
+        if stored is None:
+            return OrthancNotFound("It was deleted from Orthanc at once.")
         checked = arrived.checked
         frames = checked.number_of_frames
-        if frames > 1:
-            frames = min(frames, await self._frames_of_orthanc(arrived.pushed.ids.instance, frames))
+        try:
+            if frames > 1:
+                frames = min(frames, await self._frames_of_orthanc(stored.instance_id, frames))
+        except OrthancTimedOut:
+            # Each of the others might take as long.
+            raise
+        except OrthancUnavailable as exc:
+            return exc
         return IndexEntry(
             header=checked.header,
             ids=arrived.pushed.ids,

@@ -15,7 +15,13 @@ from services.database import open_database
 from services.dicom.layout import WalkLimits
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import DatabaseUnavailable, InvalidInput, PacsDisabled, RecordTooLarge
+from services.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    OrthancOutcomeUnknown,
+    PacsDisabled,
+    RecordTooLarge,
+)
 from services.ingest.archives import ArchiveLimits
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
@@ -284,6 +290,24 @@ async def test_a_file_that_can_not_be_indexed_fails_alone_and_is_said_to_be_stor
     assert results[1].error is not None
     assert told in results[1].error.message
     assert "Jane" not in results[1].error.message
+
+
+async def test_a_file_whose_frames_stop_orthanc_does_not_fail_its_neighbours(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(*_: object) -> int:
+        raise OrthancOutcomeUnknown
+
+    monkeypatch.setattr(OrthancClient, "frame_count", stopped)
+    results = await ingest.store(
+        [sent("ct.dcm", content("CT_small.dcm")), sent("multi.dcm", content("emri_small.dcm"))]
+    )
+    assert outcomes(results) == [
+        ("ct.dcm", "STORED", None),
+        ("multi.dcm", "FAILED", "ORTHANC_OUTCOME_UNKNOWN"),
+    ]
+    assert results[1].error is not None
+    assert "is stored in Orthanc PACS" in results[1].error.message
 
 
 async def test_a_mongodb_that_is_away_is_not_asked_for_each_file(
