@@ -35,6 +35,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 302:
             self.send_header("Location", "/elsewhere")
+        if name == "close":
+            self.send_header("Connection", "close")
         self.send_header("Content-Length", "100" if name == "short" else "4")
         self.end_headers()
         self.wfile.write(b"body")
@@ -86,9 +88,25 @@ def test_one_connection_serves_one_request_after_another(server: Server) -> None
         assert [connections.get(path) for path in ("/a", "/b?c=d")] == [b"body", b"body"]
     assert [path for path, _, _ in server.asked] == ["/orthanc/a", "/orthanc/b?c=d"]
     assert len({port for _, port, _ in server.asked}) == 1
-    headers = server.asked[0][2]
-    assert headers["Authorization"] == "Basic w7w6c2VjcmV0"
-    assert headers["Accept-Encoding"] == "identity"
+    assert server.asked[0][2] == {
+        "Host": server.url.removeprefix("http://"),
+        "Accept-Encoding": "identity",
+        "Authorization": "Basic w7w6c2VjcmV0",
+    }
+
+
+def test_a_path_that_would_cut_the_request_is_not_sent(server: Server) -> None:
+    with connected(server.url) as connections:
+        for path in ("/a b", "/a\r\nX: y", "/ü", "/\x7f"):
+            with pytest.raises(OrthancOutcomeUnknown):
+                connections.get(path)
+    assert server.asked == []
+
+
+def test_a_connection_that_the_answer_closes_is_opened_anew(server: Server) -> None:
+    with connected(server.url) as connections:
+        assert [connections.get("/close"), connections.get("/next")] == [b"body", b"body"]
+    assert len({port for _, port, _ in server.asked}) == 2
 
 
 def test_threads_that_ask_at_once_have_a_connection_each(server: Server) -> None:
