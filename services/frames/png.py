@@ -1,9 +1,9 @@
 """Pictures as PNG files (ISO/IEC 15948), fast."""
 
 import struct
-import zlib
 
 import numpy as np
+import numpy.typing as npt
 from zlib_ng import zlib_ng
 
 from services.dicom.windowing import Grey
@@ -15,12 +15,23 @@ _GREY, _RGB = 0, 2
 _SUB = 1
 """The filter that stores each byte as the difference to the pixel at its left."""
 
+_MEMORY_LEVEL = 9
+"""The most: blocks of 32,768 values, 5 % faster than those of half the size."""
+
+_LEAST_RUNS = 0.05
+"""Share of bytes that follow two like them. Below it, looking for runs takes a sixth of the time or
+more and finds nothing; from a fifth on, files that spell runs out are larger."""
+
+_SAMPLED_LINES = 8
+"""One of so many lines tells that share."""
+
 
 def encode_png(shown: Grey) -> bytes:
     """Encode a picture as PNG.
 
-    The filter and the strategy are those of OpenCV, and so is the size; zlib-ng takes half the
-    time of OpenCV's zlib for it. Explicit levels take longer or make files half as large again.
+    The filter and, where there are runs, the strategy are those of OpenCV, and so is the size;
+    zlib-ng takes half the time of OpenCV's zlib for it. Explicit levels take longer or make files
+    half as large again.
 
     Args:
         shown: Rows x columns, or rows x columns x 3 in OpenCV's order (blue first); 8 bits.
@@ -34,7 +45,11 @@ def encode_png(shown: Grey) -> bytes:
     lines[:, 1 : 1 + samples] = pixels[:, :samples]
     np.subtract(pixels[:, samples:], pixels[:, :-samples], out=lines[:, 1 + samples :])
     deflating = zlib_ng.compressobj(
-        zlib_ng.Z_BEST_SPEED, zlib_ng.DEFLATED, zlib_ng.MAX_WBITS, strategy=zlib_ng.Z_RLE
+        zlib_ng.Z_BEST_SPEED,
+        zlib_ng.DEFLATED,
+        zlib_ng.MAX_WBITS,
+        _MEMORY_LEVEL,
+        zlib_ng.Z_RLE if _has_runs(lines) else zlib_ng.Z_HUFFMAN_ONLY,
     )
     header = struct.pack(">IIBBBBB", columns, rows, 8, _GREY if is_grey else _RGB, 0, 0, 0)
     return b"".join(
@@ -47,6 +62,13 @@ def encode_png(shown: Grey) -> bytes:
     )
 
 
+def _has_runs(lines: npt.NDArray[np.uint8]) -> bool:
+    some = lines[::_SAMPLED_LINES]
+    same = some[:, 1:] == some[:, :-1]
+    in_runs = np.count_nonzero(same[:, 1:] & same[:, :-1])
+    return bool(in_runs >= _LEAST_RUNS * some.size)
+
+
 def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
-    checksum = zlib.crc32(content, zlib.crc32(kind))
+    checksum = zlib_ng.crc32(content, zlib_ng.crc32(kind))
     return len(content).to_bytes(4, "big"), kind, content, checksum.to_bytes(4, "big")

@@ -42,6 +42,16 @@ def test_files_are_as_small_as_those_of_opencv(shape: tuple[int, ...]) -> None:
     assert len(encode_png(shown)) < 1.03 * len(theirs)
 
 
+@pytest.mark.parametrize("spread", [2, 16, 128])
+@pytest.mark.parametrize("flat_percent", [0, 5, 10, 21, 50, 100])
+def test_files_of_noise_beside_nothing_are_as_small_as_those_of_opencv(
+    flat_percent: int, spread: int
+) -> None:
+    shown = np.random.default_rng(0).integers(0, spread, (400, 400), np.uint8)
+    shown[:, : 4 * flat_percent] = 0
+    assert len(encode_png(shown)) < 1.03 * len(cv2.imencode(".png", shown)[1])
+
+
 @pytest.mark.parametrize(("samples", "shape"), [(1, (8, 16)), (3, (8, 16, 3)), (4, (8, 16, 3))])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_any_picture_of_orthanc_shrinks_to_8_bits_without_transparency(
