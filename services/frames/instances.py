@@ -16,7 +16,10 @@ class RenderableInstance(Protocol):
     not_renderable_reason: str | None
     rows: int | None
     columns: int | None
+    samples_per_pixel: int | None
+    bits_allocated: int | None
     bits_stored: int | None
+    pixel_representation: int | None
     photometric_interpretation: str | None
     window_center: float | None
     window_width: float | None

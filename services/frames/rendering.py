@@ -1,9 +1,10 @@
 """One frame to one PNG: Orthanc's decoded pixels where it gives them, else its own picture."""
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from services.dicom.windowing import Display
+from services.dicom.windowing import Display, Stored
 from services.errors import (
     FrameNotFound,
     FrameNotRenderable,
@@ -23,10 +24,14 @@ from services.frames.pixels import (
     refit_png,
 )
 from services.frames.png import encode_png
+from services.frames.raw_values import raw_layout
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
 
 _DECODED = "numpy?rescale=false"
+_AS_STORED = "raw"
+
+_Reader = Callable[[bytes], Stored]
 
 _UNDECODED = 4_096
 """Instances whose pixels Orthanc does not give, kept so that it is not asked for each frame."""
@@ -84,19 +89,24 @@ class FrameRenderer:
         if (instance.id, instance.revision) in self._undecoded:
             return None
         display = await self._displays.find(instance, frame_index)
-        show = partial(
-            _shown,
-            display=display,
-            variant=variant,
-            bits_stored=instance.bits_stored,
-            max_pixels=self._max_pixels,
-        )
-        try:
-            return await self._frames.get(instance.id, frame_index, _DECODED, show)
-        except _NO_PICTURE_EITHER:
-            raise
-        except OrthancError:
-            return None
+        show = partial(_shown, display=display, variant=variant, bits_stored=instance.bits_stored)
+        for route, read in self._values(instance):
+            try:
+                return await self._frames.get(
+                    instance.id, frame_index, route, partial(show, read=read)
+                )
+            except _NO_PICTURE_EITHER:
+                raise
+            except OrthancError:
+                continue
+        return None
+
+    def _values(self, instance: RenderableInstance) -> Iterator[tuple[str, _Reader]]:
+        """Tell where the values of a frame are and how they are read, the quickest way first."""
+        layout = raw_layout(instance)
+        if layout is not None:
+            yield _AS_STORED, layout.read
+        yield _DECODED, partial(read_npy, max_pixels=self._max_pixels)
 
     async def _from_picture(
         self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
@@ -124,9 +134,14 @@ class FrameRenderer:
 
 
 def _shown(
-    npy: bytes, *, display: Display, variant: FrameVariant, bits_stored: int | None, max_pixels: int
+    content: bytes,
+    *,
+    read: _Reader,
+    display: Display,
+    variant: FrameVariant,
+    bits_stored: int | None,
 ) -> RenderedFrame:
-    stored = read_npy(npy, max_pixels=max_pixels)
+    stored = read(content)
     return RenderedFrame.of(encode_png(picture(stored, display, variant, bits_stored=bits_stored)))
 
 

@@ -44,7 +44,8 @@ class OrthancFrames:
             instance_id: The instance.
             frame_index: 0-based.
             route: `numpy?rescale=false` for the decoded stored values as `.npy`; `raw` for
-                the compressed frame as it is; `preview` or `rendered` for Orthanc's own PNG.
+                the bytes of the frame as they are in the file; `preview` or `rendered` for
+                Orthanc's own PNG.
             use: Turns the bytes into the result, in the thread that fetched them.
 
         Raises:

@@ -1,6 +1,7 @@
 """Every file of pydicom and pydicom-data that Orthanc shows, beside Orthanc's own picture."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
@@ -23,6 +24,8 @@ from services.errors import OrthancError
 from services.frames.instances import RenderableInstance
 from services.frames.keys import FrameUrlKeys
 from services.frames.opening import open_frames
+from services.frames.pixels import read_npy
+from services.frames.raw_values import raw_layout
 from services.frames.service import FrameService
 from services.frames.signing import FrameUrlSigner
 from services.frames.variant import FrameVariant
@@ -88,7 +91,10 @@ class Instance:
     number_of_frames: int
     rows: int | None
     columns: int | None
+    samples_per_pixel: int | None
+    bits_allocated: int | None
     bits_stored: int | None
+    pixel_representation: int | None
     photometric_interpretation: str | None
     window_center: float | None
     window_width: float | None
@@ -124,7 +130,10 @@ def read_instance(instance_id: str, number_of_frames: int, dataset: Dataset) -> 
         transfer_syntax_uid=dataset.file_meta.get("TransferSyntaxUID"),
         rows=dataset.get("Rows"),
         columns=dataset.get("Columns"),
+        samples_per_pixel=dataset.get("SamplesPerPixel"),
+        bits_allocated=dataset.get("BitsAllocated"),
         bits_stored=dataset.get("BitsStored"),
+        pixel_representation=dataset.get("PixelRepresentation"),
         photometric_interpretation=dataset.get("PhotometricInterpretation"),
         window_center=number("WindowCenter"),
         window_width=number("WindowWidth"),
@@ -197,6 +206,28 @@ async def test_full_range_equals_orthancs_preview_within_one_grey_level(stage: S
             assert np.abs(ours - theirs).max() <= 1, path.name
             compared += 1
     assert compared >= 80
+
+
+async def test_values_as_they_are_in_the_file_equal_those_that_orthanc_decodes(
+    stage: Stage,
+) -> None:
+    kinds: Counter[str] = Counter()
+    for path, instance in stage.files.items():
+        layout = raw_layout(instance)
+        if layout is None:
+            continue
+        for frame_index in {0, instance.number_of_frames - 1}:
+            frame = f"/instances/{instance.id}/frames/{frame_index}"
+            by_orthanc = await stage.http.get(f"{frame}/numpy?rescale=false")
+            as_stored = await stage.http.get(f"{frame}/raw")
+            if by_orthanc.is_success:
+                theirs = read_npy(by_orthanc.content, max_pixels=10_000_000)
+                ours = layout.read(as_stored.content)
+                assert ours.dtype == theirs.dtype, path.name
+                assert np.array_equal(ours, theirs), path.name
+                kinds[ours.dtype.name] += 1
+    assert set(kinds) == {"uint8", "uint16", "int16"}
+    assert sum(kinds.values()) >= 20
 
 
 async def test_what_orthanc_can_show_is_shown(stage: Stage) -> None:

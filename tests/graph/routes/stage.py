@@ -30,6 +30,7 @@ ORTHANC_URL = "http://orthanc.test"
 INSTANCE_ID = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
 REVISION = "deadbeef"
 NUMPY_PATH = f"/instances/{INSTANCE_ID}/frames/0/numpy"
+RAW_PATH = f"/instances/{INSTANCE_ID}/frames/0/raw"
 
 
 @dataclass
@@ -46,7 +47,10 @@ class IndexedInstance:
     not_renderable_reason: str | None = None
     rows: int | None = 2
     columns: int | None = 3
+    samples_per_pixel: int | None = 1
+    bits_allocated: int | None = 16
     bits_stored: int | None = 16
+    pixel_representation: int | None = 0
     photometric_interpretation: str | None = "MONOCHROME2"
     window_center: float | None = 100.0
     window_width: float | None = 200.0

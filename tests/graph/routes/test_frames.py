@@ -13,6 +13,7 @@ from tests.graph.routes.stage import (
     INSTANCE_ID,
     NUMPY_PATH,
     ORTHANC_URL,
+    RAW_PATH,
     REVISION,
     IndexedInstance,
     Stage,
@@ -168,6 +169,42 @@ async def test_the_array_is_measured_before_it_is_decoded(orthanc: respx.MockRou
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 415
+
+
+_AS_STORED = IndexedInstance(transfer_syntax_uid="1.2.840.10008.1.2.1")
+
+
+async def test_values_that_fill_their_words_are_shown_as_they_are_in_the_file(
+    orthanc: respx.MockRouter,
+) -> None:
+    orthanc.get(RAW_PATH).respond(content=PIXELS.astype("<u2").tobytes())
+    async with open_stage(_AS_STORED) as stage:
+        as_stored = await stage.http.get(url(stage))
+    orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    async with open_stage(IndexedInstance()) as stage:
+        decoded = await stage.http.get(url(stage))
+    assert (as_stored.status_code, as_stored.content) == (200, decoded.content)
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(500), httpx.Response(200, content=b"short")])
+async def test_values_that_are_not_as_the_index_says_are_decoded(
+    answer: httpx.Response, orthanc: respx.MockRouter
+) -> None:
+    as_stored = orthanc.get(RAW_PATH).mock(return_value=answer)
+    decoded = orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    async with open_stage(_AS_STORED) as stage:
+        shown = await stage.http.get(url(stage))
+    assert shown.status_code == 200
+    assert (as_stored.call_count, decoded.call_count) == (1, 1)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+async def test_what_orthanc_would_answer_elsewhere_too_is_not_asked_elsewhere(
+    status: int, orthanc: respx.MockRouter
+) -> None:
+    orthanc.get(RAW_PATH).respond(status)
+    async with open_stage(_AS_STORED) as stage:
+        assert (await stage.http.get(url(stage))).status_code == status
 
 
 async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.MockRouter) -> None:
