@@ -17,6 +17,7 @@ from services.errors import (
 )
 from services.frames.cache import FrameCache, FrameKey
 from services.frames.disk_cache import DiskCache
+from services.frames.first_frame import FirstFrame
 from services.frames.instances import RenderableInstance
 from services.frames.look_ahead import LookAhead
 from services.frames.neighbours import FollowingFinder, Neighbours
@@ -84,6 +85,7 @@ class FrameService:
         self._recent = RecentInstances(find)
         self._cache = FrameCache(limits.cache_bytes)
         self._queue = RenderQueue(limits.slots, limits.queue_size)
+        self._first = FirstFrame()
         self._ahead = LookAhead(
             self._cache,
             self._queue,
@@ -182,7 +184,11 @@ class FrameService:
         if self._disk is not None and (found := await self._disk.find(instance, key)):
             return found
         try:
-            async with self._queue.slot(alone=alone), self._quarantine.watched(frame):
+            async with (
+                self._first.before_others(instance),
+                self._queue.slot(alone=alone),
+                self._quarantine.watched(frame),
+            ):
                 rendered = await self._renderer.render(instance, key.frame_index, key.variant)
         except OrthancOutcomeUnknown:
             if self._quarantine.holds(frame):
