@@ -16,8 +16,8 @@ from services.access import Role
 from services.deeds import Action
 from services.deleting import Level
 from services.errors import InvalidInput, PacsDisabled
+from services.ingest.overriding import PatientOverride
 from services.ingest.service import SentFile
-from services.ingest.storing import PatientOverride
 
 _LEVELS: dict[TypeName, Level] = {
     "Patient": Level.PATIENT,

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,23 +12,22 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.audit import Audit, open_audit
-from services.connections import Connections, open_connections
+from services.composition import (
+    enter_frames,
+    enter_orthanc,
+    make_deletion,
+    make_ingest,
+    make_sync,
+)
+from services.connections import open_connections
 from services.credentials.authenticator import Authenticator, open_authenticator
 from services.database import open_database
 from services.deleting import Deletion
-from services.dicom.layout import WalkLimits
-from services.frames.keys import FrameUrlKeys, load_or_create_keys
-from services.frames.opening import open_frames
-from services.frames.sealed_folder import SealedFolder
-from services.frames.service import FrameLimits, FrameService
-from services.frames.signing import FrameUrlSigner
+from services.frames.service import FrameService
 from services.headers import HeaderService
-from services.ingest.archives import ArchiveLimits
 from services.ingest.indexer import Indexer, open_indexer
 from services.ingest.service import Ingest
-from services.ingest.storing import FileStorage
 from services.orthanc.client import OrthancClient
-from services.orthanc.opening import Orthanc, open_orthanc
 from services.search.lists import Lists
 from services.settings import Settings
 from services.stopping import stop
@@ -42,9 +40,6 @@ _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 5.0
 """Before following Orthanc starts again after a failure."""
-
-_FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
-"""While Orthanc decodes one frame, another is windowed and encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +106,11 @@ async def open_runtime(
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
-        orthanc = await _open_orthanc(stack, settings, connections)
+        orthanc = await enter_orthanc(stack, settings, connections)
         client = orthanc.client if orthanc else None
-        frames = await _open_frames(stack, settings, orthanc)
+        frames = await enter_frames(stack, settings, orthanc)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
-        sync = _sync(settings, client, database, indexer) if client else None
+        sync = make_sync(settings, client, database, indexer) if client else None
         runtime = Runtime(
             settings=settings,
             authenticator=authenticator,
@@ -132,9 +127,9 @@ async def open_runtime(
             tree=Tree(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds),
             headers=HeaderService(client),
             indexer=indexer,
-            ingest=_ingest(settings, orthanc, indexer),
+            ingest=make_ingest(settings, orthanc, indexer),
             frames=frames,
-            deletion=_deletion(client, database, sync),
+            deletion=make_deletion(client, database, sync),
             sync=sync,
             study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
         )
@@ -144,104 +139,6 @@ async def open_runtime(
             if sync is not None:
                 await _run_in_background(stack, sync)
         yield runtime
-
-
-async def _open_orthanc(
-    stack: AsyncExitStack, settings: Settings, connections: Connections
-) -> Orthanc | None:
-    if connections.orthanc_url is None:
-        return None
-    return await stack.enter_async_context(
-        open_orthanc(
-            connections.orthanc_url,
-            connections.orthanc_username,
-            connections.orthanc_password,
-            frame_seconds=settings.frame_decode_seconds,
-            frames_at_once=_FRAMES_AT_ONCE,
-        )
-    )
-
-
-async def _open_frames(
-    stack: AsyncExitStack,
-    settings: Settings,
-    orthanc: Orthanc | None,
-) -> FrameService:
-    given = settings.frame_url_keys
-    keys = (
-        FrameUrlKeys.parse(given.get_secret_value())
-        if given
-        else await asyncio.to_thread(load_or_create_keys, settings.data_dir)
-    )
-    limits = FrameLimits(
-        cache_bytes=settings.frame_cache_bytes,
-        slots=_FRAMES_AT_ONCE,
-        queue_size=settings.frame_queue_size,
-        max_pixels=settings.frame_max_pixels,
-        decode_seconds=settings.frame_decode_seconds,
-    )
-    signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
-    client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
-    folder = await asyncio.to_thread(_frame_folder, settings, keys)
-    return await stack.enter_async_context(
-        open_frames(signer, client, frames, limits, folder=folder)
-    )
-
-
-def _frame_folder(settings: Settings, keys: FrameUrlKeys) -> SealedFolder | None:
-    if settings.frame_cache_directory is None:
-        return None
-    return SealedFolder(
-        settings.frame_cache_directory, keys, max_bytes=settings.frame_cache_directory_bytes
-    )
-
-
-def _ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:
-    limits = ArchiveLimits(
-        max_members=settings.zip_max_members,
-        max_bytes=settings.zip_max_bytes,
-        max_ratio=settings.zip_max_ratio,
-    )
-    storage = None
-    if orthanc is not None:
-        storage = FileStorage(
-            orthanc.client,
-            orthanc.files,
-            indexer.index,
-            WalkLimits(
-                sequence_max_depth=settings.sequence_max_depth,
-                frame_max_pixels=settings.frame_max_pixels,
-            ),
-            keep_tiff_preamble=settings.keep_tiff_preamble,
-            landing=indexer.landing,
-        )
-    return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)
-
-
-def _sync(
-    settings: Settings,
-    orthanc: OrthancClient,
-    database: AsyncDatabase[dict[str, Any]],
-    indexer: Indexer,
-) -> SyncService:
-    return SyncService(
-        orthanc,
-        database,
-        indexer,
-        poll_seconds=settings.sync_poll_seconds,
-        interval_seconds=settings.sync_interval_seconds,
-        frame_max_pixels=settings.frame_max_pixels,
-    )
-
-
-def _deletion(
-    orthanc: OrthancClient | None,
-    database: AsyncDatabase[dict[str, Any]],
-    sync: SyncService | None,
-) -> Deletion | None:
-    if orthanc is None or sync is None:
-        return None
-    return Deletion(orthanc, database, sync.reconciler)
 
 
 async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:

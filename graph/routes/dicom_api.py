@@ -20,9 +20,9 @@ from services.access import Role, authorize
 from services.deeds import Action
 from services.errors import Error, Forbidden, FrameNotFound, InvalidInput
 from services.frames.variant import FrameVariant
+from services.ingest.overriding import PatientOverride
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
-from services.ingest.storing import PatientOverride
 from services.study_frames import find_study_frame
 
 _UPLOAD_ROUTE = "/api/dicom/upload"

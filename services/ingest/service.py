@@ -12,9 +12,10 @@ from services.dicom.values import clean_text
 from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import ArchiveLimits, Member, is_archive, members
 from services.ingest.batch import in_order
+from services.ingest.overriding import PatientOverride
 from services.ingest.refusals import refused
 from services.ingest.results import StoreResult, StoreStatus
-from services.ingest.storing import FileStorage, PatientOverride
+from services.ingest.storing import FileStorage
 
 _NAME_CHARACTERS = 255
 

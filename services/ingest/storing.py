@@ -11,7 +11,6 @@ from services.dicom.checking import CheckedFile, check_file
 from services.dicom.header import InstanceHeader
 from services.dicom.layout import WalkLimits
 from services.dicom.rewriting import PreparedFile, prepare
-from services.dicom.values import clean_person_name, clean_text
 from services.errors import (
     DatabaseUnavailable,
     OrthancError,
@@ -22,6 +21,7 @@ from services.errors import (
 from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.landing import Landing
+from services.ingest.overriding import PatientOverride, overridden
 from services.ingest.pushing import Answer, Pushed, find_outcome, send
 from services.ingest.refusals import conflicting, failed, not_indexed
 from services.ingest.results import StoreResult, StoreStatus
@@ -37,14 +37,6 @@ _MAX_BATCH = 200
 _GATHER_SECONDS = 0.25
 """A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
 nothing is on its way to Orthanc, and no longer than this."""
-
-
-@dataclass(frozen=True, slots=True)
-class PatientOverride:
-    """The patient to write into stored files; None keeps what a file says."""
-
-    patient_id: str | None = None
-    patient_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,16 +242,6 @@ class FileStorage:
         except OrthancError:
             # Orthanc can't count the frames of some files that it can show.
             return otherwise
-
-
-def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHeader:
-    """Return the header as the stored file has it."""
-    patient = header.patient
-    if override.patient_id is not None:
-        patient = replace(patient, patient_id=clean_text(override.patient_id) or "")
-    if override.patient_name is not None:
-        patient = replace(patient, patient_name=clean_person_name(override.patient_name))
-    return replace(header, patient=patient)
 
 
 def _ids_of(header: InstanceHeader) -> OrthancIds:

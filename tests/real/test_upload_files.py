@@ -25,9 +25,10 @@ from services.errors import (
 from services.ingest.archives import ArchiveLimits
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
+from services.ingest.overriding import PatientOverride
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
-from services.ingest.storing import FileStorage, PatientOverride
+from services.ingest.storing import FileStorage
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
