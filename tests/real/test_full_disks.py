@@ -9,6 +9,7 @@ import io
 import json
 import resource
 import subprocess
+import threading
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -104,15 +105,28 @@ def _takes(file: IO[bytes], content: bytes) -> bool:
 
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Fill a disk to its last byte while inside."""
+    """Keep a disk full to its last byte while inside: MongoDB gives some back when it stops."""
     filling = disk / "filling"
-    with filling.open("wb", buffering=0) as file:
+    is_over = threading.Event()
+
+    def fill(file: IO[bytes]) -> None:
         while _takes(file, bytes(4096)):
             pass
-    try:
-        yield
-    finally:
-        filling.unlink()
+
+    def keep_full(file: IO[bytes]) -> None:
+        while not is_over.wait(0.005):
+            fill(file)
+
+    with filling.open("wb", buffering=0) as file:
+        fill(file)
+        keeping = threading.Thread(target=keep_full, args=(file,))
+        keeping.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            keeping.join()
+            filling.unlink()
 
 
 @asynccontextmanager
