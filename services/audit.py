@@ -26,6 +26,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from models.audit_record import AuditRecord
+from services.coalescing import Coalescer
 from services.database import translated_database_faults
 from services.deeds import Action, Deed, describe_deed
 from services.errors import DatabaseUnavailable
@@ -67,6 +68,9 @@ class Audit:
         self._now = now
         self._queue: asyncio.Queue[Document] = asyncio.Queue(queue_size)
         self._unwritten: list[Document] = []
+        self._recording: Coalescer[Document, None] = Coalescer(
+            self._insert_together, max_weight=_BATCH_SIZE
+        )
         self._dropped_refusals = 0
 
     async def record(self, deed: Deed) -> None:
@@ -77,7 +81,7 @@ class Audit:
         """
         document = self._describe(deed)
         try:
-            await self._insert([document])
+            await self._recording.submit(document)
         except DatabaseUnavailable:
             # The deed is done: its record must follow, with the same _id if it is there already.
             await self._enqueue(document)
@@ -91,7 +95,7 @@ class Audit:
         """
         document = self._describe(deed)
         try:
-            await self._insert([document])
+            await self._recording.submit(document)
         except DatabaseUnavailable as exc:
             await self._enqueue(document)
             _log.warning("an audit record waits: %s", exc.detail or exc.message)
@@ -131,6 +135,10 @@ class Audit:
             await self._insert(self._unwritten)
             self._unwritten = []
 
+    async def aclose(self) -> None:
+        """Wait for what is being recorded."""
+        await self._recording.aclose()
+
     @property
     def waiting(self) -> int:
         """How many records are not written yet."""
@@ -159,6 +167,11 @@ class Audit:
         )
         self._dropped_refusals = 0
         self._queue.put_nowait(self._describe(deed))
+
+    async def _insert_together(self, documents: Sequence[Document]) -> Sequence[None]:
+        """Write what is recorded at the same time by one command."""
+        await self._insert(documents)
+        return [None] * len(documents)
 
     async def _insert(self, documents: Sequence[Document]) -> None:
         with translated_database_faults():
@@ -193,6 +206,7 @@ async def open_audit(
 async def _write_the_rest(audit: Audit) -> None:
     try:
         async with asyncio.timeout(_WAIT_SECONDS):
+            await audit.aclose()
             await audit.flush()
     except (DatabaseUnavailable, TimeoutError):
         _log.error("%d audit records were lost: MongoDB does not answer", audit.waiting)

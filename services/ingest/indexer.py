@@ -9,9 +9,9 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
+from services.coalescing import Coalescer
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import DatabaseUnavailable
-from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.instance_writes import (
     delete_instances,

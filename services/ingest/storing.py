@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
+from services.coalescing import Coalescer
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.header import InstanceHeader
 from services.dicom.layout import WalkLimits
@@ -18,7 +19,6 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.ingest.coalescing import Coalescer
 from services.ingest.entry import IndexEntry
 from services.ingest.landing import Landing
 from services.ingest.overriding import PatientOverride, overridden

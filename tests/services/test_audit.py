@@ -1,3 +1,4 @@
+import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -5,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import AutoReconnect, BulkWriteError
+from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure
 
 from services import audit as audit_module
 from services.access import Principal, Role
@@ -24,9 +25,12 @@ class Collection:
     def __init__(self) -> None:
         self.documents: list[dict[str, Any]] = []
         self.fault: Exception | None = None
+        self.sizes: list[int] = []
 
     async def insert_many(self, documents: Sequence[dict[str, Any]], *, ordered: bool) -> None:
         assert not ordered
+        self.sizes.append(len(documents))
+        await asyncio.sleep(0)
         if self.fault is not None:
             raise self.fault
         self.documents.extend(documents)
@@ -148,6 +152,28 @@ async def test_records_that_are_there_already_count_as_written(collection: Colle
     collection.fault = BulkWriteError({"writeErrors": [{"code": 11000}]})
     await audit.flush()
     assert audit.waiting == 0
+
+
+async def test_deeds_that_are_recorded_meanwhile_share_a_command(collection: Collection) -> None:
+    audit = audit_on(collection)
+    await asyncio.gather(*(audit.record(deed(Action.UPLOAD)) for _ in range(5)))
+    assert collection.actions == ["upload"] * 5
+    assert collection.sizes == [5]
+    await asyncio.gather(audit.record(deed(Action.UPLOAD)), audit.record(deed(Action.DELETE)))
+    assert collection.sizes == [5, 2]
+
+
+async def test_each_of_them_is_queued_when_the_command_fails(collection: Collection) -> None:
+    audit = audit_on(collection)
+    collection.fault = ConnectionFailure()
+    outcomes = await asyncio.gather(
+        *(audit.record(deed(Action.DELETE)) for _ in range(3)), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
+    assert audit.waiting == 3
+    collection.fault = None
+    await audit.flush()
+    assert collection.actions == ["delete"] * 3
 
 
 async def test_other_faults_of_a_batch_keep_it(collection: Collection) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from services.ingest.coalescing import Coalescer
+from services.coalescing import Coalescer
 from services.ingest.traffic import Traffic
 
 
