@@ -1,6 +1,6 @@
 """Answers of HTTP/1.1, read from a blocking connection (RFC 9112).
 
-`http.client` reads the fields with the parser of e-mail and takes half a millisecond for an answer.
+`http.client` reads the fields with the parser of e-mail: 0.3 ms of the processor per answer.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Blocking calls over connections that stay open, for threads that use the bytes themselves.
 
-A frame by httpx costs 1.5 ms and two changes of thread more. `http.client` connects, and no more:
-its requests and answers cost half a millisecond, which `http_answers` takes less.
+A frame by httpx costs 1.5 ms and two changes of thread more. `http.client` only connects: its own
+requests and answers cost 0.3 ms of the processor more than those here.
 """
 
 import base64
