@@ -52,23 +52,28 @@ def new_version() -> str:
     return secrets.token_hex(8)
 
 
-async def settle(level: Level, ids: Collection[str], *, children_written: bool) -> None:
+async def settle(
+    level: Level,
+    ids: Collection[str],
+    *,
+    children_written: bool,
+    known: Mapping[str, Fields] | None = None,
+) -> None:
     """Bring the documents of a level to the content that their stored children give them.
 
     Args:
         level: Series, studies or patients.
         ids: Which documents, by `_id`.
         children_written: The caller wrote children; False when it may leave all as it is.
+        known: Documents by `_id` that were read before the children are; None: they are read here.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
     """
     pending = dict.fromkeys(ids, children_written)
     for attempt in range(_ATTEMPTS):
-        current = {
-            document["_id"]: document
-            async for document in level.documents.find({"_id": {"$in": list(pending)}})
-        }
+        current = await _read(level.documents, pending) if known is None else known
+        known = None
         content = await level.read_content(pending)
         planned = (
             level.plan(id_, current.get(id_), content.get(id_), must_touch=must_touch)
@@ -85,6 +90,11 @@ async def settle(level: Level, ids: Collection[str], *, children_written: bool) 
         if lost:
             await asyncio.sleep(random.uniform(0, _JITTER_SECONDS * (attempt + 1)))  # noqa: S311  # no secret
     raise DatabaseUnavailable(detail=f"{len(pending)} roll-ups lost {_ATTEMPTS} races")
+
+
+async def _read(documents: Documents, ids: Collection[str]) -> Mapping[str, Fields]:
+    found = documents.find({"_id": {"$in": list(ids)}})
+    return {document["_id"]: document async for document in found}
 
 
 async def _write(documents: Documents, writes: Sequence[Write]) -> list[str]:

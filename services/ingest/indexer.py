@@ -19,6 +19,7 @@ from services.ingest.instance_writes import (
     find_tree,
     upsert_instances,
 )
+from services.ingest.known import read_known
 from services.ingest.landing import Landing
 from services.ingest.rollup import Touched, roll_up
 from services.ingest.stored_fields import to_stored_precision
@@ -150,9 +151,10 @@ class Indexer:
         async with self._one_commit:
             with translated_index_faults():
                 now = self._now()
-                touched = await upsert_instances(self._database, entries, now)
+                known = await read_known(self._database, entries)
+                touched = await upsert_instances(self._database, entries, known, now)
                 self._on_changed(entry.ids.instance for entry in entries)
-                await roll_up(self._database, touched, now)
+                await roll_up(self._database, touched, now, known=known.parents)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())

@@ -11,6 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from services.ingest.compare_and_set import new_version
 from services.ingest.entry import IndexEntry
+from services.ingest.known import Known
 from services.ingest.levels import Attributes
 from services.ingest.planning import merged
 from services.ingest.rollup import Touched
@@ -30,13 +31,14 @@ class Parents:
 
 
 async def upsert_instances(
-    database: Database, entries: Sequence[IndexEntry], now: datetime
+    database: Database, entries: Sequence[IndexEntry], known: Known, now: datetime
 ) -> Touched:
     """Write instance documents; those that are there with the same revision keep `indexedAt`.
 
     Args:
         database: MongoDB.
         entries: When one instance comes twice, the last counts.
+        known: What is stored of them.
         now: In UTC, with no more than milliseconds.
 
     Returns:
@@ -44,9 +46,7 @@ async def upsert_instances(
     """
     unique = list({entry.ids.instance: entry for entry in entries}.values())
     instances = database[InstanceDocument.Settings.name]
-    found = instances.find({"_id": {"$in": [e.ids.instance for e in unique]}}, {"revision": 1})
-    revisions = {document["_id"]: document.get("revision") async for document in found}
-    news = {e.ids.instance for e in unique if revisions.get(e.ids.instance) != e.revision}
+    news = {e.ids.instance for e in unique if known.revisions.get(e.ids.instance) != e.revision}
     requests = [_upsert(entry, now, is_news=entry.ids.instance in news) for entry in unique]
     result = await instances.bulk_write(requests, ordered=False)
     return plan_touched(

@@ -10,6 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from services.ingest.compare_and_set import settle
 from services.ingest.levels import Attributes, PatientLevel, SeriesLevel, StudyLevel
+from services.ingest.stored_fields import Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +30,21 @@ class Touched:
     study_attributes: Mapping[str, Attributes] = field(default_factory=dict)
 
 
-async def roll_up(database: AsyncDatabase[dict[str, Any]], touched: Touched, now: datetime) -> None:
+async def roll_up(
+    database: AsyncDatabase[dict[str, Any]],
+    touched: Touched,
+    now: datetime,
+    *,
+    known: Mapping[str, Fields] | None = None,
+) -> None:
     """Recompute parents from what is stored, bottom up; those without children go.
 
     Args:
         database: MongoDB.
         touched: Which parents.
         now: In UTC, with no more than milliseconds.
+        known: The parents' documents by `_id` as they were before children were written; None:
+            they are read here.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
@@ -47,6 +56,7 @@ async def roll_up(database: AsyncDatabase[dict[str, Any]], touched: Touched, now
     written = touched.children_written
     series_level = SeriesLevel(series, instances, touched.series_attributes)
     study_level = StudyLevel(studies, series, touched.study_attributes, now)
-    await settle(series_level, touched.series, children_written=written)
-    await settle(study_level, touched.studies, children_written=written)
-    await settle(PatientLevel(patients, studies), touched.patients, children_written=written)
+    patient_level = PatientLevel(patients, studies)
+    await settle(series_level, touched.series, children_written=written, known=known)
+    await settle(study_level, touched.studies, children_written=written, known=known)
+    await settle(patient_level, touched.patients, children_written=written, known=known)
