@@ -5,21 +5,22 @@ hospital CD adds is passed over silently: directories, DICOMDIR (PS3.10 8.6), `_
 thumbnails of file managers. Everything else gets a result.
 """
 
+import io
 import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from services.errors import FileRejected
 from services.ingest.zip_directory import check_directory
 
-_CHUNK_BYTES = 256 * 1024
-_SPOOL_BYTES = 1024 * 1024
-"""Smaller members stay in memory, one per file that is being stored."""
+_CHUNK_BYTES = 1024 * 1024
+"""Read at once. Members that are not larger stay in memory, one per file that is being stored."""
 
 _RATIO_COUNTS_FROM_BYTES = 16 * 1024 * 1024
 """Small members may be highly compressed: an empty mask of 512x512 is."""
@@ -101,7 +102,7 @@ def members(file: BinaryIO, limits: ArchiveLimits) -> Generator[Member, None, No
         for info in infos:
             member = _unpack(archive, info, limits, remaining)
             if not isinstance(member.content, FileRejected):
-                remaining -= member.content.tell()
+                remaining -= member.content.seek(0, io.SEEK_END)
                 member.content.seek(0)
             yield member
 
@@ -145,40 +146,54 @@ def _unpack(
         return Member(info.filename, FileRejected("DAMAGED_ARCHIVE", message))
     if stat.S_ISLNK(info.external_attr >> 16):
         return Member(info.filename, FileRejected("NOT_DICOM", "This member is a link, no file."))
-    spool = cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES))  # noqa: SIM115  # the receiver closes it
     try:
         with archive.open(info) as source:
-            fault = _copy(source, spool, info, limits, remaining)
+            chunks = _chunks(source, info, limits, remaining)
+            first, second = next(chunks, b""), next(chunks, b"")
+            if not second:
+                return Member(info.filename, io.BytesIO(first))
+            whole = chain((first, second), chunks)
+            return Member(info.filename, _kept_on_disk(whole), is_on_disk=True)
     except _DAMAGE:
         fault = FileRejected("DAMAGED_ARCHIVE", "This member of the archive is damaged.")
-    except BaseException:
-        spool.close()
-        raise
-    if fault is None:
-        return Member(info.filename, spool, is_on_disk=spool.tell() > _SPOOL_BYTES)
-    spool.close()
+    except _MemberRefused as exc:
+        fault = exc.fault
     return Member(info.filename, fault)
 
 
-def _copy(
-    source: IO[bytes],
-    spool: BinaryIO,
-    info: zipfile.ZipInfo,
-    limits: ArchiveLimits,
-    remaining: int,
-) -> FileRejected | None:
+class _MemberRefused(Exception):  # carried to the member, seen by nobody
+    def __init__(self, fault: FileRejected) -> None:
+        super().__init__()
+        self.fault = fault
+
+
+def _chunks(
+    source: IO[bytes], info: zipfile.ZipInfo, limits: ArchiveLimits, remaining: int
+) -> Iterator[bytes]:
+    """Read a member; its checksum is right when the last chunk was read."""
     most = max(info.compress_size * limits.max_ratio, _RATIO_COUNTS_FROM_BYTES)
     size = 0
     while chunk := source.read(_CHUNK_BYTES):
         if size == 0 and chunk.startswith(_ZIP_MAGICS) and chunk[128:132] != b"DICM":
-            return FileRejected("NESTED_ARCHIVE", "Archives inside archives are not unpacked.")
+            message = "Archives inside archives are not unpacked."
+            raise _MemberRefused(FileRejected("NESTED_ARCHIVE", message))
         size += len(chunk)
         if size > most:
-            return FileRejected("ARCHIVE_TOO_LARGE", "This member is compressed too highly.")
+            message = "This member is compressed too highly."
+            raise _MemberRefused(FileRejected("ARCHIVE_TOO_LARGE", message))
         if size > remaining:
             raise _too_large(f"more than {limits.max_bytes} bytes unpacked")
-        spool.write(chunk)
-    return None
+        yield chunk
+
+
+def _kept_on_disk(chunks: Iterable[bytes]) -> BinaryIO:
+    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115  # the receiver closes it
+    try:
+        file.writelines(chunks)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _too_large(what: str) -> FileRejected:

@@ -25,13 +25,13 @@ class _Storage:
 @pytest.fixture
 def spools(monkeypatch: pytest.MonkeyPatch) -> list[BinaryIO]:
     made: list[BinaryIO] = []
-    spooled = tempfile.SpooledTemporaryFile
+    temporary = tempfile.TemporaryFile
 
-    def recorded(max_size: int) -> BinaryIO:
-        made.append(cast("BinaryIO", spooled(max_size=max_size)))
+    def recorded() -> BinaryIO:
+        made.append(cast("BinaryIO", temporary()))
         return made[-1]
 
-    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", recorded)
+    monkeypatch.setattr(tempfile, "TemporaryFile", recorded)
     return made
 
 
@@ -39,7 +39,7 @@ def packed(members: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for number in range(members):
-            archive.writestr(f"{number}.dcm", bytes(300_000))
+            archive.writestr(f"{number}.dcm", bytes(1_200_000))
     return file.getvalue()
 
 
