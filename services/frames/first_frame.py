@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from weakref import WeakValueDictionary
 
 from services.frames.instances import RenderableInstance
@@ -27,24 +27,36 @@ class FirstFrame:
     """Makes frames of a file wait while its first one is on its way; for one event loop.
 
     Args:
+        waiting: Counts one who waits, and refuses where too many do.
         clock: Seconds that never go back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._waiting = waiting
         self._clock = clock
         self._held: OrderedDict[_Key, float] = OrderedDict()
         self._locks: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
     async def before_others(self, instance: RenderableInstance) -> AsyncIterator[None]:
-        """Wait for the turn of a frame; when the first one fails, the next is the first."""
+        """Wait for the turn of a frame; when the first one fails, the next is the first.
+
+        Raises:
+            RenderQueueFull: As `waiting` does.
+        """
         if instance.number_of_frames == 1:
             yield
             return
         key = (instance.id, instance.revision)
         async with AsyncExitStack() as stack:
             if not self._is_held(key):
-                await stack.enter_async_context(self._locks.setdefault(key, asyncio.Lock()))
+                first = self._locks.setdefault(key, asyncio.Lock())
+                with self._waiting():
+                    await stack.enter_async_context(first)
             if self._is_held(key):
                 await stack.aclose()
             yield

@@ -1,8 +1,8 @@
 """The queue of renders: bounded, and able to let one render alone."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from services.errors import RenderQueueFull
 
@@ -27,6 +27,21 @@ class RenderQueue:
         """Whether nobody waits and a slot is free: room for work that nobody asked for yet."""
         return self._waiting == 0 and not self._free.locked()
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count one who waits for as long as the context is open.
+
+        Raises:
+            RenderQueueFull: Too many wait already.
+        """
+        if self._waiting >= self._size:
+            raise RenderQueueFull
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
     @asynccontextmanager
     async def slot(self, *, alone: bool = False) -> AsyncIterator[None]:
         """Wait for a slot, or for all of them.
@@ -34,19 +49,14 @@ class RenderQueue:
         Raises:
             RenderQueueFull: Too many wait already.
         """
-        if self._waiting >= self._size:
-            raise RenderQueueFull
         needed = self._slots if alone else 1
         taken = 0
-        self._waiting += 1
         try:
-            try:
+            with self.waiting():
                 async with self._entrance:
                     while taken < needed:
                         await self._free.acquire()
                         taken += 1
-            finally:
-                self._waiting -= 1
             yield
         finally:
             for _ in range(taken):

@@ -85,7 +85,7 @@ class FrameService:
         self._recent = RecentInstances(find)
         self._cache = FrameCache(limits.cache_bytes)
         self._queue = RenderQueue(limits.slots, limits.queue_size)
-        self._first = FirstFrame()
+        self._first = FirstFrame(self._queue.waiting)
         self._ahead = LookAhead(
             self._cache,
             self._queue,

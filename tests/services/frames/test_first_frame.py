@@ -3,7 +3,9 @@ from dataclasses import replace
 
 import pytest
 
+from services.errors import RenderQueueFull
 from services.frames.first_frame import FirstFrame
+from services.frames.queue import RenderQueue
 from tests.graph.routes.stage import IndexedInstance
 
 CINE = IndexedInstance(number_of_frames=4)
@@ -14,7 +16,8 @@ class Frames:
 
     def __init__(self) -> None:
         self.now = 1.0
-        self.first = FirstFrame(lambda: self.now)
+        self.queue = RenderQueue(slots=4, size=2)
+        self.first = FirstFrame(self.queue.waiting, lambda: self.now)
         self.asked: list[int] = []
         self.answers: dict[int, asyncio.Future[None]] = {}
 
@@ -49,6 +52,18 @@ async def test_others_wait_for_the_first_frame_and_then_go_at_once() -> None:
     assert frames.asked == [0, 1, 2]
     await frames.answer(1, 2)
     await asyncio.gather(*tasks)
+
+
+async def test_those_who_wait_for_the_first_frame_count_as_waiting_to_be_rendered() -> None:
+    frames = Frames()
+    first, *others = await frames.start(0, 1, 2, 3)
+    assert not frames.queue.is_idle
+    with pytest.raises(RenderQueueFull):
+        await others.pop()
+    await frames.answer(0)
+    await frames.answer(1, 2)
+    await asyncio.gather(first, *others)
+    assert frames.queue.is_idle
 
 
 async def test_nobody_waits_within_a_minute_after_a_frame() -> None:
