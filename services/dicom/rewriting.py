@@ -12,7 +12,7 @@ from typing import BinaryIO
 from services.dicom.deflation import deflated_tail, inflated_copy
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import Splice, patient_splices, validate_override
-from services.errors import FileRejected
+from services.file_ranges import Extent, became_shorter, extent_of
 
 _CHUNK_BYTES = 1024 * 1024
 _PREAMBLE_BYTES = 128
@@ -36,6 +36,22 @@ class PreparedFile:
     length: int
     owns_source: bool = False
 
+    def pieces(self) -> Iterator[bytes | Extent]:
+        """Iterate over the bytes, those that stand in a file as the place where they do.
+
+        Blocking, can be repeated.
+
+        Raises:
+            FileRejected: TRUNCATED when the file became shorter meanwhile.
+        """
+        for part in self.parts:
+            if isinstance(part, bytes):
+                yield part
+            elif (extent := extent_of(self.source, *part)) is not None:
+                yield extent
+            else:
+                yield from self._read(*part)
+
     def chunks(self) -> Iterator[bytes]:
         """Iterate over the bytes in chunks of at most 1 MiB.
 
@@ -47,16 +63,17 @@ class PreparedFile:
         for part in self.parts:
             if isinstance(part, bytes):
                 yield part
-                continue
-            position, end = part
-            while position < end:
-                self.source.seek(position)
-                piece = self.source.read(min(_CHUNK_BYTES, end - position))
-                if not piece:
-                    message = "The file became shorter while it was read."
-                    raise FileRejected("TRUNCATED", message)
-                position += len(piece)
-                yield piece
+            else:
+                yield from self._read(*part)
+
+    def _read(self, position: int, end: int) -> Iterator[bytes]:
+        while position < end:
+            self.source.seek(position)
+            piece = self.source.read(min(_CHUNK_BYTES, end - position))
+            if not piece:
+                raise became_shorter()
+            position += len(piece)
+            yield piece
 
     def md5(self) -> str:
         """Return the MD5 that Orthanc will report for the bytes, in lower-case hex; blocking."""

@@ -38,7 +38,7 @@ def send(files: OrthancFiles, prepared: PreparedFile) -> Answer:
         OrthancError: It is not stored.
     """
     try:
-        return files.store(prepared.chunks(), prepared.length)
+        return files.store(prepared.pieces(), prepared.length)
     except OrthancOutcomeUnknown as exc:
         return exc
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import TypeVar
 
 from services.errors import OrthancOutcomeUnknown
+from services.file_ranges import Extent
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.bytes_in_flight import BytesInFlight
@@ -53,11 +54,11 @@ class OrthancFiles:
         """Do blocking work that calls `store` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def store(self, chunks: Iterable[bytes], size_bytes: int) -> StoreAnswer:
+    def store(self, pieces: Iterable[bytes | Extent], size_bytes: int) -> StoreAnswer:
         """`POST /instances`: store one DICOM file; blocks.
 
         Args:
-            chunks: The file's bytes, read while they are sent.
+            pieces: The file's bytes, or where they are; read while they are sent.
             size_bytes: Their number.
 
         Raises:
@@ -67,7 +68,7 @@ class OrthancFiles:
             OrthancOutcomeUnknown: It may have been stored; look its identifier up.
         """
         with self._in_flight.holding(size_bytes), self._guarded():
-            answer = self._connections.post("/instances", chunks, size_bytes)
+            answer = self._connections.post("/instances", pieces, size_bytes)
             try:
                 return StoreAnswer.from_json(json.loads(answer))
             except (ValueError, KeyError) as exc:

@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, OrthancUnavailable
+from services.errors import (
+    FileRejected,
+    OrthancOutcomeUnknown,
+    OrthancTimedOut,
+    OrthancUnavailable,
+)
+from services.file_ranges import Extent
 from services.orthanc.http_answers import Answer, read_answer
 from services.orthanc.transport import CONNECT_SECONDS, raise_for_status
 
@@ -71,14 +77,14 @@ class KeptConnections:
         """
         return self._exchange("GET", path, self._fields, ())
 
-    def post(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> bytes:
+    def post(self, path: str, pieces: Iterable[bytes | Extent], size_bytes: int) -> bytes:
         """POST bytes and return the whole body of the answer; blocks.
 
         A request is sent once: what broke it may be what it asked for.
 
         Args:
             path: Below the base URL.
-            chunks: The body, read while it is sent.
+            pieces: The body, or where it is; read while it is sent.
             size_bytes: Its size.
 
         Raises:
@@ -86,16 +92,18 @@ class KeptConnections:
             OrthancTimedOut: Orthanc took too long.
             OrthancOutcomeUnknown: The connection broke later.
             OrthancError: Its subclass for the status, as in `raise_for_status`.
-            Exception: Whatever `chunks` raises, as it is.
+            Exception: Whatever `pieces` raises, as it is; FileRejected when an extent's file ends.
         """
         fields = f"{self._fields}Content-Length: {size_bytes}\r\n"
         try:
-            return self._exchange("POST", path, fields, _told_apart(chunks))
+            return self._exchange("POST", path, fields, _told_apart(pieces))
         except _SourceFailed as exc:
             # Of this file: it says nothing about Orthanc.
             raise exc.cause from None
 
-    def _exchange(self, method: str, path: str, fields: str, body: Iterable[bytes]) -> bytes:
+    def _exchange(
+        self, method: str, path: str, fields: str, body: Iterable[bytes | Extent]
+    ) -> bytes:
         target = self._prefix + path
         with self._connection() as connection:
             opened = _connected(connection, self._timeout_seconds)
@@ -147,9 +155,9 @@ class _SourceFailed(Exception):  # carried past the translation, seen by nobody
         self.cause = cause
 
 
-def _told_apart(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _told_apart(pieces: Iterable[bytes | Extent]) -> Iterator[bytes | Extent]:
     try:
-        yield from chunks
+        yield from pieces
     except Exception as exc:
         raise _SourceFailed(exc) from exc
 
@@ -175,12 +183,22 @@ def _connected(connection: HTTPConnection, timeout_seconds: float) -> socket.soc
     return connection.sock
 
 
-def _answer_of(opened: socket.socket, body: Iterable[bytes]) -> Answer:
+def _answer_of(opened: socket.socket, body: Iterable[bytes | Extent]) -> Answer:
     """Send the body of a request and read the answer."""
-    for chunk in body:
-        opened.sendall(chunk)
+    for piece in body:
+        if isinstance(piece, bytes):
+            opened.sendall(piece)
+        else:
+            _send(piece, opened)
     with opened.makefile("rb") as stream:
         return read_answer(stream)
+
+
+def _send(extent: Extent, opened: socket.socket) -> None:
+    try:
+        extent.send(opened)
+    except FileRejected as exc:
+        raise _SourceFailed(exc) from exc
 
 
 def _is_readable(opened: socket.socket) -> bool:

@@ -16,6 +16,7 @@ from services.dicom.json_model import header_json
 from services.dicom.rewriting import PreparedFile, prepare
 from services.dicom.walk import walk
 from services.errors import FileRejected, InvalidInput
+from services.file_ranges import Extent
 
 
 def _bytes(prepared: PreparedFile) -> bytes:
@@ -149,6 +150,20 @@ def test_chunks_are_at_most_one_mebibyte(ct_bytes: bytes) -> None:
     file = io.BytesIO(ct_bytes[:end] + element + bytes(3 * 1024 * 1024))
     prepared = prepare(file, walk(file), patient_id="1")
     assert max(map(len, prepared.chunks())) == 1024 * 1024
+
+
+def test_what_stands_in_a_file_is_told_by_its_place(ct_bytes: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "ct.dcm"
+    path.write_bytes(ct_bytes)
+    with path.open("rb") as file:
+        prepared = prepare(file, walk(file), patient_id="1", patient_name="Doe^Jane")
+        pieces = list(prepared.pieces())
+        assert [type(piece) for piece in pieces].count(Extent) >= 2
+        told = b"".join(
+            piece if isinstance(piece, bytes) else ct_bytes[piece.begin : piece.end]
+            for piece in pieces
+        )
+        assert told == b"".join(prepared.chunks())
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(ct_bytes: bytes) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from services.errors import (
+    FileRejected,
     OrthancAuthenticationFailed,
     OrthancError,
     OrthancNotFound,
@@ -16,6 +18,7 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
+from services.file_ranges import Extent
 from services.orthanc.kept_connections import KeptConnections
 
 
@@ -44,8 +47,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = name in ("short", "last")
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.close_connection = True
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path != "/echo":
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -174,6 +183,17 @@ def test_a_source_that_cannot_be_read_is_no_fault_of_orthanc(
             connections.post("/instances", chunks(), 100)
         assert raised.value is fault
         assert connections.get("/after") == b"body"
+
+
+def test_a_file_that_ends_early_is_no_fault_of_orthanc(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with connected(server.url) as connections, path.open("rb") as file:
+        with pytest.raises(FileRejected) as raised:
+            connections.post("/instances", [b"head", Extent(file.fileno(), 2, 100)], 102)
+        assert raised.value.code == "TRUNCATED"
+        sent: list[bytes | Extent] = [b"<", Extent(file.fileno(), 2, 5), b">"]
+        assert connections.post("/echo", sent, 5) == b"<nte>"
 
 
 def test_silence_is_a_time_out(server: Server) -> None:
