@@ -22,8 +22,11 @@ _LINE_BYTES = 65_536
 _FIELDS = 100
 """Most fields, as in `http.client`."""
 
+_AT_ONCE_BYTES = 64 * 1024 * 1024
+"""A read sets aside what it asks for, which may be announced only: no more than this at a time."""
+
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: .*)?\r?\n", re.DOTALL)
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*\r?\n", re.DOTALL)
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)\n", re.DOTALL)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n", re.DOTALL)
 _LENGTH = re.compile(rb"\d{1,18}")
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
@@ -102,8 +105,9 @@ def _read_head(stream: BinaryIO) -> _Head:
         field = _FIELD.fullmatch(line)
         if field is None:
             raise HTTPException("not a field")
-        name = field[1].lower()
-        fields[name] = fields[name] + b", " + field[2] if name in fields else field[2]
+        # Not by the expression, which would look at each space for each space before it.
+        name, value = field[1].lower(), field[2].removesuffix(b"\r").strip(b" \t")
+        fields[name] = fields[name] + b", " + value if name in fields else value
     raise HTTPException("too many fields")
 
 
@@ -137,7 +141,12 @@ def _read_line(stream: BinaryIO) -> bytes:
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:
-    content = stream.read(size)
-    if len(content) < size:
-        raise IncompleteRead(content, size - len(content))
-    return content
+    pieces = []
+    left = size
+    while left:
+        piece = stream.read(min(left, _AT_ONCE_BYTES))
+        if not piece:
+            raise IncompleteRead(b"", left)
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)

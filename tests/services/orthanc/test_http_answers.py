@@ -1,10 +1,12 @@
 import io
-from http.client import HTTPException
+import time
+from http.client import HTTPException, IncompleteRead
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.orthanc import http_answers
 from services.orthanc.http_answers import Answer, read_answer
 
 _BEGINNING = b"HTTP/1.1 200 OK\r\n"
@@ -90,6 +92,34 @@ def test_extensions_and_trailers_of_chunks_are_passed_over() -> None:
 def test_an_answer_that_is_cut_off_is_no_answer(content: bytes) -> None:
     with pytest.raises((HTTPException, ConnectionError)):
         read(content)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 999999999999999999\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n7FFFFFFFFFFFFFF\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n",
+    ],
+)
+def test_no_memory_is_set_aside_for_what_was_only_announced(head: bytes) -> None:
+    stream = io.BufferedReader(io.BytesIO(_BEGINNING + head + b"body"))
+    with pytest.raises(IncompleteRead):
+        read_answer(stream)
+
+
+def test_a_long_body_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_answers, "_AT_ONCE_BYTES", 3)
+    content = _BEGINNING + b"Content-Length: 7\r\n\r\n0123456next"
+    assert read(content) == (Answer(200, b"0123456", is_last=False), b"next")
+
+
+@pytest.mark.parametrize("field", [b"A: x%bx\r\n", b"A:%bx%b\t\r\n", b"A: %b\r\n"])
+def test_spaces_in_a_field_cost_no_time(field: bytes) -> None:
+    field = field.replace(b"%b", b" " * 30_000)
+    began = time.process_time()
+    assert read(_BEGINNING + field + b"Content-Length: 0\r\n\r\n")[0].status == 200
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
