@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
 
 from models import DOCUMENTS
-from services.errors import DatabaseUnavailable, RecordTooLarge
+from services.errors import DatabaseUnavailable, RecordRefused
 
 _SERVER_SELECTION_MS = 3_000
 """A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
@@ -27,7 +27,6 @@ _REFUSED = "The database could not carry this out. Try again; the server's log s
 
 _TOO_LARGE = frozenset({10334, 17419, 17420})
 """MongoDB's codes of documents beyond 16 MB: sent, after an update, after an upsert."""
-
 
 _BREAKS_RULES = frozenset({121, 171})
 """MongoDB's codes of documents that an administrator's rules or an index forbid."""
@@ -46,18 +45,18 @@ def translated_database_faults() -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer, is too slow, or refuses the command.
-        RecordTooLarge: A document is beyond what MongoDB can hold.
+        RecordRefused: A document is larger than MongoDB takes, or holds a value that BSON lacks.
     """
     try:
         yield
     except DocumentTooLarge as exc:
-        raise RecordTooLarge(detail=type(exc).__name__) from exc
+        raise RecordRefused(detail=type(exc).__name__) from exc
     except _CAN_NOT_BE_ENCODED as exc:
-        raise RecordTooLarge(_NOT_TAKEN, detail=type(exc).__name__) from exc
+        raise RecordRefused(_NOT_TAKEN, detail=type(exc).__name__) from exc
     except OperationFailure as exc:
         detail = f"{type(exc).__name__}, code {exc.code}"
         if _TOO_LARGE & _codes(exc):
-            raise RecordTooLarge(detail=detail) from exc
+            raise RecordRefused(detail=detail) from exc
         raise DatabaseUnavailable(_REFUSED, detail=detail) from exc
     except ConnectionFailure as exc:
         raise DatabaseUnavailable(detail=type(exc).__name__) from exc
@@ -69,7 +68,7 @@ def translated_index_faults() -> Iterator[None]:
 
     Raises:
         DatabaseUnavailable: As `translated_database_faults`.
-        RecordTooLarge: MongoDB does not take a record; others it does.
+        RecordRefused: Likewise, or a rule of the collection forbids a record.
     """
     with translated_database_faults():
         try:
@@ -77,7 +76,7 @@ def translated_index_faults() -> Iterator[None]:
         except OperationFailure as exc:
             if _BREAKS_RULES & _codes(exc):
                 detail = f"{type(exc).__name__}, code {exc.code}"
-                raise RecordTooLarge(_NOT_TAKEN, detail=detail) from exc
+                raise RecordRefused(_NOT_TAKEN, detail=detail) from exc
             raise
 
 

@@ -6,7 +6,7 @@
     ├── Forbidden                 FORBIDDEN                known, but not allowed
     ├── Unauthenticated           UNAUTHENTICATED          no or unknown credentials
     ├── LimitExceeded             LIMIT_EXCEEDED           larger than a setting allows
-    │   └── RecordTooLarge        LIMIT_EXCEEDED           larger than MongoDB allows
+    │   └── RecordRefused         LIMIT_EXCEEDED           MongoDB does not take it
     ├── FileRejected              (its own code)           a file that is not stored
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
@@ -83,8 +83,8 @@ class LimitExceeded(Error):
     code = "LIMIT_EXCEEDED"
 
 
-class RecordTooLarge(LimitExceeded):
-    """MongoDB can't hold what this document holds; trying again does not help."""
+class RecordRefused(LimitExceeded):
+    """MongoDB does not take this document, and trying again does not help."""
 
     default_message = "This can't be indexed: its record is larger than the database allows."
 

@@ -78,7 +78,7 @@ class Indexer:
 
         Raises:
             DatabaseUnavailable: It may be half done; index them again.
-            RecordTooLarge: One of them can't be indexed, nor can those beside it in this call.
+            RecordRefused: One of them can't be indexed, nor can those beside it in this call.
         """
         if entries:
             await self._commits.submit(entries)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from services.errors import DatabaseUnavailable, Error, OrthancError, RecordTooLarge
+from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.orthanc.answers import ChangePage
 from services.orthanc.client import OrthancClient
 from services.sync.cursor import NEW_INSTANCE, FeedCursor, FeedPosition
@@ -91,7 +91,7 @@ class Follower:
                     position = await self._resume(token)
                 position, is_caught_up = await self._step(position, token)
                 pause, backoff = (self._poll_seconds if is_caught_up else 0.0), self._poll_seconds
-            except (OrthancError, DatabaseUnavailable, RecordTooLarge) as exc:
+            except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
                 self._report(exc)
                 # Orthanc may come back with another database: the position is checked again.
                 position = None

@@ -13,7 +13,7 @@ from services.errors import (
     OrthancNotFound,
     OrthancTimedOut,
     OrthancUnavailable,
-    RecordTooLarge,
+    RecordRefused,
 )
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
@@ -66,7 +66,7 @@ def reads_whole_series(wanted: int, indexed: int) -> bool:
 
 def reason_of(exc: BaseException) -> str:
     """Tell an error in a sentence for the log and for people, without anybody's data."""
-    if isinstance(exc, RecordTooLarge):
+    if isinstance(exc, RecordRefused):
         return exc.message
     detail = exc.detail or exc.message if isinstance(exc, Error) else type(exc).__name__
     return detail[:200]

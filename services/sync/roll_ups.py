@@ -14,7 +14,7 @@ from models.patient import PatientDocument
 from models.series import SeriesDocument
 from models.study import StudyDocument
 from services.database import translated_database_faults, translated_index_faults
-from services.errors import RecordTooLarge
+from services.errors import RecordRefused
 from services.ingest.indexer import Indexer
 from services.ingest.rollup import Touched, roll_up
 from services.ingest.stored_fields import to_stored_precision
@@ -141,7 +141,7 @@ class RollUps:
         try:
             with translated_index_faults():
                 await roll_up(self._database, touched, to_stored_precision(datetime.now(UTC)))
-        except RecordTooLarge as exc:
+        except RecordRefused as exc:
             # The others must not wait for it.
             if len(study_ids) > 1:
                 for study_id in study_ids:

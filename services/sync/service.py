@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from services.errors import DatabaseUnavailable, Error, OrthancError, RecordTooLarge
+from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.ingest.indexer import Indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
@@ -188,7 +188,7 @@ class SyncService:
                 self._is_forced, skipped = False, 0
                 report = await self._compare()
                 agreed = figures if report.up_to_date and not report.faults else None
-            except (OrthancError, DatabaseUnavailable, RecordTooLarge) as exc:
+            except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
                 _log.warning("the comparison is put off: %s", exc.message)
                 await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
                 self._demand_comparison()

@@ -21,7 +21,7 @@ from services.dicom.header import (
     StudyModule,
 )
 from services.embedded.mongod import EmbeddedMongod
-from services.errors import DatabaseUnavailable, RecordTooLarge
+from services.errors import DatabaseUnavailable, RecordRefused
 from services.ingest.entry import IndexEntry
 from services.ingest.indexer import Indexer
 from services.orthanc.identifiers import orthanc_ids
@@ -390,7 +390,7 @@ async def test_what_mongodb_can_never_hold_does_not_fail_its_neighbours(
         indexer.index([entry(3, study=3, patient="P3")]),
         return_exceptions=True,
     )
-    assert [type(outcome) for outcome in outcomes] == [type(None), RecordTooLarge, type(None)]
+    assert [type(outcome) for outcome in outcomes] == [type(None), RecordRefused, type(None)]
     studies = {study["studyInstanceUID"] for study in (await dump(database))["studies"]}
     assert {"1.2.1", "1.2.3"} <= studies
 
@@ -414,7 +414,7 @@ async def test_what_mongodb_does_not_take_does_not_fail_its_neighbours(
         indexer.index([entry(3, study=3, patient="P3")]),
         return_exceptions=True,
     )
-    assert [type(outcome) for outcome in outcomes] == [type(None), RecordTooLarge, type(None)]
+    assert [type(outcome) for outcome in outcomes] == [type(None), RecordRefused, type(None)]
     assert str(outcomes[1]) == "This can't be indexed: the database does not take its record."
     stored = await dump(database)
     assert {study["studyInstanceUID"] for study in stored["studies"]} == {"1.2.1", "1.2.3"}

@@ -9,7 +9,7 @@ import pytest
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import RecordTooLarge
+from services.errors import RecordRefused
 from services.ingest.entry import IndexEntry
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
@@ -111,7 +111,7 @@ async def test_a_check_tells_what_is_on_record_and_tries_nothing(
         refuse(stage, ids[2], patch)
         await put_on_record(stage)
     report = await stage.sync.check()
-    assert (report.up_to_date, report.faults) == (True, {ids[2]: RecordTooLarge.default_message})
+    assert (report.up_to_date, report.faults) == (True, {ids[2]: RecordRefused.default_message})
     assert len(await stage.instance_ids()) == 4
 
 
@@ -121,7 +121,7 @@ def refuse(stage: Stage, instance_id: str, patch: pytest.MonkeyPatch) -> None:
 
     async def refusing(entries: Sequence[IndexEntry]) -> None:
         if any(entry.ids.instance == instance_id for entry in entries):
-            raise RecordTooLarge
+            raise RecordRefused
         await index(entries)
 
     patch.setattr(stage.indexer, "index", refusing)

@@ -9,7 +9,7 @@ import pytest
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordTooLarge
+from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordRefused
 from services.ingest.entry import IndexEntry
 from services.orthanc.client import OrthancClient
 from services.sync import reading
@@ -111,7 +111,7 @@ async def test_a_record_that_mongodb_does_not_take_is_put_on_record_and_the_curs
     assert await stage.instance_ids() == {ids[0], ids[2]}
     fault = await stage.database["indexFaults"].find_one({})
     assert fault is not None
-    assert (fault["_id"], fault["reason"]) == (ids[1], RecordTooLarge.default_message)
+    assert (fault["_id"], fault["reason"]) == (ids[1], RecordRefused.default_message)
     assert await stage.counts() == {
         "studies": [(1, 2, 2)], "series": [(2, 2)], "patients": [(1,)],
     }  # fmt: skip

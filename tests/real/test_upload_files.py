@@ -20,7 +20,7 @@ from services.errors import (
     InvalidInput,
     OrthancOutcomeUnknown,
     PacsDisabled,
-    RecordTooLarge,
+    RecordRefused,
 )
 from services.ingest.archives import ArchiveLimits
 from services.ingest.entry import IndexEntry
@@ -262,7 +262,7 @@ async def test_without_mongodb_the_file_is_in_orthanc_and_the_result_says_so(
 @pytest.mark.parametrize(
     ("fault", "code", "told"),
     [
-        (RecordTooLarge("Beyond it."), "LIMIT_EXCEEDED", "Beyond it."),
+        (RecordRefused("Beyond it."), "LIMIT_EXCEEDED", "Beyond it."),
         (KeyError("Doe^Jane"), "INTERNAL_ERROR", "is stored in Orthanc PACS"),
     ],
 )
@@ -318,7 +318,7 @@ async def test_a_mongodb_that_is_away_is_not_asked_for_each_file(
 
     async def index(entries: Sequence[IndexEntry]) -> None:
         calls.append(len(entries))
-        raise DatabaseUnavailable if len(calls) > 1 else RecordTooLarge
+        raise DatabaseUnavailable if len(calls) > 1 else RecordRefused
 
     storage = FileStorage(client, files, index, WalkLimits())
     ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)

@@ -6,7 +6,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from services.errors import OrthancTimedOut, OrthancUnavailable, RecordTooLarge
+from services.errors import OrthancTimedOut, OrthancUnavailable, RecordRefused
 from services.orthanc.answers import SeriesListing, StoredFile
 from services.orthanc.client import OrthancClient
 from services.sync.header_reading import HANDFUL, HeaderReader, Headers, reason_of
@@ -82,5 +82,5 @@ async def test_a_series_that_times_out_with_orthanc_is_waited_for() -> None:
 
 
 def test_a_record_that_is_too_large_is_told_in_a_sentence() -> None:
-    reason = reason_of(RecordTooLarge(detail="DocumentTooLarge"))
-    assert reason == RecordTooLarge.default_message
+    reason = reason_of(RecordRefused(detail="DocumentTooLarge"))
+    assert reason == RecordRefused.default_message
