@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import BinaryIO
 
@@ -12,13 +12,8 @@ from services.dicom.checking import CheckedFile, check_file
 from services.dicom.header import InstanceHeader
 from services.dicom.layout import WalkLimits
 from services.dicom.rewriting import PreparedFile, prepare
-from services.errors import (
-    DatabaseUnavailable,
-    OrthancError,
-    OrthancNotFound,
-    OrthancTimedOut,
-    OrthancUnavailable,
-)
+from services.errors import DatabaseUnavailable, OrthancError, OrthancNotFound
+from services.ingest.arrivals import Arrivals, Arrived
 from services.ingest.entry import IndexEntry
 from services.ingest.landing import Landing
 from services.ingest.overriding import PatientOverride, overridden
@@ -26,7 +21,6 @@ from services.ingest.pushing import Answer, Pushed, find_outcome, send
 from services.ingest.refusals import conflicting, failed, not_indexed
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.traffic import Traffic
-from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
@@ -37,15 +31,6 @@ _MAX_BATCH = 200
 _GATHER_SECONDS = 0.25
 """A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
 nothing is on its way to Orthanc, and no longer than this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """A file that Orthanc has and the index not yet."""
-
-    file_name: str
-    checked: CheckedFile
-    pushed: Pushed
 
 
 class FileStorage:
@@ -73,13 +58,12 @@ class FileStorage:
         """
         self._orthanc = orthanc
         self._files = files
-        self._write = index
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
         self._landing = landing or Landing()
         self._traffic = Traffic()
         self._indexing: Coalescer[Arrived, int] = Coalescer(
-            self._index, max_weight=_MAX_BATCH, gather=self._gather
+            Arrivals(orthanc, index).index, max_weight=_MAX_BATCH, gather=self._gather
         )
 
     async def store(
@@ -180,68 +164,6 @@ class FileStorage:
         except BaseException:
             prepared.close()
             raise
-
-    async def _index(self, batch: Sequence[Arrived]) -> list[int | Exception]:
-        """Index what Orthanc holds; return each number of frames."""
-        stored = await self._orthanc.stored_files(
-            [arrived.pushed.ids.instance for arrived in batch]
-        )
-        by_id = {one.instance_id: one for one in stored}
-        entries = [
-            await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
-        ]
-        try:
-            await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
-        except DatabaseUnavailable:
-            raise
-        except Exception:  # noqa: BLE001  # one entry must not keep the others out
-            return [await self._indexed_alone(entry) for entry in entries]
-        return [one.number_of_frames if isinstance(one, IndexEntry) else one for one in entries]
-
-    async def _indexed_alone(self, entry: IndexEntry | Exception) -> int | Exception:
-        if isinstance(entry, Exception):
-            return entry
-        try:
-            await self._write([entry])
-        except DatabaseUnavailable:
-            # The others would have to wait for it as well.
-            raise
-        except Exception as exc:  # noqa: BLE001  # told to its sender
-            return exc
-        return entry.number_of_frames
-
-    async def _entry(
-        self, arrived: Arrived, stored: StoredFile | None
-    ) -> IndexEntry | OrthancError:
-        if stored is None:
-            return OrthancNotFound("It was deleted from Orthanc at once.")
-        checked = arrived.checked
-        frames = checked.number_of_frames
-        try:
-            if frames > 1:
-                frames = min(frames, await self._frames_of_orthanc(stored.instance_id, frames))
-        except OrthancTimedOut:
-            # Each of the others might take as long.
-            raise
-        except OrthancUnavailable as exc:
-            return exc
-        return IndexEntry(
-            header=checked.header,
-            ids=arrived.pushed.ids,
-            revision=stored.revision,
-            file_size_bytes=stored.file_size_bytes,
-            number_of_frames=frames,
-            not_renderable_reason=checked.not_renderable_reason,
-        )
-
-    async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
-        try:
-            return await self._orthanc.frame_count(instance_id) or otherwise
-        except OrthancUnavailable:
-            raise
-        except OrthancError:
-            # Orthanc can't count the frames of some files that it can show.
-            return otherwise
 
 
 def _ids_of(header: InstanceHeader) -> OrthancIds:
