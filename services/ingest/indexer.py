@@ -154,7 +154,7 @@ class Indexer:
                 known = await read_known(self._database, entries)
                 touched = await upsert_instances(self._database, entries, known, now)
                 self._on_changed(entry.ids.instance for entry in entries)
-                await roll_up(self._database, touched, now, known=known.parents)
+                await roll_up(self._database, touched, now, known=known)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())

@@ -10,6 +10,8 @@ from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocum
 from services.ingest.entry import IndexEntry
 from services.ingest.stored_fields import Fields
 
+_REVISION = {"_id": "$_id", "revision": "$revision"}
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -17,11 +19,13 @@ class Known:
 
     Attributes:
         revisions: Of the instances.
-        parents: The whole documents of their series, studies and patients.
+        series: Whole documents, as in `studies` and `patients`.
     """
 
     revisions: Mapping[str, str | None]
-    parents: Mapping[str, Fields]
+    series: Mapping[str, Fields]
+    studies: Mapping[str, Fields]
+    patients: Mapping[str, Fields]
 
 
 async def read_known(
@@ -32,29 +36,32 @@ async def read_known(
     A parent's version is thereby older than its children are when they are read: a race that is
     lost for it is only lost earlier, see `compare_and_set`.
     """
-    instance_ids = {entry.ids.instance for entry in entries}
-    rows = await database[InstanceDocument.Settings.name].aggregate(
+    instances, series, studies, patients = (
+        document.Settings.name
+        for document in (InstanceDocument, SeriesDocument, StudyDocument, PatientDocument)
+    )
+    rows = await database[instances].aggregate(
         [
-            _named(instance_ids),
-            {"$project": {"revision": 1}},
-            _with(SeriesDocument.Settings.name, {entry.ids.series for entry in entries}),
-            _with(StudyDocument.Settings.name, {entry.ids.study for entry in entries}),
-            _with(PatientDocument.Settings.name, {entry.ids.patient for entry in entries}),
+            *_told(instances, {entry.ids.instance for entry in entries}, _REVISION),
+            _with(series, {entry.ids.series for entry in entries}),
+            _with(studies, {entry.ids.study for entry in entries}),
+            _with(patients, {entry.ids.patient for entry in entries}),
         ]
     )
-    revisions: dict[str, str | None] = {}
-    parents: dict[str, Fields] = {}
+    found: dict[str, dict[str, Fields]] = {instances: {}, series: {}, studies: {}, patients: {}}
     async for row in rows:
-        if row["_id"] in instance_ids:
-            revisions[row["_id"]] = row.get("revision")
-        else:
-            parents[row["_id"]] = row
-    return Known(revisions, parents)
-
-
-def _named(ids: Collection[str]) -> dict[str, Any]:
-    return {"$match": {"_id": {"$in": list(ids)}}}
+        found[row["of"]][row["document"]["_id"]] = row["document"]
+    revisions = {id_: document.get("revision") for id_, document in found[instances].items()}
+    return Known(revisions, found[series], found[studies], found[patients])
 
 
 def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:
-    return {"$unionWith": {"coll": collection, "pipeline": [_named(ids)]}}
+    return {"$unionWith": {"coll": collection, "pipeline": _told(collection, ids, "$$ROOT")}}
+
+
+def _told(collection: str, ids: Collection[str], document: object) -> list[dict[str, Any]]:
+    """Find documents and tell with each where it is from: a PatientID can make two ids alike."""
+    return [
+        {"$match": {"_id": {"$in": list(ids)}}},
+        {"$project": {"_id": 0, "of": {"$literal": collection}, "document": document}},
+    ]

@@ -9,8 +9,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from services.ingest.compare_and_set import settle
+from services.ingest.known import Known
 from services.ingest.levels import Attributes, PatientLevel, SeriesLevel, StudyLevel
-from services.ingest.stored_fields import Fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ async def roll_up(
     touched: Touched,
     now: datetime,
     *,
-    known: Mapping[str, Fields] | None = None,
+    known: Known | None = None,
 ) -> None:
     """Recompute parents from what is stored, bottom up; those without children go.
 
@@ -43,8 +43,7 @@ async def roll_up(
         database: MongoDB.
         touched: Which parents.
         now: In UTC, with no more than milliseconds.
-        known: The parents' documents by `_id` as they were before children were written; None:
-            they are read here.
+        known: What was stored before children were written; None: the parents are read here.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
@@ -57,6 +56,9 @@ async def roll_up(
     series_level = SeriesLevel(series, instances, touched.series_attributes)
     study_level = StudyLevel(studies, series, touched.study_attributes, now)
     patient_level = PatientLevel(patients, studies)
-    await settle(series_level, touched.series, children_written=written, known=known)
-    await settle(study_level, touched.studies, children_written=written, known=known)
-    await settle(patient_level, touched.patients, children_written=written, known=known)
+    series_known, studies_known, patients_known = (
+        (known.series, known.studies, known.patients) if known else (None, None, None)
+    )
+    await settle(series_level, touched.series, children_written=written, known=series_known)
+    await settle(study_level, touched.studies, children_written=written, known=studies_known)
+    await settle(patient_level, touched.patients, children_written=written, known=patients_known)

@@ -395,6 +395,25 @@ async def test_what_mongodb_can_never_hold_does_not_fail_its_neighbours(
     assert {"1.2.1", "1.2.3"} <= studies
 
 
+async def test_ids_that_are_alike_at_two_levels_are_told_apart(
+    database: Database, indexer: Indexer
+) -> None:
+    one = entry()
+    # Orthanc joins what it hashes by this sign, so a PatientID can name a study or an instance.
+    patients = ["P1|1.2.1", "P1|1.2.1|1.2.1.1", "P1|1.2.1|1.2.1.1|1.2.1.1.1"]
+    others = [entry(study=at, patient=patient) for at, patient in enumerate(patients, start=2)]
+    assert [other.ids.patient for other in others] == [
+        one.ids.study,
+        one.ids.series,
+        one.ids.instance,
+    ]
+    await indexer.index([one, *others])
+    stored = await dump(database)
+    assert [len(documents) for documents in stored.values()] == [4, 4, 4, 4]
+    await indexer.index([one, *others])
+    assert await dump(database) == stored
+
+
 def _never_stored() -> Iterator[tuple[str, IndexEntry]]:
     refused = entry(2, study=2, patient="P2")
     yield "a number beyond 64 bits", replace(refused, file_size_bytes=2**63)
