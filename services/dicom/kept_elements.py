@@ -7,13 +7,16 @@ from typing import BinaryIO
 from pydicom.charset import python_encoding
 
 from services.dicom.attributes import Attributes, DatasetAttributes, PlainAttributes
-from services.dicom.element_names import SHORT_VRS
+from services.dicom.element_names import SHORT_VRS, bytes_text
 from services.dicom.layout import FileLayout
 from services.dicom.pydicom_reading import read_elements
+from services.errors import FileRejected
 
 _CHARACTER_SET = 0x00080005
 _HEAD_BYTES = 8
 """Tag, VR and length of 16 bits."""
+_MOST_BYTES = 128 * 1024 * 1024
+"""Of all that is read, which is in memory: functional groups of 100,000 frames have less."""
 _SPAN_BYTES = 64 * 1024
 """Elements that stand this close are read at once, with what stands between them."""
 
@@ -26,8 +29,14 @@ def read_kept_elements(file: BinaryIO, layout: FileLayout) -> Attributes:
         layout: What `walk` said about it.
 
     Raises:
-        FileRejected: MALFORMED when pydicom can't read what the walk could.
+        FileRejected: TOO_MANY_ELEMENTS when they are too large, MALFORMED when pydicom can't read
+            what the walk could.
     """
+    size = sum(end - begin for begin, end in layout.kept.values())
+    if size > _MOST_BYTES:
+        found, most = bytes_text(size), bytes_text(_MOST_BYTES)
+        message = f"The attributes of this file have {found}; {most} are the limit."
+        raise FileRejected("TOO_MANY_ELEMENTS", message)
     elements = _kept_bytes(file, layout)
     if not layout.is_implicit_vr:
         plain = _plain_attributes(elements, is_little_endian=layout.is_little_endian)

@@ -67,7 +67,7 @@ def read_header(
         limits: Those of the walk; used for deflated files only.
 
     Raises:
-        FileRejected: MALFORMED when pydicom can't read what the walk could.
+        FileRejected: TOO_MANY_ELEMENTS or MALFORMED; see `read_kept_elements`.
     """
     if not layout.is_deflated:
         return _read_dataset(file, layout)
