@@ -12,6 +12,7 @@ from services.dicom.values import clean_text
 from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import ArchiveLimits, Member, is_archive, members
 from services.ingest.batch import in_order
+from services.ingest.opened_files import OpenedFile, close_file, wait_for_turn
 from services.ingest.overriding import PatientOverride
 from services.ingest.refusals import refused
 from services.ingest.results import StoreResult, StoreStatus
@@ -40,28 +41,6 @@ class SentFile:
     def from_path(cls, path: Path, name: str | None = None) -> "SentFile":
         """Take a file of this machine; it is opened when its turn comes."""
         return cls(name or path.name, lambda: path.open("rb"))
-
-
-class _Opened:
-    """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
-
-    def __init__(
-        self, name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
-    ) -> None:
-        self.name = name
-        self.file = file
-        self._turns = turns
-        self._is_on_disk = is_on_disk
-        self._is_closed = False
-
-    async def aclose(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            await _close(self.file, is_on_disk=self._is_on_disk)
-        finally:
-            self._turns.release()
 
 
 class Ingest:
@@ -126,7 +105,7 @@ class Ingest:
 
         turns = self._turns or asyncio.Semaphore(self._concurrency)
 
-        async def store_one(item: _Opened | StoreResult) -> StoreResult:
+        async def store_one(item: OpenedFile | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
                 return item
             try:
@@ -146,7 +125,7 @@ class Ingest:
 
     async def _expanded(
         self, files: Iterable[SentFile], turns: asyncio.Semaphore
-    ) -> AsyncGenerator[_Opened | StoreResult, None]:
+    ) -> AsyncGenerator[OpenedFile | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
         for sent in files:
             name = _label(sent.name)
@@ -156,7 +135,7 @@ class Ingest:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
             if not packed:
-                yield await _in_turn(name, file, turns, is_on_disk=False)
+                yield await wait_for_turn(name, file, turns, is_on_disk=False)
                 continue
             with file:
                 async with aclosing(self._unpacked(name, file, turns)) as unpacked:
@@ -165,7 +144,7 @@ class Ingest:
 
     async def _unpacked(
         self, name: str, file: BinaryIO, turns: asyncio.Semaphore
-    ) -> AsyncGenerator[_Opened | StoreResult, None]:
+    ) -> AsyncGenerator[OpenedFile | StoreResult, None]:
         unpacking = members(file, self._limits)
         try:
             while member := await _next_member(unpacking):
@@ -174,7 +153,7 @@ class Ingest:
                     yield refused(label, member.content, StoreStatus.REJECTED)
                 else:
                     on_disk = member.is_on_disk
-                    yield await _in_turn(label, member.content, turns, is_on_disk=on_disk)
+                    yield await wait_for_turn(label, member.content, turns, is_on_disk=on_disk)
         except FileRejected as exc:
             yield refused(name, exc, StoreStatus.REJECTED)
         except OSError as exc:
@@ -193,31 +172,6 @@ def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
         raise
 
 
-async def _in_turn(
-    name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
-) -> _Opened:
-    """Wait until an open file may go to Orthanc."""
-    try:
-        await turns.acquire()
-    except BaseException:
-        await _close(file, is_on_disk=is_on_disk)
-        raise
-    return _Opened(name, file, turns, is_on_disk=is_on_disk)
-
-
-async def _close(file: BinaryIO, *, is_on_disk: bool) -> None:
-    """Close a file, in a thread when the disk has its bytes to free; not before that is done."""
-    if not is_on_disk:
-        file.close()
-        return
-    closing = asyncio.create_task(asyncio.to_thread(file.close))
-    try:
-        await asyncio.shield(closing)
-    except asyncio.CancelledError:
-        await asyncio.wait([closing])
-        raise
-
-
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
     """Unpack one more; when cancelled, wait for the thread: it holds the archive and a file."""
     step = asyncio.create_task(asyncio.to_thread(next, unpacking, None))
@@ -226,12 +180,12 @@ async def _next_member(unpacking: Generator[Member, None, None]) -> Member | Non
     except asyncio.CancelledError:
         [member] = await asyncio.gather(step, return_exceptions=True)
         if isinstance(member, Member) and not isinstance(member.content, FileRejected):
-            await _close(member.content, is_on_disk=member.is_on_disk)
+            await close_file(member.content, is_on_disk=member.is_on_disk)
         raise
 
 
-async def _discard(item: _Opened | StoreResult) -> None:
-    if isinstance(item, _Opened):
+async def _discard(item: OpenedFile | StoreResult) -> None:
+    if isinstance(item, OpenedFile):
         await item.aclose()
 
 
