@@ -12,6 +12,7 @@ import httpx
 import pydicom
 from pydicom.data import get_testdata_file
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConnectionFailure
 
 from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
@@ -91,7 +92,7 @@ class Stage:
         """Tell whether both stores hold the same and every count is right; no while one is away."""
         try:
             return await self._is_the_same()
-        except (httpx.TransportError, DatabaseUnavailable):
+        except (httpx.TransportError, ConnectionFailure, DatabaseUnavailable):
             return False
 
     async def _is_the_same(self) -> bool:
