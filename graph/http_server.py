@@ -3,7 +3,7 @@
 import uvicorn
 from starlette.types import ASGIApp
 
-from graph.prompt_headers import PromptHeaders
+from graph.bounded_heads import BoundedHeads
 from graph.slow_readers import SlowReadersClosed
 from services.settings import Settings
 
@@ -27,7 +27,7 @@ def server_config(
     return uvicorn.Config(
         app,
         # By the stricter of uvicorn's parsers: it refuses a request with two lengths.
-        http=PromptHeaders,
+        http=BoundedHeads,
         # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from graph import prompt_headers
+from graph import bounded_heads
 from graph.http_server import server_config
 from services.settings import Settings
 
@@ -25,11 +25,24 @@ async def sender(request: Request) -> PlainTextResponse:
     return PlainTextResponse(f"{request.url.scheme} {request.client.host}")
 
 
+async def echo(request: Request) -> PlainTextResponse:
+    """Answers the body and a header, both read when the whole request is there."""
+    body = await request.body()
+    return PlainTextResponse(
+        f"{body.decode()}/{request.headers.get('x-late')}", headers={"Connection": "close"}
+    )
+
+
 @asynccontextmanager
 async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
     """A server that answers who it takes its client for; its address."""
     settings = Settings(_env_file=None, trusted_proxies=list(trusted_proxies))
-    app = Starlette(routes=[Route("/", sender, methods=["GET", "POST"])])
+    app = Starlette(
+        routes=[
+            Route("/", sender, methods=["GET", "POST"]),
+            Route("/echo", echo, methods=["POST"]),
+        ]
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(server_config(app, settings, shutdown_seconds=1))
         task = asyncio.create_task(server._serve([listener]))
@@ -86,7 +99,7 @@ async def test_a_request_whose_length_is_in_doubt_is_refused(lengths: str) -> No
 async def test_headers_that_do_not_end_are_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(prompt_headers, "HEADERS_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_heads, "HEAD_SECONDS", 0.2)
     async with serving() as url:
         parts = httpx.URL(url)
         reader, writer = await asyncio.open_connection(parts.host, parts.port)
@@ -98,7 +111,7 @@ async def test_headers_that_do_not_end_are_not_waited_for(
 
 
 async def test_a_body_may_take_longer_than_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt_headers, "HEADERS_SECONDS", 0.2)
+    monkeypatch.setattr(bounded_heads, "HEAD_SECONDS", 0.2)
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"a"
@@ -107,3 +120,79 @@ async def test_a_body_may_take_longer_than_headers(monkeypatch: pytest.MonkeyPat
 
     async with serving() as url, httpx.AsyncClient(base_url=url) as http:
         assert (await http.post("/", content=slow())).status_code == 200
+
+
+async def exchanged(url: str, *pieces: bytes) -> bytes:
+    """Send pieces for as long as they are taken, and return all that is answered."""
+    parts = httpx.URL(url)
+    reader, writer = await asyncio.open_connection(parts.host, parts.port)
+    async with asyncio.timeout(10):
+        answering = asyncio.create_task(reader.read())
+        try:
+            with suppress(ConnectionError):
+                for piece in pieces:
+                    writer.write(piece)
+                    await writer.drain()
+            return await answering
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"a: b\r\n" * 101, b"\r\n"],
+        [b"a: " + b"b" * 70_000 + b"\r\n\r\n"],
+        [b"a: " + b"b" * 9_000 + b"\r\n"] * 9,
+        [b"a: ", *[b"b" * 10_000] * 100],
+        [b"a" * 10_000] * 100,
+    ],
+    ids=["many", "long", "together", "endless value", "endless name"],
+)
+async def test_headers_that_are_too_large_are_refused(fields: list[bytes]) -> None:
+    async with serving() as url:
+        answer = await exchanged(url, b"GET / HTTP/1.1\r\nHost: a\r\n", *fields)
+        assert answer.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert (await exchanged(url, *whole())).startswith(b"HTTP/1.1 200")
+
+
+def whole(*fields: bytes) -> list[bytes]:
+    return [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n", *fields, b"\r\n"]
+
+
+async def test_headers_of_a_usual_size_pass() -> None:
+    async with serving() as url:
+        answer = await exchanged(
+            url, *whole(b"Authorization: Bearer " + b"t" * 30_000 + b"\r\n", b"a: b\r\n" * 90)
+        )
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [[b"a: b\r\n" * 50] * 2_000, [b"a: ", *[b"b" * 10_000] * 1_000]],
+    ids=["many", "endless"],
+)
+async def test_trailers_without_end_are_cut(trailers: list[bytes]) -> None:
+    async with serving() as url:
+        assert b"200 OK" not in await exchanged(url, CHUNKED, *trailers)
+
+
+async def test_trailers_are_no_headers() -> None:
+    async with serving() as url:
+        answer = await exchanged(url, CHUNKED, b"X-Late: yes\r\nConnection: close\r\n\r\n", b"")
+    assert answer.endswith(b"abc/None")
+
+
+async def test_a_large_body_in_one_piece_passes() -> None:
+    async with serving() as url, httpx.AsyncClient(base_url=url) as http:
+        answer = await http.post("/echo", content=b"x" * 3_000_000)
+    assert answer.text == "x" * 3_000_000 + "/None"
