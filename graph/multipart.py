@@ -76,19 +76,7 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
 
 
 async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> None:
-    parser = MultipartParser(
-        _boundary(request),
-        {
-            "on_part_begin": parts.begin,
-            "on_header_field": parts.header_name,
-            "on_header_value": parts.header_value,
-            "on_header_end": parts.header_end,
-            "on_headers_finished": parts.headers_end,
-            "on_part_data": parts.data,
-            "on_part_end": parts.end,
-            "on_end": parts.finish,
-        },
-    )
+    parser = _parser(_boundary(request), parts)
     body = arriving(request, max_bytes=limits.max_bytes, idle_seconds=limits.idle_seconds)
     try:
         async with aclosing(body):
@@ -102,6 +90,26 @@ async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> N
     if not parts.is_finished:
         raise _malformed()
     await parts.flush()
+
+
+def _parser(boundary: bytes, parts: "_Parts") -> MultipartParser:
+    try:
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": parts.begin,
+                "on_header_field": parts.header_name,
+                "on_header_value": parts.header_value,
+                "on_header_end": parts.header_end,
+                "on_headers_finished": parts.headers_end,
+                "on_part_data": parts.data,
+                "on_part_end": parts.end,
+                "on_end": parts.finish,
+            },
+        )
+    except FormParserError as exc:
+        message = "The boundary of the form is too long; RFC 2046 allows 70 characters."
+        raise InvalidInput(message) from exc
 
 
 def _boundary(request: Request) -> bytes:

@@ -151,6 +151,15 @@ async def test_malformed_bodies_are_refused(http: httpx.AsyncClient, body: bytes
     assert answer.json()["code"] == "INVALID_INPUT"
 
 
+async def test_a_boundary_that_is_too_long_is_refused(http: httpx.AsyncClient) -> None:
+    headers = {**PREFLIGHT, "Content-Type": "multipart/form-data; boundary=" + "x" * 5_000}
+    answer = await http.post("/", content=b"", headers=headers)
+    assert answer.json() == {
+        "code": "INVALID_INPUT",
+        "message": "The boundary of the form is too long; RFC 2046 allows 70 characters.",
+    }
+
+
 GOOD = '{"query": "q", "variables": {"file": null, "files": [null, null], "text": "t"}}'
 
 
