@@ -1,7 +1,6 @@
 """Keyset pages: a cursor names a document by its order key, so that no page skips any."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,7 +146,7 @@ def _decode_cursor(cursor: str, order: Order) -> tuple[str | datetime, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         name, value, identifier = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
-    except (ValueError, TypeError, binascii.Error) as exc:
+    except (ValueError, TypeError, RecursionError) as exc:
         raise InvalidInput("That is no cursor of this list.") from exc
     if not (isinstance(value, str) and isinstance(identifier, str)) or name != order.name:
         raise InvalidInput("That cursor belongs to another list or another order.")

@@ -1,3 +1,4 @@
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -90,4 +91,10 @@ def test_a_page_that_makes_no_sense_is_refused(request_: PageRequest) -> None:
 def test_a_cursor_can_not_bring_an_operator_of_mongodb(value: object) -> None:
     cursor = encode_cursor({"_id": "id1", "orderStudyDate": value}, NEWEST)
     with pytest.raises(InvalidInput):
+        plan_page(PageRequest(first=1, after=cursor), NEWEST, max_size=500)
+
+
+def test_a_cursor_that_is_nested_endlessly_is_refused() -> None:
+    cursor = base64.urlsafe_b64encode(b"[" * 5_000).decode()
+    with pytest.raises(InvalidInput, match="no cursor of this list"):
         plan_page(PageRequest(first=1, after=cursor), NEWEST, max_size=500)
