@@ -16,6 +16,7 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
+    GraphQLSyntaxError,
     OperationDefinitionNode,
     parse,
     specified_rules,
@@ -25,13 +26,15 @@ from strawberry.schema.schema import validate_document
 from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
-from graph.query_shape import QueryShape, measure
+from graph.query_shape import QueryShape, default_page_sizes, measure
 from services.errors import LimitExceeded
 from services.settings import Settings
 
 _BRACKETS = re.compile(r'"""(?:[^\\]|\\.)*?"""|"(?:[^"\\\n]|\\.)*"|#[^\n]*|[][(){}]', re.DOTALL)
 _OPENING = frozenset("[({")
 _CACHED_DOCUMENTS = 128
+_TOO_MANY_TOKENS = "Syntax Error: Document contains more than "
+"""How the parser begins to say that it stopped; nothing that a query quotes begins so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,7 @@ class LimitedOperation(SchemaExtension):
         document = context.graphql_document
         if document is not None:
             schema: GraphQLSchema = context.schema._schema  # noqa: SLF001  # where Strawberry keeps it
-            check_document(document, context.variables, page_sizes(schema), self._limits)
+            check_document(document, context.variables, default_page_sizes(schema), self._limits)
             context.pre_execution_errors = [
                 *_validated(schema, context.query or "", self._limits.tokens),
                 *_unnamed(context, document),
@@ -148,8 +151,8 @@ def parse_limited(text: str, limits: OperationLimits) -> DocumentNode:
     """Parse a query text that is within its limits; the last ones are remembered.
 
     Raises:
-        LimitExceeded: It is too long or too deeply nested.
-        GraphQLError: It is no GraphQL, or has too many tokens.
+        LimitExceeded: It is too long, too deeply nested or has too many tokens.
+        GraphQLError: It is no GraphQL.
     """
     check_text(text, limits)
     return _parsed(text, limits.tokens)
@@ -205,18 +208,6 @@ def check_shape(shape: QueryShape, limits: OperationLimits) -> None:
     _check("objects to answer, by `first` and `last`", shape.nodes, limits.nodes)
 
 
-@lru_cache(maxsize=4)
-def page_sizes(schema: GraphQLSchema) -> Mapping[str, int]:
-    """Return the default of `first` by field name; of several fields of a name the largest."""
-    sizes: dict[str, int] = {}
-    for graphql_type in schema.type_map.values():
-        for name, field in getattr(graphql_type, "fields", {}).items():
-            first = getattr(field, "args", {}).get("first")
-            if first is not None and isinstance(first.default_value, int):
-                sizes[name] = max(sizes.get(name, 0), first.default_value)
-    return sizes
-
-
 def _check(what: str, found: int, allowed: int) -> None:
     if found > allowed:
         # The true number may have hundreds of digits: fragments multiply.
@@ -238,7 +229,13 @@ def _nesting(text: str) -> int:
 
 @lru_cache(maxsize=_CACHED_DOCUMENTS)
 def _parsed(text: str, max_tokens: int) -> DocumentNode:
-    return parse(text, max_tokens=max_tokens)
+    try:
+        return parse(text, max_tokens=max_tokens)
+    except GraphQLSyntaxError as exc:
+        if not exc.message.startswith(_TOO_MANY_TOKENS):
+            raise
+        message = f"The query has too many tokens; {max_tokens} are allowed."
+        raise LimitExceeded(message) from exc
 
 
 @lru_cache(maxsize=_CACHED_DOCUMENTS)

@@ -7,6 +7,7 @@ stand for millions of fields, and walking those is what an attacker wants.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from graphql import (
@@ -15,6 +16,7 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLSchema,
     InlineFragmentNode,
     IntValueNode,
     OperationDefinitionNode,
@@ -62,6 +64,18 @@ class _Measured:
 
     shape: QueryShape = QueryShape()
     names: Mapping[str, int] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=4)
+def default_page_sizes(schema: GraphQLSchema) -> Mapping[str, int]:
+    """Return the default of `first` by field name; of several fields of a name the largest."""
+    sizes: dict[str, int] = {}
+    for graphql_type in schema.type_map.values():
+        for name, described in getattr(graphql_type, "fields", {}).items():
+            first = getattr(described, "args", {}).get("first")
+            if first is not None and isinstance(first.default_value, int):
+                sizes[name] = max(sizes.get(name, 0), first.default_value)
+    return sizes
 
 
 def measure(

@@ -8,7 +8,13 @@ import pytest
 import strawberry
 from graphql import GraphQLError, get_introspection_query, get_operation_ast, parse
 
-from graph.limits import LimitedOperation, OperationLimits, check_document, check_text
+from graph.limits import (
+    LimitedOperation,
+    OperationLimits,
+    check_document,
+    check_text,
+    parse_limited,
+)
 from graph.query_shape import QueryShape, measure
 from graph.schema import build_schema
 from services.errors import LimitExceeded
@@ -140,6 +146,13 @@ def test_brackets_in_texts_and_comments_do_not_count() -> None:
     check('{studies(filter:{text:"' + "{" * 100 + '\\""}){nodes{id}}} # ' + "[" * 100)
 
 
+@pytest.mark.parametrize("query", ["{" + "a " * 3000 + "}", "{a}" + "#\n" * 3000])
+def test_too_many_tokens_are_refused_as_other_limits_are(query: str) -> None:
+    with pytest.raises(LimitExceeded) as raised:
+        parse_limited(query, LIMITS)
+    assert raised.value.message == "The query has too many tokens; 2000 are allowed."
+
+
 class Idle:
     async def for_operation(self) -> Self:
         """Have nothing that operations could share."""
@@ -167,7 +180,8 @@ async def test_a_query_that_takes_too_long_is_cut() -> None:
     ("query", "code"),
     [
         (nested_fragments(19), "LIMIT_EXCEEDED"),
-        ("{" + "a@b " * 3000 + "}", "GRAPHQL_PARSE_FAILED"),
+        ("{" + "a@b " * 3000 + "}", "LIMIT_EXCEEDED"),
+        ("{a}" + "#\n" * 3000, "LIMIT_EXCEEDED"),
         ("{", "GRAPHQL_PARSE_FAILED"),
         ("{stud}", "GRAPHQL_VALIDATION_FAILED"),
         ('{studies(first: "x"){totalCount}}', "GRAPHQL_VALIDATION_FAILED"),

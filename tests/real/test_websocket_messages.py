@@ -124,6 +124,7 @@ async def test_an_operation_whose_id_is_taken_ends_the_connection(
     [
         ("{ studies(first: 100000) { nodes { id series(first: 100) { id } } } }", "LIMIT_EXCEEDED"),
         ("{" * 2_000, "LIMIT_EXCEEDED"),
+        ("{" + "a " * 3_000 + "}", "LIMIT_EXCEEDED"),
         ("{ nowhere }", "GRAPHQL_VALIDATION_FAILED"),
     ],
 )
