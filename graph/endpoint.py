@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import orjson
-from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
 from graphql import GraphQLError, get_operation_ast
 from graphql import OperationType as GraphQLOperationType
 from starlette.requests import Request
@@ -37,7 +37,7 @@ from graph.graphql_refusals import (
 )
 from graph.limits import OperationLimits, parse_limited
 from graph.origins import AllowedOrigins
-from graph.request_body import read_body
+from graph.request_body import UnsupportedMediaType, read_body
 from graph.state import runtime_of
 from graph.uploads import parse_upload, starlette_request, uploads_open
 from graph.websocket_messages import CheckedMessages
@@ -45,6 +45,14 @@ from services.access import Role, authorize
 from services.errors import Error, LimitExceeded
 
 _SUBSCRIPTION = "subscription"
+
+
+class _LowerCased(StarletteRequestAdapter):
+    """A request whose media type Strawberry knows in any case (RFC 9110, 8.3.1)."""
+
+    @property
+    def content_type(self) -> str:
+        return media_type_of(self.headers)
 
 
 class GraphQLEndpoint(GraphQL[Context, None]):
@@ -58,6 +66,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         body_idle_seconds: Longest silence of the sender of a JSON body.
     """
 
+    request_adapter_class = _LowerCased
     websocket_adapter_class = CheckedMessages
 
     def __init__(
@@ -139,7 +148,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Read the operation; media types that are none of ours are refused with 415."""
         received = starlette_request(request)
         if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
-            raise HTTPException(415, "Send application/json or multipart/form-data.")
+            raise UnsupportedMediaType
         if _is_json_post(received):
             body = await read_body(
                 received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds

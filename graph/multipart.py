@@ -15,7 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from graph.request_body import arriving, check_content_length
+from graph.request_body import UnsupportedMediaType, arriving, check_content_length
 from graph.uploaded_file import UploadedFile
 from services.errors import Error, InvalidInput, LimitExceeded
 
@@ -66,7 +66,8 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
         LimitExceeded: The body is too large or has too many files.
         UploadIdle: Nothing came for `limits.idle_seconds`.
         UploadNotKept: The disk does not take it.
-        InvalidInput: It is no multipart/form-data, or was cut off.
+        UnsupportedMediaType: It is no multipart/form-data.
+        InvalidInput: It has no boundary, is malformed or was cut off.
     """
     check_content_length(request, limits.max_bytes)
     with tempfile.TemporaryFile(buffering=0) as spool:
@@ -115,7 +116,9 @@ def _parser(boundary: bytes, parts: "_Parts") -> MultipartParser:
 def _boundary(request: Request) -> bytes:
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
-    if content_type != b"multipart/form-data" or not boundary:
+    if content_type != b"multipart/form-data":
+        raise UnsupportedMediaType("Send multipart/form-data.")
+    if not boundary:
         raise InvalidInput("Send multipart/form-data with a boundary.")
     return boundary
 

@@ -16,6 +16,13 @@ class UploadIdle(Error):
     default_message = "The request stopped arriving and was cut."
 
 
+class UnsupportedMediaType(Error):
+    """The body is of a media type that is not read here."""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    default_message = "Send application/json or multipart/form-data."
+
+
 def check_content_length(request: Request, max_bytes: int) -> None:
     """Refuse a body that says itself that it is too large, before its first byte is read.
 

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from graph.multipart import UploadNotKept
-from graph.request_body import UploadIdle
+from graph.request_body import UnsupportedMediaType, UploadIdle
 from services.errors import (
     DatabaseUnavailable,
     Error,
@@ -41,6 +41,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
     (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UploadNotKept, HTTPStatus.INSUFFICIENT_STORAGE),
+    (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (FrameNotRenderable, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (FrameQuarantined, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RenderQueueFull, HTTPStatus.SERVICE_UNAVAILABLE),

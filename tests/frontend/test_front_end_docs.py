@@ -48,7 +48,6 @@ _CODES_WITHOUT_CLASS = {
     "GRAPHQL_PARSE_FAILED": "",
     "GRAPHQL_VALIDATION_FAILED": "",
     "METHOD_NOT_ALLOWED": "405",
-    "UNSUPPORTED_MEDIA_TYPE": "415",
     "MISDIRECTED_REQUEST": "421",
 }
 """What GraphQL and HTTP themselves refuse."""

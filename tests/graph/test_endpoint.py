@@ -122,6 +122,49 @@ async def test_other_media_types_are_415(http: httpx.AsyncClient, content_type: 
     )
 
 
+@pytest.mark.parametrize("content_type", ["APPLICATION/JSON", "Application/Json; Charset=UTF-8"])
+async def test_a_media_type_is_known_in_any_case(
+    http: httpx.AsyncClient, content_type: str
+) -> None:
+    response = await http.post(
+        "/graphql", content=b'{"query": "{ __typename }"}', headers={"Content-Type": content_type}
+    )
+    assert (response.status_code, response.json()) == (200, ANSWER)
+
+
+@pytest.mark.parametrize("media_type", ["multipart/form-data", "MULTIPART/Form-Data"])
+async def test_a_form_is_known_in_any_case(http: httpx.AsyncClient, media_type: str) -> None:
+    fields = {"operations": '{"query": "{ __typename }"}', "map": "{}"}
+    form = "".join(
+        f'--B\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    headers = {"Content-Type": f"{media_type}; boundary=B", "GraphQL-Preflight": "1"}
+    response = await http.post("/graphql", content=f"{form}--B--\r\n".encode(), headers=headers)
+    assert (response.status_code, response.json()) == (200, ANSWER)
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/json", ""])
+async def test_other_media_types_of_uploads_are_415(
+    http: httpx.AsyncClient, content_type: str
+) -> None:
+    headers = {"Content-Type": content_type}
+    response = await http.post("/api/dicom/upload", content=b"{}", headers=headers)
+    assert (response.status_code, response.json()) == (
+        415,
+        {"success": False, "message": "Send multipart/form-data."},
+    )
+
+
+async def test_a_form_without_boundary_is_400(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "multipart/form-data"}
+    response = await http.post("/api/dicom/upload", content=b"{}", headers=headers)
+    assert (response.status_code, response.json()) == (
+        400,
+        {"success": False, "message": "Send multipart/form-data with a boundary."},
+    )
+
+
 @pytest.mark.parametrize(
     "body",
     [
