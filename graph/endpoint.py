@@ -41,6 +41,7 @@ from graph.request_body import UnsupportedMediaType, read_body
 from graph.state import runtime_of
 from graph.uploads import parse_upload, starlette_request, uploads_open
 from graph.websocket_messages import CheckedMessages
+from graph.websocket_operations import SeparateOperations
 from services.access import Role, authorize
 from services.errors import Error, LimitExceeded
 
@@ -68,6 +69,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     request_adapter_class = _LowerCased
     websocket_adapter_class = CheckedMessages
+    graphql_transport_ws_handler_class = SeparateOperations
 
     def __init__(
         self,

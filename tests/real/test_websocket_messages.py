@@ -145,11 +145,57 @@ async def test_an_operation_that_is_refused_says_why(
     assert [error["extensions"]["code"] for error in errors] == [code]
 
 
-async def test_a_query_that_is_no_graphql_ends_the_connection_and_says_why(
-    server: RunningServer,
+async def answers_to(server: RunningServer, *messages: str) -> list[Any]:
+    """Send messages; answers as many after the first, each with its `payload`."""
+    protocols: Any = ["graphql-transport-ws"]
+    url = server.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+        await opened.send(INIT)
+        await opened.recv()
+        for message in messages:
+            await opened.send(message)
+        return [json.loads(await opened.recv()) for _ in messages]
+
+
+async def test_an_operation_that_is_no_graphql_leaves_the_others_alone(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    code, reason = await closed_by(server, INIT, subscribing(query="{ server {"))
-    assert (code, reason[:13]) == (BAD_REQUEST, "Syntax Error:")
+    after = {"id": "2", "type": "subscribe", "payload": {"query": "{ __typename }"}}
+    refused, answered = await answers_to(server, subscribing(query="{ server {"), json.dumps(after))
+    assert (refused["id"], refused["type"]) == ("1", "error")
+    assert [error["extensions"] for error in refused["payload"]] == [
+        {"code": "GRAPHQL_PARSE_FAILED"}
+    ]
+    assert answered == {"id": "2", "type": "next", "payload": {"data": {"__typename": "Query"}}}
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_an_operation_too_many_is_refused_with_a_code(server: RunningServer) -> None:
+    query = "subscription { studyEvents { kind } }"
+    messages = [
+        json.dumps({"id": str(n), "type": "subscribe", "payload": {"query": query}})
+        for n in range(101)
+    ]
+    protocols: Any = ["graphql-transport-ws"]
+    url = server.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+        await opened.send(INIT)
+        await opened.recv()
+        for message in messages:
+            await opened.send(message)
+        answers = [json.loads(await opened.recv())]
+        while answers[-1]["id"] != "100":
+            answers.append(json.loads(await opened.recv()))
+    assert answers[-1] == {
+        "id": "100",
+        "type": "error",
+        "payload": [
+            {
+                "message": "A WebSocket may have 100 operations at once.",
+                "extensions": {"code": "LIMIT_EXCEEDED"},
+            }
+        ],
+    }
 
 
 async def test_half_a_surrogate_pair_is_refused(server: RunningServer) -> None:
