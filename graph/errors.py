@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable
 
 from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from graph.correlation import correlation_id, new_correlation_id
-from services.errors import Error
+from services.errors import Error, InvalidInput
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +18,8 @@ def publish_errors(errors: Iterable[GraphQLError]) -> None:
     """Give every error its code, and mask in place what callers must not see.
 
     An error of `services.errors` keeps its message. One that GraphQL itself found (syntax,
-    validation, variables) too. Anything else is logged once, with the id that the caller gets.
+    validation, variables, the name of the operation) too. Anything else is logged once, with the
+    id that the caller gets.
 
     Args:
         errors: Of one operation.
@@ -26,6 +28,8 @@ def publish_errors(errors: Iterable[GraphQLError]) -> None:
         cause = _cause(error)
         if isinstance(cause, Error):
             _publish(error, cause)
+        elif isinstance(cause, CannotGetOperationTypeError):
+            _publish(error, InvalidInput(cause.as_http_error_reason()))
         elif cause is None:
             _set_code(error, _code_of_graphql(error))
         else:

@@ -2,6 +2,7 @@ import logging
 
 import pytest
 from graphql import GraphQLError, GraphQLSyntaxError, Source
+from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from graph.errors import publish_errors
 from services.errors import InvalidInput, OrthancUnavailable
@@ -47,6 +48,17 @@ def test_anything_else_is_masked_and_logged_once_with_the_id_that_the_caller_get
         ("ERROR", True)
     ]
     assert error.original_error is None
+
+
+def test_an_operation_of_no_such_name_is_an_error_of_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = GraphQLError("x", original_error=CannotGetOperationTypeError("B"))
+    assert published(error) == {
+        "message": 'Unknown operation named "B".',
+        "extensions": {"code": "INVALID_INPUT"},
+    }
+    assert caplog.records == []
 
 
 def test_a_cause_inside_an_error_of_graphql_is_found() -> None:

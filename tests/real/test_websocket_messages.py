@@ -157,6 +157,16 @@ async def answers_to(server: RunningServer, *messages: str) -> list[Any]:
         return [json.loads(await opened.recv()) for _ in messages]
 
 
+async def test_an_operation_of_no_such_name_is_refused_as_over_http(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    payload = {"query": "query A { __typename }", "operationName": "B"}
+    [refused] = await answers_to(server, subscribing(**payload))
+    asked = await server.http.post("/graphql", json=payload)
+    assert (refused["type"], refused["payload"]) == ("error", asked.json()["errors"])
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 async def test_an_operation_that_is_no_graphql_leaves_the_others_alone(
     server: RunningServer, caplog: pytest.LogCaptureFixture
 ) -> None:
