@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from graph.logs import is_for_the_log
 from services.embedded.mongod import EmbeddedMongod
 from services.frames.keys import generate_key
 from services.runtime import open_runtime
@@ -21,6 +22,9 @@ from tests.servers import RunningServer, run_server
 
 BAD_REQUEST = 4400
 """Close code of the protocol for a message that it does not know."""
+
+NO_UTF_8 = 1007
+"""RFC 6455, 7.4.1."""
 
 INIT = '{"type": "connection_init"}'
 
@@ -86,6 +90,20 @@ async def test_a_message_that_is_none_ends_the_connection(
 ) -> None:
     assert (await closed_by(server, message))[0] == BAD_REQUEST
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_text_that_is_no_utf_8_ends_the_connection_without_an_error_in_the_log(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    protocols: Any = ["graphql-transport-ws"]
+    url = server.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+        await opened.send(b'{"type": "\xff"}', text=True)
+        with pytest.raises(ConnectionClosed):
+            await opened.recv()
+    assert opened.close_code == NO_UTF_8
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record for record in told if is_for_the_log(record)] == []
 
 
 @pytest.mark.parametrize(
