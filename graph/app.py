@@ -13,7 +13,7 @@ from graph.endpoint import GraphQLEndpoint
 from graph.limits import OperationLimits
 from graph.middleware import RequestScope, tell_unexpected
 from graph.open_server import LocalHostsOnly
-from graph.origins import AllowedOrigins, CrossOrigin
+from graph.origins import REQUEST_HEADERS, AllowedOrigins, CrossOrigin
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.routes.refusals import routing_refusal
 from graph.schema import build_schema
@@ -86,13 +86,7 @@ def _cors(origins: AllowedOrigins) -> dict[str, Any]:
         "allow_origins": origins.origins,
         "allow_origin_regex": origins.pattern,
         "allow_methods": ["GET", "HEAD", "POST", "OPTIONS"],
-        "allow_headers": [
-            "Authorization",
-            "Content-Type",
-            "GraphQL-Preflight",
-            "Apollo-Require-Preflight",
-            "X-Apollo-Operation-Name",
-        ],
+        "allow_headers": REQUEST_HEADERS,
         "expose_headers": ["X-Request-ID", "ETag", "Retry-After"],
         "max_age": _PREFLIGHT_SECONDS,
     }

@@ -13,6 +13,18 @@ from services.settings import Settings
 _LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
 """The development server of a front end, on any port of this machine."""
 
+REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "If-None-Match",
+    "GraphQL-Preflight",
+    "Apollo-Require-Preflight",
+    "X-Apollo-Operation-Name",
+    "apollographql-client-name",
+    "apollographql-client-version",
+)
+"""What pages of allowed origins may send; Apollo Client tells its name by the last two."""
+
 
 @dataclass(frozen=True, slots=True)
 class AllowedOrigins:

@@ -186,6 +186,27 @@ async def test_a_preflight_is_answered_for_allowed_origins_alone() -> None:
     assert foreign.text == "Disallowed CORS origin"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "apollographql-client-name,apollographql-client-version,content-type",
+        "graphql-preflight",
+        "if-none-match",
+    ],
+)
+async def test_pages_of_allowed_origins_may_send_what_clients_of_graphql_send(
+    headers: str,
+) -> None:
+    asked = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": headers,
+        "Origin": LOCAL,
+    }
+    async with running() as (http, _):
+        answer = await http.options("/graphql", headers=asked)
+    assert (answer.status_code, answer.text) == (200, "OK")
+
+
 async def test_a_foreign_host_has_exactly_these_headers() -> None:
     async with running() as (http, address):
         refused = await http.get(address, headers={"Host": "evil.test", "Origin": LOCAL})

@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
-from graph.origins import AllowedOrigins
+from graph.origins import REQUEST_HEADERS, AllowedOrigins
 from services.settings import Settings
 
 EMBEDDED = AllowedOrigins.from_settings(Settings(_env_file=None))
+PAGE = Path(__file__).parents[2] / "docs" / "front-ends.md"
 KEYS = "k1:" + "A" * 43
 
 
@@ -37,3 +41,11 @@ def test_given_stores_allow_only_what_is_set() -> None:
 def test_given_stores_without_a_list_allow_nobody() -> None:
     settings = Settings(_env_file=None, orthanc_url="http://o:8042", frame_url_keys=KEYS)
     assert not AllowedOrigins.from_settings(settings).allow("http://localhost:3000")
+
+
+def test_the_page_for_front_ends_names_all_headers_that_may_be_sent() -> None:
+    sentence = re.search(
+        r"Pages of other origins may send the headers ([^.]*)\.", PAGE.read_text("utf-8")
+    )
+    assert sentence is not None
+    assert re.findall(r"`([^`]+)`", sentence[1]) == list(REQUEST_HEADERS)
