@@ -24,7 +24,8 @@ async def refusal(request: Request, error: Error) -> JSONResponse:
     await note_refusal(request, error)
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        _log.warning("%s: %s (%s)", error.code, error.detail, correlation_id.get())
+        told = error.detail or error.message
+        _log.warning("%s: %s (%s)", error.code, told, correlation_id.get())
     headers = headers_of(error) | {"X-Content-Type-Options": "nosniff"}
     body = {"error": {"code": error.code, "message": error.message}}
     return JSONResponse(body, status_code=status, headers=headers)
