@@ -47,17 +47,22 @@ class Mutation:
         patient_id: Annotated[
             str | None,
             strawberry.argument(
-                name="patientID", description="Written into the stored files as PatientID."
+                name="patientID",
+                description="Written into the stored files as PatientID; null, empty or blank "
+                "keeps theirs.",
             ),
         ] = None,
         patient_name: Annotated[
             str | None,
-            strawberry.argument(description="Written into the stored files as PatientName."),
+            strawberry.argument(
+                description="Written into the stored files as PatientName; null, empty or blank "
+                "keeps theirs."
+            ),
         ] = None,
     ) -> UploadDicomPayload:
         """Store files."""
         runtime, principal = info.context.runtime, info.context.principal
-        override = PatientOverride(patient_id, patient_name)
+        override = PatientOverride.of(patient_id, patient_name)
         async with recorded(
             runtime.audit, Action.UPLOAD, principal, detail="uploadDicom"
         ) as subjects:

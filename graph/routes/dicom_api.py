@@ -39,8 +39,8 @@ async def upload(request: Request) -> Response:
         principal = authorize(await principal_of(request), Role.UPLOADER)
         runtime = runtime_of(request)
         async with read_form(request, upload_limits(runtime.settings)) as form:
-            override = PatientOverride(
-                form.fields.get("patientID") or None, form.fields.get("patientName") or None
+            override = PatientOverride.of(
+                form.fields.get("patientID"), form.fields.get("patientName")
             )
             async with recorded(
                 runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"

@@ -287,6 +287,25 @@ async def test_the_rest_upload_answers_as_the_former_system(server: RunningServe
     assert (beyond.status_code, beyond.json()["success"]) == (404, False)
 
 
+@pytest.mark.usefixtures("empty_orthanc")
+@pytest.mark.parametrize("empty", ["", "  "])
+async def test_inputs_that_nobody_filled_in_leave_the_patient_of_the_file(
+    server: RunningServer, empty: str
+) -> None:
+    sent = {"file": ("mr.dcm", content("MR_small.dcm"))}
+    fields = {"patientID": empty, "patientName": empty}
+    rest = await server.http.post("/api/dicom/upload", files=sent, data=fields)
+    data = rest.json()["data"]
+    assert (data["patientID"], data["patientName"]) == ("4MR1", "CompressedSamples^MR1")
+    override = f'patientID: "{empty}", patientName: "{empty}"'
+    query = UPLOAD.replace("$files)", f"$files, {override})")
+    asked = {"query": query, "variables": {"files": [None]}}
+    sent_again = form(("mr.dcm", content("MR_small.dcm")), operations=json.dumps(asked))
+    response = await server.http.post("/graphql", headers=PREFLIGHT, **sent_again)
+    [result] = response.json()["data"]["uploadDicom"]["results"]
+    assert result["status"] == "ALREADY_STORED"
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
