@@ -104,9 +104,9 @@ class Follower:
         self._notices_other_primary()
         if stored is not None and not await self._is_of_another_database(stored):
             return stored
-        _log.info("the change feed is followed from its end; a comparison finds what is before")
         end = FeedPosition.after(await self._orthanc.newest_change())
         await self._cursor.move(end, token)
+        _log.info("the change feed is followed from its end; a comparison finds what is before")
         self._on_gap()
         return end
 
