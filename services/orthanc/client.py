@@ -24,7 +24,13 @@ from services.orthanc.answers import (
 )
 from services.orthanc.breaker import CircuitBreaker
 from services.orthanc.identifiers import path_of
-from services.orthanc.transport import raise_for_status, streamed, timeout_of, translated_faults
+from services.orthanc.transport import (
+    raise_for_status,
+    send,
+    streamed,
+    timeout_of,
+    translated_faults,
+)
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
@@ -65,6 +71,7 @@ class OrthancClient:
         answer = await self._send_json(
             "POST",
             "/tools/bulk-content",
+            only_reads=True,
             json={"Resources": list(instance_ids), "Level": "Instance", "Metadata": True},
             timeout=timeout_of(_LIST_SECONDS),
         )
@@ -144,9 +151,8 @@ class OrthancClient:
         Raises:
             OrthancNotFound: It is not there (any more).
         """
-        await self._request(
-            "DELETE", path_of(level, resource_id), timeout=timeout_of(_LIST_SECONDS)
-        )
+        path = path_of(level, resource_id)
+        await self._request("DELETE", path, only_reads=False, timeout=timeout_of(_LIST_SECONDS))
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(
@@ -166,12 +172,16 @@ class OrthancClient:
         *,
         timeout_seconds: float | None = None,
     ) -> httpx.Response:
-        return await self._request("GET", path, timeout=timeout_of(timeout_seconds))
+        timeout = timeout_of(timeout_seconds)
+        return await self._request("GET", path, only_reads=True, timeout=timeout)
 
-    async def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+    async def _request(
+        self, method: str, path: str, *, only_reads: bool, **options: Any
+    ) -> httpx.Response:
         with self._guarded():
             with translated_faults():
-                response = await self._http.request(method, path, **options)
+                request = self._http.build_request(method, path, **options)
+                response = await send(self._http, request, only_reads=only_reads)
             raise_for_status(response.status_code, response.content)
         return response
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from http import HTTPStatus
 
 import httpx
@@ -33,6 +33,10 @@ _NEVER_SENT = (
     httpx.ProxyError,
 )
 """Faults before the request went out: Orthanc can't have acted on it."""
+
+_OPENED = "connection.connect_tcp.started"
+_ANSWERED = "http11.receive_response_headers.complete"
+"""What httpcore tells of a request: it has a new connection; the head of its answer is there."""
 
 _ERRORS_BY_STATUS: dict[int, type[OrthancError]] = {
     HTTPStatus.BAD_REQUEST: OrthancRefused,
@@ -149,13 +153,44 @@ def _error_code(body: bytes) -> int | None:
     return code if isinstance(code, int) else None
 
 
+async def send(
+    http: httpx.AsyncClient, request: httpx.Request, *, only_reads: bool, stream: bool = False
+) -> httpx.Response:
+    """Send a request; again at once when it only reads and its kept connection was closed.
+
+    Orthanc closes connections that nobody used for a while, and a request may cross that.
+
+    Args:
+        http: The HTTP client of `open_http_client`.
+        request: The request.
+        only_reads: Orthanc may be asked twice.
+        stream: Leave the body to be read by the caller.
+    """
+    events: set[str] = set()
+
+    async def note(event: str, _: object) -> None:
+        events.add(event)
+
+    request.extensions["trace"] = note
+    try:
+        return await http.send(request, stream=stream)
+    except (httpx.ReadError, httpx.RemoteProtocolError) as exc:
+        if not only_reads or events & {_OPENED, _ANSWERED}:
+            raise
+        try:
+            return await http.send(request, stream=stream)
+        except _NEVER_SENT:
+            # Orthanc is away, perhaps because of the first request: that one tells more.
+            raise exc from None
+
+
 @asynccontextmanager
 async def streamed(
     http: httpx.AsyncClient, path: str, *, timeout_seconds: float | None = None
 ) -> AsyncIterator[httpx.Response]:
     """GET a body that is read while it arrives."""
-    timeout = timeout_of(timeout_seconds)
+    request = http.build_request("GET", path, timeout=timeout_of(timeout_seconds))
     with translated_faults():
-        async with http.stream("GET", path, timeout=timeout) as response:
+        async with aclosing(await send(http, request, only_reads=True, stream=True)) as response:
             raise_for_status(response.status_code)
             yield response
