@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.commands.progress import shown_progress, summary
+from graph.commands.progress import shown_progress, tell
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.dicom.layout import WalkLimits
 from services.importing.journal import Journal
@@ -85,7 +85,7 @@ async def _import(
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)
-    click.echo(summary(importing.tally, is_dry=is_dry))
+    tell(importing.tally, report_path, is_dry=is_dry)
     return 1 if importing.tally.failed else 0
 
 

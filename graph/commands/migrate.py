@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.commands.progress import shown_progress, summary
+from graph.commands.progress import shown_progress, tell
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.dicom.layout import WalkLimits
 from services.errors import PacsDisabled
@@ -111,5 +111,5 @@ async def _migrate(
             report.finish(migration.tally)
     records = counted(migration.records, "record")
     linked = f"{records} would be linked" if is_dry else f"{records} linked"
-    click.echo(f"{summary(migration.tally, is_dry=is_dry)}; {linked}")
+    tell(migration.tally, report_path, is_dry=is_dry, more=f"; {linked}")
     return 1 if migration.tally.failed else 0

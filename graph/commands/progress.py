@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 
 import click
@@ -47,6 +48,8 @@ def summary(tally: Tally, *, is_dry: bool) -> str:
         is_dry: Nothing was sent: they are those of what would be.
     """
     done = counted(tally.done, "file")
+    if tally.done_with_members != tally.done:
+        done += f", {tally.done_with_members} with the members of archives"
     if is_dry:
         return (
             f"Dry run, {done}: {tally.stored} would be stored, {tally.already_stored} already "
@@ -56,6 +59,42 @@ def summary(tally: Tally, *, is_dry: bool) -> str:
         f"{done}: {tally.stored} stored, {tally.already_stored} already there, "
         f"{tally.skipped} skipped, {tally.failed} failed"
     )
+
+
+def first_failures(tally: Tally, report_path: Path | None) -> list[str]:
+    """Return a line for each of the first failures, and one for the number of the others.
+
+    Args:
+        tally: The figures.
+        report_path: Where all of them stand, None when nowhere.
+    """
+    lines = [_printable(f"{one.path}: {one.message}") for one in tally.first_failures]
+    more = tally.failed - len(lines)
+    if more:
+        place = (
+            "; --report FILE writes all" if report_path is None else f": all are in {report_path}"
+        )
+        lines.append(f"and {more} more{place}")
+    return lines
+
+
+def _printable(text: str) -> str:
+    """Names of files and of members may hold what commands a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def tell(tally: Tally, report_path: Path | None, *, is_dry: bool, more: str = "") -> None:
+    """Write the first failures to stderr and the figures to stdout, once the progress is gone.
+
+    Args:
+        tally: The figures.
+        report_path: Where all failures stand, None when nowhere.
+        is_dry: Nothing was sent.
+        more: What follows the figures.
+    """
+    for line in first_failures(tally, report_path):
+        click.echo(line, err=True)
+    click.echo(f"{summary(tally, is_dry=is_dry)}{more}")
 
 
 @contextmanager

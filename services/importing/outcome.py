@@ -10,6 +10,9 @@ from services.ingest.results import StoreResult, StoreStatus
 _NO_DICOM = frozenset({"NOT_DICOM", "EMPTY_FILE", "EMPTY_ARCHIVE"})
 """Codes of what simply is no DICOM file: a folder of images may hold a README."""
 
+_FAILURES_TOLD = 5
+"""Failures that a run tells by itself: more hide its figures, and the report has all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -74,7 +77,8 @@ class Tally:
     Attributes:
         total: Files to do, as far as they are counted.
         is_total_known: Whether all are counted.
-        done: Files done, archives as one.
+        done: Files done, archives as one; the figures below count their members.
+        first_failures: The first few that failed, to be told.
     """
 
     total: int = 0
@@ -85,6 +89,12 @@ class Tally:
     skipped: int = 0
     failed: int = 0
     done_bytes: int = field(default=0)
+    first_failures: list[Refusal] = field(default_factory=list)
+
+    @property
+    def done_with_members(self) -> int:
+        """What is done, the members of archives instead of these: the sum of the figures."""
+        return self.stored + self.already_stored + self.skipped + self.failed
 
     def add(self, outcome: FileOutcome) -> None:
         """Count one file."""
@@ -94,3 +104,5 @@ class Tally:
         self.already_stored += outcome.already_stored
         self.skipped += len(outcome.skipped)
         self.failed += len(outcome.failed)
+        room = _FAILURES_TOLD - len(self.first_failures)
+        self.first_failures.extend(outcome.failed[:room])
