@@ -125,7 +125,10 @@ class ElementWalk:
         if not head:
             return True
         if head[:4] != b"\0\0\0\0"[: len(head)] or not self._window.is_zero_from(offset):
+            if len(head) < _HEAD_BYTES and self.pixel_data_offset is None:
+                raise FileRejected("TRUNCATED", self._nesting.ends_within())
             if len(head) < _HEAD_BYTES:
+                # Pixel data, which are whole here, are nearly always the last element.
                 message = f"{bytes_text(len(head))} follow the last element and are none."
                 raise FileRejected("MALFORMED", message)
             return False

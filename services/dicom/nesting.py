@@ -86,6 +86,6 @@ class Nesting:
     def ends_within(self) -> str:
         """Tell in a sentence what a file that ends here cuts in two."""
         if self.top is None:
-            return "The file ends in the middle of an element's tag."
+            return "The file was cut off: it ends within the head of an element."
         kind = "sequence" if self.top.is_sequence else "item of a sequence"
         return f"The file ends in the middle of a {kind}."

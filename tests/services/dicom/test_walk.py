@@ -91,6 +91,24 @@ def test_one_missing_byte_is_told_exactly(ct_bytes: bytes) -> None:
     assert "32,768 bytes were announced, 32,767 bytes are there" in error.message
 
 
+def test_a_cut_within_an_elements_head_is_a_truncation(ct_bytes: bytes) -> None:
+    error = _rejection(io.BytesIO(ct_bytes[:3000]))
+    assert error.code == "TRUNCATED"
+    assert error.message == "The file was cut off: it ends within the head of an element."
+
+
+def test_every_cut_up_to_the_end_of_the_pixel_data_is_told_as_one(ct_bytes: bytes) -> None:
+    layout = walk(io.BytesIO(ct_bytes))
+    assert layout.pixel_data_offset is not None
+    codes = set()
+    for end in range(layout.dataset_offset, layout.pixel_data_offset + 32768):
+        try:
+            walk(io.BytesIO(ct_bytes[:end]))
+        except FileRejected as error:
+            codes.add(error.code)
+    assert codes == {"TRUNCATED"}
+
+
 def test_every_truncation_is_rejected_or_ends_between_elements(ct_bytes: bytes) -> None:
     accepted = []
     for end in range(132, 6300):
