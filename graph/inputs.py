@@ -37,13 +37,16 @@ class StudyFilter:
         default=None, description="Exactly this AccessionNumber."
     )
     study_instance_uids: list[str] | None = strawberry.field(
-        default=None, description="Any of these StudyInstanceUIDs; at most 500."
+        default=None,
+        description="Any of these StudyInstanceUIDs; at most 500. An empty list matches nothing.",
     )
     study_date: DateRange | None = strawberry.field(
         default=None, description="StudyDate within this range; studies without a date never are."
     )
     modalities: list[str] | None = strawberry.field(
-        default=None, description="A series of any of these modalities, as `CT`."
+        default=None,
+        description="A series of any of these modalities, as `CT` or `ct`; at most 500. An empty "
+        "list is no filter.",
     )
     text: str | None = strawberry.field(
         default=None,

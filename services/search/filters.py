@@ -1,7 +1,7 @@
 """From what a caller filters by to a MongoDB filter; every part is served by an index."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -30,10 +30,10 @@ class StudyCriteria:
         patient_id: Exact PatientID.
         patient_name: Beginnings of words of the name, in any order.
         accession_number: Exact AccessionNumber.
-        study_instance_uids: Any of these.
+        study_instance_uids: Any of these; an empty list matches nothing.
         study_date_from: First day, inclusive.
         study_date_to: Last day, inclusive.
-        modalities: Any of these.
+        modalities: Any of these, in whatever case; an empty list matches everything.
         text: Beginnings of words of name, PatientID, AccessionNumber or description.
         updated_since: Changed then or later.
     """
@@ -66,8 +66,8 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
     parts = [
         _exact("patientID", criteria.patient_id),
         _exact("accessionNumber", criteria.accession_number),
-        _any_of("studyInstanceUID", criteria.study_instance_uids),
-        _any_of("modalitiesInStudy", criteria.modalities),
+        _any_uid(criteria.study_instance_uids),
+        _any_modality(criteria.modalities),
         _days(criteria.study_date_from, criteria.study_date_to),
         {} if criteria.updated_since is None else {"updatedAt": {"$gte": criteria.updated_since}},
     ]
@@ -94,12 +94,29 @@ def _exact(field: str, value: str | None) -> MongoFilter:
     return {} if value is None else {field: value}
 
 
-def _any_of(field: str, values: Sequence[str] | None) -> MongoFilter:
-    if values is None:
+def _any_of(field: str, values: Collection[str]) -> MongoFilter:
+    return {field: {"$in": list(values)}}
+
+
+def _any_uid(asked: Sequence[str] | None) -> MongoFilter:
+    if asked is None:
         return {}
+    _check_count("studyInstanceUID", asked)
+    return _any_of("studyInstanceUID", asked)
+
+
+def _check_count(field: str, values: Sequence[str]) -> None:
     if len(values) > _MOST_VALUES:
         raise InvalidInput(f"{field}: at most {_MOST_VALUES} values in one filter.")
-    return {field: {"$in": list(values)}}
+
+
+def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
+    """Code strings are upper case (PS3.5 6.2); a file that breaks the rule is found by its own."""
+    if not asked:
+        return {}
+    field = "modalitiesInStudy"
+    _check_count(field, asked)
+    return _any_of(field, dict.fromkeys(code for one in asked for code in (one, one.upper())))
 
 
 def _days(first: date | None, last: date | None) -> MongoFilter:

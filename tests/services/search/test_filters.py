@@ -46,6 +46,19 @@ def test_a_range_of_days_holds_both_ends_and_no_study_without_date(
     assert study_filter(criteria) == {"orderStudyDate": bounds}
 
 
+def test_modalities_are_found_however_they_are_written() -> None:
+    criteria = StudyCriteria(modalities=["ct", "CT", "MR"])
+    assert study_filter(criteria) == {"modalitiesInStudy": {"$in": ["ct", "CT", "MR"]}}
+    assert study_filter(StudyCriteria(modalities=["mr"])) == {
+        "modalitiesInStudy": {"$in": ["mr", "MR"]}
+    }
+
+
+def test_no_modality_filters_nothing_and_no_uid_finds_nothing() -> None:
+    assert study_filter(StudyCriteria(modalities=[])) == {}
+    assert study_filter(StudyCriteria(study_instance_uids=[])) == {"studyInstanceUID": {"$in": []}}
+
+
 @pytest.mark.parametrize(
     "criteria",
     [
