@@ -10,7 +10,7 @@ import click
 from graph.commands.options import data_dir_option, examples, load_settings
 from services.access import Role
 from services.credentials.token_file import changed_tokens, read_tokens
-from services.credentials.tokens import Token, issue_token, revoke_token
+from services.credentials.tokens import Token, TokensFileMissing, issue_token, revoke_token
 from services.errors import Error
 
 _ROLES = [role.name.lower() for role in Role]
@@ -64,9 +64,17 @@ def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) 
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
     """List the tokens, without the tokens themselves."""
-    path = load_settings(data_dir=data_dir).tokens_path
+    settings = load_settings(data_dir=data_dir)
     with _told_plainly():
-        tokens = read_tokens(path)
+        try:
+            tokens = read_tokens(settings.tokens_path)
+        except TokensFileMissing:
+            # The file that TOKENS_FILE names must be there: the server does not start without it.
+            if settings.tokens_file is not None:
+                raise
+            tokens = ()
+    if not tokens:
+        click.echo("No tokens.", err=True)
     now = datetime.now(UTC)
     for token in tokens:
         click.echo(_describe(token, now))

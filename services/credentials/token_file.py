@@ -13,6 +13,7 @@ from services.access import Principal
 from services.credentials.tokens import (
     Token,
     TokensFileError,
+    TokensFileMissing,
     digest_of,
     parse_tokens,
     render_tokens,
@@ -35,12 +36,13 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
     """Read the file of tokens. Blocks.
 
     Raises:
-        TokensFileError: It is missing, can't be read or makes no sense; the message names it.
+        TokensFileMissing: It is not there.
+        TokensFileError: It can't be read or makes no sense; the message names it.
     """
     try:
         return parse_tokens(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
-        raise TokensFileError(
+        raise TokensFileMissing(
             f"The file of tokens {path} does not exist. Make the first token with: "
             "orthanc-graphql token create"
         ) from exc

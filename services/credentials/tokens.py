@@ -30,6 +30,10 @@ class TokensFileError(Error):
     code = "TOKENS_FILE"
 
 
+class TokensFileMissing(TokensFileError):
+    """There is no file of tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """One entry of the file.

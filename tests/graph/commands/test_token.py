@@ -56,10 +56,26 @@ def test_the_file_that_a_setting_names_is_used(monkeypatch: pytest.MonkeyPatch) 
     assert len(read_tokens(Path("elsewhere/t.json"))) == 1
 
 
+def test_where_no_token_was_made_none_is_listed() -> None:
+    result = token("list")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "No tokens.\n")
+    create()
+    token("revoke", "ward 3")
+    assert token("list").stderr == "No tokens.\n"
+
+
+def test_a_file_that_a_setting_names_and_is_missing_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOKENS_FILE", "elsewhere/t.json")
+    result = token("list")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "t.json does not exist" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["list"], "does not exist"),
         (["revoke", "x"], 'There is no token "x".'),
         (["create", "--role", "viewer", "--name", "a:b"], "A token's name has"),
     ],
