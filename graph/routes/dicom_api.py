@@ -1,6 +1,6 @@
 """`/api/dicom/...`: the REST routes of the system that this one replaces."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -121,11 +121,28 @@ def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, 
     }
 
 
+def refusal_message(results: Sequence[StoreResult]) -> str | None:
+    """Tell the first failure, of an archive with its name and how many others there are.
+
+    Returns:
+        None when nothing failed.
+    """
+    failed = [(one.file_name, one.error.message) for one in results if one.error is not None]
+    if not failed:
+        return None
+    name, reason = failed[0]
+    if len(results) == 1:
+        return reason
+    of_all, others = f"of {len(results)} files", len(failed) - 1
+    rest = f"{others} more {of_all} failed" if others else f"the others {of_all} are stored"
+    return f"{name}: {reason} ({rest})"
+
+
 def _answer(results: list[StoreResult], override: PatientOverride) -> Response:
     """Answer the first result that is none, else the first: an archive is one upload here."""
-    failed = next((result for result in results if result.error is not None), None)
-    if failed is not None and failed.error is not None:
-        return _refusal(failed.error)
+    error = next((result.error for result in results if result.error is not None), None)
+    if error is not None:
+        return _refusal(error, refusal_message(results))
     frames = sum(result.frame_count for result in results)
     message = f"Successfully uploaded DICOM file with {frames} frame(s) to Orthanc PACS"
     data = upload_data(results[0], override)
@@ -150,9 +167,9 @@ async def _refused(request: Request, error: Error) -> Response:
     return _refusal(error)
 
 
-def _refusal(error: Error) -> Response:
+def _refusal(error: Error, message: str | None = None) -> Response:
     return JSONResponse(
-        {"success": False, "message": error.message},
+        {"success": False, "message": message or error.message},
         status_code=status_of(error),
         headers=headers_of(error),
     )

@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import io
 import json
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -285,6 +287,22 @@ async def test_the_rest_upload_answers_as_the_former_system(server: RunningServe
     assert (frame.status_code, frame.headers["content-type"]) == (200, "image/png")
     beyond = await server.http.get(f"/api/dicom/studies/{data['studyInstanceUID']}/frames/1")
     assert (beyond.status_code, beyond.json()["success"]) == (404, False)
+
+
+async def test_the_rest_upload_names_the_member_of_an_archive_that_fails(
+    server: RunningServer,
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("1.dcm", content("MR_small.dcm"))
+        for name in ("2.dcm", "3.dcm"):
+            archive.writestr(name, content("MR_small.dcm")[:-5000])
+    sent = {"file": ("all.zip", packed.getvalue())}
+    response = await server.http.post("/api/dicom/upload", files=sent)
+    message = response.json()["message"]
+    assert response.status_code == 400
+    assert message.startswith("all.zip/2.dcm: The file ends in the middle of element (7FE0,0010):")
+    assert message.endswith("(1 more of 3 files failed)")
 
 
 @pytest.mark.usefixtures("empty_orthanc")
