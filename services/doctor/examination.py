@@ -92,4 +92,5 @@ async def _examine_orthanc(settings: Settings, stores: Stores) -> list[Finding]:
         stores.orthanc_username,
         stores.orthanc_password,
         advice=ADVICE_EMBEDDED,
+        is_embedded=True,
     )

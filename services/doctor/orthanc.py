@@ -16,7 +16,7 @@ ADVICE_EMBEDDED = "The server starts it anew when it dies; stop and start the se
 
 
 async def examine_orthanc(
-    url: str, username: str, password: str, *, advice: str = ADVICE
+    url: str, username: str, password: str, *, advice: str = ADVICE, is_embedded: bool = False
 ) -> list[Finding]:
     """Check an Orthanc.
 
@@ -25,22 +25,27 @@ async def examine_orthanc(
         username: Its user, `""` for none.
         password: Of that user.
         advice: What to do when it does not answer.
+        is_embedded: The server starts it.
     """
     async with open_http_client(url, username, password, connections=1) as http:
         client = OrthancClient(http)
         try:
-            return judge(await client.system(), await client.plugins())
+            system, plugins = await client.system(), await client.plugins()
+            return judge(system, plugins, is_embedded=is_embedded)
         except Error as exc:
             said = exc.message if "ORTHANC_" in exc.message else f"{exc.message} {advice}"
             return [problem(_PART, said)]
 
 
-def judge(system: SystemInfo, plugins: Collection[str]) -> list[Finding]:
+def judge(
+    system: SystemInfo, plugins: Collection[str], *, is_embedded: bool = False
+) -> list[Finding]:
     """Judge what Orthanc says about itself.
 
     Args:
         system: Its identity.
         plugins: Names of its plugins.
+        is_embedded: The server starts it, to listen on loopback only.
     """
     findings = [ok(_PART, f"{system.version} lets us in")]
     if system.has_known_vulnerabilities:
@@ -48,6 +53,12 @@ def judge(system: SystemInfo, plugins: Collection[str]) -> list[Finding]:
         message = (
             f"{system.version} has known vulnerabilities in how it reads files. Upgrade to {safe} "
             "or newer, and until then take files from known senders only."
+        )
+        findings.append(warning(_PART, message))
+    if is_embedded and system.listens_everywhere:
+        message = (
+            f"{system.version} listens on all interfaces and refuses clients of other machines. "
+            "Releases since 1.12.10 listen on loopback only."
         )
         findings.append(warning(_PART, message))
     if "gdcm" not in plugins:

@@ -9,6 +9,8 @@ Json = Mapping[str, Any]
 KNOWN_VULNERABLE_BEFORE = (1, 12, 11)
 """Releases before this one have published vulnerabilities in their DICOM and image parsers."""
 
+_BINDS_ADDRESSES_SINCE = (1, 12, 10)
+
 
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
@@ -30,10 +32,18 @@ class SystemInfo:
     @property
     def has_known_vulnerabilities(self) -> bool:
         """Whether this release should not face untrusted files; development builds are trusted."""
+        return self._is_before(KNOWN_VULNERABLE_BEFORE)
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether this release does not know HttpBindAddresses."""
+        return self._is_before(_BINDS_ADDRESSES_SINCE)
+
+    def _is_before(self, release: tuple[int, ...]) -> bool:
         parts = self.version.split(".")
         if not all(part.isdigit() for part in parts):
             return False
-        return tuple(int(part) for part in parts) < KNOWN_VULNERABLE_BEFORE
+        return tuple(int(part) for part in parts) < release
 
 
 @dataclass(frozen=True, slots=True)

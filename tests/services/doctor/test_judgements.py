@@ -96,6 +96,15 @@ def test_a_vulnerable_orthanc_is_a_warning() -> None:
     assert "Upgrade to 1.12.11" in findings[1].message
 
 
+@pytest.mark.parametrize(("version", "is_told"), [("1.12.9", True), ("1.12.10", False)])
+def test_an_embedded_orthanc_that_listens_on_all_interfaces_is_a_warning(
+    version: str, is_told: bool
+) -> None:
+    embedded = orthanc.judge(system(version), PLUGINS, is_embedded=True)
+    assert any("listens on all interfaces" in finding.message for finding in embedded) is is_told
+    assert len(embedded) - len(orthanc.judge(system(version), PLUGINS)) == is_told
+
+
 @pytest.mark.parametrize("missing", PLUGINS)
 def test_a_missing_plugin_is_a_warning(missing: str) -> None:
     plugins = [name for name in PLUGINS if name != missing]
