@@ -69,7 +69,9 @@ async def test_import_reports_what_fails_and_a_second_one_sends_nothing(
     )
     first = await shell.run("import", str(disk), "--report", str(report))
     assert first.code == 1
-    assert first.output == "5 files: 4 stored, 0 already there, 1 skipped, 1 failed\n"
+    assert first.output == (
+        "5 files, 6 with the members of archives: 4 stored, 0 already there, 1 skipped, 1 failed\n"
+    )
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     assert [(line["status"], Path(line["path"]).name, line["code"]) for line in lines[:-1]] == [
         ("skipped", "README.txt", "NOT_DICOM"),
@@ -80,7 +82,9 @@ async def test_import_reports_what_fails_and_a_second_one_sends_nothing(
     (disk / "broken.dcm").unlink()
     second = await shell.run("import", str(disk), "--report", str(again))
     assert second.code == 0
-    assert second.output == "4 files: 0 stored, 4 already there, 1 skipped, 0 failed\n"
+    assert second.output == (
+        "4 files, 5 with the members of archives: 0 stored, 4 already there, 1 skipped, 0 failed\n"
+    )
     after = await asyncio.to_thread(written_at, disk)
     assert after == {path: at for path, at in before.items() if path.name != "broken.dcm"}
 
