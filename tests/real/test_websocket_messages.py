@@ -5,12 +5,12 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from graph.logs import is_for_the_log
@@ -163,13 +163,20 @@ async def test_an_operation_that_is_refused_says_why(
     assert [error["extensions"]["code"] for error in errors] == [code]
 
 
-async def answers_to(server: RunningServer, *messages: str) -> list[Any]:
-    """Send messages; answers as many after the first, each with its `payload`."""
+@asynccontextmanager
+async def acknowledged(server: RunningServer) -> AsyncIterator[ClientConnection]:
+    """Open a connection that takes operations."""
     protocols: Any = ["graphql-transport-ws"]
     url = server.url.replace("http", "ws") + "/graphql"
     async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
         await opened.send(INIT)
         await opened.recv()
+        yield opened
+
+
+async def answers_to(server: RunningServer, *messages: str) -> list[Any]:
+    """Send messages; answers as many after the first, each with its `payload`."""
+    async with acknowledged(server) as opened:
         for message in messages:
             await opened.send(message)
         return [json.loads(await opened.recv()) for _ in messages]
@@ -204,11 +211,7 @@ async def test_an_operation_too_many_is_refused_with_a_code(server: RunningServe
         json.dumps({"id": str(n), "type": "subscribe", "payload": {"query": query}})
         for n in range(101)
     ]
-    protocols: Any = ["graphql-transport-ws"]
-    url = server.url.replace("http", "ws") + "/graphql"
-    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
-        await opened.send(INIT)
-        await opened.recv()
+    async with acknowledged(server) as opened:
         for message in messages:
             await opened.send(message)
         answers = [json.loads(await opened.recv())]
