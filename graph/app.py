@@ -9,16 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from graph.endpoint import GraphQLEndpoint
-from graph.limits import OperationLimits
-from graph.middleware import RequestScope, tell_unexpected
-from graph.open_server import LocalHostsOnly
-from graph.origins import REQUEST_HEADERS, AllowedOrigins, CrossOrigin
+from graph.execution.limits import OperationLimits
+from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOrigin
+from graph.http.endpoint import GraphQLEndpoint
+from graph.http.errors import routing_refusal
+from graph.http.middleware import LocalHostsOnly, RequestScope, UnreadBody, tell_unexpected
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
-from graph.routes.refusals import routing_refusal
 from graph.schema import build_schema
 from graph.state import State
-from graph.unread_body import UnreadBody
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 

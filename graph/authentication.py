@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import HTTPConnection
 
 from graph.state import runtime_of
-from services.access import Principal
+from services.auth.roles import Principal
 from services.runtime import Runtime
 
 Identify = Callable[[], Awaitable[Principal | None]]

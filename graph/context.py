@@ -1,18 +1,117 @@
 """What every resolver may use, made for one request or one WebSocket."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import strawberry
+from strawberry.dataloader import DataLoader
 
-from graph.accesses import Accesses
 from graph.authentication import Identify
-from graph.loaders import Loaders
-from services.access import Principal
+from services.auth.roles import Principal
 from services.errors import LimitExceeded
+from services.query.paging import Page, PageRequest
+from services.query.tree import Slice, StoredFields, Tree
 from services.runtime import Runtime
+
+
+@dataclass(slots=True)
+class Accesses:
+    """Filled in by resolvers without I/O: a tree of 2,000 URLs is one record, not 2,000.
+
+    Attributes:
+        fields: Root fields that were let through, in their order.
+        patient_ids: Orthanc's identifiers of the patients that are in the answer.
+        study_ids: Orthanc's identifiers of the studies that are in the answer.
+        number_of_objects: Objects of the answer that were counted.
+        minted: How many URLs, by the field that minted them.
+        refusals: Root field and code of what was refused.
+        viewed: Patients and studies of which a view was written down already.
+    """
+
+    fields: list[str] = field(default_factory=list)
+    patient_ids: set[str] = field(default_factory=set)
+    study_ids: set[str] = field(default_factory=set)
+    number_of_objects: int = 0
+    minted: Counter[str] = field(default_factory=Counter)
+    refusals: list[tuple[str, str]] = field(default_factory=list)
+    viewed: set[str] = field(default_factory=set)
+
+    def see(self, documents: Iterable[Mapping[str, Any]]) -> None:
+        """Take over whom stored documents of any level are about.
+
+        What is below a study that was seen adds nobody: call it where a tree begins, and where it
+        leads to other studies.
+        """
+        for document in documents:
+            patient_id = document.get("orthancPatientId")
+            if patient_id is None:
+                self.patient_ids.add(document["_id"])
+                continue
+            self.patient_ids.add(patient_id)
+            self.study_ids.add(document.get("orthancStudyId") or document["_id"])
+
+    @property
+    def is_new_view(self) -> bool:
+        """Whether the answer holds somebody whose view is not written down yet."""
+        return not self.viewed >= self.patient_ids | self.study_ids
+
+    def take(self) -> "Accesses":
+        """Return what was collected and begin anew; `viewed` stays, and learns who was in it."""
+        taken = replace(self, viewed=set(self.viewed))
+        self.viewed |= self.patient_ids | self.study_ids
+        self.fields, self.patient_ids, self.study_ids = [], set(), set()
+        self.number_of_objects, self.minted, self.refusals = 0, Counter(), []
+        return taken
+
+
+P = TypeVar("P", bound=Hashable)
+C = TypeVar("C")
+
+PagedKey = tuple[str, P]
+"""A parent's identifier and which part of its children is wanted."""
+
+
+class Loaders:
+    """The loaders, named after what they load and by what.
+
+    Args:
+        tree: Reads from MongoDB.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self.patient_by_id = DataLoader(load_fn=tree.patients)
+        self.study_by_id = DataLoader(load_fn=tree.studies)
+        self.series_by_id = DataLoader(load_fn=tree.series)
+        self.instance_by_id = DataLoader(load_fn=tree.instances)
+        self.series_by_study_id = DataLoader(load_fn=tree.series_of_studies)
+        self.instances_by_series_id: DataLoader[PagedKey[Slice], list[StoredFields]] = DataLoader(
+            load_fn=_by_part(tree.instances_of_series)
+        )
+        self.studies_by_patient_id: DataLoader[PagedKey[PageRequest], Page] = DataLoader(
+            load_fn=_by_part(tree.studies_of_patients)
+        )
+
+
+def _by_part(
+    load: Callable[[Sequence[str], P], Awaitable[list[C]]],
+) -> Callable[[list[PagedKey[P]]], Awaitable[list[C]]]:
+    """Load the parents that want the same part together; usually that is all of them."""
+
+    async def load_all(keys: list[PagedKey[P]]) -> list[C]:
+        parents: dict[P, list[str]] = defaultdict(list)
+        for parent_id, part in keys:
+            parents[part].append(parent_id)
+        children: dict[PagedKey[P], C] = {}
+        for part, parent_ids in parents.items():
+            for parent_id, found in zip(parent_ids, await load(parent_ids, part), strict=True):
+                children[parent_id, part] = found
+        return [children[key] for key in keys]
+
+    return load_all
+
 
 MAX_HEADERS = 100
 """Headers of one operation: each is a file that Orthanc has to open."""

@@ -5,9 +5,9 @@ from enum import Enum
 
 import strawberry
 
-from graph.scalars import Date
-from services.search.filters import PatientCriteria, StudyCriteria
-from services.search.paging import Order
+from graph.types.scalars import Date
+from services.query.filters import PatientCriteria, StudyCriteria
+from services.query.paging import Order
 
 
 @strawberry.input(description="A range of days; both ends belong to it, a missing end is open.")

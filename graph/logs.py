@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TextIO
 
-from graph.correlation import correlation_id
+from graph.state import correlation_id
 from services.errors import Error
 
 _QUIET = (

@@ -5,18 +5,18 @@ from typing import Annotated
 import strawberry
 from strawberry.file_uploads import Upload
 
-from graph.auditing import Subjects, recorded
-from graph.authorization import RequiresRole
 from graph.context import Info
-from graph.node_ids import TypeName, require_node_id
+from graph.execution.audit import Subjects, recorded
+from graph.execution.authorization import RequiresRole
+from graph.http.multipart import UploadedFile
+from graph.relay import TypeName, require_node_id
 from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
-from graph.uploaded_file import UploadedFile
-from services.access import Role
-from services.deeds import Action
-from services.deleting import Level
+from services.audit import Action
+from services.auth.roles import Role
+from services.deletion import Level
+from services.dicom.patient_override import PatientOverride
 from services.errors import InvalidInput, PacsDisabled
-from services.ingest.overriding import PatientOverride
 from services.ingest.service import SentFile
 
 _LEVELS: dict[TypeName, Level] = {

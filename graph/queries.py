@@ -6,21 +6,19 @@ from typing import Annotated, Any, TypeVar
 
 import strawberry
 
-from graph.authorization import RequiresRole
-from graph.connections import Connection, connection_from
 from graph.context import Info
+from graph.execution.authorization import RequiresRole
 from graph.inputs import PatientFilter, StudyFilter, StudyOrder
-from graph.node_ids import decode_node_id
+from graph.relay import Connection, Node, connection_from, decode_node_id
 from graph.types.instance import Instance
-from graph.types.node import Node
 from graph.types.patient import Patient
 from graph.types.series import Series
 from graph.types.server import Server, examine_server
 from graph.types.stored import FromStored
 from graph.types.study import Study
-from services.access import Role
-from services.search.filters import PatientCriteria, patient_filter, study_filter
-from services.search.paging import Order, PageRequest
+from services.auth.roles import Role
+from services.query.filters import PatientCriteria, patient_filter, study_filter
+from services.query.paging import Order, PageRequest
 
 StoredT = TypeVar("StoredT", bound=FromStored)
 

@@ -15,20 +15,29 @@ from graphql import (
 )
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.name_converter import NameConverter
 from strawberry.types import ExecutionContext
 from strawberry.types.execution import PreExecutionError
 
-from graph.audited_operation import AuditedOperation
-from graph.errors import publish_errors
-from graph.executor import PlanningExecutor
-from graph.limits import LimitedOperation, OperationLimits
+from graph.execution.audit import AuditedOperation
+from graph.execution.errors import publish_errors
+from graph.execution.executor import PlanningExecutor
+from graph.execution.limits import LimitedOperation, OperationLimits
 from graph.mutations import Mutation
-from graph.names import ContractNames
 from graph.queries import Query
-from graph.scalars import SCALARS
 from graph.subscriptions import Subscription
+from graph.types.scalars import SCALARS
+from models.names import contract_name
 from services.errors import Error
 from services.settings import Settings
+
+
+class ContractNames(NameConverter):
+    """Spells fields and arguments as DICOM keywords with a lower first letter."""
+
+    def apply_naming_config(self, name: str) -> str:
+        """Return the public name of a Python name."""
+        return contract_name(name)
 
 
 class Schema(strawberry.Schema):

@@ -1,11 +1,24 @@
 """The typed state that the lifespan yields to every request."""
 
+import secrets
+from contextvars import ContextVar
 from typing import TypedDict, cast
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from services.runtime import Runtime
+
+correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
+"""The id of the request that is being answered; `-` outside of requests."""
+
+client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
+"""The peer of its connection, for the audit trail; None outside of requests."""
+
+
+def new_correlation_id() -> str:
+    """Make an id: 16 hex digits. Never taken from the request: it ends in the log."""
+    return secrets.token_hex(8)
 
 
 class State(TypedDict):

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import strawberry
 
-from graph.authorization import admit
 from graph.context import Info
+from graph.execution.authorization import admit
 from graph.types.study import Study
-from services.access import Role
-from services.sync.pacing import StudyChange, StudyChangeKind
+from services.auth.roles import Role
+from services.sync.events import StudyChange, StudyChangeKind
 
 strawberry.enum(
     StudyChangeKind,

@@ -17,20 +17,166 @@ Three ways in:
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
+from bson import ObjectId
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from models.audit_record import AuditRecord
-from services.coalescing import Coalescer
+from models.names import contract_name
+from services.auth.roles import Principal
 from services.database import translated_database_faults
-from services.deeds import Action, Deed, describe_deed
-from services.errors import DatabaseUnavailable
-from services.stopping import stop
+from services.errors import DatabaseUnavailable, InvalidInput
+from services.orthanc.identifiers import orthanc_ids
+from services.tasks import Coalescer, stop
+
+OK = "ok"
+"""The outcome of what went well; otherwise it is the code of the error."""
+
+
+class Action(StrEnum):
+    """What can be done to patient data."""
+
+    UPLOAD = "upload"
+    VIEW = "view"
+    MINT = "mint"
+    ARCHIVE = "archive"
+    DELETE = "delete"
+    SYNCHRONIZE = "synchronize"
+    REFUSAL = "refusal"
+    DROPPED = "dropped"
+    """`number_of_objects` refusals were not written one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """What happened.
+
+    Attributes:
+        action: What was done or refused.
+        outcome: `OK` or the code of an error.
+        principal: Who; None when nobody could be identified.
+        correlation_id: Of the request, as in the log.
+        patient_ids: Orthanc's identifiers of the patients concerned.
+        study_ids: Orthanc's identifiers of the studies concerned.
+        number_of_objects: How many objects (files, URLs, instances) it stands for.
+        client_address: Peer of the connection.
+        detail: Name of the field or the route; no patient data.
+    """
+
+    action: Action
+    principal: Principal | None
+    correlation_id: str
+    outcome: str = OK
+    patient_ids: Sequence[str] = ()
+    study_ids: Sequence[str] = ()
+    number_of_objects: int = 1
+    client_address: str | None = None
+    detail: str | None = None
+
+
+def describe_deed(deed: Deed, *, now: datetime, retention: timedelta | None) -> dict[str, Any]:
+    """Turn a deed into the document that is stored, in the form of `AuditRecord`.
+
+    Args:
+        deed: What happened.
+        now: When, with time zone.
+        retention: How long it is kept, None: for ever.
+    """
+    principal = deed.principal
+    fields: dict[str, Any] = {
+        "at": now,
+        "action": deed.action.value,
+        "outcome": deed.outcome,
+        "principal": principal.name if principal else None,
+        "role": principal.role.name.lower() if principal else None,
+        "correlation_id": deed.correlation_id,
+        "client_address": deed.client_address,
+        "orthanc_patient_ids": sorted(set(deed.patient_ids)),
+        "orthanc_study_ids": sorted(set(deed.study_ids)),
+        "number_of_objects": deed.number_of_objects,
+        "detail": deed.detail,
+        "expires_at": None if retention is None else now + retention,
+    }
+    named = {contract_name(name): value for name, value in fields.items() if value is not None}
+    return {"_id": str(ObjectId())} | named
+
+
+_SPAN = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSearch:
+    """Which records; what is None does not narrow.
+
+    Attributes:
+        since: Not older than this, with time zone.
+        patient_id: PatientID of one of the patients concerned, `""` for files without any.
+        action: What was done.
+        principal: Name of who did it.
+    """
+
+    since: datetime | None = None
+    patient_id: str | None = None
+    action: Action | None = None
+    principal: str | None = None
+
+
+def parse_since(text: str, *, now: datetime) -> datetime:
+    """Read a moment in the past.
+
+    Args:
+        text: A span before now as `90s`, `15m`, `36h`, `2d`, `4w`, or an ISO 8601 date or time;
+            one without a zone is UTC.
+        now: The time, with time zone.
+
+    Raises:
+        InvalidInput: It is neither.
+    """
+    span = _SPAN.fullmatch(text.strip())
+    try:
+        if span:
+            return now - timedelta(**{_UNITS[span[2]]: int(span[1])})
+        moment = datetime.fromisoformat(text.strip())
+    except (ValueError, OverflowError) as exc:
+        raise InvalidInput(
+            f'"{text}" is no time. Write a span as 2d or 36h, or a date as 2026-01-31.'
+        ) from exc
+    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+
+
+async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
+    """Read records, newest last, in batches as they are taken.
+
+    Args:
+        search: Which.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    with translated_database_faults():
+        async for record in AuditRecord.find(_query(search)).sort("at", "_id"):
+            yield record
+
+
+def _query(search: AuditSearch) -> dict[str, Any]:
+    patient = search.patient_id
+    query: dict[str, Any] = {
+        "at": None if search.since is None else {"$gte": search.since},
+        "orthancPatientIds": None if patient is None else orthanc_ids(patient, "", "", "").patient,
+        "action": search.action and search.action.value,
+        "principal": search.principal,
+    }
+    return {name: value for name, value in query.items() if value is not None}
+
 
 _log = logging.getLogger(__name__)
 

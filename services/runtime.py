@@ -2,39 +2,229 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.audit import Audit, open_audit
-from services.composition import (
-    enter_frames,
-    enter_orthanc,
-    make_deletion,
-    make_ingest,
-    make_sync,
-)
-from services.connections import open_connections
-from services.credentials.authenticator import Authenticator, open_authenticator
+from services.auth.authenticator import Authenticator, open_authenticator
 from services.database import open_database
-from services.deleting import Deletion
-from services.frames.service import FrameService
-from services.headers import HeaderService
-from services.ingest.indexer import Indexer, open_indexer
+from services.deletion import Deletion
+from services.dicom.layout import WalkLimits
+from services.embedded.data_dir import Stores, read_running_stores
+from services.embedded.failures import EmbeddedStoreError
+from services.embedded.stores import open_stores
+from services.files import make_private_folder, write_private
+from services.frames.sealed_folder import SealedFolder
+from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
+from services.index.indexer import Indexer, open_indexer
+from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
-from services.orthanc.client import OrthancClient
-from services.search.lists import Lists
+from services.ingest.storing import FileStorage
+from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
+from services.query.header_json import HeaderService
+from services.query.lists import Lists
+from services.query.tree import Tree
 from services.settings import Settings
-from services.stopping import stop
 from services.sync.events import StudyEvents
-from services.sync.removals import following_removals
+from services.sync.orthanc_script import deletion_script
+from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
-from services.tree import Tree
+from services.tasks import stop
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """How to reach both stores.
+
+    Attributes:
+        orthanc_url: Base of Orthanc's REST API; None while PACS integration is off.
+    """
+
+    mongodb_url: str = field(repr=False)
+    orthanc_url: str | None
+    orthanc_username: str
+    orthanc_password: str = field(repr=False)
+
+
+@asynccontextmanager
+async def open_connections(
+    settings: Settings, *, address: str | None, events_secret: str
+) -> AsyncIterator[Connections]:
+    """Find both stores, and run those that nobody else provides.
+
+    Args:
+        settings: Name the stores, or leave them embedded.
+        address: Where this process serves HTTP. None for a command, which beside a running server
+            uses that server's embedded stores.
+        events_secret: Proves to this server that a notice comes from its Orthanc.
+
+    Raises:
+        DataDirInUse: Another server uses the data directory.
+        EmbeddedStoreError: A store can't be started.
+    """
+    if address is None:
+        running = await asyncio.to_thread(read_running_stores, settings.data_dir)
+        if running is not None:
+            yield _connections(settings, running.stores)
+            return
+    scripts = []
+    if address is not None and settings.embeds_orthanc:
+        script = settings.data_dir / "orthanc-events.lua"
+        await asyncio.to_thread(_write_script, script, address, events_secret)
+        scripts.append(script)
+    async with open_stores(
+        data_dir=settings.data_dir,
+        embed_mongodb=settings.embeds_mongodb,
+        embed_orthanc=settings.embeds_orthanc,
+        dicom_port=settings.orthanc_dicom_port,
+        address=address or "",
+        lua_scripts=scripts,
+    ) as stores:
+        yield _connections(settings, stores)
+
+
+def _write_script(path: Path, address: str, secret: str) -> None:
+    make_private_folder(path.parent)
+    write_private(path, deletion_script(address, secret))
+
+
+def _connections(settings: Settings, stores: Stores) -> Connections:
+    given_mongodb = settings.mongodb_url
+    mongodb_url = given_mongodb.get_secret_value() if given_mongodb else stores.mongodb_url
+    if mongodb_url is None:
+        raise EmbeddedStoreError(
+            "The server on this data directory runs no MongoDB: set MONGODB_URL."
+        )
+    if settings.orthanc_url is not None and settings.enable_pacs_integration:
+        return Connections(
+            mongodb_url,
+            settings.orthanc_url,
+            settings.orthanc_username,
+            settings.orthanc_password.get_secret_value(),
+        )
+    return Connections(
+        mongodb_url,
+        stores.orthanc_url if settings.enable_pacs_integration else None,
+        stores.orthanc_username,
+        stores.orthanc_password,
+    )
+
+
+_FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
+"""While Orthanc decodes one frame, another is windowed and encoded."""
+
+
+async def enter_orthanc(
+    stack: AsyncExitStack, settings: Settings, connections: Connections
+) -> Orthanc | None:
+    """Open what asks Orthanc; None while PACS integration is off."""
+    if connections.orthanc_url is None:
+        return None
+    return await stack.enter_async_context(
+        open_orthanc(
+            connections.orthanc_url,
+            connections.orthanc_username,
+            connections.orthanc_password,
+            frame_seconds=settings.frame_decode_seconds,
+            frames_at_once=_FRAMES_AT_ONCE,
+        )
+    )
+
+
+async def enter_frames(
+    stack: AsyncExitStack,
+    settings: Settings,
+    orthanc: Orthanc | None,
+) -> FrameService:
+    """Open what signs and renders frames."""
+    given = settings.frame_url_keys
+    keys = (
+        FrameUrlKeys.parse(given.get_secret_value())
+        if given
+        else await asyncio.to_thread(load_or_create_keys, settings.data_dir)
+    )
+    limits = FrameLimits(
+        cache_bytes=settings.frame_cache_bytes,
+        slots=_FRAMES_AT_ONCE,
+        queue_size=settings.frame_queue_size,
+        max_pixels=settings.frame_max_pixels,
+        decode_seconds=settings.frame_decode_seconds,
+    )
+    signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
+    client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
+    folder = await asyncio.to_thread(_frame_folder, settings, keys)
+    return await stack.enter_async_context(
+        open_frames(signer, client, frames, limits, folder=folder)
+    )
+
+
+def _frame_folder(settings: Settings, keys: FrameUrlKeys) -> SealedFolder | None:
+    if settings.frame_cache_directory is None:
+        return None
+    return SealedFolder(
+        settings.frame_cache_directory, keys, max_bytes=settings.frame_cache_directory_bytes
+    )
+
+
+def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:
+    """Make what stores files."""
+    limits = ArchiveLimits(
+        max_members=settings.zip_max_members,
+        max_bytes=settings.zip_max_bytes,
+        max_ratio=settings.zip_max_ratio,
+    )
+    storage = None
+    if orthanc is not None:
+        storage = FileStorage(
+            orthanc.client,
+            orthanc.files,
+            indexer.index,
+            WalkLimits(
+                sequence_max_depth=settings.sequence_max_depth,
+                frame_max_pixels=settings.frame_max_pixels,
+            ),
+            keep_tiff_preamble=settings.keep_tiff_preamble,
+            landing=indexer.landing,
+        )
+    return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)
+
+
+def make_sync(
+    settings: Settings,
+    orthanc: OrthancClient,
+    database: AsyncDatabase[dict[str, Any]],
+    indexer: Indexer,
+) -> SyncService:
+    """Make what keeps the index in step."""
+    return SyncService(
+        orthanc,
+        database,
+        indexer,
+        poll_seconds=settings.sync_poll_seconds,
+        interval_seconds=settings.sync_interval_seconds,
+        frame_max_pixels=settings.frame_max_pixels,
+    )
+
+
+def make_deletion(
+    orthanc: OrthancClient | None,
+    database: AsyncDatabase[dict[str, Any]],
+    sync: SyncService | None,
+) -> Deletion | None:
+    """Make what deletes; None while PACS integration is off."""
+    if orthanc is None or sync is None:
+        return None
+    return Deletion(orthanc, database, sync.reconciler)
+
 
 _log = logging.getLogger(__name__)
 

@@ -14,11 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.data_dir import read_running_stores
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from tests.servers import answered
 
 _PATIENCE_SECONDS = 60

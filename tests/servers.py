@@ -14,10 +14,10 @@ import uvicorn
 from pydantic import SecretStr
 
 from graph.app import create_app
-from graph.http_server import server_config
+from graph.http.server import server_config
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from services.runtime import Runtime
 from services.settings import Settings
 

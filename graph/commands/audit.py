@@ -7,9 +7,8 @@ import click
 
 from graph.commands.options import data_dir_option, examples, load_settings, run
 from models.audit_record import AuditRecord
-from services.audit_reading import AuditSearch, parse_since, read_audit
+from services.audit import Action, AuditSearch, parse_since, read_audit
 from services.database import open_database
-from services.deeds import Action
 from services.embedded.data_dir import read_running_stores
 from services.embedded.stores import open_stores
 from services.settings import Settings

@@ -3,7 +3,7 @@
 import click
 
 from graph.commands.options import examples
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 
 
 @click.command(

@@ -11,13 +11,13 @@ from starlette.applications import Starlette
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.http_server import server_config
+from graph.http.middleware import refuse_open_server
+from graph.http.server import server_config
 from graph.logs import configure_logging
-from graph.open_server import refuse_open_server
+from services.demo_data import store_samples
 from services.errors import Error
-from services.misspelt_settings import read_misspelt_settings
 from services.runtime import Runtime, open_runtime
-from services.samples import store_samples
+from services.setting_typos import read_misspelt_settings
 from services.settings import Settings
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.errors import Error, PacsDisabled
 from services.runtime import open_runtime
 from services.settings import Settings
+from services.sync.comparison import SyncReport
 from services.sync.orthanc_script import deletion_script
-from services.sync.repairs import SyncReport
 from services.wording import counted
 
 

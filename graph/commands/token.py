@@ -8,9 +8,15 @@ from pathlib import Path
 import click
 
 from graph.commands.options import data_dir_option, examples, load_settings
-from services.access import Role
-from services.credentials.token_file import changed_tokens, read_tokens
-from services.credentials.tokens import Token, TokensFileMissing, issue_token, revoke_token
+from services.auth.roles import Role
+from services.auth.tokens import (
+    Token,
+    TokensFileMissing,
+    changed_tokens,
+    issue_token,
+    read_tokens,
+    revoke_token,
+)
 from services.errors import Error
 
 _ROLES = [role.name.lower() for role in Role]

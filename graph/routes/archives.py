@@ -9,11 +9,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from graph.auditing import recorded
+from graph.execution.audit import recorded
+from graph.http.errors import refusal
 from graph.routes.frames import signed_path
-from graph.routes.refusals import refusal
 from graph.state import runtime_of
-from services.deeds import Action
+from services.audit import Action
 from services.errors import Error, NotFound
 from services.frames.signing import ArchiveReference
 

@@ -7,23 +7,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graph.auditing import Subjects, note, note_refusal, recorded
 from graph.authentication import principal_of
-from graph.base_url import base_url_of, origin_of
-from graph.multipart import Form, read_form
-from graph.origins import AllowedOrigins
+from graph.execution.audit import Subjects, note, note_refusal, recorded
+from graph.http.cors import AllowedOrigins, base_url_of, origin_of
+from graph.http.errors import headers_of, status_of
+from graph.http.multipart import Form, read_form
+from graph.http.uploads import upload_limits
 from graph.routes.frames import is_known
 from graph.state import runtime_of
-from graph.statuses import headers_of, status_of
-from graph.uploads import upload_limits
-from services.access import Role, authorize
-from services.deeds import Action
+from services.audit import Action
+from services.auth.roles import Role, authorize
+from services.dicom.patient_override import PatientOverride
 from services.errors import Error, Forbidden, FrameNotFound, InvalidInput
 from services.frames.variant import FrameVariant
-from services.ingest.overriding import PatientOverride
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
-from services.study_frames import find_study_frame
+from services.query.study_frames import find_study_frame
 
 _UPLOAD_ROUTE = "/api/dicom/upload"
 _STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from graph.headers import header_values
-from graph.routes.refusals import refusal
+from graph.http.cors import header_values
+from graph.http.errors import refusal
 from graph.state import runtime_in
 from services.errors import Error, FrameUrlInvalid
 from services.frames.pixels import RenderedFrame

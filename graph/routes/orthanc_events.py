@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graph.auditing import note_refusal
-from graph.request_body import read_body
+from graph.execution.audit import note_refusal
+from graph.http.multipart import read_body
 from graph.state import runtime_of
 from services.errors import Error, Forbidden
 from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER

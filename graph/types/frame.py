@@ -1,13 +1,14 @@
 """Frames: the pictures of an instance, as signed URLs."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 
 from graph.context import Info
 from services.frames.variant import FrameVariant
-from services.tree import Slice
+from services.query.tree import Slice
 
 _DEFAULT_VARIANT = FrameVariant()
 
@@ -105,3 +106,10 @@ def frame_window(count: int, part: Slice) -> range:
     """
     stop = count if part.first is None else min(count, part.offset + part.first)
     return range(min(part.offset, count), stop)
+
+
+def frame_of_thumbnail(stored: Mapping[str, Any] | None) -> Frame | None:
+    """Return the frame that a stored `models.Thumbnail` points to."""
+    if stored is None:
+        return None
+    return Frame.of(stored["orthancInstanceId"], stored["revision"], stored["frameIndex"])

@@ -6,13 +6,11 @@ import strawberry
 from strawberry.scalars import JSON
 
 from graph.context import Info
-from graph.node_ids import TypeName
+from graph.relay import Node, TypeName
 from graph.types.frame import Frame, frame_window
-from graph.types.node import Node
-from graph.types.slices import slice_of
-from graph.types.stored import FromStored
+from graph.types.stored import FromStored, slice_of
 from models import InstanceDocument, StoredDocument
-from services.access import Role
+from services.auth.roles import Role
 from services.dicom.frame_count import sop_class_name
 
 if TYPE_CHECKING:

@@ -4,16 +4,14 @@ from typing import Annotated, ClassVar
 
 import strawberry
 
-from graph.connections import Connection, connection_from
 from graph.context import Info
-from graph.node_ids import TypeName
-from graph.scalars import Date
-from graph.types.node import Node
+from graph.relay import Connection, Node, TypeName, connection_from
+from graph.types.scalars import Date
 from graph.types.stored import FromStored
 from graph.types.study import Study
 from models import PatientDocument, StoredDocument
 from services.dicom.values import display_name
-from services.search.paging import PageRequest
+from services.query.paging import PageRequest
 
 
 @strawberry.type(

@@ -5,13 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import strawberry
 
 from graph.context import Info
-from graph.node_ids import TypeName
-from graph.types.frame import Frame
+from graph.relay import Node, TypeName
+from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.instance import Instance
-from graph.types.node import Node
-from graph.types.slices import slice_of
-from graph.types.stored import FromStored
-from graph.types.thumbnail import frame_of_thumbnail
+from graph.types.stored import FromStored, slice_of
 from models import SeriesDocument, StoredDocument
 
 if TYPE_CHECKING:

@@ -10,10 +10,26 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from graph.node_ids import TypeName, encode_node_id
+from graph.relay import TypeName, encode_node_id
 from models import StoredDocument
 from models.names import contract_name
-from services.errors import NotFound
+from services.errors import InvalidInput, NotFound
+from services.query.tree import Slice
+
+
+def slice_of(first: int | None, offset: int) -> Slice:
+    """Check the arguments of a plain list.
+
+    Args:
+        first: How many at most; None for all.
+        offset: 0-based position of the first.
+
+    Raises:
+        InvalidInput: One is negative.
+    """
+    if offset < 0 or (first is not None and first < 0):
+        raise InvalidInput("`first` and `offset` are 0 or more.")
+    return Slice(offset, first)
 
 
 class FromStored:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import strawberry
 
 from graph.context import Info
-from graph.node_ids import TypeName
-from graph.scalars import Date, Time
-from graph.types.frame import Frame
-from graph.types.node import Node
+from graph.relay import Node, TypeName
+from graph.types.frame import Frame, frame_of_thumbnail
+from graph.types.scalars import Date, Time
 from graph.types.series import Series
 from graph.types.stored import FromStored
-from graph.types.thumbnail import frame_of_thumbnail
 from models import StoredDocument, StudyDocument
 from services.dicom.values import display_name
 

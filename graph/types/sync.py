@@ -4,7 +4,7 @@ from typing import Self
 
 import strawberry
 
-from services.sync import repairs
+from services.sync import comparison
 
 
 @strawberry.type(description="The outcome of a deletion; deleting again answers 0.")
@@ -27,6 +27,6 @@ class SyncReport:
     up_to_date: bool = strawberry.field(description="Nothing had to be done.")
 
     @classmethod
-    def of(cls, report: repairs.SyncReport) -> Self:
+    def of(cls, report: comparison.SyncReport) -> Self:
         """Show a report."""
         return cls(indexed=report.indexed, removed=report.removed, up_to_date=report.up_to_date)

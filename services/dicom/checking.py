@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from services.dicom.frame_count import renderable_frames
+from services.dicom.frame_count import renderable_frames, size_fault
 from services.dicom.header import InstanceHeader
-from services.dicom.jpeg2000 import size_fault
 from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.parser import walk
 from services.dicom.reading import HEADER_TAGS, read_header
 from services.dicom.values import is_valid_uid
-from services.dicom.walk import walk
 from services.errors import FileRejected
 
 

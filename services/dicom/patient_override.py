@@ -1,17 +1,127 @@
 """New PatientID and PatientName as replacements of byte ranges in a header."""
 
 import unicodedata
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Self
 
-from services.dicom.byte_window import ByteWindow
-from services.dicom.character_sets import UTF_8, encode
-from services.dicom.element_bytes import Encoding, element_bytes, pad
-from services.dicom.element_walk import ElementWalk
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from services.dicom.element_bytes import (
+    UNDEFINED_LENGTH,
+    Encoding,
+    element_bytes,
+    item_bytes,
+    pad,
+    tag_text,
+)
+from services.dicom.header import InstanceHeader
 from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.parser import ByteWindow, ElementWalk
 from services.dicom.pydicom_reading import read_header_dataset
-from services.dicom.transcoding import header_in_utf8, read_character_set
+from services.dicom.reading import DatasetAttributes
+from services.dicom.values import UTF_8, clean_person_name, clean_text, encode
 from services.errors import FileRejected, InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class PatientOverride:
+    """The patient to write into stored files; None keeps what a file says."""
+
+    patient_id: str | None = None
+    patient_name: str | None = None
+
+    @classmethod
+    def of(cls, patient_id: str | None, patient_name: str | None) -> Self:
+        """Make one of what was sent; a value without a visible character counts as none.
+
+        Forms send the inputs that nobody filled in: they must not take a patient's identity.
+        """
+        return cls(_filled_in(patient_id), _filled_in(patient_name))
+
+
+def _filled_in(value: str | None) -> str | None:
+    return None if clean_text(value) is None else value
+
+
+def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHeader:
+    """Return the header as the stored file has it."""
+    patient = header.patient
+    if override.patient_id is not None:
+        patient = replace(patient, patient_id=clean_text(override.patient_id) or "")
+    if override.patient_name is not None:
+        patient = replace(patient, patient_name=clean_person_name(override.patient_name))
+    return replace(header, patient=patient)
+
+
+_CHARACTER_SET, _PATIENT_NAME = 0x00080005, 0x00100010
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
+
+
+def read_character_set(file: BinaryIO, layout: FileLayout) -> str | None:
+    """Read SpecificCharacterSet and pass over all else.
+
+    Raises:
+        FileRejected: MALFORMED when pydicom can't read what the walk could.
+    """
+    dataset = read_header_dataset(file, layout, [_CHARACTER_SET])
+    return DatasetAttributes(dataset).text(_CHARACTER_SET)
+
+
+def header_in_utf8(dataset: Dataset, values: Mapping[int, bytes], encoding: Encoding) -> bytes:
+    """Write a header with its texts in UTF-8.
+
+    Args:
+        dataset: The header with raw values.
+        values: Values that replace those of the top level, in UTF-8, by tag.
+        encoding: How it is written; the one that it was read in.
+
+    Raises:
+        FileRejected: MALFORMED when a text outgrows its VR.
+    """
+    values = {_CHARACTER_SET: UTF_8.encode(), **values}
+    return _dataset_bytes(DatasetAttributes(dataset), values, encoding)
+
+
+def _dataset_bytes(
+    attributes: DatasetAttributes, values: Mapping[int, bytes], encoding: Encoding
+) -> bytes:
+    elements = {
+        tag: _element_bytes(attributes, tag, vr, encoding)
+        for tag, vr in attributes.vrs()
+        if tag & 0xFFFF != 0  # group lengths would be wrong (PS3.5 7.2)
+    }
+    for tag, value in values.items():
+        vr = {_CHARACTER_SET: "CS", _PATIENT_NAME: "PN"}.get(tag, "LO")
+        elements[tag] = element_bytes(tag, vr, pad(value, vr), encoding)
+    return b"".join(elements[tag] for tag in sorted(elements))
+
+
+def _element_bytes(attributes: DatasetAttributes, tag: int, vr: str, encoding: Encoding) -> bytes:
+    element = attributes.element(tag)
+    if not isinstance(element, RawDataElement) or vr == "SQ":
+        read = attributes.items(tag)
+        if isinstance(element, RawDataElement) and element.value and not read:
+            message = f"The sequence {tag_text(tag >> 16, tag & 0xFFFF)} can't be read."
+            raise FileRejected("MALFORMED", message)
+        items = b"".join(
+            item_bytes(_dataset_bytes(item, _character_set_of(item), encoding), encoding)
+            for item in read
+        )
+        return element_bytes(tag, "SQ", items, encoding)
+    value = element.value or b""
+    if vr in _TEXT_VRS:
+        value = pad((attributes.text(tag) or "").encode(), vr)
+    written_vr = element.VR or vr
+    undefined = element.length == UNDEFINED_LENGTH
+    return element_bytes(tag, written_vr, value, encoding, undefined_length=undefined)
+
+
+def _character_set_of(item: DatasetAttributes) -> dict[int, bytes]:
+    return {_CHARACTER_SET: UTF_8.encode()} if _CHARACTER_SET in item else {}
+
 
 _MAX_CHARACTERS = 64
 """Of a LO value and of each component group of a PN value (PS3.5 6.2)."""

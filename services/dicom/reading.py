@@ -1,10 +1,17 @@
 """Headers from files and from Orthanc's answers, by one path over one view of the attributes."""
 
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, Protocol
 
-from services.dicom.attributes import Attributes, OrthancAttributes
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+
 from services.dicom.deflation import inflated_copy
+from services.dicom.element_bytes import SHORT_VRS, bytes_text
 from services.dicom.header import (
     ImageModule,
     InstanceHeader,
@@ -12,22 +19,248 @@ from services.dicom.header import (
     SeriesModule,
     StudyModule,
 )
-from services.dicom.kept_elements import read_kept_elements
 from services.dicom.layout import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     FileLayout,
     WalkLimits,
 )
+from services.dicom.pydicom_reading import read_elements
 from services.dicom.values import (
     clean_person_name,
     clean_text,
+    decode,
+    encodings_of,
     first_value,
     parse_date,
     parse_float,
     parse_int,
     parse_time,
 )
+from services.errors import FileRejected
+
+_NUMBER_FORMATS = {
+    "US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q",
+}  # fmt: skip
+"""Binary VRs (PS3.5 6.2) as the struct module names them."""
+
+
+class Attributes(Protocol):
+    """The attributes of a dataset or of an item, by tag."""
+
+    def text(self, tag: int) -> str | None:
+        """Return the values as text, separated by backslashes; None when absent or no text."""
+
+    def items(self, tag: int) -> Sequence["Attributes"]:
+        """Return the items of a sequence; none when absent or no sequence."""
+
+    def __contains__(self, tag: int) -> bool:
+        """Tell whether the attribute is there, with or without a value."""
+
+
+class DatasetAttributes:
+    """Attributes of a pydicom dataset, read from its raw bytes: bad values are never an error."""
+
+    def __init__(self, dataset: Dataset, encodings: list[str] | None = None) -> None:
+        self._dataset = dataset
+        # Kept apart, for pydicom converts some elements while it reads a sequence.
+        self._elements: dict[int, DataElement | RawDataElement] = {
+            int(tag): element for tag, element in dataset.items()
+        }
+        self._encodings = encodings or ["latin_1"]
+        charset = self.text(0x00080005)
+        if charset is not None:
+            self._encodings = encodings_of(charset)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._elements
+
+    def text(self, tag: int) -> str | None:
+        """Return the values as text; binary numbers are written out."""
+        raw = self._elements.get(tag)
+        if not isinstance(raw, RawDataElement):
+            return None
+        value = raw.value or b""
+        return _decoded_text(
+            self._vr(tag), value, self._encodings, is_little_endian=raw.is_little_endian
+        )
+
+    def numbers(self, tag: int, code: str) -> list[int]:
+        """Return a binary value as the integers that the struct module calls `code`."""
+        raw = self._elements.get(tag)
+        if not isinstance(raw, RawDataElement):
+            return []
+        text = _numbers(raw.value or b"", code, is_little_endian=raw.is_little_endian)
+        return [int(number) for number in text.split("\\") if number]
+
+    def element(self, tag: int) -> DataElement | RawDataElement | None:
+        """Return the element as pydicom keeps it: raw, or a sequence that it has read."""
+        return self._elements.get(tag)
+
+    def vrs(self) -> list[tuple[int, str]]:
+        """Return the tags and VRs, in order; VRs that are missing come from the dictionary."""
+        return [(tag, self._vr(tag)) for tag in self._elements]
+
+    def _vr(self, tag: int) -> str:
+        vr = str(self._elements[tag].VR or "UN")
+        return vr if vr != "UN" else _dictionary_vr(tag)
+
+    def items(self, tag: int) -> list["DatasetAttributes"]:
+        """Return the items; a sequence that pydicom can't read has none."""
+        if tag not in self._elements:
+            return []
+        try:
+            value = self._dataset[tag].value
+        except Exception:  # noqa: BLE001 - pydicom raises whatever sloppy items lead it to
+            return []
+        if not isinstance(value, list) and not hasattr(value, "__iter__"):
+            return []
+        return [
+            DatasetAttributes(item, self._encodings) for item in value if isinstance(item, Dataset)
+        ]
+
+
+class PlainAttributes:
+    """Attributes without items: their VRs and values by tag, as they stand in a file."""
+
+    def __init__(self, values: Mapping[int, tuple[str, bytes]], *, is_little_endian: bool) -> None:
+        self._values = values
+        self._is_little_endian = is_little_endian
+        self._encodings = ["latin_1"]
+        self._encodings = encodings_of(self.text(0x00080005))
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._values
+
+    def text(self, tag: int) -> str | None:
+        """Return the values as text; binary numbers are written out."""
+        if tag not in self._values:
+            return None
+        vr, value = self._values[tag]
+        return _decoded_text(vr, value, self._encodings, is_little_endian=self._is_little_endian)
+
+    def items(self, _tag: int) -> Sequence[Attributes]:
+        """Return no items: there are no sequences."""
+        return []
+
+
+class OrthancAttributes:
+    """Attributes as Orthanc's full tag format tells them (`GET /series/{id}/instances-tags`)."""
+
+    def __init__(self, tags: Mapping[str, Any]) -> None:
+        self._tags = tags
+
+    def __contains__(self, tag: int) -> bool:
+        return _orthanc_name(tag) in self._tags
+
+    def text(self, tag: int) -> str | None:
+        """Return the values as text; None for what Orthanc leaves out as binary or too long."""
+        value = self._tags.get(_orthanc_name(tag), {}).get("Value")
+        return value if isinstance(value, str) else None
+
+    def items(self, tag: int) -> Sequence[Attributes]:
+        """Return the items of a sequence."""
+        value = self._tags.get(_orthanc_name(tag), {}).get("Value")
+        return [OrthancAttributes(item) for item in value] if isinstance(value, list) else []
+
+
+def _orthanc_name(tag: int) -> str:
+    return f"{tag >> 16:04x},{tag & 0xFFFF:04x}"
+
+
+def _dictionary_vr(tag: int) -> str:
+    try:
+        return dictionary_VR(tag).split(" or ")[0]
+    except KeyError:
+        return "UN"
+
+
+def _decoded_text(
+    vr: str, value: bytes, encodings: Sequence[str], *, is_little_endian: bool
+) -> str:
+    code = _NUMBER_FORMATS.get(vr)
+    if code is not None:
+        return _numbers(value, code, is_little_endian=is_little_endian)
+    return decode(value, encodings)
+
+
+def _numbers(value: bytes, code: str, *, is_little_endian: bool) -> str:
+    size = struct.calcsize(code)
+    count = len(value) // size
+    order = "<" if is_little_endian else ">"
+    return "\\".join(map(str, struct.unpack_from(f"{order}{count}{code}", value)))
+
+
+_CHARACTER_SET = 0x00080005
+_HEAD_BYTES = 8
+"""Tag, VR and length of 16 bits."""
+_MOST_BYTES = 128 * 1024 * 1024
+"""Of all that is read, which is in memory: functional groups of 100,000 frames have less."""
+_SPAN_BYTES = 64 * 1024
+"""Elements that stand this close are read at once, with what stands between them."""
+
+
+def read_kept_elements(file: BinaryIO, layout: FileLayout) -> Attributes:
+    """Read the elements that the walk kept, and no others.
+
+    Args:
+        file: The file, or its inflated copy; its position is not kept.
+        layout: What `walk` said about it.
+
+    Raises:
+        FileRejected: TOO_MANY_ELEMENTS when they are too large, MALFORMED when pydicom can't read
+            what the walk could.
+    """
+    size = sum(end - begin for begin, end in layout.kept.values())
+    if size > _MOST_BYTES:
+        found, most = bytes_text(size), bytes_text(_MOST_BYTES)
+        message = f"The attributes of this file have {found}; {most} are the limit."
+        raise FileRejected("TOO_MANY_ELEMENTS", message)
+    elements = _kept_bytes(file, layout)
+    if not layout.is_implicit_vr:
+        plain = _plain_attributes(elements, is_little_endian=layout.is_little_endian)
+        if plain is not None:
+            return plain
+    return DatasetAttributes(read_elements(io.BytesIO(b"".join(elements)), layout))
+
+
+def _kept_bytes(file: BinaryIO, layout: FileLayout) -> list[bytes]:
+    places = sorted(layout.kept.values())
+    if not places or places[-1][1] - places[0][0] > _SPAN_BYTES:
+        return [_bytes_at(file, begin, end) for begin, end in places]
+    start = places[0][0]
+    span = _bytes_at(file, start, places[-1][1])
+    return [span[begin - start : end - start] for begin, end in places]
+
+
+def _bytes_at(file: BinaryIO, begin: int, end: int) -> bytes:
+    file.seek(begin)
+    return file.read(end - begin)
+
+
+def _plain_attributes(elements: list[bytes], *, is_little_endian: bool) -> PlainAttributes | None:
+    """Read elements without pydicom, which takes 4 us for each and does no more about these.
+
+    Returns:
+        None when an element is not plain: a sequence, an unknown VR, or a character set that
+        pydicom does not know and might fail on.
+    """
+    unpack = struct.Struct("<HH2s" if is_little_endian else ">HH2s").unpack_from
+    values = {}
+    for element in elements:
+        group, number, vr = unpack(element)
+        if vr not in SHORT_VRS:
+            return None
+        values[group << 16 | number] = vr.decode(), element[_HEAD_BYTES:]
+    if _CHARACTER_SET in values and not _is_known(*values[_CHARACTER_SET]):
+        return None
+    return PlainAttributes(values, is_little_endian=is_little_endian)
+
+
+def _is_known(vr: str, character_sets: bytes) -> bool:
+    terms = character_sets.rstrip(b" \0").decode("latin_1").split("\\")
+    return vr == "CS" and all(term in python_encoding for term in terms)
+
 
 _TEXT_CHARACTERS = 1_024
 """Kept of a text. LO has 64 and ST 1,024 (PS3.5 6.2); a file may hold megabytes all the same, and

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from services.dicom.deflation import deflated_tail, inflated_copy
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import Splice, patient_splices, validate_override
-from services.file_ranges import Extent, became_shorter, extent_of
+from services.files import Extent, became_shorter, extent_of
 
 _CHUNK_BYTES = 1024 * 1024
 _PREAMBLE_BYTES = 128

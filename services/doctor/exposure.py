@@ -8,13 +8,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from services.credentials.oidc import KeysUnavailable, OidcVerifier
-from services.credentials.oidc_rules import OidcRules
-from services.credentials.token_file import read_tokens
-from services.credentials.tokens import Token
+from services.auth.oidc import KeysUnavailable, OidcRules, OidcVerifier
+from services.auth.tokens import Token, read_tokens
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
-from services.frames.keys import FrameUrlKeys
+from services.frames.signing import FrameUrlKeys
 from services.wording import counted
 
 _CREDENTIALS = "Credentials"

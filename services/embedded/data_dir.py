@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from services.embedded.private_files import make_private_folder, write_private
 from services.errors import Error
+from services.files import make_private_folder, write_private
 
 _LOCK_NAME = "lock"
 _STORES_NAME = "stores.json"

@@ -12,8 +12,8 @@ from pathlib import Path
 from services.embedded.child import Child, ChildSpec, supervise
 from services.embedded.failures import NotInstalled
 from services.embedded.ports import LOOPBACK, keep_port
-from services.embedded.private_files import keep_password, make_private_folder
 from services.embedded.replica_set import REPLICA_SET, USERNAME, become_primary
+from services.files import keep_password, make_private_folder
 
 _OPLOG_MEGABYTES = 256
 """Change streams read the oplog; the default is 5 % of the disk."""

@@ -14,7 +14,7 @@ from services.embedded.failures import StartFailed
 from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
 from services.embedded.orthanc_installation import OrthancInstallation, find_orthanc
 from services.embedded.ports import LOOPBACK, keep_port
-from services.embedded.private_files import keep_password, make_private_folder, write_private
+from services.files import keep_password, make_private_folder, write_private
 
 USERNAME = "orthanc-graphql"
 

@@ -4,7 +4,7 @@ import secrets
 import socket
 from pathlib import Path
 
-from services.embedded.private_files import write_private
+from services.files import write_private
 
 LOOPBACK = "127.0.0.1"
 

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from services.frames.cache import FrameKey
-from services.frames.instances import RenderableInstance
 from services.frames.pixels import RenderedFrame
+from services.frames.records import RenderableInstance
 from services.frames.rendering_version import rendering_version
 from services.frames.sealed_folder import SealedFolder
 

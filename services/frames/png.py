@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from services.dicom.windowing import Grey
+from services.dicom.display import Grey
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2

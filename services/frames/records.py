@@ -1,8 +1,12 @@
 """Reads and writes of MongoDB for frames: instances, and the deaths of the quarantine."""
 
+import asyncio
+import logging
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from beanie import SortDirection
 from pymongo import ReturnDocument
@@ -11,7 +15,150 @@ from models import InstanceDocument
 from models.instance import INSTANCE_ORDER
 from models.quarantine import SuspectFrameDocument
 from services.database import translated_database_faults
-from services.frames.instances import RenderableInstance
+from services.dicom.display import Display, DisplayHeader, make_window
+from services.errors import OrthancNotFound, OrthancTimedOut
+from services.orthanc.client import OrthancClient
+
+
+class RenderableInstance(Protocol):
+    """The part of `models.InstanceDocument` that rendering reads."""
+
+    id: str
+    orthanc_series_id: str
+    instance_number: int | None
+    revision: str
+    transfer_syntax_uid: str | None
+    use_orthanc_preview: bool
+    number_of_frames: int
+    not_renderable_reason: str | None
+    rows: int | None
+    columns: int | None
+    samples_per_pixel: int | None
+    bits_allocated: int | None
+    bits_stored: int | None
+    pixel_representation: int | None
+    photometric_interpretation: str | None
+    window_center: float | None
+    window_width: float | None
+    voi_lut_function: str | None
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    has_complex_display: bool
+
+
+_log = logging.getLogger(__name__)
+
+_KEPT_BYTES = 256 * 1024 * 1024
+"""Memory for parsed headers, in bytes; the newest one is kept whatever its size."""
+
+_PARSED_FACTOR = 40
+"""Functional groups take so many times their bytes once pydicom has parsed them."""
+
+_HEADER_MAX_BYTES = 64 * 1024 * 1024
+"""Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
+
+
+_HeaderKey = tuple[str, str]
+"""Identifier and revision of an instance."""
+
+
+class DisplayCatalogue:
+    """Finds the display attributes of a frame; keeps the headers that it had to fetch.
+
+    Args:
+        orthanc: Where headers are.
+        fetch_seconds: Longest fetch of a header, in seconds.
+        kept_bytes: Memory for parsed headers, in bytes.
+    """
+
+    def __init__(
+        self, orthanc: OrthancClient, *, fetch_seconds: float, kept_bytes: int = _KEPT_BYTES
+    ) -> None:
+        self._orthanc = orthanc
+        self._fetch_seconds = fetch_seconds
+        self._kept_bytes = kept_bytes
+        self._bytes = 0
+        self._headers: OrderedDict[_HeaderKey, tuple[DisplayHeader | None, int]] = OrderedDict()
+        self._fetching: WeakValueDictionary[_HeaderKey, asyncio.Lock] = WeakValueDictionary()
+
+    async def find(self, instance: RenderableInstance, frame_index: int) -> Display:
+        """Return the display attributes of a frame, 0-based.
+
+        Raises:
+            OrthancUnavailable: The header is needed and Orthanc does not answer.
+        """
+        # Orthanc resolves palettes itself: only grey values need LUTs and functional groups.
+        is_grey = (instance.photometric_interpretation or "").startswith("MONOCHROME")
+        if not (instance.has_complex_display and is_grey):
+            return indexed_display(instance)
+        header = await self._header(instance)
+        if header is None:
+            return indexed_display(instance)
+        try:
+            return await asyncio.to_thread(header.frame, frame_index)
+        except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
+            _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
+            return indexed_display(instance)
+
+    async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
+        key = (instance.id, instance.revision)
+        # All frames of a cine are asked for at once, and one fetch serves them.
+        async with self._fetching.setdefault(key, asyncio.Lock()):
+            if key not in self._headers:
+                content = await self._fetch_in_time(instance.id)
+                header = await asyncio.to_thread(_parsed, content, instance.id)
+                self._keep(key, header, len(content) * _PARSED_FACTOR)
+            self._headers.move_to_end(key)
+            return self._headers[key][0]
+
+    def _keep(self, key: _HeaderKey, header: DisplayHeader | None, cost: int) -> None:
+        self._headers[key] = header, cost if header is not None else 0
+        self._bytes += self._headers[key][1]
+        while self._bytes > self._kept_bytes and len(self._headers) > 1:
+            _, (_, dropped) = self._headers.popitem(last=False)
+            self._bytes -= dropped
+
+    async def _fetch_in_time(self, instance_id: str) -> bytes:
+        try:
+            async with asyncio.timeout(self._fetch_seconds):
+                return await self._fetch(instance_id)
+        except TimeoutError as exc:
+            raise OrthancTimedOut(detail="a header for display") from exc
+
+    async def _fetch(self, instance_id: str) -> bytes:
+        """Read the stored file up to its PixelData."""
+        files = await self._orthanc.stored_files([instance_id])
+        if not files:
+            raise OrthancNotFound
+        end = min(files[0].pixel_data_offset or _HEADER_MAX_BYTES, _HEADER_MAX_BYTES)
+        content = bytearray()
+        async with self._orthanc.instance_file(instance_id) as chunks:
+            async for chunk in chunks:
+                content += chunk
+                if len(content) >= end:
+                    break
+        return bytes(content[:end])
+
+
+def indexed_display(instance: RenderableInstance) -> Display:
+    """Return the display attributes that the index holds."""
+    return Display(
+        is_inverted=instance.photometric_interpretation == "MONOCHROME1",
+        rescale_slope=instance.rescale_slope or 1.0,
+        rescale_intercept=instance.rescale_intercept or 0.0,
+        window=make_window(
+            instance.window_center, instance.window_width, instance.voi_lut_function
+        ),
+    )
+
+
+def _parsed(content: bytes, instance_id: str) -> DisplayHeader | None:
+    try:
+        return DisplayHeader(content)
+    except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
+        _log.warning("header of %s can't be read for display: %s", instance_id, type(exc).__name__)
+        return None
+
 
 _IDS_AT_ONCE = 1_000
 """An answer is decoded and gone through in one turn of the event loop: 16 MB of ids, which MongoDB

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from services.dicom.windowing import Display, Stored
+from services.dicom.display import Display, Stored
 from services.errors import (
     FrameNotFound,
     FrameNotRenderable,
@@ -13,18 +13,17 @@ from services.errors import (
     OrthancNotFound,
     OrthancUnavailable,
 )
-from services.frames.codestreams import check_codestream
-from services.frames.displays import DisplayCatalogue
-from services.frames.instances import RenderableInstance
 from services.frames.pixels import (
     RenderedFrame,
+    check_codestream,
     check_pixels,
     picture,
+    raw_layout,
     read_npy,
     refit_png,
 )
 from services.frames.png import encode_png
-from services.frames.raw_values import raw_layout
+from services.frames.records import DisplayCatalogue, RenderableInstance
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
 

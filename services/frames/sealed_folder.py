@@ -23,9 +23,9 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from services.embedded.private_files import make_private_folder
 from services.errors import InvalidInput
-from services.frames.keys import FrameUrlKeys
+from services.files import make_private_folder
+from services.frames.signing import FrameUrlKeys
 
 _OWNER_BYTES = 12
 _NAME_BYTES = 16

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.errors import (
@@ -13,26 +13,31 @@ from services.errors import (
     NotFound,
     OrthancNotFound,
     OrthancOutcomeUnknown,
+    OrthancTimedOut,
+    OrthancUnavailable,
     PacsDisabled,
 )
-from services.frames.cache import FrameCache, FrameKey
-from services.frames.disk_cache import DiskCache
-from services.frames.first_frame import FirstFrame
-from services.frames.instances import RenderableInstance
-from services.frames.look_ahead import LookAhead
-from services.frames.neighbours import FollowingFinder, Neighbours
+from services.frames.cache import FrameCache, FrameKey, InstanceFinder, RecentInstances
+from services.frames.disk_cache import DiskCache, open_disk_cache
 from services.frames.pixels import RenderedFrame
-from services.frames.quarantine import Quarantine
-from services.frames.queue import RenderQueue
-from services.frames.recent import InstanceFinder, RecentInstances
+from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
+from services.frames.quarantine import DeathRecords, Quarantine
+from services.frames.queue import FirstFrame, RenderQueue
 from services.frames.records import (
+    DisplayCatalogue,
+    RenderableInstance,
+    StoredDeathRecords,
     all_instance_ids,
+    find_following,
+    find_instance,
 )
 from services.frames.rendering import FrameRenderer
+from services.frames.sealed_folder import SealedFolder
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
-from services.stopping import stop
+from services.orthanc.frames import OrthancFrames
+from services.tasks import stop
 
 _log = logging.getLogger(__name__)
 
@@ -227,3 +232,64 @@ def _key(reference: FrameReference) -> FrameKey:
     return FrameKey(
         reference.instance_id, reference.revision, reference.frame_index, reference.variant
     )
+
+
+@asynccontextmanager
+async def open_frames(
+    signer: FrameUrlSigner,
+    orthanc: OrthancClient | None,
+    sources: OrthancFrames | None,
+    limits: FrameLimits = FrameLimits(),  # frozen
+    *,
+    find: InstanceFinder = find_instance,
+    following: FollowingFinder = find_following,
+    all_ids: Callable[[], AsyncIterator[str]] = all_instance_ids,
+    records: DeathRecords | None = None,
+    folder: SealedFolder | None = None,
+) -> AsyncIterator[FrameService]:
+    """Open the frames.
+
+    Args:
+        signer: Mints and verifies signed paths.
+        orthanc: None while PACS integration is off.
+        sources: Orthanc's frames; None while PACS integration is off.
+        limits: Limits of memory, queue and pixels.
+        find: Finds an instance by Orthanc's identifier.
+        following: Finds the instances after one in its series.
+        all_ids: Finds Orthanc's identifiers of all instances.
+        records: Where deaths of Orthanc are kept; MongoDB when None.
+        folder: Keeps pictures over a restart; None for memory only.
+    """
+
+    async def is_dead() -> bool:
+        return orthanc is not None and await _is_dead(orthanc)
+
+    renderer = None
+    if orthanc is not None and sources is not None:
+        displays = DisplayCatalogue(orthanc, fetch_seconds=limits.decode_seconds)
+        renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
+    async with AsyncExitStack() as stack:
+        disk = await stack.enter_async_context(open_disk_cache(folder)) if folder else None
+        service = FrameService(
+            signer=signer,
+            orthanc=orthanc,
+            renderer=renderer,
+            quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
+            limits=limits,
+            find=find,
+            following=following,
+            disk=disk,
+            all_ids=all_ids,
+        )
+        await stack.enter_async_context(service.running())
+        yield service
+
+
+async def _is_dead(orthanc: OrthancClient) -> bool:
+    try:
+        await orthanc.system()
+    except OrthancTimedOut:
+        return False
+    except OrthancUnavailable:
+        return True
+    return False

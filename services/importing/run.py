@@ -19,8 +19,7 @@ from services.importing.outcome import FileOutcome, Refusal, Tally, outcome_of
 from services.importing.walking import FoundFile, walk_files
 from services.ingest.archives import is_archive
 from services.ingest.batch import in_order
-from services.ingest.refusals import refused
-from services.ingest.results import StoreResult, StoreStatus
+from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.service import Ingest, SentFile, SpoolingFailed
 
 _LOOK_AHEAD_FILES = 200

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from services.dicom.patient_override import validate_override
+from services.dicom.patient_override import PatientOverride, validate_override
 from services.dicom.values import clean_text
 from services.errors import Error, FileRejected, PacsDisabled
-from services.ingest.archives import ArchiveLimits, Member, is_archive, members
+from services.ingest.archives import (
+    ArchiveLimits,
+    Member,
+    OpenedFile,
+    close_file,
+    is_archive,
+    members,
+    wait_for_turn,
+)
 from services.ingest.batch import in_order
-from services.ingest.opened_files import OpenedFile, close_file, wait_for_turn
-from services.ingest.overriding import PatientOverride
-from services.ingest.refusals import refused
-from services.ingest.results import StoreResult, StoreStatus
+from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage
 
 _NAME_CHARACTERS = 255

@@ -1,29 +1,231 @@
 """One file in, one result out: check, push to Orthanc, index in MongoDB."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
-from services.coalescing import Coalescer
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.header import InstanceHeader
 from services.dicom.layout import WalkLimits
+from services.dicom.patient_override import PatientOverride, overridden
 from services.dicom.rewriting import PreparedFile, prepare
-from services.errors import DatabaseUnavailable, OrthancError, OrthancNotFound
-from services.ingest.arrivals import Arrivals, Arrived
-from services.ingest.entry import IndexEntry
-from services.ingest.landing import Landing
-from services.ingest.overriding import PatientOverride, overridden
-from services.ingest.pushing import Answer, Pushed, find_outcome, send
-from services.ingest.refusals import conflicting, failed, not_indexed
-from services.ingest.results import StoreResult, StoreStatus
-from services.ingest.traffic import Traffic
+from services.errors import (
+    DatabaseUnavailable,
+    OrthancError,
+    OrthancNotFound,
+    OrthancOutcomeUnknown,
+    OrthancTimedOut,
+    OrthancUnavailable,
+)
+from services.index.pending import Landing
+from services.index.record import IndexEntry
+from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
+from services.orthanc.answers import StoreAnswer, StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
+from services.tasks import Coalescer
+
+
+class Traffic:
+    """Counts what is under way."""
+
+    def __init__(self) -> None:
+        """Nothing is."""
+        self._count = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count one more for as long as the context is open."""
+        self._count += 1
+        self._quiet.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._quiet.set()
+
+    async def wait_until_quiet(self) -> None:
+        """Return when nothing is under way."""
+        await self._quiet.wait()
+
+
+_LOOK_UP_WAITS_SECONDS = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""An Orthanc that died is back within these; the embedded one after about a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Where the file is.
+
+    Attributes:
+        status: STORED, ALREADY_STORED or CONFLICT.
+    """
+
+    ids: OrthancIds
+    status: StoreStatus
+
+
+Answer = StoreAnswer | OrthancOutcomeUnknown
+"""What sending a file gave; an answer that broke off is one too."""
+
+
+def send(files: OrthancFiles, prepared: PreparedFile) -> Answer:
+    """Send a file to Orthanc, streamed; blocks.
+
+    Raises:
+        OrthancError: It is not stored.
+    """
+    try:
+        return files.store(prepared.pieces(), prepared.length)
+    except OrthancOutcomeUnknown as exc:
+        return exc
+
+
+async def find_outcome(
+    orthanc: OrthancClient, prepared: PreparedFile, expected: OrthancIds, answer: Answer
+) -> Pushed:
+    """Find out what became of a file that was sent.
+
+    Orthanc answers "already stored" by identifiers alone and drops other content silently, so
+    the MD5 decides. An answer that broke off is looked up.
+
+    Args:
+        orthanc: Tells what it has.
+        prepared: What was sent.
+        expected: The identifiers that the file's header gives it.
+        answer: From `send`.
+
+    Raises:
+        OrthancError: It is not stored.
+    """
+    if isinstance(answer, OrthancOutcomeUnknown):
+        whole = await asyncio.to_thread(prepared.md5)
+        status = await _look_up(orthanc, expected.instance, whole, answer)
+        return Pushed(expected, status)
+    ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
+    if not answer.already_stored:
+        return Pushed(ids, StoreStatus.STORED)
+    # Most files are new: hashing each while it goes out would cost a tenth of its time.
+    same = await orthanc.dicom_md5(ids.instance) == await asyncio.to_thread(prepared.md5)
+    return Pushed(ids, StoreStatus.ALREADY_STORED if same else StoreStatus.CONFLICT)
+
+
+async def _look_up(
+    orthanc: OrthancClient, instance_id: str, digest: str, broken: OrthancOutcomeUnknown
+) -> StoreStatus:
+    """Ask whether Orthanc has the file after all, while it may be restarting."""
+    for seconds in _LOOK_UP_WAITS_SECONDS:
+        await asyncio.sleep(seconds)
+        try:
+            stored = await orthanc.dicom_md5(instance_id)
+        except OrthancNotFound as exc:
+            raise broken from exc
+        except OrthancUnavailable:
+            continue
+        return StoreStatus.STORED if stored == digest else StoreStatus.CONFLICT
+    raise broken
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A file that Orthanc has and the index not yet."""
+
+    file_name: str
+    checked: CheckedFile
+    pushed: Pushed
+
+
+class Arrivals:
+    """Asks Orthanc what it made of files, and indexes them together.
+
+    Args:
+        orthanc: Tells what it has.
+        index: `Indexer.index`.
+    """
+
+    def __init__(
+        self, orthanc: OrthancClient, index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
+    ) -> None:
+        self._orthanc = orthanc
+        self._write = index
+
+    async def index(self, batch: Sequence[Arrived]) -> list[int | Exception]:
+        """Index files as Orthanc holds them.
+
+        Returns:
+            The number of frames of each, or why it alone is not indexed.
+
+        Raises:
+            DatabaseUnavailable: None of them may be indexed.
+            OrthancError: Likewise.
+        """
+        stored = await self._orthanc.stored_files(
+            [arrived.pushed.ids.instance for arrived in batch]
+        )
+        by_id = {one.instance_id: one for one in stored}
+        entries = [
+            await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
+        ]
+        try:
+            await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  # one entry must not keep the others out
+            return [await self._indexed_alone(entry) for entry in entries]
+        return [one.number_of_frames if isinstance(one, IndexEntry) else one for one in entries]
+
+    async def _indexed_alone(self, entry: IndexEntry | Exception) -> int | Exception:
+        if isinstance(entry, Exception):
+            return entry
+        try:
+            await self._write([entry])
+        except DatabaseUnavailable:
+            # The others would have to wait for it as well.
+            raise
+        except Exception as exc:  # noqa: BLE001  # told to its sender
+            return exc
+        return entry.number_of_frames
+
+    async def _entry(
+        self, arrived: Arrived, stored: StoredFile | None
+    ) -> IndexEntry | OrthancError:
+        if stored is None:
+            return OrthancNotFound("It was deleted from Orthanc at once.")
+        checked = arrived.checked
+        frames = checked.number_of_frames
+        try:
+            if frames > 1:
+                frames = min(frames, await self._frames_of_orthanc(stored.instance_id, frames))
+        except OrthancTimedOut:
+            # Each of the others might take as long.
+            raise
+        except OrthancUnavailable as exc:
+            return exc
+        return IndexEntry(
+            header=checked.header,
+            ids=arrived.pushed.ids,
+            revision=stored.revision,
+            file_size_bytes=stored.file_size_bytes,
+            number_of_frames=frames,
+            not_renderable_reason=checked.not_renderable_reason,
+        )
+
+    async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
+        try:
+            return await self._orthanc.frame_count(instance_id) or otherwise
+        except OrthancUnavailable:
+            raise
+        except OrthancError:
+            # Orthanc can't count the frames of some files that it can show.
+            return otherwise
+
 
 _MAX_BATCH = 200
 """Files that are indexed at once."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from services.ingest.stored_fields import Fields
+from services.index.record import Fields
 
 MAX_DEMOGRAPHICS = 16
 """Two show a conflict; a series of ten thousand names must not outgrow a document."""

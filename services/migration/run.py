@@ -8,8 +8,8 @@ from pathlib import Path
 
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
+from services.dicom.parser import walk
 from services.dicom.rewriting import prepare
-from services.dicom.walk import walk
 from services.errors import DatabaseUnavailable, Error, OrthancError
 from services.importing.outcome import FileOutcome, Refusal, Tally
 from services.importing.run import GATHERED_FILES

@@ -6,9 +6,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from typing import TypeVar
 
-from services.orthanc.breaker import CircuitBreaker
+from services.orthanc.connection_pool import KeptConnections
 from services.orthanc.identifiers import path_of
-from services.orthanc.kept_connections import KeptConnections
+from services.orthanc.transport import CircuitBreaker
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models.index_fault import IndexFaultDocument
 from services.database import translated_database_faults
-from services.ingest.stored_fields import to_stored_precision
+from services.index.record import to_stored_precision
 from services.orthanc.answers import StoredFile
 
 MAX_ATTEMPTS = 3

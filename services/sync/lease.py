@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from models.lease import LeaseDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
-from services.stopping import stop
+from services.tasks import stop
 
 _log = logging.getLogger(__name__)
 

@@ -10,20 +10,17 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
-from services.ingest.indexer import Indexer
+from services.index.indexer import Indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
-from services.stopping import stop
-from services.sync.comparing import Comparison
-from services.sync.cursor import FeedCursor
-from services.sync.follower import Follower
-from services.sync.isolating import Isolation
+from services.sync.comparison import Comparison, SyncReport
+from services.sync.follower import FeedCursor, Follower
+from services.sync.isolation import Isolation
 from services.sync.lease import LEASE_SECONDS, Lease
-from services.sync.reconciling import Reconciler
-from services.sync.repairs import SyncReport
-from services.sync.roll_ups import RollUps
+from services.sync.reconciler import Reconciler
+from services.sync.rollup_check import RollUps
 from services.sync.status import FeedStatus, seconds_behind
-from services.sync.waiting import Alarm
+from services.tasks import Alarm, stop
 
 _log = logging.getLogger(__name__)
 

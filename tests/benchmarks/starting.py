@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import run_orthanc
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from tests.benchmarks.measuring import Bound
 from tests.benchmarks.stage import open_server
 

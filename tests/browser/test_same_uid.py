@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from services.frames.keys import load_or_create_keys
-from services.frames.signing import FrameUrlSigner
+from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.browser.conftest import Tab
 from tests.served import Served
 

@@ -17,11 +17,10 @@ import pytest
 from playwright.async_api import Page, Route, async_playwright, expect
 
 import graph.app  # noqa: F401  # defines the errors that a request may end in
-from graph.statuses import status_of
+from graph.http.errors import status_of
 from services import errors
 from services.errors import Error, FileRejected
-from services.frames.keys import load_or_create_keys
-from services.frames.signing import FrameUrlSigner
+from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.frontend.conftest import Workshop, new_image
 from tests.frontend.examples import PAGE, read_examples
 from tests.served import Served

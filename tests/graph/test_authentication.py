@@ -12,10 +12,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.authentication import principal_of, principal_of_connection_params
-from services.access import LOCAL_ADMIN, Principal, Role
-from services.credentials.authenticator import Authenticator
-from services.credentials.token_file import TokenFile, changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.authenticator import Authenticator
+from services.auth.roles import LOCAL_ADMIN, Principal, Role
+from services.auth.tokens import TokenFile, changed_tokens, issue_token
 from services.runtime import Runtime
 
 ANN = Principal("ann", Role.UPLOADER)

@@ -17,7 +17,7 @@ from graphql import (
 )
 from strawberry.types.base import StrawberryObjectDefinition
 
-from graph.authorization import RequiresRole
+from graph.execution.authorization import RequiresRole
 from graph.schema import build_schema, schema_sdl
 
 CONTRACT: GraphQLSchema = parse_schema(

@@ -14,15 +14,15 @@ from typing import Any
 
 from services.database import open_database
 from services.dicom.layout import WalkLimits
-from services.ingest import indexer as indexing
+from services.index import indexer as indexing
+from services.index.indexer import open_indexer
 from services.ingest.archives import ArchiveLimits
-from services.ingest.indexer import open_indexer
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
-from services.sync.cursor import FeedCursor
+from services.sync.follower import FeedCursor
 from services.sync.service import SyncService
 
 POINTS = {

@@ -14,10 +14,10 @@ from pydantic import SecretStr
 from graph.context import Context
 from graph.schema import Schema, build_schema
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument, Thumbnail
-from services.access import LOCAL_ADMIN, Principal
+from services.auth.roles import LOCAL_ADMIN, Principal
 from services.dicom.values import order_name, search_words
 from services.embedded.mongod import EmbeddedMongod
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 

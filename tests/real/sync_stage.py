@@ -18,7 +18,7 @@ from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
-from services.ingest.indexer import Indexer, open_indexer
+from services.index.indexer import Indexer, open_indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client

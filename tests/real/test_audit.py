@@ -11,11 +11,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from graph.cli import main
 from models.audit_record import AuditRecord
-from services.access import Principal, Role
-from services.audit import Audit
-from services.audit_reading import AuditSearch, _query, read_audit
+from services.audit import Action, Audit, AuditSearch, Deed, _query, read_audit
+from services.auth.roles import Principal, Role
 from services.database import open_database
-from services.deeds import Action, Deed
 from services.orthanc.identifiers import orthanc_ids
 from services.settings import Settings
 

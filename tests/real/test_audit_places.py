@@ -10,9 +10,8 @@ import pytest
 from pydicom.data import get_testdata_file
 from websockets.asyncio.client import connect
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime

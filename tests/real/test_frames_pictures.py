@@ -22,17 +22,14 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancError
-from services.frames.instances import RenderableInstance
-from services.frames.keys import FrameUrlKeys
-from services.frames.opening import open_frames
-from services.frames.pixels import read_npy
-from services.frames.raw_values import raw_layout
-from services.frames.service import FrameService
-from services.frames.signing import FrameUrlSigner
+from services.frames.pixels import raw_layout, read_npy
+from services.frames.records import RenderableInstance
+from services.frames.service import FrameService, open_frames
+from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
+from services.orthanc.connection_pool import KeptConnections
 from services.orthanc.frames import Fetch, OrthancFrames
-from services.orthanc.kept_connections import KeptConnections
 from services.orthanc.transport import open_http_client
 
 _FOLDERS = (

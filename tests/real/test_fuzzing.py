@@ -18,10 +18,10 @@ import pytest
 from starlette.routing import Route
 
 from graph.app import create_app
+from services.demo_data import store_samples
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime
-from services.samples import store_samples
 from services.settings import Settings
 from tests.servers import RunningServer, run_server, settings_on
 

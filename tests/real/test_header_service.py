@@ -10,9 +10,9 @@ from pydicom.data import get_testdata_file
 from services.dicom.json_model import header_json
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancNotFound, PacsDisabled
-from services.headers import HeaderService
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
+from services.query.header_json import HeaderService
 
 REVISION = "deadbeef"
 GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"

@@ -22,8 +22,8 @@ from services.dicom.header import (
 )
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import DatabaseUnavailable, RecordRefused
-from services.ingest.entry import IndexEntry
-from services.ingest.indexer import Indexer
+from services.index.indexer import Indexer
+from services.index.record import IndexEntry
 from services.orthanc.identifiers import orthanc_ids
 
 Database = AsyncDatabase[dict[str, Any]]

@@ -16,13 +16,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.embedded.ports import find_free_port
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 
 NAME, PATIENT_ID, BIRTH_DATE = "Zyxwvut^Canary", "PATKANARI4711", "19030407"
 STUDY_UID = "1.2.826.0.1.3680043.10.77.4711"

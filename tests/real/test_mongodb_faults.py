@@ -23,7 +23,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
 from services.runtime import open_runtime
 from services.settings import Settings
-from services.sync.cursor import FeedCursor, FeedPosition
+from services.sync.follower import FeedCursor, FeedPosition
 from tests.real.slow_proxy import SlowProxy, run_slow_proxy
 from tests.real.steady_load import steady
 from tests.real.sync_stage import eventually, instance_bytes, open_stage, running

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from graph.accesses import Accesses
-from graph.context import Context
-from graph.node_ids import encode_node_id
-from services.access import LOCAL_ADMIN, Principal, Role
+from graph.context import Accesses, Context
+from graph.relay import encode_node_id
+from services.auth.roles import LOCAL_ADMIN, Principal, Role
 from services.embedded.mongod import EmbeddedMongod
 from tests.real.query_stage import REVISION, QueryStage, open_query_stage, orthanc_id
 

@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import SecretStr
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.mongod import EmbeddedMongod
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.real.raw_requests import (

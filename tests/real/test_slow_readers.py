@@ -11,10 +11,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from graph import slow_readers
-from graph.slow_readers import TRY_AGAIN_LATER, SlowReadersClosed
-from services.sync.events import LISTENER_MAX_EVENTS, Listener
-from services.sync.pacing import StudyChange, StudyChangeKind
+from graph.http import server as slow_readers
+from graph.http.server import TRY_AGAIN_LATER, SlowReadersClosed
+from services.sync.events import LISTENER_MAX_EVENTS, Listener, StudyChange, StudyChangeKind
 from tests.real.sync_stage import eventually, instance_bytes
 from tests.real.test_subscriptions import sent
 from tests.servers import RunningServer

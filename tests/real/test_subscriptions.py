@@ -14,14 +14,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
-from services.sync.events import LISTENER_MAX_EVENTS
-from services.sync.pacing import StudyChange, StudyChangeKind
+from services.sync.events import LISTENER_MAX_EVENTS, StudyChange, StudyChangeKind
 from tests.real.sync_stage import eventually, instance_bytes, running
 from tests.servers import RunningServer, run_server
 

@@ -7,7 +7,7 @@ from itertools import count
 import httpx
 import pytest
 
-from services.deleting import Deletion, Level
+from services.deletion import Deletion, Level
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.orthanc.identifiers import orthanc_ids

@@ -8,8 +8,13 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import LimitExceeded
-from services.sync.events import LISTENER_MAX_EVENTS, Listener, StudyEvents
-from services.sync.pacing import StudyChange, StudyChangeKind
+from services.sync.events import (
+    LISTENER_MAX_EVENTS,
+    Listener,
+    StudyChange,
+    StudyChangeKind,
+    StudyEvents,
+)
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 UID = "1.2.826.0.1.3680043.8.498.1"

@@ -10,7 +10,7 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import RecordRefused
-from services.ingest.entry import IndexEntry
+from services.index.record import IndexEntry
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 HOUR = timedelta(hours=1)

@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.sync.cursor import FeedCursor, FeedPosition
+from services.sync.follower import FeedCursor, FeedPosition
 from services.sync.lease import Lease, LeaseLost
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 

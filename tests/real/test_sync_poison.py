@@ -10,14 +10,13 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordRefused
-from services.ingest.entry import IndexEntry
+from services.index.record import IndexEntry
 from services.orthanc.client import OrthancClient
-from services.sync import reading
-from services.sync.cursor import FeedCursor, FeedPosition
+from services.sync import reader as reading
 from services.sync.faults import MAX_ATTEMPTS
-from services.sync.follower import Follower
-from services.sync.isolating import PATIENCE, Isolation
-from services.sync.reconciling import Reconciliation
+from services.sync.follower import FeedCursor, FeedPosition, Follower
+from services.sync.isolation import PATIENCE, Isolation
+from services.sync.reconciler import Reconciliation
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage
 
 

@@ -11,7 +11,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from models import InstanceDocument
 from services.runtime import Runtime
 from services.settings import Settings
-from services.sync.removals import following_removals
+from services.sync.reconciler import following_removals
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually, instance_bytes
 

@@ -13,6 +13,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.database import open_database
 from services.dicom.layout import WalkLimits
+from services.dicom.patient_override import PatientOverride
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import (
@@ -22,10 +23,9 @@ from services.errors import (
     PacsDisabled,
     RecordRefused,
 )
+from services.index.indexer import Indexer
+from services.index.record import IndexEntry
 from services.ingest.archives import ArchiveLimits
-from services.ingest.entry import IndexEntry
-from services.ingest.indexer import Indexer
-from services.ingest.overriding import PatientOverride
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage

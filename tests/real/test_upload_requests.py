@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from pydicom.data import get_testdata_file
 
-from graph import multipart
-from services.access import Role
-from services.credentials.token_file import changed_tokens
-from services.credentials.tokens import issue_token
+from graph.http import multipart
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime

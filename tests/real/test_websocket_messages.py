@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from graph.logs import is_for_the_log
 from services.embedded.mongod import EmbeddedMongod
-from services.frames.keys import generate_key
+from services.frames.signing import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.servers import RunningServer, run_server

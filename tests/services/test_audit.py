@@ -9,10 +9,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure
 
 from services import audit as audit_module
-from services.access import Principal, Role
-from services.audit import Audit, open_audit
-from services.audit_reading import parse_since
-from services.deeds import Action, Deed, describe_deed
+from services.audit import Action, Audit, Deed, describe_deed, open_audit, parse_since
+from services.auth.roles import Principal, Role
 from services.errors import DatabaseUnavailable, InvalidInput
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from graph.cli import main
 from graph.commands import sync
 from services.settings import Settings
-from services.sync.repairs import SyncReport
+from services.sync.comparison import SyncReport
 
 FAULTS = {"f689ddd2": "Orthanc answered 500"}
 

@@ -4,8 +4,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from graph.cli import main
-from services.credentials.token_file import read_tokens
-from services.credentials.tokens import digest_of
+from services.auth.tokens import digest_of, read_tokens
 
 
 @pytest.fixture(autouse=True)

@@ -15,13 +15,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.routes import archives, frames
 from services.audit import Audit
-from services.frames.instances import RenderableInstance
-from services.frames.keys import FrameUrlKeys
-from services.frames.opening import open_frames
 from services.frames.quarantine import DeathRecords
+from services.frames.records import RenderableInstance
 from services.frames.sealed_folder import SealedFolder
-from services.frames.service import FrameLimits, FrameService
-from services.frames.signing import FrameUrlSigner
+from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.orthanc.transport import open_http_client, raise_for_status, translated_faults

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import respx
 
-from services.frames.keys import FrameUrlKeys
 from services.frames.sealed_folder import SealedFolder
+from services.frames.signing import FrameUrlKeys
 from tests.graph.routes.stage import (
     INSTANCE_ID,
     NUMPY_PATH,

@@ -1,6 +1,6 @@
 from graph.types.instance import Instance
 from graph.types.stored import _attributes
-from services.tree import INSTANCE_SHOWN
+from services.query.tree import INSTANCE_SHOWN
 
 
 def test_a_tree_reads_what_an_instance_shows() -> None:

@@ -8,8 +8,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from services.dicom.display import DisplayHeader
-from services.dicom.windowing import Display, Window
+from services.dicom.display import Display, DisplayHeader, Window
 
 READ_A_WRONG_HEADER = """
 import logging, sys

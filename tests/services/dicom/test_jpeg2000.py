@@ -6,7 +6,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 
 from services.dicom.checking import check_file
-from services.dicom.jpeg2000 import CodestreamSize, read_size
+from services.dicom.frame_count import CodestreamSize, read_size
 
 
 def first_frame(name: str) -> bytes:

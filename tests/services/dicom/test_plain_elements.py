@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from services.dicom import byte_window, element_walk, kept_elements
+from services.dicom import parser as byte_window
+from services.dicom import parser as element_walk
+from services.dicom import reading as kept_elements
 from services.dicom.checking import CheckedFile, check_file
-from services.dicom.element_names import LONG_VRS, SHORT_VRS
+from services.dicom.element_bytes import LONG_VRS, SHORT_VRS
 from services.dicom.layout import WalkLimits
-from services.dicom.plain_elements import PlainElements
+from services.dicom.parser import PlainElements, walk
 from services.dicom.reading import HEADER_TAGS
-from services.dicom.walk import walk
 from services.errors import FileRejected
 
 _PIXEL_DATA_AT = 6288

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
-from services.dicom.attributes import DatasetAttributes
 from services.dicom.checking import check_file
 from services.dicom.json_model import header_json
+from services.dicom.parser import walk
+from services.dicom.reading import DatasetAttributes
 from services.dicom.rewriting import PreparedFile, prepare
-from services.dicom.walk import walk
 from services.errors import FileRejected, InvalidInput
-from services.file_ranges import Extent
+from services.files import Extent
 
 
 def _bytes(prepared: PreparedFile) -> bytes:

@@ -6,12 +6,14 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
-from services.dicom.display import DisplayHeader, make_window
-from services.dicom.lookup_tables import LookupTable, read_lookup_table
-from services.dicom.windowing import (
+from services.dicom.display import (
     Display,
+    DisplayHeader,
+    LookupTable,
     VoiFunction,
     Window,
+    make_window,
+    read_lookup_table,
     render_full_range,
     render_window,
     windowed,

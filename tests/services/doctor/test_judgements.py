@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import respx
 
-from services.access import Role
-from services.credentials.oidc_rules import OidcRules
-from services.credentials.tokens import Token
+from services.auth.oidc import OidcRules
+from services.auth.roles import Role
+from services.auth.tokens import Token
 from services.doctor import mongodb, orthanc
 from services.doctor.exposure import (
     examine_credentials,

@@ -8,7 +8,7 @@ from pydicom.encaps import get_frame
 from pydicom.uid import JPEG2000Lossless
 
 from services.errors import FrameQuarantined, OrthancError, OrthancNotFound, OrthancUnavailable
-from services.frames.codestreams import check_codestream
+from services.frames.pixels import check_codestream
 from services.orthanc.frames import OrthancFrames
 from tests.graph.routes.stage import INSTANCE_ID, IndexedInstance
 

@@ -8,10 +8,10 @@ import pytest
 
 from services.frames.cache import FrameKey
 from services.frames.disk_cache import DiskCache, open_disk_cache
-from services.frames.keys import FrameUrlKeys
 from services.frames.pixels import RenderedFrame
 from services.frames.rendering_version import rendering_version
 from services.frames.sealed_folder import SealedFolder
+from services.frames.signing import FrameUrlKeys
 from services.frames.variant import FrameVariant
 from tests.graph.routes.stage import INSTANCE_ID, IndexedInstance
 

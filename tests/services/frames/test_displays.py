@@ -9,11 +9,10 @@ from typing import ClassVar
 import pytest
 from pydicom.errors import BytesLengthException
 
-from services.dicom.display import DisplayHeader
-from services.dicom.windowing import Display, Window
+from services.dicom.display import Display, DisplayHeader, Window
 from services.errors import OrthancTimedOut
-from services.frames import displays
-from services.frames.displays import DisplayCatalogue
+from services.frames import records as displays
+from services.frames.records import DisplayCatalogue
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from tests.graph.routes.stage import IndexedInstance

@@ -4,8 +4,7 @@ from dataclasses import replace
 import pytest
 
 from services.errors import RenderQueueFull
-from services.frames.first_frame import FirstFrame
-from services.frames.queue import RenderQueue
+from services.frames.queue import FirstFrame, RenderQueue
 from tests.graph.routes.stage import IndexedInstance
 
 CINE = IndexedInstance(number_of_frames=4)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.errors import InvalidInput
-from services.frames.keys import KEY_FILE_NAME, FrameUrlKeys, generate_key, load_or_create_keys
+from services.frames.signing import KEY_FILE_NAME, FrameUrlKeys, generate_key, load_or_create_keys
 
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 

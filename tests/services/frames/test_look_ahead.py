@@ -2,12 +2,10 @@ import asyncio
 
 import pytest
 
-from services.frames.cache import FrameCache, FrameKey
-from services.frames.instances import RenderableInstance
-from services.frames.look_ahead import LookAhead
-from services.frames.neighbours import Neighbours
+from services.frames.cache import FrameCache, FrameKey, RecentInstances
+from services.frames.prefetch import LookAhead, Neighbours
 from services.frames.queue import RenderQueue
-from services.frames.recent import RecentInstances
+from services.frames.records import RenderableInstance
 from services.frames.variant import FrameVariant
 from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance
 

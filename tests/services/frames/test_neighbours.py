@@ -1,8 +1,8 @@
 from collections.abc import Sequence
 
-from services.frames.instances import RenderableInstance
-from services.frames.neighbours import Neighbours
-from services.frames.recent import KEPT_SECONDS, RecentInstances
+from services.frames.cache import KEPT_SECONDS, RecentInstances
+from services.frames.prefetch import Neighbours
+from services.frames.records import RenderableInstance
 from tests.graph.routes.stage import REVISION, IndexedInstance
 
 SERIES = [IndexedInstance(id=str(number)) for number in range(40)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from services.errors import OrthancError
-from services.frames.raw_values import RawLayout, raw_layout
+from services.frames.pixels import RawLayout, raw_layout
 from tests.graph.routes.stage import IndexedInstance
 
 INSTANCE = IndexedInstance(transfer_syntax_uid="1.2.840.10008.1.2.1")

@@ -1,5 +1,5 @@
-from services.frames.instances import RenderableInstance
-from services.frames.recent import KEPT_SECONDS, RecentInstances
+from services.frames.cache import KEPT_SECONDS, RecentInstances
+from services.frames.records import RenderableInstance
 from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.errors import InvalidInput
-from services.frames.keys import FrameUrlKeys
 from services.frames.sealed_folder import SealedFolder
+from services.frames.signing import FrameUrlKeys
 
 KEYS = FrameUrlKeys((("k1", bytes(range(32))),))
 OTHER_KEYS = FrameUrlKeys((("k1", bytes(32)),))
@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 _PROCESS = """
 import sys
 from pathlib import Path
-from services.frames.keys import FrameUrlKeys
+from services.frames.signing import FrameUrlKeys
 from services.frames.sealed_folder import SealedFolder
 folder = SealedFolder(Path(sys.argv[1]), FrameUrlKeys((("k1", bytes(32)),)), max_bytes=1 << 20)
 for turn in range(1500):

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import FrameUrlExpired, FrameUrlInvalid
-from services.frames.keys import FrameUrlKeys
-from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
+from services.frames.signing import ArchiveReference, FrameReference, FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 
 INSTANCE = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from services.coalescing import Coalescer
-from services.ingest.traffic import Traffic
+from services.ingest.storing import Traffic
+from services.tasks import Coalescer
 
 
 async def test_a_batch_takes_what_comes_while_it_is_gathered() -> None:

@@ -16,7 +16,7 @@ from services.ingest.storing import FileStorage
 from services.orthanc.answers import StoreAnswer
 
 if TYPE_CHECKING:
-    from services.ingest.entry import IndexEntry
+    from services.index.record import IndexEntry
     from services.orthanc.client import OrthancClient
     from services.orthanc.files import OrthancFiles
 

@@ -20,7 +20,7 @@ from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
 
 if TYPE_CHECKING:
-    from services.ingest.entry import IndexEntry
+    from services.index.record import IndexEntry
     from services.orthanc.client import OrthancClient
     from services.orthanc.files import OrthancFiles
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.ingest.overriding import PatientOverride
+from services.dicom.patient_override import PatientOverride
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", "\u3000\t", "\u200b"])

@@ -1,7 +1,7 @@
 import pytest
 
 from services.errors import OrthancNotFound, OrthancTimedOut, OrthancUnavailable
-from services.orthanc.breaker import CircuitBreaker
+from services.orthanc.transport import CircuitBreaker
 
 
 class Clock:

@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from services.orthanc.bytes_in_flight import BytesInFlight
+from services.orthanc.files import BytesInFlight
 
 _PATIENCE_SECONDS = 10
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.orthanc import http_answers
-from services.orthanc.http_answers import Answer, read_answer
+from services.orthanc import connection_pool as http_answers
+from services.orthanc.connection_pool import Answer, read_answer
 
 _BEGINNING = b"HTTP/1.1 200 OK\r\n"
 

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
-from services.orthanc.breaker import FAULTS, CircuitBreaker
 from services.orthanc.client import OrthancClient
-from services.orthanc.transport import open_http_client
+from services.orthanc.transport import FAULTS, CircuitBreaker, open_http_client
 
 INSTANCE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
 BODY = b'{"Changes": [], "Last": 7, "Done": true}'

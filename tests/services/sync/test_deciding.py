@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import pytest
 
 from services.orthanc.answers import Change, ChangePage, StoredFile
-from services.sync.cursor import FeedPosition
-from services.sync.differences import IndexedInstance, batches, find_differences
-from services.sync.header_reading import reads_whole_series
-from services.sync.roll_ups import SeriesCount, StoredParents, wrong_studies
+from services.sync.follower import FeedPosition
+from services.sync.reader import reads_whole_series
+from services.sync.reconciler import IndexedInstance, batches, find_differences
+from services.sync.rollup_check import SeriesCount, StoredParents, wrong_studies
 from services.sync.status import seconds_behind
 
 

@@ -9,7 +9,7 @@ import pytest
 from services.errors import OrthancTimedOut, OrthancUnavailable, RecordRefused
 from services.orthanc.answers import SeriesListing, StoredFile
 from services.orthanc.client import OrthancClient
-from services.sync.header_reading import HANDFUL, HeaderReader, Headers, reason_of
+from services.sync.reader import HANDFUL, HeaderReader, Headers, reason_of
 
 TOO_SLOW = "Orthanc takes too long to read its header."
 

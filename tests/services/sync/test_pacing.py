@@ -1,6 +1,6 @@
 """Bursts become one event a second, silence becomes STABLE."""
 
-from services.sync.pacing import EventPacing, StudyChange, StudyChangeKind
+from services.sync.events import EventPacing, StudyChange, StudyChangeKind
 
 CREATED, UPDATED, STABLE, DELETED = (
     StudyChangeKind.CREATED,

@@ -1,0 +1,1 @@
+"""How an operation runs: limits, authorization, the executor, errors and the audit."""

@@ -1,0 +1,77 @@
+"""Which errors a caller sees, and how: ours as they are, everything else masked."""
+
+import logging
+from collections.abc import Iterable
+
+from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.schema.exceptions import CannotGetOperationTypeError
+
+from graph.state import correlation_id, new_correlation_id
+from services.errors import Error, InvalidInput
+
+_log = logging.getLogger(__name__)
+
+_MASKED = "Something went wrong in the server. Its log knows more: {}."
+
+
+def publish_errors(errors: Iterable[GraphQLError]) -> None:
+    """Give every error its code, and mask in place what callers must not see.
+
+    An error of `services.errors` keeps its message. One that GraphQL itself found (syntax,
+    validation, variables, the name of the operation) too. Anything else is logged once, with the
+    id that the caller gets.
+
+    Args:
+        errors: Of one operation.
+    """
+    for error in errors:
+        cause = _cause(error)
+        if isinstance(cause, Error):
+            _publish(error, cause)
+        elif isinstance(cause, CannotGetOperationTypeError):
+            _publish(error, InvalidInput(cause.as_http_error_reason()))
+        elif cause is None:
+            _set_code(error, _code_of_graphql(error))
+        else:
+            _mask(error, cause)
+
+
+def _cause(error: GraphQLError) -> BaseException | None:
+    """Return what a resolver or a scalar raised; None when GraphQL itself found the error."""
+    cause: BaseException | None = error.original_error
+    while isinstance(cause, GraphQLError):
+        cause = cause.original_error
+    return cause
+
+
+def _publish(error: GraphQLError, cause: Error) -> None:
+    error.message = cause.message
+    _set_code(error, cause.code)
+    if cause.detail:
+        _log.warning("%s at %s: %s", cause.code, _place(error), cause.detail)
+
+
+def _mask(error: GraphQLError, cause: BaseException) -> None:
+    reference = correlation_id.get()
+    if reference == "-":
+        reference = new_correlation_id()
+    _log.error("Unexpected error %s at %s", reference, _place(error), exc_info=cause)
+    error.message = _MASKED.format(reference)
+    # Whoever formats the error later finds nothing of the cause.
+    error.original_error = None
+    error.extensions = {"code": Error.code, "correlationId": reference}
+
+
+def _set_code(error: GraphQLError, code: str) -> None:
+    error.extensions = {"code": code, **(error.extensions or {})}
+
+
+def _code_of_graphql(error: GraphQLError) -> str:
+    if isinstance(error, GraphQLSyntaxError):
+        return "GRAPHQL_PARSE_FAILED"
+    return "GRAPHQL_VALIDATION_FAILED"
+
+
+def _place(error: GraphQLError) -> str:
+    """Name the field; list positions tell nothing about patients, so they may stay."""
+    return ".".join(str(part) for part in error.path or ()) or "(operation)"

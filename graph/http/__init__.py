@@ -1,0 +1,1 @@
+"""HTTP: the server, its middleware, the GraphQL endpoint, uploads and WebSockets."""

@@ -1,0 +1,128 @@
+"""Which web pages of other origins may use this server."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import Message, Receive, Scope, Send
+
+from services.settings import Settings
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", re.ASCII)
+_SECURE = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+
+
+def base_url_of(connection: HTTPConnection, public_url: str | None) -> str:
+    """Return scheme, host and path under which the caller reaches this server.
+
+    Args:
+        connection: The request or WebSocket.
+        public_url: PUBLIC_URL; it wins over what the request says.
+
+    Returns:
+        The address without a slash at its end. A `Host` header that is no host is not repeated:
+        then it is the address that the server listens on.
+    """
+    if public_url is not None:
+        return public_url
+    scope = connection.scope
+    host = connection.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        name, port = scope.get("server") or ("127.0.0.1", 80)
+        host = name if port is None else f"{name}:{port}"
+    return f"{_SECURE[scope['scheme']]}://{host}{scope.get('root_path', '').rstrip('/')}"
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of an address, as browsers write them in `Origin`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """Return all values of a header of a request, in their order.
+
+    Args:
+        scope: The request's.
+        name: In lower case.
+    """
+    return [value.decode("latin-1") for key, value in scope["headers"] if key == name]
+
+
+_LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
+"""The development server of a front end, on any port of this machine."""
+
+REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "If-None-Match",
+    "GraphQL-Preflight",
+    "Apollo-Require-Preflight",
+    "X-Apollo-Operation-Name",
+    "apollographql-client-name",
+    "apollographql-client-version",
+)
+"""What pages of allowed origins may send; Apollo Client tells its name by the last two."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedOrigins:
+    """The rule, for CORS, WebSockets and cross-site uploads alike.
+
+    Attributes:
+        origins: Exact origins, as `https://viewer.example.org`.
+        pattern: A regular expression of further ones, None for none.
+    """
+
+    origins: Sequence[str]
+    pattern: str | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "AllowedOrigins":
+        """Take CORS_ALLOWED_ORIGINS; unset and all embedded means any localhost port."""
+        if settings.cors_allowed_origins is not None:
+            return cls(tuple(origin.rstrip("/") for origin in settings.cors_allowed_origins))
+        return cls((), _LOCALHOST if settings.is_fully_embedded else None)
+
+    def allow(self, origin: str) -> bool:
+        """Tell whether a page of this origin may read answers and open WebSockets.
+
+        Args:
+            origin: The `Origin` header: scheme, host and port.
+        """
+        if origin in self.origins or "*" in self.origins:
+            return True
+        return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
+
+
+class CrossOrigin(CORSMiddleware):
+    """Starlette's CORS, for those requests that have an origin.
+
+    Pictures in a page have none, and all that their answers need is `Vary`.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or header_values(scope, b"origin"):
+            await super().__call__(scope, receive, send)
+            return
+
+        async def send_varying(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = varying(message.get("headers", ()))
+            await send(message)
+
+        await self.app(scope, receive, send_varying)
+
+
+def varying(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return headers that tell caches that another origin may get another answer."""
+    own = [*headers]
+    names = [value for name, value in own if name == b"vary"]
+    if names:
+        own = [header for header in own if header[0] != b"vary"]
+    own.append((b"vary", b", ".join([*names, b"Origin"])))
+    return own

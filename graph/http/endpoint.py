@@ -1,0 +1,242 @@
+"""`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
+
+from codecs import BOM_UTF8
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
+from graphql import GraphQLError, get_operation_ast
+from graphql import OperationType as GraphQLOperationType
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.schema.base import BaseSchema
+from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.unset import UnsetType
+
+from graph.authentication import principal_of, principal_of_websocket
+from graph.context import Context
+from graph.execution.audit import note_refusal
+from graph.execution.limits import OperationLimits, parse_limited
+from graph.graphiql import graphiql_headers, graphiql_page
+from graph.http.cors import AllowedOrigins, base_url_of
+from graph.http.graphql_errors import (
+    JSON,
+    MULTIPART,
+    RESPONSE_JSON,
+    media_type_of,
+    refused,
+    refused_by_protocol,
+    wanted_media_type,
+)
+from graph.http.multipart import UnsupportedMediaType, read_body
+from graph.http.uploads import parse_upload, starlette_request, uploads_open
+from graph.http.websocket import CheckedMessages, SeparateOperations
+from graph.state import runtime_of
+from services.auth.roles import Role, authorize
+from services.errors import Error, LimitExceeded
+
+_SUBSCRIPTION = "subscription"
+
+
+class _LowerCased(StarletteRequestAdapter):
+    """A request whose media type Strawberry knows in any case (RFC 9110, 8.3.1)."""
+
+    @property
+    def content_type(self) -> str:
+        return media_type_of(self.headers)
+
+
+class GraphQLEndpoint(GraphQL[Context, None]):
+    """The GraphQL endpoint of this server.
+
+    Args:
+        schema: The schema.
+        origins: Whose pages may open a WebSocket.
+        limits: Of operations.
+        body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
+        body_idle_seconds: Longest silence of the sender of a JSON body.
+    """
+
+    request_adapter_class = _LowerCased
+    websocket_adapter_class = CheckedMessages
+    graphql_transport_ws_handler_class = SeparateOperations
+
+    def __init__(
+        self,
+        schema: BaseSchema,
+        *,
+        origins: AllowedOrigins,
+        limits: OperationLimits,
+        body_max_bytes: int,
+        body_idle_seconds: float,
+    ) -> None:
+        super().__init__(
+            schema,
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            multipart_uploads_enabled=True,
+        )
+        self._origins = origins
+        self._limits = limits
+        self._body_max_bytes = body_max_bytes
+        self._body_idle_seconds = body_idle_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request or WebSocket; every refusal is a GraphQL error in JSON."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        async with uploads_open(request):
+            try:
+                response = await self.run(request)
+            except HTTPException as exc:
+                response = refused_by_protocol(request, exc)
+            except Error as exc:
+                await note_refusal(request, exc)
+                response = refused(request, exc)
+            await response(scope, receive, send)
+
+    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
+        """Let pages of the allowed origins subscribe."""
+        return self._origins.allow(origin)
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        """Make the context of one request or connection.
+
+        Raises:
+            Unauthenticated: A query was posted by nobody who is known; its body is not read.
+        """
+        del response
+        runtime = runtime_of(request)
+        identify = partial(principal_of, request)
+        principal = await identify()
+        if isinstance(request, Request) and _is_json_post(request):
+            authorize(principal, Role.VIEWER)
+        return Context(
+            runtime=runtime,
+            principal=principal,
+            identify=identify if isinstance(request, WebSocket) else None,
+            base_url=base_url_of(request, runtime.settings.public_url),
+        )
+
+    async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
+        """Identify a WebSocket by its `connection_init`: browsers can't set its headers."""
+        params = context.connection_params
+        if isinstance(params, Mapping) and context.identify is not None:
+            context.identify = partial(
+                principal_of_websocket, context.runtime, params, context.identify
+            )
+        return await super().on_ws_connect(context)
+
+    async def get_sub_response(self, request: Request | WebSocket) -> Response:
+        """Note which media type the caller wants, for `create_response`."""
+        return _Negotiated(media_type=wanted_media_type(request))
+
+    async def parse_http_body(
+        self, request: AsyncHTTPRequestAdapter
+    ) -> GraphQLRequestData | list[GraphQLRequestData]:
+        """Read the operation; media types that are none of ours are refused with 415."""
+        received = starlette_request(request)
+        if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
+            raise UnsupportedMediaType
+        if _is_json_post(received):
+            body = await read_body(
+                received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds
+            )
+            # Some editors and shells write one; a parser may ignore it (RFC 8259, 8.1).
+            body = body.removeprefix(BOM_UTF8)
+            if not body.lstrip().startswith((b"{", b"[")):
+                raise HTTPException(400, "Send a JSON object with `query`.")
+            received._body = body  # noqa: SLF001  # where Strawberry finds it; it has no setter
+        return await super().parse_http_body(request)
+
+    def decode_json(self, data: str | bytes) -> object:
+        """Decode strictly (RFC 8259): half a surrogate pair is no text and can't be stored."""
+        return orjson.loads(data)
+
+    def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
+        """Decode JSON; what is none, no Unicode or nested endlessly is refused with 400."""
+        try:
+            return self.decode_json(data)
+        except ValueError as exc:
+            raise HTTPException(400, "The body of the request is no JSON.") from exc
+
+    async def execute_operation(  # noqa: PLR0917  # Strawberry's signature
+        self,
+        request: Request,
+        request_adapter: AsyncHTTPRequestAdapter,
+        request_data: GraphQLRequestData | list[GraphQLRequestData],
+        context: Context,
+        root_value: None,
+        sub_response: Response,
+    ) -> Any:  # noqa: ANN401  # Strawberry's union of results
+        """Execute a query or mutation; subscriptions need a WebSocket."""
+        if isinstance(request_data, GraphQLRequestData) and _is_subscription(
+            request_data, self._limits
+        ):
+            raise HTTPException(400, "Subscriptions go over a WebSocket: graphql-transport-ws.")
+        return await super().execute_operation(
+            request, request_adapter, request_data, context, root_value, sub_response
+        )
+
+    async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
+        """Read an upload by our own rules: limits, preflight, one file to one variable."""
+        return await parse_upload(request)
+
+    async def process_result(
+        self, request: Request, result: ExecutionResult
+    ) -> GraphQLHTTPResponse:
+        """Leave `data` out where nothing was executed (GraphQL specification, 7.1)."""
+        response = await super().process_result(request, result)
+        if isinstance(result, PreExecutionError):
+            del response["data"]
+        return response
+
+    def create_response(
+        self,
+        response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
+        sub_response: Response,
+    ) -> Response:
+        """Encode the answer with the media type and the status that the caller asked for."""
+        media_type = sub_response.media_type or JSON
+        is_refused = media_type == RESPONSE_JSON and "data" not in response_data
+        return Response(
+            orjson.dumps(response_data),
+            status_code=400 if is_refused else 200,
+            media_type=media_type,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def render_graphql_ide(self, request: Request) -> Response:
+        """Answer GraphiQL to browsers."""
+        return HTMLResponse(graphiql_page(request), headers=graphiql_headers(request))
+
+
+def _is_json_post(request: Request) -> bool:
+    return request.method == "POST" and media_type_of(request.headers) == JSON
+
+
+class _Negotiated(Response):
+    """Carries the media type that the answer shall have."""
+
+
+def _is_subscription(operation: GraphQLRequestData, limits: OperationLimits) -> bool:
+    query = operation.query or ""
+    if _SUBSCRIPTION not in query:
+        return False
+    try:
+        found = get_operation_ast(parse_limited(query, limits), operation.operation_name)
+    except (GraphQLError, LimitExceeded):
+        # Execution says what is wrong with it.
+        return False
+    return found is not None and found.operation is GraphQLOperationType.SUBSCRIPTION

@@ -1,0 +1,299 @@
+"""What surrounds every request: correlation id, access log, safe defaults in the headers."""
+
+import asyncio
+import ipaddress
+import logging
+import time
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graph.http.cors import header_values
+from graph.state import client_address, correlation_id, new_correlation_id, runtime_in
+from services.auth.authenticator import Authenticator
+from services.errors import Error
+
+_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class OpenServerRefused(Error):
+    """A server without credentials would be reachable from other machines."""
+
+    code = "OPEN_SERVER_REFUSED"
+
+
+def refuse_open_server(
+    host: str, authenticator: Authenticator, *, origins: Collection[str] = ()
+) -> None:
+    """Let a server without credentials serve this machine and its own pages only.
+
+    Args:
+        host: The address to listen on.
+        authenticator: Knows whether credentials are configured.
+        origins: CORS_ALLOWED_ORIGINS.
+
+    Raises:
+        OpenServerRefused: Others could reach it, and it would ask nobody who they are.
+    """
+    if not authenticator.is_open:
+        return
+    if "*" in origins:
+        raise OpenServerRefused(
+            "Refused to serve pages of every origin: no credentials are configured, so any page "
+            "that is open in a browser on this machine could read and delete all patient data. "
+            "Name the origins in CORS_ALLOWED_ORIGINS, or make a token with `orthanc-graphql "
+            "token create --role admin --name NAME`."
+        )
+    if _is_loopback(host):
+        return
+    raise OpenServerRefused(
+        f"Refused to listen on {host}: no credentials are configured, so everybody who reaches "
+        "this address could read and delete all patient data. Make a token with `orthanc-graphql "
+        "token create --role admin --name NAME`, or set OIDC_ISSUER and OIDC_AUDIENCE; or listen "
+        "on 127.0.0.1."
+    )
+
+
+class LocalHostsOnly:
+    """Refuses requests with a foreign `Host` while the server is open (DNS rebinding).
+
+    A page of any origin may have its own name point to 127.0.0.1: to the browser it is then the
+    same origin as this server. Its `Host` header gives it away. With credentials configured such
+    a page has none, and every name is welcome.
+
+    Args:
+        app: The application.
+        public_url: PUBLIC_URL, whose host is welcome too.
+    """
+
+    def __init__(self, app: ASGIApp, *, public_url: str | None = None) -> None:
+        self._app = app
+        public_host = urlsplit(public_url or "").hostname
+        self._hosts = _LOOPBACK_NAMES | ({public_host} if public_host else set())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421 (RFC 9110, 15.5.20); 403 to a WebSocket."""
+        if scope["type"] not in ("http", "websocket") or self._is_welcome(scope):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 4403})
+            return
+        message = "This server has no credentials and answers only to its local name."
+        error = {"message": message, "extensions": {"code": "MISDIRECTED_REQUEST"}}
+        response = JSONResponse(
+            {"errors": [error]}, status_code=421, headers={"Cache-Control": "no-store"}
+        )
+        await response(scope, receive, send)
+
+    def _is_welcome(self, scope: Scope) -> bool:
+        if not runtime_in(scope).authenticator.is_open:
+            return True
+        hosts = header_values(scope, b"host")
+        return len(hosts) == 1 and hostname_of(hosts[0]) in self._hosts
+
+
+@lru_cache(maxsize=256)
+def hostname_of(host_header: str) -> str | None:
+    """Take the name out of a `Host` header, in lower case; None when it makes no sense."""
+    if any(c in host_header for c in "/?#@\\ "):
+        return None
+    try:
+        return urlsplit(f"//{host_header}").hostname
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_LINGER_SECONDS = 2.0
+"""How long the sender has to notice the answer: some round trips of any network."""
+
+_LINGER_BYTES = 1024 * 1024
+"""What is read and thrown away meanwhile; a small body ends within it."""
+
+
+class UnreadBody:
+    """Closes the connection after an answer to a request whose body was not read to its end.
+
+    To answer the next request on that connection, the server would have to read the rest first,
+    however much it is. Closing at once would reset the connection and might destroy the answer
+    before its reader has it, so the sender gets a moment to stop (RFC 9112, 9.6).
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; one without a body passes."""
+        if scope["type"] != "http" or not _announces_body(scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(receive, send)
+        await self._app(scope, exchange.receive, exchange.send)
+        await exchange.close()
+
+
+class _Exchange:
+    """A request and its answer."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._is_read = False
+        self._is_last = False
+        self._is_answered = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        # After a disconnect there is nothing left to read either.
+        self._is_read = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self._is_read:
+            self._is_last = True
+            headers = [*message["headers"], (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        elif self._is_last and not message.get("more_body", False):
+            # Its end closes the connection: that is for `close`.
+            self._is_answered = True
+            message = {**message, "more_body": True}
+        await self._send(message)
+
+    async def close(self) -> None:
+        """End an answer that came early, when its sender had the time to notice it."""
+        if self._is_answered:
+            await self._linger()
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _linger(self) -> None:
+        left = _LINGER_BYTES
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while left > 0 and not self._is_read:
+                    left -= len((await self.receive()).get("body", b""))
+                if not self._is_read:
+                    # What still comes waits at its sender: read, it would make room for more.
+                    await asyncio.Event().wait()
+        except TimeoutError:
+            # The sender has had its time.
+            return
+
+
+def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(
+        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
+        for name, value in headers
+    )
+
+
+access_log = logging.getLogger("orthanc_graphql.access")
+
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+)
+"""Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
+
+
+async def tell_unexpected(scope: Scope, receive: Receive, send: Send) -> None:
+    """Tell that something broke, and by which id the log tells what."""
+    message = "Something went wrong in the server."
+    extensions = {"code": "INTERNAL_ERROR", "correlationId": correlation_id.get()}
+    response = JSONResponse(
+        {"errors": [{"message": message, "extensions": extensions}]},
+        status_code=500,
+        headers={"Cache-Control": "no-store"},
+    )
+    await response(scope, receive, send)
+
+
+class RequestScope:
+    """Gives a request its correlation id, logs it, and completes the headers of its answer.
+
+    The log names the route's template, never the path: paths hold UIDs and signatures.
+
+    Args:
+        app: What answers.
+        unexpected: Answers instead when that breaks before its first byte.
+    """
+
+    def __init__(self, app: ASGIApp, unexpected: ASGIApp = tell_unexpected) -> None:
+        self._app = app
+        self._unexpected = unexpected
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; lifespan messages pass."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        request_id = new_correlation_id()
+        token = correlation_id.set(request_id)
+        peer = client_address.set(scope["client"][0] if scope.get("client") else None)
+        status = 500
+        has_begun = False
+        started = time.perf_counter()
+
+        async def send_completed(message: Message) -> None:
+            nonlocal status, has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                status = message["status"]
+                message["headers"] = _completed(message["headers"], request_id)
+            elif message["type"] == "websocket.accept":
+                has_begun = True
+                status = 101
+            elif message["type"] == "websocket.close" and not has_begun:
+                # A handshake that is refused (ASGI, "Close - send event").
+                status = 403
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_completed)
+        except Exception:
+            if scope["type"] != "http" or has_begun:
+                raise
+            access_log.exception("unexpected error")
+            await self._unexpected(scope, receive, send_completed)
+        finally:
+            _log_access(scope, status, time.perf_counter() - started)
+            client_address.reset(peer)
+            correlation_id.reset(token)
+
+
+def _completed(
+    headers: Iterable[tuple[bytes, bytes]], request_id: str
+) -> list[tuple[bytes, bytes]]:
+    own = [*headers, (b"x-request-id", request_id.encode())]
+    names = [name for name, _ in own]
+    own += [header for header in _SAFE_HEADERS if header[0] not in names]
+    return own
+
+
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
+    if not access_log.isEnabledFor(logging.INFO):
+        return
+    route = scope.get("route")
+    access_log.info(
+        "%s %s %d %.1f ms",
+        scope.get("method", "WEBSOCKET"),
+        getattr(route, "path", "(no route)"),
+        status,
+        seconds * 1000,
+    )

@@ -1,0 +1,137 @@
+"""Lists in pages, by the conventions of GraphQL cursor connections."""
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, Literal, TypeVar, get_args
+
+import strawberry
+
+from services.errors import InvalidInput
+from services.orthanc.identifiers import is_orthanc_id
+from services.query.paging import Page
+
+
+@strawberry.interface(description="An object that `node` finds again by its `id`.")
+class Node:
+    """What the four DICOM levels have in common."""
+
+    id: strawberry.ID = strawberry.field(
+        description="Global identifier: opaque, stable, for `node` and the delete mutations."
+    )
+
+
+TypeName = Literal["Patient", "Study", "Series", "Instance"]
+
+
+def encode_node_id(type_name: TypeName, orthanc_id: str) -> strawberry.ID:
+    """Make the `id` of an object."""
+    return strawberry.ID(base64.urlsafe_b64encode(f"{type_name}:{orthanc_id}".encode()).decode())
+
+
+def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
+    """Read type and Orthanc identifier from an `id`; None when we did not make it."""
+    try:
+        text = base64.b64decode(node_id, altchars="-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError, ValueError):
+        return None
+    name, _, orthanc_id = text.partition(":")
+    for type_name in get_args(TypeName):
+        # One spelling for one object: base64 has several for the same bytes.
+        if (
+            name == type_name
+            and is_orthanc_id(orthanc_id)
+            and encode_node_id(type_name, orthanc_id) == node_id
+        ):
+            return type_name, orthanc_id
+    return None
+
+
+def require_node_id(type_name: TypeName, node_id: str) -> str:
+    """Read the Orthanc identifier from the `id` of an object of one type.
+
+    Raises:
+        InvalidInput: It is no such `id`.
+    """
+    decoded = decode_node_id(node_id)
+    if decoded is None or decoded[0] != type_name:
+        raise InvalidInput(f"That is not the id of a {type_name}. Take it from its field `id`.")
+    return decoded[1]
+
+
+NodeT = TypeVar("NodeT")
+
+
+@strawberry.type(description="Where a page stands in its list.")
+class PageInfo:
+    """Where a page stands in its list."""
+
+    has_next_page: bool = strawberry.field(description="There is more behind this page.")
+    has_previous_page: bool = strawberry.field(description="There is more before this page.")
+    start_cursor: str | None = strawberry.field(
+        description="Cursor of the first object, for `before`; null when the page is empty."
+    )
+    end_cursor: str | None = strawberry.field(
+        description="Cursor of the last object, for `after`; null when the page is empty."
+    )
+
+
+@strawberry.type(description="An object with its place in the list.")
+class Edge(Generic[NodeT]):
+    """An object of a list."""
+
+    cursor: str = strawberry.field(
+        description="Opaque name of this place; of use in the same list in the same order only."
+    )
+    node: NodeT = strawberry.field(description="The object.")
+
+
+@strawberry.type(description="A page of a list.")
+class Connection(Generic[NodeT]):
+    """A page of a list."""
+
+    edges: list[Edge[NodeT]] = strawberry.field(
+        description="The objects of the page with their cursors."
+    )
+    page_info: PageInfo = strawberry.field(description="How to go on.")
+    count: strawberry.Private[Callable[[], Awaitable[int]]]
+
+    @strawberry.field(description="The objects of the page.")
+    def nodes(self) -> list[NodeT]:
+        """Return the objects without cursors."""
+        return [edge.node for edge in self.edges]
+
+    @strawberry.field(
+        description="How many objects the whole list has. Counted when it is asked for: leave it "
+        "out where it isn't shown."
+    )
+    async def total_count(self) -> int:
+        """Count the list."""
+        return await self.count()
+
+
+def connection_from(
+    page: Page,
+    make_node: Callable[[Mapping[str, Any]], NodeT],
+    count: Callable[[], Awaitable[int]],
+) -> Connection[NodeT]:
+    """Make the answer for a page.
+
+    Args:
+        page: Documents with their cursors.
+        make_node: Makes an object of a document.
+        count: Counts the whole list, when asked.
+    """
+    return Connection(
+        edges=[
+            Edge(cursor=cursor, node=make_node(document))
+            for cursor, document in zip(page.cursors, page.documents, strict=True)
+        ],
+        page_info=PageInfo(
+            has_next_page=page.has_next_page,
+            has_previous_page=page.has_previous_page,
+            start_cursor=page.cursors[0] if page.cursors else None,
+            end_cursor=page.cursors[-1] if page.cursors else None,
+        ),
+        count=count,
+    )

@@ -1,0 +1,119 @@
+"""Deleting patients, studies, series and instances: in Orthanc first, then here."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models.instance import InstanceDocument
+from models.study import StudyDocument
+from services.database import translated_database_faults
+from services.errors import OrthancNotFound
+from services.orthanc.client import OrthancClient
+from services.sync.reconciler import Reconciler
+
+
+class Level(Enum):
+    """DICOM's levels, by the name of Orthanc's collections."""
+
+    PATIENT = "patients"
+    STUDY = "studies"
+    SERIES = "series"
+    INSTANCE = "instances"
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What a deletion is about, as it is indexed.
+
+    Attributes:
+        resource_id: Orthanc's.
+        instance_ids: Orthanc's, of everything that goes.
+        study_ids: Orthanc's, of the studies that it is taken out of.
+        patient_ids: Orthanc's, of their patients.
+    """
+
+    level: Level
+    resource_id: str
+    instance_ids: frozenset[str]
+    study_ids: frozenset[str]
+    patient_ids: frozenset[str]
+
+
+class Deletion:
+    """Deletes; doing it twice is doing it once."""
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        reconciler: Reconciler,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            orthanc: Where the files are.
+            database: Where the index is.
+            reconciler: What brings the index to what Orthanc holds.
+        """
+        self._orthanc = orthanc
+        self._studies = database[StudyDocument.Settings.name]
+        self._instances = database[InstanceDocument.Settings.name]
+        self._reconciler = reconciler
+
+    async def find(self, level: Level, resource_id: str) -> Doomed:
+        """Find what a deletion would take; nothing when it is gone already.
+
+        Args:
+            level: What it is.
+            resource_id: Orthanc's identifier of it.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        parents = {"orthancStudyId": 1, "orthancPatientId": 1}
+        with translated_database_faults():
+            within = await self._within(level, resource_id)
+            found = await self._instances.find(within, parents).to_list()
+        return Doomed(
+            level,
+            resource_id,
+            instance_ids=frozenset(instance["_id"] for instance in found),
+            study_ids=frozenset(instance["orthancStudyId"] for instance in found),
+            patient_ids=frozenset(instance["orthancPatientId"] for instance in found),
+        )
+
+    async def delete(self, doomed: Doomed) -> int:
+        """Delete a resource with everything in it; parents that become empty go too.
+
+        Args:
+            doomed: What `find` answered.
+
+        Returns:
+            Number of instances that are gone from the index, 0 when there was none.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer: nothing was taken out of the index.
+            DatabaseUnavailable: MongoDB does not answer; what Orthanc deleted until then is found
+                by the next comparison.
+        """
+        # Deleted before, perhaps by a call that broke off: the index is what is left to do.
+        with suppress(OrthancNotFound):
+            await self._orthanc.delete(doomed.level.value, doomed.resource_id)
+        # What arrived between the two went with the rest.
+        late = await self.find(doomed.level, doomed.resource_id)
+        done = await self._reconciler.reconcile(doomed.instance_ids | late.instance_ids)
+        return len(done.removed)
+
+    async def _within(self, level: Level, resource_id: str) -> Mapping[str, Any]:
+        if level is Level.INSTANCE:
+            return {"_id": resource_id}
+        if level is Level.SERIES:
+            return {"orthancSeriesId": resource_id}
+        if level is Level.STUDY:
+            return {"orthancStudyId": resource_id}
+        studies = self._studies.find({"orthancPatientId": resource_id}, {"_id": 1})
+        return {"orthancStudyId": {"$in": [study["_id"] async for study in studies]}}

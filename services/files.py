@@ -1,0 +1,174 @@
+"""Some bytes of a file on this machine, read by position or handed to the system to be sent."""
+
+import errno
+import io
+import os
+import secrets
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from services.errors import FileRejected
+
+_PASSWORD_BYTES = 32
+"""256 bits: beyond guessing, and short enough for every configuration format."""
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder with its parents; only the owner may enter (mode 0700)."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600, whole or not at all.
+
+    The text goes to a neighbour first that is renamed, so that a reader or a crash never meets
+    half of it, and it is private before the first byte is in it.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def keep_password(path: Path) -> str:
+    """Read the password of a file, generated there the first time.
+
+    Returns:
+        64 hexadecimal digits: they need no escaping in a URL, in JSON or in a key file of mongod.
+    """
+    if not path.exists():
+        write_private(path, secrets.token_hex(_PASSWORD_BYTES))
+    return path.read_text(encoding="utf-8").strip()
+
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class FileRange(io.RawIOBase):
+    """A part of a file as a file of its own, read by position, so that threads need no turns.
+
+    Attributes:
+        descriptor: Of the whole file; stays open when this is closed.
+        begin: First byte of the part.
+    """
+
+    def __init__(self, descriptor: int, begin: int, size: int) -> None:
+        """Begin to read a part.
+
+        Args:
+            descriptor: Of the whole file, open for as long as the part is read.
+            begin: First byte of the part, as an offset into the whole file.
+            size: In bytes.
+        """
+        self.descriptor = descriptor
+        self.begin = begin
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Tell that it may be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that any byte may be read next."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Choose the byte to read next, as files of the system do."""
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            # As files of the system do: `zipfile` counts on it.
+            raise OSError(errno.EINVAL, "negative seek position")
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed says Buffer
+        """Read into a buffer; 0 at the end."""
+        wanted = min(len(buffer), max(self._size - self._position, 0))
+        begin = self.begin + self._position
+        target = memoryview(buffer)[:wanted]
+        read = os.preadv(self.descriptor, [target], begin) if wanted else 0
+        self._position += read
+        return read
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes of an open file, from `begin` up to `end`, as offsets into it."""
+
+    descriptor: int
+    begin: int
+    end: int
+
+    def send(self, to: socket.socket) -> None:
+        """Send them without a copy in this process, which costs a quarter of reading them; blocks.
+
+        Raises:
+            FileRejected: TRUNCATED when the file became shorter meanwhile.
+            TimeoutError: The other end takes nothing for as long as the socket's timeout.
+            OSError: As the socket raises it.
+        """
+        if isinstance(to, ssl.SSLSocket):
+            # What is encrypted has to be here.
+            for chunk in self._chunks():
+                to.sendall(chunk)
+            return
+        position = self.begin
+        while position < self.end:
+            try:
+                sent = os.sendfile(to.fileno(), self.descriptor, position, self.end - position)
+            except BlockingIOError:
+                _wait_until_writable(to)
+                continue
+            if not sent:
+                raise became_shorter()
+            position += sent
+
+    def _chunks(self) -> Iterator[bytes]:
+        position = self.begin
+        while position < self.end:
+            chunk = os.pread(self.descriptor, min(_CHUNK_BYTES, self.end - position), position)
+            if not chunk:
+                raise became_shorter()
+            position += len(chunk)
+            yield chunk
+
+
+def extent_of(file: BinaryIO, begin: int, end: int) -> Extent | None:
+    """Return where bytes of a file are on the disk; None when it is none that can be sent so.
+
+    Args:
+        file: Open for reading.
+        begin: First byte, as an offset into `file`.
+        end: Behind the last byte.
+    """
+    raw = getattr(file, "raw", None)
+    if not hasattr(os, "sendfile"):
+        return None
+    if isinstance(raw, FileRange):
+        return Extent(raw.descriptor, raw.begin + begin, raw.begin + end)
+    if isinstance(raw, io.FileIO):
+        return Extent(raw.fileno(), begin, end)
+    return None
+
+
+def became_shorter() -> FileRejected:
+    """Return what is wrong with a file that ends earlier than it did."""
+    return FileRejected("TRUNCATED", "The file became shorter while it was read.")
+
+
+def _wait_until_writable(opened: socket.socket) -> None:
+    poll = select.poll()
+    poll.register(opened, select.POLLOUT)
+    seconds = opened.gettimeout()
+    if not poll.poll(None if seconds is None else seconds * 1000):
+        raise TimeoutError("timed out")

@@ -1,0 +1,189 @@
+"""What a viewer will likely ask for next, rendered when nothing else is to do.
+
+The frames after the one that was asked for; of single-frame instances the neighbours in the series.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from services.errors import Error, OrthancUnavailable
+from services.frames.cache import KEPT_SECONDS, FrameCache, FrameKey, RecentInstances
+from services.frames.queue import RenderQueue
+from services.frames.records import RenderableInstance
+
+FollowingFinder = Callable[[RenderableInstance, int], Awaitable[Sequence[RenderableInstance]]]
+"""Finds the instances after one in the order of its series, at most so many."""
+
+AHEAD = 8
+"""A third of a second at 25 images/s: longer than any single cold frame takes."""
+
+_FOUND = 24
+"""Instances of one look-up: a viewer that scrolls asks the index for every 16th image only."""
+
+_PLACES = 256
+
+
+class Neighbours:
+    """Finds what follows an instance, and keeps it for 2 seconds.
+
+    Args:
+        find: Asks the index.
+        recent: Is given what was found.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        find: FollowingFinder,
+        recent: RecentInstances,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._find = find
+        self._recent = recent
+        self._clock = clock
+        self._following: OrderedDict[str, tuple[float, Sequence[RenderableInstance]]] = (
+            OrderedDict()
+        )
+
+    async def after(self, instance: RenderableInstance) -> Sequence[RenderableInstance]:
+        """Return the next 8 instances of a series, fewer at its end; without `instance` itself.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        kept_until, following = self._following.get(instance.id, (0.0, ()))
+        if self._clock() >= kept_until:
+            following = await self._find(instance, _FOUND)
+            self._recent.keep(following)
+            self._keep(instance, following)
+        return following[:AHEAD]
+
+    def clear(self) -> None:
+        """Forget all places: a series has changed."""
+        self._following.clear()
+
+    def _keep(self, instance: RenderableInstance, following: Sequence[RenderableInstance]) -> None:
+        kept_until = self._clock() + KEPT_SECONDS
+        is_end = len(following) < _FOUND
+        for place, one in enumerate((instance, *following)):
+            if is_end or len(following) - place >= AHEAD:
+                self._following[one.id] = kept_until, following[place:]
+                self._following.move_to_end(one.id)
+        while len(self._following) > _PLACES:
+            self._following.popitem(last=False)
+
+
+_log = logging.getLogger(__name__)
+
+_ASKED = 8
+"""Frames whose followers are still to be found; older ones give way."""
+
+_FOLLOWED_SECONDS = 1.0
+"""A frame that is asked for again within this time makes no work again."""
+
+_FOLLOWED = 256
+"""Frames of which that is known."""
+
+_WANTED = 32
+"""Frames that wait; older ones give way: the player has moved on."""
+
+
+class LookAhead:
+    """Renders what comes next; failures are left to the request itself.
+
+    Args:
+        cache: Where the pictures go.
+        queue: Tells whether people wait.
+        recent: Finds instances.
+        neighbours: Finds what follows in a series.
+        render: Renders a frame into the cache, or refuses it.
+    """
+
+    def __init__(
+        self,
+        cache: FrameCache,
+        queue: RenderQueue,
+        recent: RecentInstances,
+        neighbours: Neighbours,
+        render: Callable[[RenderableInstance, FrameKey], Awaitable[object]],
+    ) -> None:
+        self._cache = cache
+        self._queue = queue
+        self._recent = recent
+        self._neighbours = neighbours
+        self._render = render
+        self._followed: OrderedDict[FrameKey, float] = OrderedDict()
+        self._asked: OrderedDict[FrameKey, None] = OrderedDict()
+        self._wanted: OrderedDict[FrameKey, RenderableInstance] = OrderedDict()
+        self._wake = asyncio.Event()
+
+    def follow(self, key: FrameKey) -> None:
+        """Note that a frame was asked for."""
+        now = time.monotonic()
+        if not self._cache.is_on or now < self._followed.get(key, 0.0):
+            return
+        self._followed[key] = now + _FOLLOWED_SECONDS
+        if len(self._followed) > _FOLLOWED:
+            self._followed.popitem(last=False)
+        self._asked[key] = None
+        if len(self._asked) > _ASKED:
+            self._asked.popitem(last=False)
+        self._wake.set()
+
+    def discard(self, instance_ids: Collection[str]) -> None:
+        """Drop what waits for instances that were removed or replaced."""
+        self._neighbours.clear()
+        for key in [key for key in self._wanted if key.instance_id in instance_ids]:
+            del self._wanted[key]
+
+    async def run(self) -> None:
+        """Render one after another while the queue is idle, until cancelled."""
+        while True:
+            await self._wake.wait()
+            try:
+                await self._step()
+            except OrthancUnavailable:
+                self._wanted.clear()
+            except Error:
+                # Of this frame only; who asks for it is told.
+                continue
+            except Exception as exc:  # noqa: BLE001  # whatever one frame does, the others come
+                _log.warning("a frame can't be rendered ahead", exc_info=exc)
+            await asyncio.sleep(0)
+
+    async def _step(self) -> None:
+        if self._asked:
+            await self._want_following(self._asked.popitem()[0])
+        elif self._wanted:
+            key, instance = self._wanted.popitem(last=False)
+            # People who wait go first; what is dropped here is rendered when it is asked for.
+            if self._queue.is_idle:
+                await self._render(instance, key)
+        else:
+            self._wake.clear()
+
+    async def _want_following(self, key: FrameKey) -> None:
+        instance = await self._recent.find(key.instance_id, key.revision)
+        if instance is None:
+            return
+        for following, of in await self._following(instance, key):
+            if following not in self._wanted and not self._cache.knows(following):
+                self._wanted[following] = of
+        while len(self._wanted) > _WANTED:
+            self._wanted.popitem(last=False)
+
+    async def _following(
+        self, instance: RenderableInstance, key: FrameKey
+    ) -> Sequence[tuple[FrameKey, RenderableInstance]]:
+        if instance.number_of_frames > 1:
+            first = key.frame_index + 1
+            last = min(key.frame_index + AHEAD, instance.number_of_frames - 1)
+            return [(key._replace(frame_index=i), instance) for i in range(first, last + 1)]
+        if key.variant.max_size is not None:
+            # A thumbnail: a list shows one of each series, and nobody scrolls through it.
+            return []
+        neighbours = await self._neighbours.after(instance)
+        return [(FrameKey(of.id, of.revision, 0, key.variant), of) for of in neighbours]

@@ -1,0 +1,1 @@
+"""The index in MongoDB: records of instances, and parents rolled up from them."""

@@ -1,0 +1,66 @@
+"""What is stored of instances and their parents before a commit writes any of them."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from services.index.record import Fields, IndexEntry
+
+_REVISION = {"_id": "$_id", "revision": "$revision"}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What was found, by `_id`.
+
+    Attributes:
+        revisions: Of the instances.
+        series: Whole documents, as in `studies` and `patients`.
+    """
+
+    revisions: Mapping[str, str | None]
+    series: Mapping[str, Fields]
+    studies: Mapping[str, Fields]
+    patients: Mapping[str, Fields]
+
+
+async def read_known(
+    database: AsyncDatabase[dict[str, Any]], entries: Sequence[IndexEntry]
+) -> Known:
+    """Read all four collections by one command.
+
+    A parent's version is thereby older than its children are when they are read: a race that is
+    lost for it is only lost earlier, see `compare_and_set`.
+    """
+    instances, series, studies, patients = (
+        document.Settings.name
+        for document in (InstanceDocument, SeriesDocument, StudyDocument, PatientDocument)
+    )
+    rows = await database[instances].aggregate(
+        [
+            *_told(instances, {entry.ids.instance for entry in entries}, _REVISION),
+            _with(series, {entry.ids.series for entry in entries}),
+            _with(studies, {entry.ids.study for entry in entries}),
+            _with(patients, {entry.ids.patient for entry in entries}),
+        ]
+    )
+    found: dict[str, dict[str, Fields]] = {instances: {}, series: {}, studies: {}, patients: {}}
+    async for row in rows:
+        found[row["of"]][row["document"]["_id"]] = row["document"]
+    revisions = {id_: document.get("revision") for id_, document in found[instances].items()}
+    return Known(revisions, found[series], found[studies], found[patients])
+
+
+def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:
+    return {"$unionWith": {"coll": collection, "pipeline": _told(collection, ids, "$$ROOT")}}
+
+
+def _told(collection: str, ids: Collection[str], document: object) -> list[dict[str, Any]]:
+    """Find documents and tell with each where it is from: a PatientID can make two ids alike."""
+    return [
+        {"$match": {"_id": {"$in": list(ids)}}},
+        {"$project": {"_id": 0, "of": {"$literal": collection}, "document": document}},
+    ]

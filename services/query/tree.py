@@ -1,0 +1,249 @@
+"""The levels of a study tree: one MongoDB command for any number of parents."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from models.instance import INSTANCE_ORDER
+from models.stored import StoredDocument
+from services.database import translated_database_faults
+from services.query.paging import Order, Page, PageRequest, make_page, plan_page
+
+StoredFields = Mapping[str, Any]
+
+_K = TypeVar("_K", bound=str)
+
+_WHOLE_LEVEL = 1_000_000
+"""Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
+
+INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
+    [
+        "orthancSeriesId",
+        "orthancStudyId",
+        "revision",
+        "useOrthancPreview",
+        "sopInstanceUID",
+        "sopClassUID",
+        "transferSyntaxUID",
+        "instanceNumber",
+        "rows",
+        "columns",
+        "bitsAllocated",
+        "photometricInterpretation",
+        "windowCenter",
+        "windowWidth",
+        "numberOfFrames",
+        "notRenderableReason",
+    ],
+    1,
+)
+"""Stored fields of an instance that a tree shows: half of them, in half the time."""
+
+NEWEST_STUDY_FIRST = Order("orderStudyDate", ascending=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a list by position.
+
+    Attributes:
+        offset: 0-based position of the first.
+        first: How many at most; None for all.
+    """
+
+    offset: int = 0
+    first: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out."""
+        return self.offset == 0 and self.first is None
+
+    def length_of(self, count: int) -> int:
+        """Return how many of `count` are in the part."""
+        left = max(0, count - self.offset)
+        return left if self.first is None else min(self.first, left)
+
+
+class Tree:
+    """Reads documents by identifier and children by parent.
+
+    Args:
+        max_seconds: Longest time that MongoDB may work on one command.
+    """
+
+    def __init__(self, *, page_max_size: int, max_seconds: float) -> None:
+        self._page_max_size = page_max_size
+        self._max_milliseconds = max(1, int(max_seconds * 1000))
+
+    async def patients(self, ids: Sequence[str]) -> list[StoredFields | None]:
+        """Read patients, in the order of their ids; None for unknown ones."""
+        return await self._by_id(PatientDocument, ids)
+
+    async def studies(self, ids: Sequence[str]) -> list[StoredFields | None]:
+        """Read studies, in the order of their ids; None for unknown ones."""
+        return await self._by_id(StudyDocument, ids)
+
+    async def series(self, ids: Sequence[str]) -> list[StoredFields | None]:
+        """Read series, in the order of their ids; None for unknown ones."""
+        return await self._by_id(SeriesDocument, ids)
+
+    async def instances(self, ids: Sequence[str]) -> list[StoredFields | None]:
+        """Read instances, in the order of their ids; None for unknown ones."""
+        return await self._by_id(InstanceDocument, ids)
+
+    async def patient(self, patient_id: str) -> StoredFields | None:
+        """Read a patient by PatientID; None for an unknown one."""
+        return await self._newest(PatientDocument, "patientID", patient_id, "_id")
+
+    async def study(self, study_instance_uid: str) -> StoredFields | None:
+        """Read a study by StudyInstanceUID; of several patients' the one that changed last."""
+        return await self._newest(
+            StudyDocument, "studyInstanceUID", study_instance_uid, "updatedAt"
+        )
+
+    async def one_series(self, series_instance_uid: str) -> StoredFields | None:
+        """Read a series by SeriesInstanceUID; of several the one that changed last."""
+        return await self._newest(
+            SeriesDocument, "seriesInstanceUID", series_instance_uid, "latestIndexedAt"
+        )
+
+    async def instance(self, sop_instance_uid: str) -> StoredFields | None:
+        """Read an instance by SOPInstanceUID; of several the one that was indexed last."""
+        return await self._newest(InstanceDocument, "sopInstanceUID", sop_instance_uid, "indexedAt")
+
+    async def count(self, document: type[StoredDocument]) -> int:
+        """Count a collection by its own count, which reads no document."""
+        with translated_database_faults():
+            return int(
+                await document.get_pymongo_collection().estimated_document_count(
+                    maxTimeMS=self._max_milliseconds
+                )
+            )
+
+    async def series_of_studies(self, study_ids: Sequence[str]) -> list[list[StoredFields]]:
+        """Read the series of each study, by seriesNumber, then seriesInstanceUID."""
+        found = await self._find(
+            SeriesDocument,
+            {"orthancStudyId": {"$in": list(study_ids)}},
+            {"seriesNumber": 1, "seriesInstanceUID": 1},
+        )
+        return _grouped(found, "orthancStudyId", study_ids)
+
+    async def instances_of_series(
+        self, series_ids: Sequence[str], part: Slice
+    ) -> list[list[StoredFields]]:
+        """Read the same part of each series, by instanceNumber, then sopInstanceUID."""
+        if part.is_whole:
+            found = await self._find(
+                InstanceDocument,
+                {"orthancSeriesId": {"$in": list(series_ids)}},
+                {"orthancSeriesId": 1, **INSTANCE_ORDER},
+                INSTANCE_SHOWN,
+            )
+        else:
+            stages: list[dict[str, Any]] = [{"$sort": INSTANCE_ORDER}, {"$skip": part.offset}]
+            if part.first is not None:
+                stages.append({"$limit": part.first})
+            stages.append({"$project": INSTANCE_SHOWN})
+            found = await self._children(
+                SeriesDocument, series_ids, InstanceDocument, "orthancSeriesId", stages
+            )
+        return _grouped(found, "orthancSeriesId", series_ids)
+
+    async def studies_of_patients(
+        self, patient_ids: Sequence[str], request: PageRequest
+    ) -> list[Page]:
+        """Read the same page of each patient's studies, newest first.
+
+        Raises:
+            InvalidInput: The page makes no sense.
+        """
+        plan = plan_page(request, NEWEST_STUDY_FIRST, max_size=self._page_max_size)
+        stages: list[dict[str, Any]] = [{"$match": plan.filter}] if plan.filter else []
+        stages += [{"$sort": dict(plan.sort)}, {"$limit": plan.limit}]
+        found = await self._children(
+            PatientDocument, patient_ids, StudyDocument, "orthancPatientId", stages
+        )
+        return [
+            make_page(plan, NEWEST_STUDY_FIRST, studies)
+            for studies in _grouped(found, "orthancPatientId", patient_ids)
+        ]
+
+    async def _newest(
+        self, document: type[StoredDocument], field: str, value: str, changed: str
+    ) -> StoredFields | None:
+        """Read the document with a DICOM identifier; of several the one that changed last."""
+        with translated_database_faults():
+            found: StoredFields | None = await document.get_pymongo_collection().find_one(
+                {field: value}, sort=[(changed, -1)], max_time_ms=self._max_milliseconds
+            )
+        return found
+
+    async def _by_id(
+        self, document: type[StoredDocument], ids: Sequence[str]
+    ) -> list[StoredFields | None]:
+        found = await self._find(document, {"_id": {"$in": list(ids)}})
+        by_id = {fields["_id"]: fields for fields in found}
+        return [by_id.get(identifier) for identifier in ids]
+
+    async def _find(
+        self,
+        document: type[StoredDocument],
+        filter_: Mapping[str, Any],
+        sort: Mapping[str, int] | None = None,
+        projection: Mapping[str, int] | None = None,
+    ) -> list[dict[str, Any]]:
+        with translated_database_faults():
+            return (
+                await document.get_pymongo_collection()
+                .find(
+                    filter_,
+                    projection,
+                    sort=list(sort.items()) if sort else None,
+                    batch_size=_WHOLE_LEVEL,
+                    max_time_ms=self._max_milliseconds,
+                )
+                .to_list()
+            )
+
+    async def _children(
+        self,
+        parent: type[StoredDocument],
+        parent_ids: Sequence[str],
+        child: type[StoredDocument],
+        field: str,
+        stages: Sequence[Mapping[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Join the children that `stages` leave; unwound, so that a parent may have over 16 MB."""
+        pipeline: list[Mapping[str, Any]] = [
+            {"$match": {"_id": {"$in": list(parent_ids)}}},
+            {"$project": {"_id": 1}},
+            {
+                "$lookup": {
+                    "from": child.get_collection_name(),
+                    "localField": "_id",
+                    "foreignField": field,
+                    "pipeline": list(stages),
+                    "as": "child",
+                }
+            },
+            {"$unwind": "$child"},
+            {"$replaceRoot": {"newRoot": "$child"}},
+        ]
+        with translated_database_faults():
+            cursor = await parent.get_pymongo_collection().aggregate(
+                pipeline, batchSize=_WHOLE_LEVEL, maxTimeMS=self._max_milliseconds
+            )
+            return await cursor.to_list()
+
+
+def _grouped(
+    found: Iterable[StoredFields], field: str, parent_ids: Sequence[_K]
+) -> list[list[StoredFields]]:
+    groups: dict[str, list[StoredFields]] = defaultdict(list)
+    for fields in found:
+        groups[fields[field]].append(fields)
+    return [groups[parent_id] for parent_id in parent_ids]

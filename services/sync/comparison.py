@@ -1,0 +1,410 @@
+"""The full comparison: a few list calls, and a level down only where something differs.
+
+Orthanc tells every study with the time of its last arrival (`LastUpdate`) and counts all instances.
+A study is in agreement when that time and the version of our own document are those of the last
+comparison that looked inside. A deletion within a study moves no time, but it changes the count:
+when the counts differ after all studies are dealt with (see `CountCheck`), the lists of instances of
+all series are compared.
+
+What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
+when its time has come, and left out where instances are counted, so that it makes nothing dear.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pymongo import ReplaceOne
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models.compared_study import ComparedStudyDocument
+from models.instance import InstanceDocument
+from models.study import StudyDocument
+from services.database import translated_database_faults
+from services.errors import OrthancNotFound
+from services.orthanc.answers import SeriesListing, StudyListing
+from services.orthanc.client import OrthancClient
+from services.sync.faults import IndexFaults, of_these
+from services.sync.follower import NEW_INSTANCE
+from services.sync.isolation import PATIENCE, Isolation
+from services.sync.reconciler import BATCH_INSTANCES, Reconciler, batches
+from services.sync.rollup_check import RollUps
+from services.tasks import wait_for_all
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a comparison found and did, or would do.
+
+    Attributes:
+        indexed: Instances that Orthanc holds and that were missing or replaced.
+        removed: Instances that Orthanc has no more.
+        recounted: Studies whose counts or parents were wrong.
+        faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
+            passed by because it failed before is told only where nothing was repaired.
+    """
+
+    indexed: int = 0
+    removed: int = 0
+    recounted: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether nothing had to be done."""
+        return not (self.indexed or self.removed or self.recounted)
+
+
+class Repairs:
+    """Carries out what a comparison finds; without `repair` it only counts."""
+
+    def __init__(
+        self, reconciler: Reconciler, isolation: Isolation, roll_ups: RollUps, *, repair: bool
+    ) -> None:
+        self._reconciler = reconciler
+        self._isolation = isolation
+        self._roll_ups = roll_ups
+        self._repair = repair
+        # Sets, because a comparison that repairs nothing meets the same difference twice.
+        self._indexed: set[str] = set()
+        self._removed: set[str] = set()
+        self._recounted: set[str] = set()
+        self._faults: dict[str, str] = {}
+
+    async def reconcile(self, instance_ids: Iterable[str], *, patience: int = PATIENCE) -> bool:
+        """Deal with instances that may differ.
+
+        Args:
+            instance_ids: The instances in question.
+            patience: As in `Isolation.reconcile`.
+
+        Returns:
+            Whether they were in agreement and none is faulty.
+        """
+        is_same = True
+        # In an order of their own: a batch that fails is known again by its first instance.
+        for batch in batches(sorted(instance_ids), BATCH_INSTANCES):
+            is_same &= await (
+                self._reconcile(batch, patience) if self._repair else self._tell(batch)
+            )
+        return is_same
+
+    async def roll_up(self, study_ids: Collection[str]) -> bool:
+        """Deal with studies whose counts may be wrong.
+
+        Returns:
+            Whether they were right.
+        """
+        wrong = await self._roll_ups.find_wrong(study_ids)
+        if wrong and self._repair:
+            await self._roll_ups.repair(wrong)
+        self._recounted |= wrong
+        return not wrong
+
+    def report(self) -> SyncReport:
+        """Return what was found until now."""
+        return SyncReport(
+            indexed=len(self._indexed),
+            removed=len(self._removed),
+            recounted=len(self._recounted),
+            faults=dict(self._faults),
+        )
+
+    async def _reconcile(self, batch: list[str], patience: int) -> bool:
+        done = await self._isolation.reconcile(batch, patience=patience)
+        self._indexed |= done.indexed
+        self._removed |= done.removed
+        self._faults |= done.faults
+        return not (done.indexed or done.removed or done.faults)
+
+    async def _tell(self, batch: list[str]) -> bool:
+        differences = await self._reconciler.differences(batch)
+        faults = of_these(differences.missing, await self._reconciler.faults.on_record())
+        self._faults |= {fault.instance_id: fault.reason for fault in faults}
+        self._indexed |= {file.instance_id for file in differences.missing} - self._faults.keys()
+        self._removed |= set(differences.gone)
+        return not differences
+
+
+_READINGS = 4
+_PAUSE_SECONDS = 0.7
+"""Together longer than the feed takes to index what has just arrived."""
+
+_PAGE_CHANGES = 1_000
+_PAGE_FILES = 1_000
+"""Instances asked for at once: an answer of a megabyte."""
+
+_MAX_PAGES = 5
+"""So many changes within seconds are more than Orthanc can store."""
+
+
+class Census:
+    """Tells whether some deletion or loss within a study was not seen."""
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        faults: IndexFaults,
+    ) -> None:
+        self._orthanc = orthanc
+        self._faults = faults
+        self._studies = database[StudyDocument.Settings.name]
+        self._instances = database[InstanceDocument.Settings.name]
+
+    async def differs(self) -> bool:
+        """Compare the numbers of instances, without those that are on record as faults.
+
+        While instances arrive the index is always a little behind, and that hides as many
+        deletions. So what arrived since the beginning is left out on both sides then.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        begin = (await self._orthanc.newest_change()).last
+        held_before_at_most: float = float("inf")
+        indexed_before_at_least: float = 0
+        for _ in range(_READINGS):
+            arrived = await self._arrived_since(begin)
+            faulty = await self._held_and_faulty()
+            held = (await self._orthanc.statistics()).instances - len(faulty)
+            # These are among the held; more may have come since.
+            held_before_at_most = min(held_before_at_most, held - len(arrived - faulty))
+            indexed = await self.count_indexed()
+            arrived = await self._arrived_since(begin)
+            if indexed == held and not arrived - faulty:
+                return False
+            indexed_before_at_least = max(
+                indexed_before_at_least, indexed - len(await self._indexed_among(arrived))
+            )
+            if arrived and indexed_before_at_least > held_before_at_most:
+                return True
+            await asyncio.sleep(_PAUSE_SECONDS)
+        return not arrived
+
+    async def count_indexed(self) -> int:
+        """Return the number of instances as our studies say.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            cursor = await self._studies.aggregate(
+                [{"$group": {"_id": None, "total": {"$sum": "$numberOfInstances"}}}]
+            )
+            groups = await cursor.to_list()
+        return int(groups[0]["total"]) if groups else 0
+
+    async def _held_and_faulty(self) -> set[str]:
+        """Return what Orthanc holds and cannot be indexed: a call per thousand, none without."""
+        on_record = await self._faults.on_record()
+        found: set[str] = set()
+        for ids in batches((fault.instance_id for fault in on_record), _PAGE_FILES):
+            files = await self._orthanc.stored_files(ids)
+            found |= {fault.instance_id for fault in of_these(files, on_record)}
+        # What is indexed with an earlier file counts on both sides.
+        return found - await self._indexed_among(found) if found else found
+
+    async def _arrived_since(self, sequence: int) -> set[str]:
+        arrived: set[str] = set()
+        for _ in range(_MAX_PAGES):
+            page = await self._orthanc.changes(sequence, _PAGE_CHANGES)
+            arrived |= {c.resource_id for c in page.changes if c.change_type == NEW_INSTANCE}
+            if page.is_last_page or not page.changes:
+                break
+            sequence = page.last
+        return arrived
+
+    async def _indexed_among(self, instance_ids: set[str]) -> set[str]:
+        with translated_database_faults():
+            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
+            return {instance["_id"] async for instance in found}
+
+
+PAGE_STUDIES = 1_000
+"""Studies asked for at once: Orthanc answers so many in 50 ms, one megabyte."""
+
+PAGE_SERIES = 500
+"""Series asked for at once when instances are counted: their ids come along."""
+
+_GONE_AT_ONCE = 5_000
+"""Studies of one command: 44 bytes each, and a command holds 16 MB."""
+
+CONCURRENT_STUDIES = 4
+"""Studies looked into at once."""
+
+
+_KnownStudy = tuple[str, int]
+"""Version and number of series of a study of ours."""
+
+
+class Comparison:
+    """Compares MongoDB with Orthanc and repairs; stateless but for what MongoDB keeps."""
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        reconciler: Reconciler,
+        roll_ups: RollUps,
+    ) -> None:
+        self._orthanc = orthanc
+        self._studies = database[StudyDocument.Settings.name]
+        self._instances = database[InstanceDocument.Settings.name]
+        self._compared = database[ComparedStudyDocument.Settings.name]
+        self._reconciler = reconciler
+        self._isolation = Isolation(orthanc, reconciler)
+        self.roll_ups = roll_ups
+        self.census = Census(orthanc, database, reconciler.faults)
+
+    async def run(self, *, repair: bool = True) -> SyncReport:
+        """Compare everything.
+
+        Args:
+            repair: False only tells what would be done.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer; what was done until then stays.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
+        await (self._retry_faults(work) if repair else self._tell_faults(work))
+        known = await self._known_studies()
+        seen: set[str] = set()
+        async for page in self._study_pages():
+            seen.update(listing.study_id for listing in page)
+            await self._look_into(await self._suspicious(page, known), work)
+        await self._look_into_gone([study for study in known if study not in seen], work)
+        if await self.census.differs():
+            await self._compare_instances(work)
+        return work.report()
+
+    async def _retry_faults(self, work: Repairs) -> None:
+        """Try again what failed before and has waited long enough."""
+        faults, begun = self._reconciler.faults, datetime.now(UTC)
+        while due := await faults.due(begun, BATCH_INSTANCES):
+            await work.reconcile(due, patience=0)
+            await faults.settle(due, begun)
+
+    async def _tell_faults(self, work: Repairs) -> None:
+        faults = await self._reconciler.faults.on_record()
+        await work.reconcile(fault.instance_id for fault in faults)
+
+    async def _study_pages(self) -> AsyncIterator[list[StudyListing]]:
+        since = 0
+        while True:
+            page = await self._orthanc.studies(since, PAGE_STUDIES)
+            if page:
+                yield page
+            if len(page) < PAGE_STUDIES:
+                return
+            since += len(page)
+
+    async def _known_studies(self) -> dict[str, _KnownStudy]:
+        with translated_database_faults():
+            cursor = self._studies.find({}, {"version": 1, "numberOfSeries": 1}, batch_size=10_000)
+            return {
+                study["_id"]: (study["version"], study["numberOfSeries"]) async for study in cursor
+            }
+
+    async def _suspicious(
+        self, page: Sequence[StudyListing], known: Mapping[str, _KnownStudy]
+    ) -> list[tuple[StudyListing, str | None]]:
+        """Return the studies to look into, with the version of our document as it was."""
+        with translated_database_faults():
+            compared = {
+                record["_id"]: (record["lastUpdate"], record["studyVersion"])
+                async for record in self._compared.find(
+                    {"_id": {"$in": [listing.study_id for listing in page]}},
+                    batch_size=PAGE_STUDIES,
+                )
+            }
+        suspicious = []
+        for listing in page:
+            version, number_of_series = known.get(listing.study_id, (None, 0))
+            is_as_compared = compared.get(listing.study_id) == (listing.last_update, version)
+            if not is_as_compared or number_of_series != len(listing.series_ids):
+                suspicious.append((listing, version))
+        return suspicious
+
+    async def _look_into(
+        self, studies: Sequence[tuple[StudyListing, str | None]], work: Repairs
+    ) -> None:
+        gate = asyncio.Semaphore(CONCURRENT_STUDIES)
+
+        async def look(listing: StudyListing, version: str | None) -> str | None:
+            async with gate:
+                return await self._compare_study(listing, version, work)
+
+        agreeing = await wait_for_all(look(*study) for study in studies)
+        records = [
+            ReplaceOne(
+                {"_id": listing.study_id},
+                {"lastUpdate": listing.last_update, "studyVersion": version},
+                upsert=True,
+            )
+            for (listing, _), version in zip(studies, agreeing, strict=True)
+            if version is not None
+        ]
+        if records:
+            with translated_database_faults():
+                await self._compared.bulk_write(records, ordered=False)
+
+    async def _compare_study(
+        self, listing: StudyListing, version: str | None, work: Repairs
+    ) -> str | None:
+        """Bring one study in step.
+
+        Returns:
+            The version of our document when the study may be passed by next time.
+        """
+        try:
+            series = await self._orthanc.study_series(listing.study_id)
+        except OrthancNotFound:
+            series = []
+        held = {instance for entry in series for instance in entry.instance_ids}
+        is_same = await work.reconcile(held | await self._indexed_in_study(listing.study_id))
+        is_right = await work.roll_up([listing.study_id])
+        # While a study still grows, its LastUpdate may stay the same for a second.
+        return version if is_same and is_right and listing.is_stable else None
+
+    async def _indexed_in_study(self, study_id: str) -> set[str]:
+        with translated_database_faults():
+            cursor = self._instances.find({"orthancStudyId": study_id}, {"_id": 1})
+            return {instance["_id"] async for instance in cursor}
+
+    async def _look_into_gone(self, study_ids: Sequence[str], work: Repairs) -> None:
+        """Take out what Orthanc did not list, after asking for each of its instances again."""
+        for start in range(0, len(study_ids), _GONE_AT_ONCE):
+            chunk = list(study_ids[start : start + _GONE_AT_ONCE])
+            for study_id in chunk:
+                await work.reconcile(await self._indexed_in_study(study_id))
+            await work.roll_up(chunk)
+            with translated_database_faults():
+                await self._compared.delete_many({"_id": {"$in": chunk}})
+
+    async def _compare_instances(self, work: Repairs) -> None:
+        """Compare the instances of all series, page by page."""
+        seen: set[str] = set()
+        page: list[SeriesListing] = []
+        while len(page) == PAGE_SERIES or not seen:
+            page = await self._orthanc.series(len(seen), PAGE_SERIES)
+            if not page:
+                break
+            seen.update(entry.series_id for entry in page)
+            await self._compare_series(page, work)
+
+    async def _compare_series(self, page: Sequence[SeriesListing], work: Repairs) -> None:
+        held = {instance for entry in page for instance in entry.instance_ids}
+        with translated_database_faults():
+            cursor = self._instances.find(
+                {"orthancSeriesId": {"$in": [entry.series_id for entry in page]}},
+                {"_id": 1},
+                batch_size=10_000,
+            )
+            indexed = {instance["_id"] async for instance in cursor}
+        await work.reconcile(held ^ indexed)
+        await work.roll_up({entry.study_id for entry in page})

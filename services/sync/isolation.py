@@ -1,0 +1,138 @@
+"""Reconciling although single instances stop Orthanc whenever their header is read."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from services.errors import (
+    Error,
+    OrthancAuthenticationFailed,
+    OrthancOutcomeUnknown,
+    OrthancTimedOut,
+    OrthancUnavailable,
+)
+from services.orthanc.client import OrthancClient
+from services.sync.faults import MAX_ATTEMPTS, IndexFaults
+from services.sync.reconciler import Reconciliation
+
+_log = logging.getLogger(__name__)
+
+PATIENCE = 3
+"""A batch that breaks Orthanc's answer so often holds an instance that stops it: find which."""
+
+_RETURN_SECONDS = 30.0
+"""Orthanc is waited for so long after it stopped, then the caller learns it."""
+
+_MAX_PAUSE_SECONDS = 5.0
+
+_STOPS_ORTHANC = "Orthanc stops when its header is read."
+
+
+class Reconciles(Protocol):
+    """What reads the headers of instances, such as a `Reconciler`.
+
+    Attributes:
+        faults: What can't be indexed.
+    """
+
+    faults: IndexFaults
+
+    async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
+        """Read them and do what is to be done with each; see `Reconciler.reconcile`."""
+        ...
+
+
+class Isolation:
+    """Finds the instances of a batch that stop Orthanc, puts them on record and goes on.
+
+    Args:
+        orthanc: Asked whether it is back.
+        reconciler: What reconciles.
+        pause_seconds: Between two such questions, longer each time.
+    """
+
+    def __init__(
+        self, orthanc: OrthancClient, reconciler: Reconciles, *, pause_seconds: float = 0.5
+    ) -> None:
+        self._orthanc = orthanc
+        self._reconciler = reconciler
+        self._pause_seconds = pause_seconds
+        self._broken: Counter[str] = Counter()
+
+    async def reconcile(
+        self, instance_ids: Sequence[str], *, patience: int = PATIENCE
+    ) -> Reconciliation:
+        """Reconcile a batch; see `Reconciler.reconcile`.
+
+        Args:
+            instance_ids: The batch. One that failed is known again by its first instance.
+            patience: After so many broken answers the batch is tried in ever smaller parts; 0 for
+                instances that are suspects already.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer, or stopped for the first few times.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        if not instance_ids:
+            return Reconciliation()
+        batch = instance_ids[0]
+        try:
+            if self._broken[batch] < patience:
+                done = await self._reconciler.reconcile(instance_ids)
+            else:
+                done = await self._in_halves(instance_ids)
+        except OrthancTimedOut:
+            # A slow Orthanc is no broken one.
+            raise
+        except OrthancOutcomeUnknown:
+            self._broken[batch] += 1
+            raise
+        del self._broken[batch]
+        return done
+
+    async def _in_halves(self, instance_ids: Sequence[str]) -> Reconciliation:
+        try:
+            return await self._reconciler.reconcile(instance_ids)
+        except OrthancTimedOut:
+            raise
+        except OrthancOutcomeUnknown as exc:
+            await self._until_orthanc_answers()
+            if len(instance_ids) == 1:
+                return await self._give_up(instance_ids[0], exc)
+        middle = len(instance_ids) // 2
+        done = await self._in_halves(instance_ids[:middle])
+        done.add(await self._in_halves(instance_ids[middle:]))
+        return done
+
+    async def _give_up(self, instance_id: str, exc: Error) -> Reconciliation:
+        _log.error("instance %s stops Orthanc when its header is read", instance_id, exc_info=exc)
+        files = await self._orthanc.stored_files([instance_id])
+        reasons = {file.instance_id: _STOPS_ORTHANC for file in files}
+        await self._reconciler.faults.record(files, reasons, least_attempts=MAX_ATTEMPTS)
+        return Reconciliation(faults=reasons)
+
+    async def _until_orthanc_answers(self) -> None:
+        """Wait for its return.
+
+        Raises:
+            OrthancUnavailable: It stays away.
+        """
+        pause = self._pause_seconds
+        try:
+            async with asyncio.timeout(_RETURN_SECONDS):
+                while not await self._answers():
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, _MAX_PAUSE_SECONDS)
+        except TimeoutError as exc:
+            raise OrthancUnavailable(detail="it stopped and did not come back") from exc
+
+    async def _answers(self) -> bool:
+        try:
+            await self._orthanc.system()
+        except OrthancAuthenticationFailed:
+            raise
+        except OrthancUnavailable:
+            return False
+        return True

@@ -1,0 +1,382 @@
+"""Bringing the index to what Orthanc holds, for given instances: the one repair of everything."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pymongo.asynchronous.change_stream import AsyncChangeStream
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import OperationFailure, PyMongoError
+
+from models.instance import InstanceDocument
+from services.database import translated_database_faults
+from services.errors import DatabaseUnavailable
+from services.index.indexer import Indexer
+from services.index.record import IndexEntry
+from services.orthanc.answers import StoredFile
+from services.orthanc.client import OrthancClient
+from services.sync.events import NO_REPLICA_SET
+from services.sync.faults import IndexFaults
+from services.sync.reader import Reading, read_entries, reason_of
+from services.tasks import stop
+
+_log = logging.getLogger(__name__)
+
+
+async def index_each(indexer: Indexer, entries: Sequence[IndexEntry]) -> dict[str, str]:
+    """Index all entries at once, or each alone when one of them can't be written.
+
+    Args:
+        indexer: What writes.
+        entries: Of any number of studies.
+
+    Returns:
+        Reasons by instance id of those that can't be written, such as a record beyond what
+        MongoDB holds.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer; it may be half done.
+    """
+    try:
+        await indexer.index(entries)
+    except DatabaseUnavailable:
+        raise
+    except Exception as exc:  # noqa: BLE001  # one entry must not keep the others out
+        _log.warning("a batch can't be indexed, its instances are tried alone", exc_info=exc)
+        faults = [await _index_alone(indexer, entry) for entry in entries]
+        return {
+            entry.ids.instance: fault
+            for entry, fault in zip(entries, faults, strict=True)
+            if fault is not None
+        }
+    return {}
+
+
+async def _index_alone(indexer: Indexer, entry: IndexEntry) -> str | None:
+    try:
+        await indexer.index([entry])
+    except DatabaseUnavailable:
+        raise
+    except Exception as exc:  # noqa: BLE001  # recorded; nobody else could repair it
+        _log.exception("instance %s can't be indexed", entry.ids.instance)
+        return reason_of(exc)
+    return None
+
+
+_PIPELINE: Sequence[Mapping[str, Any]] = [
+    {
+        "$match": {
+            "$or": [
+                {"operationType": {"$in": ["delete", "replace"]}},
+                {"updateDescription.updatedFields.revision": {"$exists": True}},
+            ]
+        }
+    },
+    {"$project": {"documentKey": 1}},
+]
+_GATHER_SECONDS = 0.5
+"""A study of thousands goes in few steps, each of which looks into folders."""
+
+_RETRY_SECONDS = 1.0
+
+Discard = Callable[[Collection[str]], None]
+
+
+@asynccontextmanager
+async def following_removals(
+    database: AsyncDatabase[dict[str, Any]], discard: Discard
+) -> AsyncIterator[None]:
+    """Tell of removals while the block runs; without a replica set nothing is told.
+
+    What happens while MongoDB is away for longer than it remembers is not told either.
+
+    Args:
+        database: Where the instances are.
+        discard: Is given Orthanc's identifiers.
+    """
+    ended = asyncio.Event()
+    instances = database[InstanceDocument.Settings.name]
+    following = asyncio.create_task(_follow(instances, discard, ended), name="removals")
+    try:
+        yield
+    finally:
+        # PyMongo often swallows a cancellation within a change stream: the event ends the loop.
+        ended.set()
+        await stop(following)
+
+
+async def _follow(
+    instances: AsyncCollection[dict[str, Any]], discard: Discard, ended: asyncio.Event
+) -> None:
+    wait_ms = round(_GATHER_SECONDS * 1000)
+    resume_after: Any = None
+    while not ended.is_set():
+        try:
+            async with await instances.watch(
+                _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
+            ) as stream:
+                while not ended.is_set():
+                    if gone := await _gather(stream):
+                        discard(gone)
+                    resume_after = stream.resume_token
+                    if not stream.alive:
+                        # The collection was dropped: from now on it answers without waiting.
+                        resume_after = None
+                        break
+        except OperationFailure as exc:
+            if exc.code == NO_REPLICA_SET:
+                return
+            resume_after = None
+            _log.warning("the change stream of instances starts again: code %s", exc.code)
+        except PyMongoError as exc:
+            _log.warning("the change stream of instances waits: %s", type(exc).__name__)
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+async def _gather(stream: AsyncChangeStream[dict[str, Any]]) -> list[str]:
+    """Return what was removed in the next moment."""
+    ends = asyncio.get_running_loop().time() + _GATHER_SECONDS
+    gone: list[str] = []
+    while (change := await stream.try_next()) is not None:
+        gone.append(change["documentKey"]["_id"])
+        if asyncio.get_running_loop().time() >= ends:
+            break
+        # A burst comes in one answer of MongoDB: others have their turns in between.
+        await asyncio.sleep(0)
+    return gone
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedInstance:
+    """What the index says of an instance."""
+
+    revision: str
+    study_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """How the index differs from Orthanc for some instances.
+
+    Attributes:
+        missing: In Orthanc with a revision that is not indexed.
+        gone: Indexed, and not in Orthanc.
+        unchanged_studies: Studies of the instances that are in agreement.
+    """
+
+    missing: Sequence[StoredFile]
+    gone: Sequence[str]
+    unchanged_studies: frozenset[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.gone)
+
+
+def find_differences(
+    instance_ids: Iterable[str], held: Iterable[StoredFile], indexed: Mapping[str, IndexedInstance]
+) -> Differences:
+    """Compare what Orthanc holds with what is indexed.
+
+    Args:
+        instance_ids: The instances in question.
+        held: Those of them that Orthanc holds.
+        indexed: Those of them that are indexed, by instance id.
+    """
+    by_id = {file.instance_id: file for file in held}
+    missing = [
+        file
+        for file in by_id.values()
+        if file.instance_id not in indexed or indexed[file.instance_id].revision != file.revision
+    ]
+    differing = {file.instance_id for file in missing}
+    return Differences(
+        missing=missing,
+        gone=[
+            instance_id
+            for instance_id in instance_ids
+            if instance_id in indexed and instance_id not in by_id
+        ],
+        unchanged_studies=frozenset(
+            indexed[instance_id].study_id for instance_id in by_id if instance_id not in differing
+        ),
+    )
+
+
+def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Cut a sequence into lists of at most `size`."""
+    batch: list[str] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+BATCH_INSTANCES = 1_000
+"""Instances asked for in one call: an answer of a megabyte, written as one batch."""
+
+LANDING_SECONDS = 1.0
+"""Uploads of this process are waited for so long: they are indexed within a few tenths."""
+
+_ROUNDS = 3
+"""What was written is compared again; whoever changes Orthanc all the time gets the next run."""
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """What was done.
+
+    Attributes:
+        indexed: Instances written, new ones and replaced ones.
+        removed: Instances taken out, because Orthanc has them no more.
+        faults: Reasons by instance id of what Orthanc holds and could not be indexed.
+        unchanged_studies: Studies of instances that were indexed already: by somebody who may
+            have died before the counts were right.
+    """
+
+    indexed: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    faults: dict[str, str] = field(default_factory=dict)
+    unchanged_studies: set[str] = field(default_factory=set)
+
+    def add(self, other: "Reconciliation") -> None:
+        """Take another's findings in."""
+        self.indexed |= other.indexed
+        self.removed |= other.removed
+        self.faults |= other.faults
+        self.unchanged_studies |= other.unchanged_studies
+
+
+class Reconciler:
+    """Asks Orthanc about instances and makes the index say the same.
+
+    Attributes:
+        faults: What can't be indexed.
+    """
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        database: AsyncDatabase[dict[str, Any]],
+        indexer: Indexer,
+        *,
+        frame_max_pixels: int,
+    ) -> None:
+        self._orthanc = orthanc
+        self._instances = database[InstanceDocument.Settings.name]
+        self.faults = IndexFaults(database)
+        self._indexer = indexer
+        self._frame_max_pixels = frame_max_pixels
+
+    async def differences(self, instance_ids: Collection[str]) -> Differences:
+        """Compare at most `BATCH_INSTANCES` instances: one call and one command.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        # Orthanc first: what is uploaded between the two is then indexed, not gone.
+        held = await self._orthanc.stored_files(list(instance_ids))
+        return find_differences(instance_ids, held, await self._indexed(instance_ids))
+
+    async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
+        """Index what Orthanc holds of these instances and remove what it has no more.
+
+        What was written is compared once more, so that an instance that comes or goes meanwhile
+        is neither lost nor left as a ghost. Doing it twice, or at once in two processes, is safe.
+        What an upload of this process is about to index comes last, when it is done.
+
+        Args:
+            instance_ids: The instances in question, known or not, there or not.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        wanted = dict.fromkeys(instance_ids)
+        landing = dict.fromkeys(self._indexer.landing.among(wanted))
+        result = await self._reconcile_batches([id_ for id_ in wanted if id_ not in landing])
+        if landing:
+            await self._indexer.landing.wait_for(landing, seconds=LANDING_SECONDS)
+            result.add(await self._reconcile_batches(landing))
+        return result
+
+    async def _reconcile_batches(self, instance_ids: Iterable[str]) -> Reconciliation:
+        result = Reconciliation()
+        for batch in batches(instance_ids, BATCH_INSTANCES):
+            result.add(await self._reconcile_batch(batch))
+        return result
+
+    async def _reconcile_batch(self, batch: Sequence[str]) -> Reconciliation:
+        result = Reconciliation()
+        pending: Sequence[str] = batch
+        for attempt in range(_ROUNDS):
+            differences = await self.differences(pending)
+            if attempt == 0:
+                result.unchanged_studies |= differences.unchanged_studies
+            if not differences:
+                break
+            done, pending = await self._repair(differences)
+            result.add(done)
+            if not pending:
+                break
+        return result
+
+    async def _repair(self, differences: Differences) -> tuple[Reconciliation, list[str]]:
+        result = Reconciliation()
+        if differences.gone:
+            await self._indexer.remove(differences.gone)
+            result.removed = set(differences.gone)
+        reading = await self._read(differences.missing)
+        refused = await index_each(self._indexer, reading.entries)
+        result.faults = reading.faults | refused
+        await self.faults.record(differences.missing, result.faults)
+        written = [entry.ids.instance for entry in reading.entries]
+        result.indexed = set(written) - refused.keys()
+        return result, [*differences.gone, *result.indexed]
+
+    async def _read(self, missing: Sequence[StoredFile]) -> Reading:
+        if not missing:
+            return Reading()
+        passed_by = await self.faults.passed_by(missing)
+        return await read_entries(
+            self._orthanc,
+            [file for file in missing if file.instance_id not in passed_by],
+            frame_max_pixels=self._frame_max_pixels,
+            indexed_by_series=await self._indexed_by_series({file.series_id for file in missing}),
+        )
+
+    async def _indexed(self, instance_ids: Collection[str]) -> dict[str, IndexedInstance]:
+        with translated_database_faults():
+            found = await self._instances.find(
+                {"_id": {"$in": list(instance_ids)}}, {"revision": 1, "orthancStudyId": 1}
+            ).to_list()
+        return {
+            instance["_id"]: IndexedInstance(instance["revision"], instance["orthancStudyId"])
+            for instance in found
+        }
+
+    async def _indexed_by_series(self, series_ids: Collection[str]) -> Counter[str]:
+        with translated_database_faults():
+            cursor = await self._instances.aggregate(
+                [
+                    {"$match": {"orthancSeriesId": {"$in": list(series_ids)}}},
+                    {"$group": {"_id": "$orthancSeriesId", "count": {"$sum": 1}}},
+                ]
+            )
+            return Counter({group["_id"]: group["count"] async for group in cursor})

@@ -1,0 +1,261 @@
+"""Every operation and every route, times everybody who may come: who gets in."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+from unittest.mock import AsyncMock
+
+import httpx
+import pytest
+import strawberry
+from graphql import (
+    GraphQLArgument,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLList,
+    GraphQLNonNull,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+)
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graph.app import create_app
+from graph.context import Context
+from graph.schema import build_schema
+from services.audit import Audit
+from services.auth.authenticator import Authenticator
+from services.auth.roles import Principal, Role
+from services.auth.tokens import TokenFile, changed_tokens, issue_token
+from services.runtime import Runtime
+from services.settings import Settings
+
+EVERYBODY = None
+FIELDS: dict[str, Role] = {
+    "Query.node": Role.VIEWER,
+    "Query.patient": Role.VIEWER,
+    "Query.patients": Role.VIEWER,
+    "Query.study": Role.VIEWER,
+    "Query.studies": Role.VIEWER,
+    "Query.series": Role.VIEWER,
+    "Query.instance": Role.VIEWER,
+    "Query.server": Role.VIEWER,
+    "Mutation.uploadDicom": Role.UPLOADER,
+    "Mutation.deletePatient": Role.ADMIN,
+    "Mutation.deleteStudy": Role.ADMIN,
+    "Mutation.deleteSeries": Role.ADMIN,
+    "Mutation.deleteInstance": Role.ADMIN,
+    "Mutation.synchronize": Role.ADMIN,
+    "Subscription.studyEvents": Role.VIEWER,
+}
+"""The least role of every root field. A new field fails the tests until it stands here."""
+
+ROUTES: dict[tuple[str, str], Role | None] = {
+    ("POST", "/api/dicom/upload"): Role.UPLOADER,
+    ("GET", "/api/dicom/studies/{study_uid}/frames/{frame_index}"): Role.VIEWER,
+    # The signature in the URL is the credential.
+    ("GET", "/frames/v1/{signed:path}"): EVERYBODY,
+    ("GET", "/archives/v1/{signed:path}"): EVERYBODY,
+    ("GET", "/healthz"): EVERYBODY,
+    ("GET", "/readyz"): EVERYBODY,
+    # A secret of its own, shared with the embedded Orthanc.
+    ("POST", "/internal/orthanc-events"): EVERYBODY,
+    # Pages and scripts without patient data.
+    ("GET", "/"): EVERYBODY,
+    ("GET", "/static/{digest}/{name:path}"): EVERYBODY,
+    ("GET", "/graphiql/{digest}/{name:path}"): EVERYBODY,
+}
+"""The least role of every route but `/graphql`, whose fields decide."""
+
+CALLERS: dict[str, Role | None] = {
+    "no credential": None,
+    "wrong token": None,
+    "viewer": Role.VIEWER,
+    "uploader": Role.UPLOADER,
+    "admin": Role.ADMIN,
+}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(_env_file=None, data_dir=tmp_path_factory.mktemp("data"), public_url=None)
+
+
+@pytest.fixture(scope="module")
+def tokens(settings: Settings) -> dict[str, str]:
+    made = {"wrong token": "ogql_" + "x" * 43}
+    for role in Role:
+        with changed_tokens(settings.tokens_path) as change:
+            change.tokens, made[role.name.lower()] = issue_token(
+                change.tokens, name=role.name, role=role, now=datetime.now(UTC)
+            )
+    return made
+
+
+@pytest.fixture(scope="module")
+def runtime(settings: Settings, tokens: dict[str, str]) -> Runtime:
+    """Credentials and nothing else: who gets past them meets an error, which is no refusal."""
+    assert tokens
+    authenticator = Authenticator(TokenFile(settings.tokens_path, is_required=True))
+    return cast(
+        "Runtime",
+        _Nothing(settings=settings, authenticator=authenticator, audit=AsyncMock(spec=Audit)),
+    )
+
+
+class _Nothing:
+    """Has every attribute; none of them does anything."""
+
+    def __init__(self, **given: object) -> None:
+        self.__dict__.update(given)
+
+    def __getattr__(self, name: str) -> "_Nothing":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Nothing()
+
+    def __getitem__(self, _name: str) -> "_Nothing":
+        return self
+
+
+@pytest.fixture(scope="module")
+def app(settings: Settings, runtime: Runtime) -> ASGIApp:
+    starlette = create_app(settings, runtime=runtime)
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"runtime": runtime}
+        await starlette(scope, receive, send)
+
+    return with_state
+
+
+def root_fields(schema: strawberry.Schema) -> Iterator[tuple[str, GraphQLField]]:
+    core = schema._schema
+    for root in (core.query_type, core.mutation_type, core.subscription_type):
+        assert root is not None
+        for name, field in root.fields.items():
+            yield f"{root.name}.{name}", field
+
+
+def operation(path: str, field: GraphQLField) -> str:
+    """Write the shortest operation that asks for a root field."""
+    kind, name = path.split(".")
+    needed = {n: a for n, a in field.args.items() if is_required_argument(a)}
+    arguments = ", ".join(f"{n}: {_literal(argument)}" for n, argument in needed.items())
+    called = f"{name}({arguments})" if arguments else name
+    selection = "" if is_leaf_type(get_named_type(field.type)) else " { __typename }"
+    return f"{kind.lower()} {{ {called}{selection} }}"
+
+
+def _literal(argument: GraphQLArgument) -> str:
+    inner = argument.type.of_type if isinstance(argument.type, GraphQLNonNull) else argument.type
+    if isinstance(inner, GraphQLList):
+        return "[]"
+    if isinstance(inner, GraphQLEnumType):
+        return str(next(iter(inner.values)))
+    return {"Int": "1", "Float": "1", "Boolean": "true"}.get(get_named_type(inner).name, '"x"')
+
+
+async def send(
+    app: ASGIApp, method: str, path: str, token: str | None, **content: Any
+) -> httpx.Response:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        return await http.request(method, path, headers=headers, **content)
+
+
+def expected_refusal(role: Role | None, needed: Role | None) -> str | None:
+    if needed is None or (role is not None and role >= needed):
+        return None
+    return "UNAUTHENTICATED" if role is None else "FORBIDDEN"
+
+
+def refusal_in(errors: list[dict[str, Any]]) -> str | None:
+    codes = [error.get("extensions", {}).get("code") for error in errors]
+    return next((code for code in codes if code in ("UNAUTHENTICATED", "FORBIDDEN")), None)
+
+
+def test_every_root_field_has_its_role(settings: Settings) -> None:
+    assert {path for path, _ in root_fields(build_schema(settings))} == set(FIELDS)
+
+
+def test_every_route_has_its_role(settings: Settings) -> None:
+    found = {
+        (method, route.path)
+        for route in create_app(settings).routes
+        if isinstance(route, Route) and route.path != "/graphql"
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    assert found == set(ROUTES)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("path", [path for path in FIELDS if not path.startswith("Subscription")])
+async def test_queries_and_mutations_let_their_roles_in(
+    app: ASGIApp, settings: Settings, tokens: dict[str, str], path: str, caller: str
+) -> None:
+    field = dict(root_fields(build_schema(settings)))[path]
+    response = await send(
+        app, "POST", "/graphql", tokens.get(caller), json={"query": operation(path, field)}
+    )
+    errors = response.json().get("errors", [])
+    assert "GRAPHQL_VALIDATION_FAILED" not in str(errors)
+    assert refusal_in(errors) == expected_refusal(CALLERS[caller], FIELDS[path])
+
+
+@pytest.mark.parametrize("caller", [name for name in CALLERS if name != "wrong token"])
+@pytest.mark.parametrize("path", [path for path in FIELDS if path.startswith("Subscription")])
+async def test_subscriptions_let_their_roles_in(
+    settings: Settings, runtime: Runtime, path: str, caller: str
+) -> None:
+    schema = build_schema(settings)
+    field = dict(root_fields(schema))[path]
+    role = CALLERS[caller]
+    context = Context(
+        runtime=runtime,
+        principal=None if role is None else Principal("x", role),
+        base_url="http://localhost",
+    )
+    result: Any = await schema.subscribe(operation(path, field), context_value=context)
+    first = await anext(result) if hasattr(result, "__anext__") else result
+    errors = [
+        {
+            "extensions": {"code": getattr(error.original_error, "code", None)}
+            | (error.extensions or {})
+        }
+        for error in first.errors or []
+    ]
+    assert refusal_in(errors) == expected_refusal(role, FIELDS[path])
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("route", [route for route, needed in ROUTES.items() if needed])
+async def test_routes_let_their_roles_in(
+    app: ASGIApp, tokens: dict[str, str], route: tuple[str, str], caller: str
+) -> None:
+    method, template = route
+    path = template.format(study_uid="1.2.3", frame_index="0")
+    response = await send(app, method, path, tokens.get(caller))
+    refusal = {401: "UNAUTHENTICATED", 403: "FORBIDDEN"}.get(response.status_code)
+    assert refusal == expected_refusal(CALLERS[caller], ROUTES[route])
+
+
+async def test_an_upload_is_refused_before_it_is_read(app: ASGIApp, tokens: dict[str, str]) -> None:
+    happened = []
+
+    async def body() -> AsyncIterator[bytes]:
+        happened.append("body")
+        yield b"x"
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_noted(message: Message) -> None:
+            happened.append(message["type"])
+            await send(message)
+
+        await app(scope, receive, send_noted)
+
+    response = await send(watched, "POST", "/api/dicom/upload", tokens["viewer"], content=body())
+    assert response.status_code == 403
+    assert happened[:2] == ["http.response.start", "http.response.body"]

@@ -1,0 +1,198 @@
+"""What attackers send is refused before it is validated; what viewers send is not."""
+
+import asyncio
+from dataclasses import replace
+from typing import Self
+
+import pytest
+import strawberry
+from graphql import GraphQLError, get_introspection_query, get_operation_ast, parse
+
+from graph.execution.limits import (
+    LimitedOperation,
+    OperationLimits,
+    QueryShape,
+    check_document,
+    check_text,
+    measure,
+    parse_limited,
+)
+from graph.schema import build_schema
+from services.errors import LimitExceeded
+from services.settings import Settings
+
+PAGE_SIZES = {"studies": 20, "patients": 20}
+LIMITS = OperationLimits.from_settings(Settings.model_construct())
+
+
+def shape(query: str, variables: dict[str, object] | None = None) -> QueryShape:
+    document = parse(query)
+    operation = get_operation_ast(document)
+    assert operation is not None
+    return measure(operation, document, variables, PAGE_SIZES)
+
+
+def refuse(query: str) -> str:
+    with pytest.raises(LimitExceeded) as raised:
+        check(query)
+    return raised.value.message
+
+
+def check(query: str) -> None:
+    check_text(query, LIMITS)
+    check_document(parse(query), None, PAGE_SIZES, LIMITS)
+
+
+def nested_fragments(count: int) -> str:
+    fragments = [f"fragment f{n} on Study{{...f{n + 1} ...f{n + 1}}}" for n in range(count)]
+    return "{studies{nodes{...f0}}}" + "".join(fragments) + f"fragment f{count} on Study{{id}}"
+
+
+def test_a_shape_counts_what_fragments_stand_for() -> None:
+    query = """
+      query ($n: Int = 7) {
+        a: studies(first: 10) { nodes { ...s } }
+        patients { nodes { studies(first: $n) { nodes { ...s ...s } } } }
+      }
+      fragment s on Study { x: id series { id } }
+    """
+    assert shape(query) == QueryShape(
+        depth=6,
+        aliases=4,
+        fields=15,
+        width=2,
+        repetitions=2,
+        nodes=10 * (1 + 1 * (1 + 1)) + 20 * (1 + 1 * (1 + 7 * (1 + 1 * (1 + 2)))),
+    )
+
+
+def test_a_variable_counts_with_the_value_that_was_sent() -> None:
+    query = "query ($n: Int = 7) { studies(first: $n) { nodes { id } } }"
+    assert (shape(query).nodes, shape(query, {"n": 500}).nodes) == (14, 1000)
+
+
+def test_an_integral_float_counts_as_the_integer_that_it_becomes() -> None:
+    query = "query ($n: Int = 7) { studies(first: $n) { nodes { id } } }"
+    assert (shape(query, {"n": 500.0}).nodes, shape(query, {"n": 1e400}).nodes) == (1000, 40)
+
+
+def test_windows_of_plain_lists_are_not_multiplied() -> None:
+    query = '{series(seriesInstanceUID:"1"){instances(first:300){frames(first:200){url}}}}'
+    assert shape(query).nodes == 3
+    check(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        (nested_fragments(19), "fields"),
+        ("{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}", "aliases"),
+        ("{" + " ".join(["__typename"] * 21) + "}", "root fields"),
+        ("{server{" + " ".join(["version"] * 41) + "}}", "fields of one name side by side"),
+        (
+            '{study(studyInstanceUID:""){' + "...{series{id}}" * 280 + "}}",
+            "fields of one name side by side",
+        ),
+        (
+            "{server{" + "...f " * 21 + "}} fragment f on Server{version ...{version}}",
+            "fields of one name side by side",
+        ),
+        ("{a" * 63 + "}" * 63, "fields inside each other"),
+        ("{a" * 3000 + "}" * 3000, "brackets inside each other"),
+        ("{a(b:" + "[" * 100 + "]" * 100 + ")}", "brackets inside each other"),
+        ("{" + " " * 15_000 + "a}", "characters"),
+        (
+            "{patients(first:500){nodes{studies(first:500){nodes{id}}}}}",
+            "objects to answer, by `first` and `last`",
+        ),
+        (
+            "{__schema{" + "types{fields{type{" * 6 + "name" + "}}}" * 6 + "}}",
+            "fields of introspection inside each other",
+        ),
+        (
+            "{studies(first:" + "9" * 5000 + "){nodes{id}}}",
+            "objects to answer, by `first` and `last`",
+        ),
+    ],
+)
+def test_what_is_too_much_is_refused_by_its_name(query: str, what: str) -> None:
+    assert f" {what}; " in refuse(query)
+
+
+def test_the_nested_fragments_that_cost_stock_limiters_seconds_are_small() -> None:
+    assert len(nested_fragments(19)) < 850
+
+
+def test_a_fragment_that_contains_itself_is_refused() -> None:
+    with pytest.raises(GraphQLError, match="'f' within itself"):
+        shape(
+            "{studies{...f}} fragment f on StudyConnection{nodes{...g}} fragment g on Study{...f}"
+        )
+
+
+def test_a_viewer_query_of_twelve_levels_passes() -> None:
+    query = (
+        "{studies(first:10){nodes{patient{studies(first:10){nodes{series{study{series{instances{series{study{id}}}}}}}"
+        "}}}}}"
+    )
+    assert shape(query).depth == 12
+    check(query)
+
+
+def test_the_introspection_of_client_tools_passes() -> None:
+    check(get_introspection_query(input_value_deprecation=True, specified_by_url=True))
+
+
+def test_brackets_in_texts_and_comments_do_not_count() -> None:
+    check('{studies(filter:{text:"' + "{" * 100 + '\\""}){nodes{id}}} # ' + "[" * 100)
+
+
+@pytest.mark.parametrize("query", ["{" + "a " * 3000 + "}", "{a}" + "#\n" * 3000])
+def test_too_many_tokens_are_refused_as_other_limits_are(query: str) -> None:
+    with pytest.raises(LimitExceeded) as raised:
+        parse_limited(query, LIMITS)
+    assert raised.value.message == "The query has too many tokens; 2000 are allowed."
+
+
+class Idle:
+    async def for_operation(self) -> Self:
+        """Have nothing that operations could share."""
+        return self
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    async def slow(self) -> int:
+        await asyncio.sleep(60)
+        return 1
+
+
+async def test_a_query_that_takes_too_long_is_cut() -> None:
+    limits = replace(LIMITS, seconds=0.01)
+    schema = strawberry.Schema(Query, extensions=[lambda: LimitedOperation(limits)])
+    result = await schema.execute("{slow}", context_value=Idle())
+    assert result.errors is not None
+    assert isinstance(result.errors[0].original_error, LimitExceeded)
+    assert result.data is None
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        (nested_fragments(19), "LIMIT_EXCEEDED"),
+        ("{" + "a@b " * 3000 + "}", "LIMIT_EXCEEDED"),
+        ("{a}" + "#\n" * 3000, "LIMIT_EXCEEDED"),
+        ("{", "GRAPHQL_PARSE_FAILED"),
+        ("{stud}", "GRAPHQL_VALIDATION_FAILED"),
+        ('{studies(first: "x"){totalCount}}', "GRAPHQL_VALIDATION_FAILED"),
+    ],
+)
+async def test_the_schema_refuses_with_a_code_and_without_suggestions(
+    query: str, code: str
+) -> None:
+    result = await build_schema().execute(query, context_value=Idle())
+    assert result.data is None
+    assert result.errors is not None
+    assert [error.extensions["code"] for error in result.errors if error.extensions] == [code]
+    assert "Did you mean" not in result.errors[0].message

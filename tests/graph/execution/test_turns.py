@@ -1,0 +1,33 @@
+"""Those who share turns go on together; everybody else comes between the turns."""
+
+import asyncio
+
+import pytest
+
+from graph.execution import executor as turns
+from graph.execution.executor import Turns
+
+
+async def test_nobody_waits_while_a_turn_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
+    order: list[str] = []
+    asyncio.get_running_loop().call_soon(order.append, "other")
+    await Turns().give_way()
+    assert order == []
+
+
+async def test_all_who_waited_go_on_in_the_next_turn() -> None:
+    now = 0.0
+    shared = Turns(lambda: now)
+    now = 1.0
+    order: list[str] = []
+
+    async def work(name: str) -> None:
+        await shared.give_way()
+        order.append(name)
+
+    async def other() -> None:
+        order.append("other")
+
+    await asyncio.gather(work("first"), work("second"), other())
+    assert order == ["other", "first", "second"]

@@ -1,0 +1,35 @@
+from typing import get_args
+
+import pytest
+
+from graph.relay import TypeName, decode_node_id, encode_node_id, require_node_id
+from services.errors import InvalidInput
+
+ORTHANC_ID = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+
+
+@pytest.mark.parametrize("type_name", get_args(TypeName))
+def test_an_id_is_read_back(type_name: TypeName) -> None:
+    assert decode_node_id(encode_node_id(type_name, ORTHANC_ID)) == (type_name, ORTHANC_ID)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Study",
+        "né",
+        ORTHANC_ID,
+        encode_node_id("Study", "../../system"),
+        encode_node_id("Study", ORTHANC_ID).rstrip("="),
+        encode_node_id("Study", ORTHANC_ID) + "=",
+        "UXVlcnk6" + encode_node_id("Study", ORTHANC_ID),
+    ],
+)
+def test_what_was_never_given_out_is_no_id(text: str) -> None:
+    assert decode_node_id(text) is None
+
+
+def test_the_id_of_another_type_is_refused_with_the_type_that_is_wanted() -> None:
+    with pytest.raises(InvalidInput, match="not the id of a Study"):
+        require_node_id("Study", encode_node_id("Series", ORTHANC_ID))

@@ -1,0 +1,72 @@
+from datetime import date
+
+import pytest
+
+from services.errors import InvalidInput
+from services.query.filters import PatientCriteria, StudyCriteria, patient_filter, study_filter
+
+
+def test_nothing_asked_filters_nothing() -> None:
+    assert study_filter(StudyCriteria()) == {}
+    assert patient_filter(PatientCriteria(patient_name="  ")) == {}
+
+
+def test_every_word_is_an_anchored_beginning_without_case_and_accents() -> None:
+    assert patient_filter(PatientCriteria(patient_name="Müller, Ánn*")) == {
+        "$and": [{"nameWords": {"$regex": "^ann"}}, {"nameWords": {"$regex": "^muller"}}]
+    }
+
+
+def test_what_looks_like_a_regular_expression_is_text() -> None:
+    criteria = StudyCriteria(text="(a+)+$ .*")
+    assert study_filter(criteria) == {"searchWords": {"$regex": "^a"}}
+
+
+def test_a_word_that_can_not_be_stored_matches_nothing() -> None:
+    assert study_filter(StudyCriteria(text="***")) == {"searchWords": {"$in": []}}
+
+
+def test_long_words_are_cut_where_stored_words_end() -> None:
+    found = study_filter(StudyCriteria(text="a" * 10_000))
+    assert found == {"searchWords": {"$regex": "^" + "a" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "bounds"),
+    [
+        (date(2020, 1, 1), None, {"$gte": "2020-01-01"}),
+        (None, date(2020, 1, 2), {"$gt": "", "$lte": "2020-01-02~"}),
+        (date(2020, 1, 1), date(2020, 1, 1), {"$gte": "2020-01-01", "$lte": "2020-01-01~"}),
+    ],
+)
+def test_a_range_of_days_holds_both_ends_and_no_study_without_date(
+    first: date | None, last: date | None, bounds: dict[str, str]
+) -> None:
+    criteria = StudyCriteria(study_date_from=first, study_date_to=last)
+    assert study_filter(criteria) == {"orderStudyDate": bounds}
+
+
+def test_modalities_are_found_however_they_are_written() -> None:
+    criteria = StudyCriteria(modalities=["ct", "CT", "MR"])
+    assert study_filter(criteria) == {"modalitiesInStudy": {"$in": ["ct", "CT", "MR"]}}
+    assert study_filter(StudyCriteria(modalities=["mr"])) == {
+        "modalitiesInStudy": {"$in": ["mr", "MR"]}
+    }
+
+
+def test_no_modality_filters_nothing_and_no_uid_finds_nothing() -> None:
+    assert study_filter(StudyCriteria(modalities=[])) == {}
+    assert study_filter(StudyCriteria(study_instance_uids=[])) == {"studyInstanceUID": {"$in": []}}
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        StudyCriteria(study_date_from=date(2020, 1, 2), study_date_to=date(2020, 1, 1)),
+        StudyCriteria(study_instance_uids=["1.2"] * 501),
+        StudyCriteria(modalities=["CT"] * 501),
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(criteria: StudyCriteria) -> None:
+    with pytest.raises(InvalidInput):
+        study_filter(criteria)
