@@ -10,10 +10,15 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from graph.execution.limits import OperationLimits
-from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOrigin
+from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.errors import routing_refusal
-from graph.http.middleware import LocalHostsOnly, RequestScope, UnreadBody, tell_unexpected
+from graph.http.middleware import (
+    EarlyResponseMiddleware,
+    LocalHostMiddleware,
+    RequestContextMiddleware,
+    tell_unexpected,
+)
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.schema import build_schema
 from graph.state import State
@@ -45,12 +50,14 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
-            Middleware(UnreadBody),
+            Middleware(EarlyResponseMiddleware),
             # An exception passes by the CORS below, and its answer needs them as any other.
-            Middleware(RequestScope, unexpected=CrossOrigin(tell_unexpected, **cors)),
-            Middleware(LocalHostsOnly, public_url=settings.public_url),
-            Middleware(CrossOrigin, **cors),
-            Middleware(frames.FramesFirst),
+            Middleware(
+                RequestContextMiddleware, unexpected=CrossOriginMiddleware(tell_unexpected, **cors)
+            ),
+            Middleware(LocalHostMiddleware, public_url=settings.public_url),
+            Middleware(CrossOriginMiddleware, **cors),
+            Middleware(frames.FrameRouteShortcut),
         ],
         exception_handlers={HTTPException: routing_refusal},
         lifespan=lifespan,
@@ -79,7 +86,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
 
 
 def _cors(origins: AllowedOrigins) -> dict[str, Any]:
-    """Return the arguments of `CrossOrigin`."""
+    """Return the arguments of `CrossOriginMiddleware`."""
     return {
         "allow_origins": origins.origins,
         "allow_origin_regex": origins.pattern,

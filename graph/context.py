@@ -18,7 +18,7 @@ from services.runtime import Runtime
 
 
 @dataclass(slots=True)
-class Accesses:
+class AccessLog:
     """Filled in by resolvers without I/O: a tree of 2,000 URLs is one record, not 2,000.
 
     Attributes:
@@ -58,7 +58,7 @@ class Accesses:
         """Whether the answer holds somebody whose view is not written down yet."""
         return not self.viewed >= self.patient_ids | self.study_ids
 
-    def take(self) -> "Accesses":
+    def take(self) -> "AccessLog":
         """Return what was collected and begin anew; `viewed` stays, and learns who was in it."""
         taken = replace(self, viewed=set(self.viewed))
         self.viewed |= self.patient_ids | self.study_ids
@@ -142,7 +142,7 @@ class Context:
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
-    accesses: Accesses = field(default_factory=Accesses)
+    accesses: AccessLog = field(default_factory=AccessLog)
 
     def __post_init__(self) -> None:
         """Begin with nothing loaded and nothing counted."""
@@ -150,11 +150,11 @@ class Context:
 
     async def for_operation(self) -> "Context":
         """Return the context of one operation: those of a WebSocket run side by side."""
-        context = replace(self, accesses=Accesses())
+        context = replace(self, accesses=AccessLog())
         await context.identify_again()
         return context
 
-    async def begin_event(self) -> None:
+    async def start_event(self) -> None:
         """Forget what was loaded and counted: a new event of a subscription begins."""
         self._begin()
         self.accesses.fields.clear()
@@ -176,10 +176,10 @@ class Context:
         Raises:
             LimitExceeded: The answer grows too large.
         """
-        self.spend_nodes(len(documents))
+        self.count_nodes(len(documents))
         self.accesses.see(documents)
 
-    def spend_nodes(self, count: int) -> None:
+    def count_nodes(self, count: int) -> None:
         """Count objects of the answer, before they are resolved.
 
         Args:

@@ -6,7 +6,7 @@ import strawberry
 from strawberry.file_uploads import Upload
 
 from graph.context import Info
-from graph.execution.audit import Subjects, recorded
+from graph.execution.audit import AuditedObjects, recorded
 from graph.execution.authorization import RequiresRole
 from graph.http.multipart import UploadedFile
 from graph.relay import TypeName, require_node_id
@@ -142,7 +142,7 @@ async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayloa
     return DeletePayload(deleted_instances=deleted)
 
 
-def _name_subject(subjects: Subjects, type_name: TypeName, resource_id: str) -> None:
+def _name_subject(subjects: AuditedObjects, type_name: TypeName, resource_id: str) -> None:
     """Say whom it concerns also where nothing is indexed any more."""
     if type_name == "Patient":
         subjects.patient_ids.add(resource_id)

@@ -32,7 +32,7 @@ from services.errors import Error
 from services.settings import Settings
 
 
-class ContractNames(NameConverter):
+class DicomNameConverter(NameConverter):
     """Spells fields and arguments as DICOM keywords with a lower first letter."""
 
     def apply_naming_config(self, name: str) -> str:
@@ -100,7 +100,7 @@ def build_schema(settings: Settings | None = None) -> Schema:
         execution_context_class=PlanningExecutor,
         extensions=[AuditedOperation, lambda: LimitedOperation(limits)],
         config=StrawberryConfig(
-            name_converter=ContractNames(), scalar_map=SCALARS, disable_field_suggestions=True
+            name_converter=DicomNameConverter(), scalar_map=SCALARS, disable_field_suggestions=True
         ),
     )
 

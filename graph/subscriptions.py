@@ -66,7 +66,7 @@ class Subscription:
             aclosing(listener.events()) as changes,
         ):
             async for change in changes:
-                await info.context.begin_event()
+                await info.context.start_event()
                 # Anew: the token may have been revoked, or have expired, since the last event.
                 admit(info, Role.VIEWER)
                 if change.document is not None:

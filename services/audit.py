@@ -56,7 +56,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
+class AuditEvent:
     """What happened.
 
     Attributes:
@@ -82,7 +82,9 @@ class Deed:
     detail: str | None = None
 
 
-def describe_deed(deed: Deed, *, now: datetime, retention: timedelta | None) -> dict[str, Any]:
+def describe_deed(
+    deed: AuditEvent, *, now: datetime, retention: timedelta | None
+) -> dict[str, Any]:
     """Turn a deed into the document that is stored, in the form of `AuditRecord`.
 
     Args:
@@ -219,7 +221,7 @@ class Audit:
         )
         self._dropped_refusals = 0
 
-    async def record(self, deed: Deed) -> None:
+    async def record(self, deed: AuditEvent) -> None:
         """Write one deed down before returning.
 
         Raises:
@@ -233,7 +235,7 @@ class Audit:
             await self._enqueue(document)
             raise
 
-    async def record_or_queue(self, deed: Deed) -> None:
+    async def record_or_queue(self, deed: AuditEvent) -> None:
         """Write one deed down before returning, or as soon as MongoDB is back.
 
         Raises:
@@ -246,7 +248,7 @@ class Audit:
             await self._enqueue(document)
             _log.warning("an audit record waits: %s", exc.detail or exc.message)
 
-    async def note(self, deed: Deed) -> None:
+    async def note(self, deed: AuditEvent) -> None:
         """Hand one deed over to be written within a second.
 
         Raises:
@@ -290,7 +292,7 @@ class Audit:
         """How many records are not written yet."""
         return self._queue.qsize() + len(self._unwritten)
 
-    def _describe(self, deed: Deed) -> Document:
+    def _describe(self, deed: AuditEvent) -> Document:
         return describe_deed(deed, now=self._now(), retention=self._retention)
 
     async def _enqueue(self, document: Document) -> None:
@@ -304,7 +306,7 @@ class Audit:
     def _note_dropped_refusals(self) -> None:
         if not self._dropped_refusals or self._queue.full():
             return
-        deed = Deed(
+        deed = AuditEvent(
             action=Action.DROPPED,
             principal=None,
             correlation_id="-",

@@ -26,7 +26,7 @@ class Level(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class DeletionPlan:
     """What a deletion is about, as it is indexed.
 
     Attributes:
@@ -64,7 +64,7 @@ class Deletion:
         self._instances = database[InstanceDocument.Settings.name]
         self._reconciler = reconciler
 
-    async def find(self, level: Level, resource_id: str) -> Doomed:
+    async def find(self, level: Level, resource_id: str) -> DeletionPlan:
         """Find what a deletion would take; nothing when it is gone already.
 
         Args:
@@ -78,7 +78,7 @@ class Deletion:
         with translated_database_faults():
             within = await self._within(level, resource_id)
             found = await self._instances.find(within, parents).to_list()
-        return Doomed(
+        return DeletionPlan(
             level,
             resource_id,
             instance_ids=frozenset(instance["_id"] for instance in found),
@@ -86,7 +86,7 @@ class Deletion:
             patient_ids=frozenset(instance["orthancPatientId"] for instance in found),
         )
 
-    async def delete(self, doomed: Doomed) -> int:
+    async def delete(self, doomed: DeletionPlan) -> int:
         """Delete a resource with everything in it; parents that become empty go too.
 
         Args:

@@ -53,7 +53,7 @@ def keep_password(path: Path) -> str:
 _CHUNK_BYTES = 1024 * 1024
 
 
-class FileRange(io.RawIOBase):
+class FileRangeReader(io.RawIOBase):
     """A part of a file as a file of its own, read by position, so that threads need no turns.
 
     Attributes:
@@ -102,7 +102,7 @@ class FileRange(io.RawIOBase):
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class FileRange:
     """Bytes of an open file, from `begin` up to `end`, as offsets into it."""
 
     descriptor: int
@@ -143,7 +143,7 @@ class Extent:
             yield chunk
 
 
-def extent_of(file: BinaryIO, begin: int, end: int) -> Extent | None:
+def extent_of(file: BinaryIO, begin: int, end: int) -> FileRange | None:
     """Return where bytes of a file are on the disk; None when it is none that can be sent so.
 
     Args:
@@ -154,10 +154,10 @@ def extent_of(file: BinaryIO, begin: int, end: int) -> Extent | None:
     raw = getattr(file, "raw", None)
     if not hasattr(os, "sendfile"):
         return None
-    if isinstance(raw, FileRange):
-        return Extent(raw.descriptor, raw.begin + begin, raw.begin + end)
+    if isinstance(raw, FileRangeReader):
+        return FileRange(raw.descriptor, raw.begin + begin, raw.begin + end)
     if isinstance(raw, io.FileIO):
-        return Extent(raw.fileno(), begin, end)
+        return FileRange(raw.fileno(), begin, end)
     return None
 
 

@@ -25,7 +25,7 @@ _FOREIGN_IN_ENVIRONMENT = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Misspelt:
+class SettingTypo:
     """A name that was given and is no setting.
 
     Attributes:
@@ -42,18 +42,18 @@ class Misspelt:
         return f"{self.name} in {self.place} is no setting. Did you mean {self.meant}?"
 
 
-def read_misspelt_settings() -> list[Misspelt]:
+def read_setting_typos() -> list[SettingTypo]:
     """Look through `.env` and the environment, as `Settings` reads them. Blocks."""
-    return find_misspelt_settings(
+    return find_setting_typos(
         settings=[name.upper() for name in Settings.model_fields],
         in_file=_names(DotEnvSettingsSource(Settings)),
         in_environment=_names(EnvSettingsSource(Settings)),
     )
 
 
-def find_misspelt_settings(
+def find_setting_typos(
     *, settings: Collection[str], in_file: Collection[str], in_environment: Collection[str]
-) -> list[Misspelt]:
+) -> list[SettingTypo]:
     """Find the names that are no setting and close to one.
 
     A name of the environment is left alone when the setting that is like it is given as well:
@@ -83,11 +83,11 @@ def _names(source: EnvSettingsSource) -> list[str]:
 
 def _misspelt(
     names: Collection[str], settings: Collection[str], place: str, close: float
-) -> Iterator[Misspelt]:
+) -> Iterator[SettingTypo]:
     for name in sorted(names):
         if name in settings or name.startswith(_FOREIGN_PREFIXES):
             continue
         if alike := get_close_matches(name, settings, cutoff=close):
             # By its letters ORTHANC_USER is nearer to ORTHANC_URL.
             meant = next((setting for setting in alike if setting.startswith(name)), alike[0])
-            yield Misspelt(name, meant, place)
+            yield SettingTypo(name, meant, place)

@@ -10,7 +10,7 @@ from graph.commands.options import STORES, data_dir_option, examples, load_setti
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.doctor.examination import examine
 from services.doctor.findings import Finding, Verdict, problem, warning
-from services.setting_typos import read_misspelt_settings
+from services.setting_typos import read_setting_typos
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 _PART_CHARACTERS = 18
@@ -46,7 +46,7 @@ async def _report(data_dir: Path | None, *, as_json: bool) -> int:
 
 async def _examine(data_dir: Path | None) -> AsyncIterator[Finding]:
     # First: a setting that is said to be missing may be a misspelt one.
-    for misspelt in read_misspelt_settings():
+    for misspelt in read_setting_typos():
         yield warning("Settings", str(misspelt))
     try:
         settings = load_settings(data_dir=data_dir)

@@ -17,7 +17,7 @@ from graph.logs import configure_logging
 from services.demo_data import store_samples
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
-from services.setting_typos import read_misspelt_settings
+from services.setting_typos import read_setting_typos
 from services.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
     data directory, on loopback, and stops them when it stops.
     """
     configure_logging(log_level.upper())
-    for misspelt in read_misspelt_settings():
+    for misspelt in read_setting_typos():
         _log.warning("%s", misspelt)
     settings = load_settings(data_dir=data_dir)
     run(lambda: _serve(settings, host, port))

@@ -8,9 +8,9 @@ from starlette.requests import HTTPConnection
 from strawberry.extensions import SchemaExtension
 
 from graph.authentication import principal_of
-from graph.context import Accesses
+from graph.context import AccessLog
 from graph.state import client_address, correlation_id, runtime_of
-from services.audit import OK, Action, Audit, Deed
+from services.audit import OK, Action, Audit, AuditEvent
 from services.auth.roles import Principal
 from services.errors import Error, Forbidden, FrameUrlInvalid, Unauthenticated
 from services.ingest.results import StoreResult
@@ -24,7 +24,7 @@ hide which of their files are stored. Of others there is one outcome, and asking
 
 
 @dataclass(slots=True)
-class Subjects:
+class AuditedObjects:
     """Whom and what a deed concerns; filled in while it is done.
 
     Attributes:
@@ -55,7 +55,7 @@ class Subjects:
 @asynccontextmanager
 async def recorded(
     audit: Audit, action: Action, principal: Principal | None, *, detail: str
-) -> AsyncIterator[Subjects]:
+) -> AsyncIterator[AuditedObjects]:
     """Write a deed down when it is done or has failed, before its answer goes out.
 
     That of an upload may wait in memory while MongoDB is away.
@@ -69,7 +69,7 @@ async def recorded(
     Raises:
         DatabaseUnavailable: It can't be written down now, nor wait where it may.
     """
-    subjects = Subjects()
+    subjects = AuditedObjects()
     try:
         yield subjects
     except BaseException as exc:
@@ -81,7 +81,12 @@ async def recorded(
 
 
 async def note(
-    audit: Audit, action: Action, principal: Principal | None, subjects: Subjects, *, detail: str
+    audit: Audit,
+    action: Action,
+    principal: Principal | None,
+    subjects: AuditedObjects,
+    *,
+    detail: str,
 ) -> None:
     """Hand a view, a batch of minted URLs, an archive or a refusal over to the trail.
 
@@ -104,7 +109,7 @@ async def note_refusal(connection: HTTPConnection, error: Error) -> None:
     # Forged URLs come without a credential, or with one that must not cost a look-up.
     known = await principal_of(connection) if isinstance(error, Forbidden) else None
     path = getattr(scope.get("route"), "path", "(no route)")
-    subjects = Subjects(outcome=error.code)
+    subjects = AuditedObjects(outcome=error.code)
     await note(
         runtime_of(connection).audit,
         Action.REFUSAL,
@@ -114,7 +119,7 @@ async def note_refusal(connection: HTTPConnection, error: Error) -> None:
     )
 
 
-async def note_accesses(audit: Audit, accesses: Accesses, principal: Principal | None) -> None:
+async def note_accesses(audit: Audit, accesses: AccessLog, principal: Principal | None) -> None:
     """Tell the trail what an operation showed, minted and was refused; one record of each kind.
 
     Args:
@@ -127,18 +132,20 @@ async def note_accesses(audit: Audit, accesses: Accesses, principal: Principal |
     """
     taken = accesses.take()
     for name, code in taken.refusals:
-        refused = Subjects(outcome=code)
+        refused = AuditedObjects(outcome=code)
         await note(audit, Action.REFUSAL, principal, refused, detail=name)
     if taken.is_new_view:
-        viewed = Subjects(taken.patient_ids, taken.study_ids, taken.number_of_objects)
+        viewed = AuditedObjects(taken.patient_ids, taken.study_ids, taken.number_of_objects)
         await note(audit, Action.VIEW, principal, viewed, detail=",".join(taken.fields))
     if taken.minted:
-        minted = Subjects(taken.patient_ids, taken.study_ids, taken.minted.total())
+        minted = AuditedObjects(taken.patient_ids, taken.study_ids, taken.minted.total())
         await note(audit, Action.MINT, principal, minted, detail=",".join(sorted(taken.minted)))
 
 
-def _deed(subjects: Subjects, action: Action, principal: Principal | None, detail: str) -> Deed:
-    return Deed(
+def _deed(
+    subjects: AuditedObjects, action: Action, principal: Principal | None, detail: str
+) -> AuditEvent:
+    return AuditEvent(
         action=action,
         outcome=subjects.outcome,
         principal=principal,

@@ -42,7 +42,7 @@ TURN_SECONDS = 0.01
 """A picture that is asked for meanwhile waits for some of these."""
 
 
-class Turns:
+class CooperativeExecution:
     """The turns of one operation, whose fields share them.
 
     Args:
@@ -53,7 +53,7 @@ class Turns:
         self._clock = clock
         self._began = clock()
 
-    async def give_way(self) -> None:
+    async def yield_to_loop(self) -> None:
         """Return when it is this operation's turn: at once while the last one lasts."""
         while self._clock() - self._began >= TURN_SECONDS:
             began = self._began
@@ -64,12 +64,12 @@ class Turns:
                 return
 
 
-class ListsInTurns(StrawberryGraphQLCoreExecutionContext, ABC):
+class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext, ABC):
     """Executes one operation, and completes long lists in turns with other requests."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turns = Turns()
+        self._turns = CooperativeExecution()
         self._awaited: Path | None = None
 
     @abstractmethod
@@ -124,7 +124,7 @@ class ListsInTurns(StrawberryGraphQLCoreExecutionContext, ABC):
     ) -> list[Any]:
         results: list[Any] = []
         for index, item in enumerate(items):
-            await self._turns.give_way()
+            await self._turns.yield_to_loop()
             here = path.add_key(index, None)
             self.complete_list_item_value(item, results, item_type, details, info, here, None)
         return results
@@ -138,7 +138,7 @@ class CopiedField(NamedTuple):
     """A leaf that is an attribute of its object; a tuple, since loops unpack it.
 
     Attributes:
-        coerce: Turns a value that is there into what is answered.
+        coerce: CooperativeExecution a value that is there into what is answered.
         is_required: None is an error.
     """
 
@@ -245,7 +245,7 @@ def call_with(definition: StrawberryField, arguments: Mapping[str, Any]) -> Call
     return call
 
 
-class PlanningExecutor(ListsInTurns):
+class PlanningExecutor(CooperativeExecutionContext):
     """Executes one operation.
 
     Attributes:

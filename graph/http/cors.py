@@ -98,7 +98,7 @@ class AllowedOrigins:
         return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
 
 
-class CrossOrigin(CORSMiddleware):
+class CrossOriginMiddleware(CORSMiddleware):
     """Starlette's CORS, for those requests that have an origin.
 
     Pictures in a page have none, and all that their answers need is `Vary`.

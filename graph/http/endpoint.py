@@ -38,7 +38,7 @@ from graph.http.graphql_errors import (
 )
 from graph.http.multipart import UnsupportedMediaType, read_body
 from graph.http.uploads import parse_upload, starlette_request, uploads_open
-from graph.http.websocket import CheckedMessages, SeparateOperations
+from graph.http.websocket import MessageValidator, PerOperationContext
 from graph.state import runtime_of
 from services.auth.roles import Role, authorize
 from services.errors import Error, LimitExceeded
@@ -66,8 +66,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     """
 
     request_adapter_class = _LowerCased
-    websocket_adapter_class = CheckedMessages
-    graphql_transport_ws_handler_class = SeparateOperations
+    websocket_adapter_class = MessageValidator
+    graphql_transport_ws_handler_class = PerOperationContext
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ def refuse_open_server(
     )
 
 
-class LocalHostsOnly:
+class LocalHostMiddleware:
     """Refuses requests with a foreign `Host` while the server is open (DNS rebinding).
 
     A page of any origin may have its own name point to 127.0.0.1: to the browser it is then the
@@ -124,7 +124,7 @@ _LINGER_BYTES = 1024 * 1024
 """What is read and thrown away meanwhile; a small body ends within it."""
 
 
-class UnreadBody:
+class EarlyResponseMiddleware:
     """Closes the connection after an answer to a request whose body was not read to its end.
 
     To answer the next request on that connection, the server would have to read the rest first,
@@ -224,7 +224,7 @@ async def tell_unexpected(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
-class RequestScope:
+class RequestContextMiddleware:
     """Gives a request its correlation id, logs it, and completes the headers of its answer.
 
     The log names the route's template, never the path: paths hold UIDs and signatures.

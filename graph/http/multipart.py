@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from services.errors import Error, InvalidInput, LimitExceeded
-from services.files import FileRange
+from services.files import FileRangeReader
 
 
 class UploadIdle(Error):
@@ -124,7 +124,7 @@ class UploadedFile:
 
     def open(self) -> BinaryIO:
         """Open it for reading, seekable; may be opened more than once, in any thread."""
-        return io.BufferedReader(FileRange(self.descriptor, self.begin, self.size))
+        return io.BufferedReader(FileRangeReader(self.descriptor, self.begin, self.size))
 
 
 _FIELD_MAX_BYTES = 1024 * 1024

@@ -25,7 +25,7 @@ TRY_AGAIN_LATER = 1013
 _REASON = "You read too slowly. Connect and subscribe again."
 
 
-class SlowReadersClosed(WebSocketsSansIOProtocol):
+class WebSocketWriteTimeout(WebSocketsSansIOProtocol):
     """uvicorn's protocol for WebSockets, without patience for clients that do not read.
 
     While a client does not read, all that is sent to it waits, with the application's task, for as
@@ -87,7 +87,7 @@ class _HeadTooLarge(Exception):  # httptools hands it on as an error of its own
     pass
 
 
-class BoundedHeads(HttpToolsProtocol):
+class HeaderLimitsProtocol(HttpToolsProtocol):
     """uvicorn's protocol for HTTP, without patience for heads.
 
     uvicorn ends connections that are idle between two requests; before the first, and within one's
@@ -212,7 +212,7 @@ def server_config(
     return uvicorn.Config(
         app,
         # By the stricter of uvicorn's parsers: it refuses a request with two lengths.
-        http=BoundedHeads,
+        http=HeaderLimitsProtocol,
         # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
@@ -220,7 +220,7 @@ def server_config(
         log_config=None,
         access_log=False,
         server_header=False,
-        ws=SlowReadersClosed,
+        ws=WebSocketWriteTimeout,
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         timeout_graceful_shutdown=shutdown_seconds,
     )

@@ -21,7 +21,7 @@ from graph.context import Context
 from services.errors import LimitExceeded
 
 
-class SeparateOperations(BaseGraphQLTransportWSHandler[Context, None]):
+class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
     """The operations of one connection."""
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
@@ -49,7 +49,7 @@ _REASON_MAX_BYTES = 123
 """RFC 6455, 5.5: a control frame has 125 bytes, two of which are the code."""
 
 
-class CheckedMessages(ASGIWebSocketAdapter):
+class MessageValidator(ASGIWebSocketAdapter):
     """The connection that Strawberry reads from and closes."""
 
     async def iter_json(

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.authentication import principal_of
-from graph.execution.audit import Subjects, note, note_refusal, recorded
+from graph.execution.audit import AuditedObjects, note, note_refusal, recorded
 from graph.http.cors import AllowedOrigins, base_url_of, origin_of
 from graph.http.errors import headers_of, status_of
 from graph.http.multipart import Form, read_form
@@ -61,7 +61,7 @@ async def study_frame(request: Request) -> Response:
             runtime.database, request.path_params["study_uid"], frame_index
         )
         rendered = await runtime.frames.render(instance, index, FrameVariant())
-        subjects = Subjects({instance.orthanc_patient_id}, {instance.orthanc_study_id})
+        subjects = AuditedObjects({instance.orthanc_patient_id}, {instance.orthanc_study_id})
         await note(
             runtime.audit, Action.VIEW, principal, subjects, detail=f"GET {_STUDY_FRAME_ROUTE}"
         )

@@ -81,7 +81,7 @@ routes = [_route]
 """Starlette takes HEAD for GET, and the server drops the body."""
 
 
-class FramesFirst:
+class FrameRouteShortcut:
     """Hands what asks for a picture to its route, past the other routes and their errors.
 
     All that a router adds to the scope for this route is here: the log and the audit trail name it.

@@ -126,7 +126,7 @@ class Instance(FromStored, Node):
     ) -> list[Frame]:
         """Return frames, and build no more than are asked for."""
         window = frame_window(self.number_of_frames, slice_of(first, offset))
-        info.context.spend_nodes(len(window))
+        info.context.count_nodes(len(window))
         return [self._frame(index) for index in window]
 
     @strawberry.field(

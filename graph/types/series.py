@@ -67,11 +67,11 @@ class Series(FromStored, Node):
         part = slice_of(first, offset)
         expected = part.length_of(self.number_of_instances)
         # Before they are read: a million documents fill the memory, however they are answered.
-        info.context.spend_nodes(expected)
+        info.context.count_nodes(expected)
         stored = await info.context.loaders.instances_by_series_id.load(
             (self.orthanc_series_id, part)
         )
-        info.context.spend_nodes(len(stored) - expected)
+        info.context.count_nodes(len(stored) - expected)
         return [Instance.from_stored(instance) for instance in stored]
 
     @strawberry.field(

@@ -87,9 +87,9 @@ class Study(FromStored, Node):
     @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")
     async def series(self, info: Info) -> list[Series]:
         """Load the series."""
-        info.context.spend_nodes(self.number_of_series)
+        info.context.count_nodes(self.number_of_series)
         stored = await info.context.loaders.series_by_study_id.load(self.orthanc_study_id)
-        info.context.spend_nodes(len(stored) - self.number_of_series)
+        info.context.count_nodes(len(stored) - self.number_of_series)
         return [Series.from_stored(series) for series in stored]
 
     @strawberry.field(

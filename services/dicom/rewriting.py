@@ -12,7 +12,7 @@ from typing import BinaryIO
 from services.dicom.deflation import deflated_tail, inflated_copy
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import Splice, patient_splices, validate_override
-from services.files import Extent, became_shorter, extent_of
+from services.files import FileRange, became_shorter, extent_of
 
 _CHUNK_BYTES = 1024 * 1024
 _PREAMBLE_BYTES = 128
@@ -36,7 +36,7 @@ class PreparedFile:
     length: int
     owns_source: bool = False
 
-    def pieces(self) -> Iterator[bytes | Extent]:
+    def pieces(self) -> Iterator[bytes | FileRange]:
         """Iterate over the bytes, those that stand in a file as the place where they do.
 
         Blocking, can be repeated.

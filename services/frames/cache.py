@@ -19,7 +19,7 @@ than this, and so does a removal by another process."""
 _INSTANCES = 256
 
 
-class RecentInstances:
+class InstanceCache:
     """Looks instances up, and does not ask again for 2 seconds.
 
     Args:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from services.errors import Error, OrthancUnavailable
-from services.frames.cache import KEPT_SECONDS, FrameCache, FrameKey, RecentInstances
+from services.frames.cache import KEPT_SECONDS, FrameCache, FrameKey, InstanceCache
 from services.frames.queue import RenderQueue
 from services.frames.records import RenderableInstance
 
@@ -38,7 +38,7 @@ class Neighbours:
     def __init__(
         self,
         find: FollowingFinder,
-        recent: RecentInstances,
+        recent: InstanceCache,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find = find
@@ -106,7 +106,7 @@ class LookAhead:
         self,
         cache: FrameCache,
         queue: RenderQueue,
-        recent: RecentInstances,
+        recent: InstanceCache,
         neighbours: Neighbours,
         render: Callable[[RenderableInstance, FrameKey], Awaitable[object]],
     ) -> None:

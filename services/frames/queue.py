@@ -26,7 +26,7 @@ _Key = tuple[str, str]
 """Identifier and revision of an instance."""
 
 
-class FirstFrame:
+class ParseOnceGate:
     """Makes frames of a file wait while its first one is on its way; for one event loop.
 
     Args:

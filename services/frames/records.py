@@ -62,7 +62,7 @@ _HeaderKey = tuple[str, str]
 """Identifier and revision of an instance."""
 
 
-class DisplayCatalogue:
+class PresentationLoader:
     """Finds the display attributes of a frame; keeps the headers that it had to fetch.
 
     Args:

@@ -23,7 +23,7 @@ from services.frames.pixels import (
     refit_png,
 )
 from services.frames.png import encode_png
-from services.frames.records import DisplayCatalogue, RenderableInstance
+from services.frames.records import PresentationLoader, RenderableInstance
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
 
@@ -49,7 +49,7 @@ class FrameRenderer:
     """
 
     def __init__(
-        self, frames: OrthancFrames, displays: DisplayCatalogue, *, max_pixels: int
+        self, frames: OrthancFrames, displays: PresentationLoader, *, max_pixels: int
     ) -> None:
         self._frames = frames
         self._displays = displays

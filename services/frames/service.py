@@ -17,14 +17,14 @@ from services.errors import (
     OrthancUnavailable,
     PacsDisabled,
 )
-from services.frames.cache import FrameCache, FrameKey, InstanceFinder, RecentInstances
+from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder
 from services.frames.disk_cache import DiskCache, open_disk_cache
 from services.frames.pixels import RenderedFrame
 from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
 from services.frames.quarantine import DeathRecords, Quarantine
-from services.frames.queue import FirstFrame, RenderQueue
+from services.frames.queue import ParseOnceGate, RenderQueue
 from services.frames.records import (
-    DisplayCatalogue,
+    PresentationLoader,
     RenderableInstance,
     StoredDeathRecords,
     all_instance_ids,
@@ -87,10 +87,10 @@ class FrameService:
         self._orthanc = orthanc
         self._renderer = renderer
         self._quarantine = quarantine
-        self._recent = RecentInstances(find)
+        self._recent = InstanceCache(find)
         self._cache = FrameCache(limits.cache_bytes)
         self._queue = RenderQueue(limits.slots, limits.queue_size)
-        self._first = FirstFrame(self._queue.waiting)
+        self._first = ParseOnceGate(self._queue.waiting)
         self._ahead = LookAhead(
             self._cache,
             self._queue,
@@ -266,7 +266,7 @@ async def open_frames(
 
     renderer = None
     if orthanc is not None and sources is not None:
-        displays = DisplayCatalogue(orthanc, fetch_seconds=limits.decode_seconds)
+        displays = PresentationLoader(orthanc, fetch_seconds=limits.decode_seconds)
         renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(open_disk_cache(folder)) if folder else None

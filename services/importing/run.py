@@ -18,7 +18,7 @@ from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome, Refusal, Tally, outcome_of
 from services.importing.walking import FoundFile, walk_files
 from services.ingest.archives import is_archive
-from services.ingest.batch import in_order
+from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.service import Ingest, SentFile, SpoolingFailed
 
@@ -95,7 +95,7 @@ class ImportRun:
             async with (
                 aclosing(self._planned(paths)) as planned,
                 aclosing(
-                    in_order(planned, work, concurrency=self._concurrency + GATHERED_FILES)
+                    map_ordered(planned, work, concurrency=self._concurrency + GATHERED_FILES)
                 ) as ordered,
             ):
                 async for outcome in ordered:

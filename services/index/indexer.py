@@ -11,10 +11,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import DatabaseUnavailable
-from services.index.pending import Landing
-from services.index.record import IndexEntry, to_stored_precision
+from services.index.pending import PendingInstances
+from services.index.record import IndexRecord, to_stored_precision
 from services.index.rollup import Touched, roll_up
-from services.index.stored_state import read_known
+from services.index.stored_state import load_stored_state
 from services.index.writes import (
     delete_instances,
     find_parents,
@@ -61,15 +61,15 @@ class Indexer:
                 such as rendered frames.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
-        self.landing = Landing()
+        self.landing = PendingInstances()
         self._clock = clock
         self._on_changed = on_changed
-        self._commits: Coalescer[Sequence[IndexEntry], None] = Coalescer(
+        self._commits: Coalescer[Sequence[IndexRecord], None] = Coalescer(
             self._commit, max_weight=_MAX_BATCH, weigh=len
         )
         self._one_commit = asyncio.Lock()
 
-    async def index(self, entries: Sequence[IndexEntry]) -> None:
+    async def index(self, entries: Sequence[IndexRecord]) -> None:
         """Index instances as Orthanc holds them; doing it again changes nothing.
 
         Returns when their documents and all their parents are written. A caller that is cancelled
@@ -135,7 +135,7 @@ class Indexer:
                 await roll_up(self._database, touched, self._now())
         return removed
 
-    async def _commit(self, batch: Sequence[Sequence[IndexEntry]]) -> list[Exception | None]:
+    async def _commit(self, batch: Sequence[Sequence[IndexRecord]]) -> list[Exception | None]:
         try:
             await self._write([entry for entries in batch for entry in entries])
         except DatabaseUnavailable:
@@ -146,11 +146,11 @@ class Indexer:
             return [outcome for alone in batch for outcome in await self._commit([alone])]
         return [None] * len(batch)
 
-    async def _write(self, entries: Sequence[IndexEntry]) -> None:
+    async def _write(self, entries: Sequence[IndexRecord]) -> None:
         async with self._one_commit:
             with translated_index_faults():
                 now = self._now()
-                known = await read_known(self._database, entries)
+                known = await load_stored_state(self._database, entries)
                 touched = await upsert_instances(self._database, entries, known, now)
                 self._on_changed(entry.ids.instance for entry in entries)
                 await roll_up(self._database, touched, now, known=known)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 
-class Landing:
+class PendingInstances:
     """Tells who compares the index with Orthanc what will be in the index by itself in a moment.
 
     Without it the change feed would have us read each header that an upload has just read.

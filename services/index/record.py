@@ -12,7 +12,7 @@ from services.orthanc.identifiers import OrthancIds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IndexEntry:
+class IndexRecord:
     """One stored instance, whether it was uploaded here or found in Orthanc.
 
     Attributes:
@@ -50,7 +50,7 @@ _IMAGE_FIELDS = (
 )
 
 
-def instance_fields(entry: IndexEntry) -> dict[str, Any]:
+def instance_fields(entry: IndexRecord) -> dict[str, Any]:
     """Return all of an instance document but `_id`, `version`, `useOrthancPreview`, `indexedAt`."""
     header = entry.header
     return _by_stored_names(
@@ -71,7 +71,7 @@ def instance_fields(entry: IndexEntry) -> dict[str, Any]:
     )
 
 
-def series_fields(entry: IndexEntry) -> dict[str, Any]:
+def series_fields(entry: IndexRecord) -> dict[str, Any]:
     """Return the attributes of a series as this file says (PS3.3 C.7.3.1)."""
     return _by_stored_names(
         orthanc_study_id=entry.ids.study,
@@ -80,7 +80,7 @@ def series_fields(entry: IndexEntry) -> dict[str, Any]:
     )
 
 
-def study_fields(entry: IndexEntry) -> dict[str, Any]:
+def study_fields(entry: IndexRecord) -> dict[str, Any]:
     """Return the attributes of a study and its patient as this file says (PS3.3 C.7.2.1)."""
     header = entry.header
     return _by_stored_names(

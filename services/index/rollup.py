@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from services.index.optimistic_locking import Documents, Write, merged, plan_write, settle
 from services.index.record import Fields, patient_search_fields, study_search_fields
-from services.index.stored_state import Known
+from services.index.stored_state import StoredState
 from services.ingest.totals import (
     SERIES_FIELDS,
     patient_content,
@@ -154,7 +154,7 @@ async def roll_up(
     touched: Touched,
     now: datetime,
     *,
-    known: Known | None = None,
+    known: StoredState | None = None,
 ) -> None:
     """Recompute parents from what is stored, bottom up; those without children go.
 

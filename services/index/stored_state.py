@@ -7,13 +7,13 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
-from services.index.record import Fields, IndexEntry
+from services.index.record import Fields, IndexRecord
 
 _REVISION = {"_id": "$_id", "revision": "$revision"}
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StoredState:
     """What was found, by `_id`.
 
     Attributes:
@@ -27,9 +27,9 @@ class Known:
     patients: Mapping[str, Fields]
 
 
-async def read_known(
-    database: AsyncDatabase[dict[str, Any]], entries: Sequence[IndexEntry]
-) -> Known:
+async def load_stored_state(
+    database: AsyncDatabase[dict[str, Any]], entries: Sequence[IndexRecord]
+) -> StoredState:
     """Read all four collections by one command.
 
     A parent's version is thereby older than its children are when they are read: a race that is
@@ -51,7 +51,7 @@ async def read_known(
     async for row in rows:
         found[row["of"]][row["document"]["_id"]] = row["document"]
     revisions = {id_: document.get("revision") for id_, document in found[instances].items()}
-    return Known(revisions, found[series], found[studies], found[patients])
+    return StoredState(revisions, found[series], found[studies], found[patients])
 
 
 def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from services.index.optimistic_locking import merged, new_version
-from services.index.record import Fields, IndexEntry, instance_fields, series_fields, study_fields
+from services.index.record import Fields, IndexRecord, instance_fields, series_fields, study_fields
 from services.index.rollup import Attributes, Touched
-from services.index.stored_state import Known
+from services.index.stored_state import StoredState
 
 Database = AsyncDatabase[dict[str, Any]]
 _PARENTS = ("orthancSeriesId", "orthancStudyId", "orthancPatientId")
@@ -28,7 +28,7 @@ class Parents:
 
 
 async def upsert_instances(
-    database: Database, entries: Sequence[IndexEntry], known: Known, now: datetime
+    database: Database, entries: Sequence[IndexRecord], known: StoredState, now: datetime
 ) -> Touched:
     """Write instance documents; those that are there with the same revision keep `indexedAt`.
 
@@ -52,7 +52,7 @@ async def upsert_instances(
 
 
 def plan_touched(
-    entries: Sequence[IndexEntry], news: Collection[str], *, children_written: bool
+    entries: Sequence[IndexRecord], news: Collection[str], *, children_written: bool
 ) -> Touched:
     """Collect the parents of entries and what the entries say about them.
 
@@ -116,7 +116,7 @@ def _parents(documents: Sequence[Fields]) -> Parents:
     )
 
 
-def _upsert(entry: IndexEntry, now: datetime, *, is_news: bool) -> UpdateOne:
+def _upsert(entry: IndexRecord, now: datetime, *, is_news: bool) -> UpdateOne:
     stamps: dict[str, Any] = {"indexedAt": now, "version": new_version()}
     fields = instance_fields(entry)
     on_insert: dict[str, Any] = {"useOrthancPreview": True}
@@ -131,10 +131,10 @@ def _upsert(entry: IndexEntry, now: datetime, *, is_news: bool) -> UpdateOne:
 
 
 def _attributes(
-    entries: Sequence[IndexEntry],
+    entries: Sequence[IndexRecord],
     news: Collection[str],
-    said_by: Callable[[IndexEntry], tuple[str, *tuple[object, ...]]],
-    fields_of: Callable[[IndexEntry], Fields],
+    said_by: Callable[[IndexRecord], tuple[str, *tuple[object, ...]]],
+    fields_of: Callable[[IndexRecord], Fields],
 ) -> dict[str, Attributes]:
     """Lay what the files of each parent say over each other; old files are heard without news.
 

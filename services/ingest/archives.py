@@ -21,7 +21,7 @@ from typing import IO, BinaryIO, cast
 from services.errors import FileRejected
 
 
-class OpenedFile:
+class UploadSlot:
     """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
 
     def __init__(
@@ -44,16 +44,16 @@ class OpenedFile:
             self._turns.release()
 
 
-async def wait_for_turn(
+async def acquire_slot(
     name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
-) -> OpenedFile:
+) -> UploadSlot:
     """Wait until an open file may go to Orthanc."""
     try:
         await turns.acquire()
     except BaseException:
         await close_file(file, is_on_disk=is_on_disk)
         raise
-    return OpenedFile(name, file, turns, is_on_disk=is_on_disk)
+    return UploadSlot(name, file, turns, is_on_disk=is_on_disk)
 
 
 async def close_file(file: BinaryIO, *, is_on_disk: bool) -> None:

@@ -9,7 +9,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-async def in_order(
+async def map_ordered(
     items: AsyncIterator[_Item],
     work: Callable[[_Item], Awaitable[_Result]],
     *,

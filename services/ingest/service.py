@@ -13,13 +13,13 @@ from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import (
     ArchiveLimits,
     Member,
-    OpenedFile,
+    UploadSlot,
+    acquire_slot,
     close_file,
     is_archive,
     members,
-    wait_for_turn,
 )
-from services.ingest.batch import in_order
+from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage
 
@@ -110,7 +110,7 @@ class Ingest:
 
         turns = self._turns or asyncio.Semaphore(self._concurrency)
 
-        async def store_one(item: OpenedFile | StoreResult) -> StoreResult:
+        async def store_one(item: UploadSlot | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
                 return item
             try:
@@ -123,14 +123,16 @@ class Ingest:
 
         async with (
             aclosing(self._expanded(files, turns)) as items,
-            aclosing(in_order(items, store_one, concurrency=_WINDOW, discard=_discard)) as ordered,
+            aclosing(
+                map_ordered(items, store_one, concurrency=_WINDOW, discard=_discard)
+            ) as ordered,
         ):
             async for result in ordered:
                 yield result
 
     async def _expanded(
         self, files: Iterable[SentFile], turns: asyncio.Semaphore
-    ) -> AsyncGenerator[OpenedFile | StoreResult, None]:
+    ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
         for sent in files:
             name = _label(sent.name)
@@ -140,7 +142,7 @@ class Ingest:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
             if not packed:
-                yield await wait_for_turn(name, file, turns, is_on_disk=False)
+                yield await acquire_slot(name, file, turns, is_on_disk=False)
                 continue
             with file:
                 async with aclosing(self._unpacked(name, file, turns)) as unpacked:
@@ -149,7 +151,7 @@ class Ingest:
 
     async def _unpacked(
         self, name: str, file: BinaryIO, turns: asyncio.Semaphore
-    ) -> AsyncGenerator[OpenedFile | StoreResult, None]:
+    ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         unpacking = members(file, self._limits)
         try:
             while member := await _next_member(unpacking):
@@ -158,7 +160,7 @@ class Ingest:
                     yield refused(label, member.content, StoreStatus.REJECTED)
                 else:
                     on_disk = member.is_on_disk
-                    yield await wait_for_turn(label, member.content, turns, is_on_disk=on_disk)
+                    yield await acquire_slot(label, member.content, turns, is_on_disk=on_disk)
         except FileRejected as exc:
             yield refused(name, exc, StoreStatus.REJECTED)
         except OSError as exc:
@@ -189,8 +191,8 @@ async def _next_member(unpacking: Generator[Member, None, None]) -> Member | Non
         raise
 
 
-async def _discard(item: OpenedFile | StoreResult) -> None:
-    if isinstance(item, OpenedFile):
+async def _discard(item: UploadSlot | StoreResult) -> None:
+    if isinstance(item, UploadSlot):
         await item.aclose()
 
 

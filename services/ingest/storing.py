@@ -20,8 +20,8 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.index.pending import Landing
-from services.index.record import IndexEntry
+from services.index.pending import PendingInstances
+from services.index.record import IndexRecord
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
 from services.orthanc.answers import StoreAnswer, StoredFile
 from services.orthanc.client import OrthancClient
@@ -30,7 +30,7 @@ from services.orthanc.identifiers import OrthancIds, orthanc_ids
 from services.tasks import Coalescer
 
 
-class Traffic:
+class InFlightCounter:
     """Counts what is under way."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Traffic:
             if not self._count:
                 self._quiet.set()
 
-    async def wait_until_quiet(self) -> None:
+    async def wait_idle(self) -> None:
         """Return when nothing is under way."""
         await self._quiet.wait()
 
@@ -134,7 +134,7 @@ async def _look_up(
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class ArrivedFile:
     """A file that Orthanc has and the index not yet."""
 
     file_name: str
@@ -142,7 +142,7 @@ class Arrived:
     pushed: Pushed
 
 
-class Arrivals:
+class IndexBatch:
     """Asks Orthanc what it made of files, and indexes them together.
 
     Args:
@@ -151,12 +151,12 @@ class Arrivals:
     """
 
     def __init__(
-        self, orthanc: OrthancClient, index: Callable[[Sequence[IndexEntry]], Awaitable[None]]
+        self, orthanc: OrthancClient, index: Callable[[Sequence[IndexRecord]], Awaitable[None]]
     ) -> None:
         self._orthanc = orthanc
         self._write = index
 
-    async def index(self, batch: Sequence[Arrived]) -> list[int | Exception]:
+    async def index(self, batch: Sequence[ArrivedFile]) -> list[int | Exception]:
         """Index files as Orthanc holds them.
 
         Returns:
@@ -174,14 +174,14 @@ class Arrivals:
             await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
         ]
         try:
-            await self._write([entry for entry in entries if isinstance(entry, IndexEntry)])
+            await self._write([entry for entry in entries if isinstance(entry, IndexRecord)])
         except DatabaseUnavailable:
             raise
         except Exception:  # noqa: BLE001  # one entry must not keep the others out
             return [await self._indexed_alone(entry) for entry in entries]
-        return [one.number_of_frames if isinstance(one, IndexEntry) else one for one in entries]
+        return [one.number_of_frames if isinstance(one, IndexRecord) else one for one in entries]
 
-    async def _indexed_alone(self, entry: IndexEntry | Exception) -> int | Exception:
+    async def _indexed_alone(self, entry: IndexRecord | Exception) -> int | Exception:
         if isinstance(entry, Exception):
             return entry
         try:
@@ -194,8 +194,8 @@ class Arrivals:
         return entry.number_of_frames
 
     async def _entry(
-        self, arrived: Arrived, stored: StoredFile | None
-    ) -> IndexEntry | OrthancError:
+        self, arrived: ArrivedFile, stored: StoredFile | None
+    ) -> IndexRecord | OrthancError:
         if stored is None:
             return OrthancNotFound("It was deleted from Orthanc at once.")
         checked = arrived.checked
@@ -208,7 +208,7 @@ class Arrivals:
             raise
         except OrthancUnavailable as exc:
             return exc
-        return IndexEntry(
+        return IndexRecord(
             header=checked.header,
             ids=arrived.pushed.ids,
             revision=stored.revision,
@@ -242,11 +242,11 @@ class FileStorage:
         self,
         orthanc: OrthancClient,
         files: OrthancFiles,
-        index: Callable[[Sequence[IndexEntry]], Awaitable[None]],
+        index: Callable[[Sequence[IndexRecord]], Awaitable[None]],
         limits: WalkLimits,
         *,
         keep_tiff_preamble: bool = False,
-        landing: Landing | None = None,
+        landing: PendingInstances | None = None,
     ) -> None:
         """Nothing is asked yet.
 
@@ -262,10 +262,10 @@ class FileStorage:
         self._files = files
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
-        self._landing = landing or Landing()
-        self._traffic = Traffic()
-        self._indexing: Coalescer[Arrived, int] = Coalescer(
-            Arrivals(orthanc, index).index, max_weight=_MAX_BATCH, gather=self._gather
+        self._landing = landing or PendingInstances()
+        self._traffic = InFlightCounter()
+        self._indexing: Coalescer[ArrivedFile, int] = Coalescer(
+            IndexBatch(orthanc, index).index, max_weight=_MAX_BATCH, gather=self._gather
         )
 
     async def store(
@@ -300,7 +300,7 @@ class FileStorage:
         file: BinaryIO,
         override: PatientOverride,
         announce: Callable[[str], None],
-    ) -> Arrived | StoreResult:
+    ) -> ArrivedFile | StoreResult:
         try:
             with self._traffic.one_more():
                 checked, pushed = await self._checked_and_pushed(file, override, announce)
@@ -310,9 +310,9 @@ class FileStorage:
             return failed(file_name, exc)
         if pushed.status is StoreStatus.CONFLICT:
             return conflicting(file_name, checked.header, pushed.ids)
-        return Arrived(file_name, checked, pushed)
+        return ArrivedFile(file_name, checked, pushed)
 
-    async def _indexed(self, arrived: Arrived) -> StoreResult:
+    async def _indexed(self, arrived: ArrivedFile) -> StoreResult:
         header = arrived.checked.header
         try:
             frames = await self._indexing.submit(arrived)
@@ -334,7 +334,7 @@ class FileStorage:
         """Let a commit wait for files that are on their way, but not for a large one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GATHER_SECONDS):
-                await self._traffic.wait_until_quiet()
+                await self._traffic.wait_idle()
 
     async def _checked_and_pushed(
         self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]

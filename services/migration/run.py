@@ -14,7 +14,7 @@ from services.errors import DatabaseUnavailable, Error, OrthancError
 from services.importing.outcome import FileOutcome, Refusal, Tally
 from services.importing.run import GATHERED_FILES
 from services.importing.walking import FoundFile
-from services.ingest.batch import in_order
+from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile
 from services.migration.local_files import LocalFile
@@ -92,7 +92,7 @@ class MigrationRun:
         async with (
             aclosing(_generated(self._source)) as files,
             aclosing(
-                in_order(files, work, concurrency=self._concurrency + GATHERED_FILES)
+                map_ordered(files, work, concurrency=self._concurrency + GATHERED_FILES)
             ) as ordered,
         ):
             async for outcome in ordered:

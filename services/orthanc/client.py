@@ -23,7 +23,7 @@ from services.orthanc.answers import (
     StudyListing,
     SystemInfo,
 )
-from services.orthanc.connection_pool import KeptConnections
+from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.frames import OrthancFrames, open_orthanc_frames
 from services.orthanc.identifiers import path_of
@@ -241,7 +241,7 @@ async def open_orthanc(
         frames_at_once: Most frames that are asked for at once.
     """
     breaker = CircuitBreaker()
-    kept = KeptConnections(url, username, password, timeout_seconds=frame_seconds)
+    kept = ConnectionPool(url, username, password, timeout_seconds=frame_seconds)
     async with (
         open_http_client(url, username, password) as http,
         open_orthanc_files(url, username, password, breaker=breaker) as files,

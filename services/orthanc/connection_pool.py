@@ -35,7 +35,7 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.files import Extent
+from services.files import FileRange
 from services.orthanc.transport import CONNECT_SECONDS, raise_for_status
 
 _LINE_BYTES = 65_536
@@ -178,7 +178,7 @@ _TARGET = re.compile(r"[!-~]+")
 """What a request line holds without being cut: printable ASCII and no space."""
 
 
-class KeptConnections:
+class ConnectionPool:
     """Connections to Orthanc: one for each thread that is asking, kept for the next.
 
     Redirects are errors, answers come uncompressed, and proxies of the environment are not used,
@@ -224,7 +224,7 @@ class KeptConnections:
         """
         return self._exchange("GET", path, self._fields, ())
 
-    def post(self, path: str, pieces: Iterable[bytes | Extent], size_bytes: int) -> bytes:
+    def post(self, path: str, pieces: Iterable[bytes | FileRange], size_bytes: int) -> bytes:
         """POST bytes and return the whole body of the answer; blocks.
 
         A request is sent once: what broke it may be what it asked for.
@@ -249,7 +249,7 @@ class KeptConnections:
             raise exc.cause from None
 
     def _exchange(
-        self, method: str, path: str, fields: str, body: Iterable[bytes | Extent]
+        self, method: str, path: str, fields: str, body: Iterable[bytes | FileRange]
     ) -> bytes:
         target = self._prefix + path
         with self._connection() as connection:
@@ -302,7 +302,7 @@ class _SourceFailed(Exception):  # carried past the translation, seen by nobody
         self.cause = cause
 
 
-def _told_apart(pieces: Iterable[bytes | Extent]) -> Iterator[bytes | Extent]:
+def _told_apart(pieces: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
     try:
         yield from pieces
     except Exception as exc:
@@ -330,7 +330,7 @@ def _connected(connection: HTTPConnection, timeout_seconds: float) -> socket.soc
     return connection.sock
 
 
-def _answer_of(opened: socket.socket, body: Iterable[bytes | Extent]) -> Answer:
+def _answer_of(opened: socket.socket, body: Iterable[bytes | FileRange]) -> Answer:
     """Send the body of a request and read the answer."""
     for piece in body:
         if isinstance(piece, bytes):
@@ -341,7 +341,7 @@ def _answer_of(opened: socket.socket, body: Iterable[bytes | Extent]) -> Answer:
         return read_answer(stream)
 
 
-def _send(extent: Extent, opened: socket.socket) -> None:
+def _send(extent: FileRange, opened: socket.socket) -> None:
     try:
         extent.send(opened)
     except FileRejected as exc:

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 from services.errors import OrthancOutcomeUnknown
-from services.files import Extent
+from services.files import FileRange
 from services.orthanc.answers import StoreAnswer
-from services.orthanc.connection_pool import KeptConnections
+from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.transport import CircuitBreaker
 
 
@@ -76,7 +76,7 @@ class OrthancFiles:
 
     def __init__(
         self,
-        connections: KeptConnections,
+        connections: ConnectionPool,
         threads: Executor,
         *,
         breaker: CircuitBreaker | None = None,
@@ -90,7 +90,7 @@ class OrthancFiles:
         """Do blocking work that calls `store` in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    def store(self, pieces: Iterable[bytes | Extent], size_bytes: int) -> StoreAnswer:
+    def store(self, pieces: Iterable[bytes | FileRange], size_bytes: int) -> StoreAnswer:
         """`POST /instances`: store one DICOM file; blocks.
 
         Args:
@@ -123,7 +123,7 @@ async def open_orthanc_files(
         password: Its password.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
-    connections = KeptConnections(url, username, password, timeout_seconds=_STORE_SECONDS)
+    connections = ConnectionPool(url, username, password, timeout_seconds=_STORE_SECONDS)
     threads = ThreadPoolExecutor(_STORES_AT_ONCE, thread_name_prefix="files")
     try:
         yield OrthancFiles(connections, threads, breaker=breaker)

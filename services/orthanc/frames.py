@@ -6,14 +6,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
 from typing import TypeVar
 
-from services.orthanc.connection_pool import KeptConnections
+from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import CircuitBreaker
 
 T = TypeVar("T")
 
 Fetch = Callable[[str], bytes]
-"""Blocks until the body of a GET is there; see `KeptConnections.get`."""
+"""Blocks until the body of a GET is there; see `ConnectionPool.get`."""
 
 
 class OrthancFrames:
@@ -46,7 +46,7 @@ class OrthancFrames:
             route: `numpy?rescale=false` for the decoded stored values as `.npy`; `raw` for
                 the bytes of the frame as they are in the file; `preview` or `rendered` for
                 Orthanc's own PNG.
-            use: Turns the bytes into the result, in the thread that fetched them.
+            use: CooperativeExecution the bytes into the result, in the thread that fetched them.
 
         Raises:
             OrthancNotFound: There is no such frame.
@@ -62,7 +62,7 @@ class OrthancFrames:
 
 @asynccontextmanager
 async def open_orthanc_frames(
-    connections: KeptConnections, *, threads: int, breaker: CircuitBreaker | None = None
+    connections: ConnectionPool, *, threads: int, breaker: CircuitBreaker | None = None
 ) -> AsyncIterator[OrthancFrames]:
     """Run the threads that fetch frames; calls under way break off at the end.
 

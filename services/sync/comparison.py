@@ -3,8 +3,8 @@
 Orthanc tells every study with the time of its last arrival (`LastUpdate`) and counts all instances.
 A study is in agreement when that time and the version of our own document are those of the last
 comparison that looked inside. A deletion within a study moves no time, but it changes the count:
-when the counts differ after all studies are dealt with (see `CountCheck`), the lists of instances of
-all series are compared.
+when the counts differ after all studies are dealt with (see `CountCheck`), the lists of
+instances of all series are compared.
 
 What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
 when its time has come, and left out where instances are counted, so that it makes nothing dear.
@@ -28,7 +28,7 @@ from services.orthanc.answers import SeriesListing, StudyListing
 from services.orthanc.client import OrthancClient
 from services.sync.faults import IndexFaults, of_these
 from services.sync.follower import NEW_INSTANCE
-from services.sync.isolation import PATIENCE, Isolation
+from services.sync.isolation import PATIENCE, PoisonIsolator
 from services.sync.reconciler import BATCH_INSTANCES, Reconciler, batches
 from services.sync.rollup_check import RollUps
 from services.tasks import wait_for_all
@@ -61,7 +61,7 @@ class Repairs:
     """Carries out what a comparison finds; without `repair` it only counts."""
 
     def __init__(
-        self, reconciler: Reconciler, isolation: Isolation, roll_ups: RollUps, *, repair: bool
+        self, reconciler: Reconciler, isolation: PoisonIsolator, roll_ups: RollUps, *, repair: bool
     ) -> None:
         self._reconciler = reconciler
         self._isolation = isolation
@@ -78,7 +78,7 @@ class Repairs:
 
         Args:
             instance_ids: The instances in question.
-            patience: As in `Isolation.reconcile`.
+            patience: As in `PoisonIsolator.reconcile`.
 
         Returns:
             Whether they were in agreement and none is faulty.
@@ -140,7 +140,7 @@ _MAX_PAGES = 5
 """So many changes within seconds are more than Orthanc can store."""
 
 
-class Census:
+class CountCheck:
     """Tells whether some deletion or loss within a study was not seen."""
 
     def __init__(
@@ -256,9 +256,9 @@ class Comparison:
         self._instances = database[InstanceDocument.Settings.name]
         self._compared = database[ComparedStudyDocument.Settings.name]
         self._reconciler = reconciler
-        self._isolation = Isolation(orthanc, reconciler)
+        self._isolation = PoisonIsolator(orthanc, reconciler)
         self.roll_ups = roll_ups
-        self.census = Census(orthanc, database, reconciler.faults)
+        self.census = CountCheck(orthanc, database, reconciler.faults)
 
     async def run(self, *, repair: bool = True) -> SyncReport:
         """Compare everything.

@@ -60,7 +60,7 @@ class _Tracked:
     told_at: float | None = None
 
 
-class EventPacing:
+class EventDebouncer:
     """Holds changes back until they are due. Has no clock of its own."""
 
     def __init__(self, stable_seconds: float) -> None:
@@ -264,7 +264,7 @@ class StudyEvents:
             raise error if isinstance(error, Error) else EventsUnavailable from error
 
     async def _watch(self, ended: asyncio.Event) -> None:
-        pacing = EventPacing(self._stable_seconds)
+        pacing = EventDebouncer(self._stable_seconds)
         resume_after: Any = None
         while not ended.is_set():
             try:
@@ -289,7 +289,9 @@ class StudyEvents:
                 _log.warning("the change stream of studies waits: %s", type(exc).__name__)
             await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _step(self, stream: AsyncChangeStream[dict[str, Any]], pacing: EventPacing) -> None:
+    async def _step(
+        self, stream: AsyncChangeStream[dict[str, Any]], pacing: EventDebouncer
+    ) -> None:
         """Wait a tick for a change and tell what is due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
@@ -301,7 +303,7 @@ class StudyEvents:
         # A burst comes in one answer of MongoDB: listeners read in between.
         await asyncio.sleep(0)
 
-    async def _expect_stable(self, pacing: EventPacing) -> None:
+    async def _expect_stable(self, pacing: EventDebouncer) -> None:
         """Take in the studies that changed shortly before: they become stable while we watch."""
         now = datetime.now(UTC)
         since = now - timedelta(seconds=self._stable_seconds)

@@ -14,7 +14,7 @@ from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.orthanc.answers import Change, ChangePage
 from services.orthanc.client import OrthancClient
-from services.sync.isolation import Isolation
+from services.sync.isolation import PoisonIsolator
 from services.sync.lease import LeaseLost
 from services.sync.rollup_check import RollUps
 from services.tasks import Alarm
@@ -164,7 +164,7 @@ class Follower:
         self,
         orthanc: OrthancClient,
         cursor: FeedCursor,
-        isolation: Isolation,
+        isolation: PoisonIsolator,
         roll_ups: RollUps,
         *,
         poll_seconds: float,

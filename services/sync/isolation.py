@@ -44,7 +44,7 @@ class Reconciles(Protocol):
         ...
 
 
-class Isolation:
+class PoisonIsolator:
     """Finds the instances of a batch that stop Orthanc, puts them on record and goes on.
 
     Args:

@@ -17,7 +17,7 @@ from services.errors import (
     OrthancUnavailable,
     RecordRefused,
 )
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
@@ -175,7 +175,7 @@ class Reading:
         faults: Reasons by instance id, for the log and for people.
     """
 
-    entries: list[IndexEntry] = field(default_factory=list)
+    entries: list[IndexRecord] = field(default_factory=list)
     faults: dict[str, str] = field(default_factory=dict)
 
 
@@ -272,7 +272,7 @@ class _SeriesReader:
         return OrthancIds(study.patient_id, study.study_id, file.series_id, file.instance_id)
 
 
-def _entry(tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int) -> IndexEntry:
+def _entry(tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int) -> IndexRecord:
     header = header_from_orthanc(
         tags,
         transfer_syntax_uid=file.metadata.get("TransferSyntax"),
@@ -281,7 +281,7 @@ def _entry(tags: Tags, file: StoredFile, ids: OrthancIds, frame_max_pixels: int)
         file_size=file.file_size_bytes,
     )
     number_of_frames, reason = renderable_frames(header, max_pixels=frame_max_pixels)
-    return IndexEntry(
+    return IndexRecord(
         header=header,
         ids=ids,
         revision=file.revision,

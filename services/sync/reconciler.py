@@ -25,7 +25,7 @@ from models.instance import InstanceDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable
 from services.index.indexer import Indexer
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
@@ -36,7 +36,7 @@ from services.tasks import stop
 _log = logging.getLogger(__name__)
 
 
-async def index_each(indexer: Indexer, entries: Sequence[IndexEntry]) -> dict[str, str]:
+async def index_each(indexer: Indexer, entries: Sequence[IndexRecord]) -> dict[str, str]:
     """Index all entries at once, or each alone when one of them can't be written.
 
     Args:
@@ -65,7 +65,7 @@ async def index_each(indexer: Indexer, entries: Sequence[IndexEntry]) -> dict[st
     return {}
 
 
-async def _index_alone(indexer: Indexer, entry: IndexEntry) -> str | None:
+async def _index_alone(indexer: Indexer, entry: IndexRecord) -> str | None:
     try:
         await indexer.index([entry])
     except DatabaseUnavailable:

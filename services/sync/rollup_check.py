@@ -20,12 +20,12 @@ from services.index.record import to_stored_precision
 from services.index.rollup import Touched, roll_up
 from services.orthanc.client import OrthancClient
 from services.sync.faults import IndexFaults
-from services.sync.isolation import Isolation
+from services.sync.isolation import PoisonIsolator
 from services.sync.reader import read_entries
 from services.sync.reconciler import Reconciliation, index_each
 
 
-class Samples:
+class ParentRepair:
     """Reads instances although they are indexed, and indexes them with their parents.
 
     Attributes:
@@ -133,9 +133,9 @@ class RollUps:
         *,
         frame_max_pixels: int,
     ) -> None:
-        samples = Samples(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        samples = ParentRepair(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
         self._faults = samples.faults
-        self._isolation = Isolation(orthanc, samples)
+        self._isolation = PoisonIsolator(orthanc, samples)
         self._database = database
         self._instances = database[InstanceDocument.Settings.name]
         self._series = database[SeriesDocument.Settings.name]

@@ -15,7 +15,7 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
 from services.sync.comparison import Comparison, SyncReport
 from services.sync.follower import FeedCursor, Follower
-from services.sync.isolation import Isolation
+from services.sync.isolation import PoisonIsolator
 from services.sync.lease import LEASE_SECONDS, Lease
 from services.sync.reconciler import Reconciler
 from services.sync.rollup_check import RollUps
@@ -88,7 +88,7 @@ class SyncService:
         self._follower = Follower(
             orthanc,
             self._cursor,
-            Isolation(orthanc, self.reconciler),
+            PoisonIsolator(orthanc, self.reconciler),
             roll_ups,
             poll_seconds=poll_seconds,
             on_gap=self._demand_comparison,

@@ -1,4 +1,4 @@
-from graph.context import Accesses
+from graph.context import AccessLog
 
 PATIENT = {"_id": "p1"}
 STUDY = {"_id": "s1", "orthancPatientId": "p1"}
@@ -6,13 +6,13 @@ SERIES = {"_id": "x", "orthancStudyId": "s2", "orthancPatientId": "p2"}
 
 
 def test_documents_of_every_level_say_whom_they_are_about() -> None:
-    accesses = Accesses()
+    accesses = AccessLog()
     accesses.see([PATIENT, STUDY, SERIES])
     assert (accesses.patient_ids, accesses.study_ids) == ({"p1", "p2"}, {"s1", "s2"})
 
 
 def test_what_was_taken_is_not_there_any_more() -> None:
-    accesses = Accesses(fields=["study", "study"], number_of_objects=3)
+    accesses = AccessLog(fields=["study", "study"], number_of_objects=3)
     accesses.see([STUDY])
     accesses.minted["Frame.url"] += 2
     accesses.refusals.append(("study", "FORBIDDEN"))
@@ -23,11 +23,11 @@ def test_what_was_taken_is_not_there_any_more() -> None:
         3,
     )
     assert (taken.minted, taken.refusals) == ({"Frame.url": 2}, [("study", "FORBIDDEN")])
-    assert accesses == Accesses(viewed={"p1", "s1"})
+    assert accesses == AccessLog(viewed={"p1", "s1"})
 
 
 def test_a_view_is_new_once_for_each_study() -> None:
-    accesses = Accesses()
+    accesses = AccessLog()
     accesses.see([STUDY])
     assert accesses.take().is_new_view
     accesses.see([STUDY])
@@ -37,4 +37,4 @@ def test_a_view_is_new_once_for_each_study() -> None:
 
 
 def test_nobody_seen_is_no_view() -> None:
-    assert not Accesses(fields=["server"], number_of_objects=1).is_new_view
+    assert not AccessLog(fields=["server"], number_of_objects=1).is_new_view

@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from graph.cli import main
 from models.audit_record import AuditRecord
-from services.audit import Action, Audit, AuditSearch, Deed, _query, read_audit
+from services.audit import Action, Audit, AuditEvent, AuditSearch, _query, read_audit
 from services.auth.roles import Principal, Role
 from services.database import open_database
 from services.orthanc.identifiers import orthanc_ids
@@ -41,7 +41,7 @@ async def trail(database: AsyncDatabase[dict[str, Any]]) -> AsyncDatabase[dict[s
     ]
     for age, action, principal, patient in deeds:
         ids = orthanc_ids(patient, "1.2", "1.2.3", "1.2.3.4")
-        deed = Deed(
+        deed = AuditEvent(
             action=action,
             principal=principal,
             correlation_id="c",
@@ -89,7 +89,7 @@ async def test_reading_takes_an_index_and_sorts_nothing(
 async def test_a_record_ends_when_its_retention_does(
     database: AsyncDatabase[dict[str, Any]],
 ) -> None:
-    deed = Deed(action=Action.VIEW, principal=BOB, correlation_id="c")
+    deed = AuditEvent(action=Action.VIEW, principal=BOB, correlation_id="c")
     await Audit(database, retention=timedelta(days=30), now=lambda: NOW).record(deed)
     indexes = await database["audit"].index_information()
     (expiring,) = [index for index in indexes.values() if "expireAfterSeconds" in index]

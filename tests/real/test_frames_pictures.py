@@ -28,7 +28,7 @@ from services.frames.service import FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
-from services.orthanc.connection_pool import KeptConnections
+from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.frames import Fetch, OrthancFrames
 from services.orthanc.transport import open_http_client
 
@@ -56,7 +56,7 @@ async def opened_frames(
     orthanc: EmbeddedOrthanc, client: OrthancClient, fetch: Fetch | None = None
 ) -> AsyncIterator[FrameService]:
     signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(32)),)))
-    kept = KeptConnections(
+    kept = ConnectionPool(
         orthanc.url, orthanc.username, orthanc.password, timeout_seconds=_DECODE_SECONDS
     )
     with ThreadPoolExecutor(4) as threads, closing(kept):
@@ -297,7 +297,7 @@ async def test_200_simultaneous_requests_are_one_call_to_orthanc(
 ) -> None:
     instance = next(iter(stage.files.values()))
     asked: list[str] = []
-    kept = KeptConnections(
+    kept = ConnectionPool(
         orthanc.url, orthanc.username, orthanc.password, timeout_seconds=_DECODE_SECONDS
     )
 

@@ -23,7 +23,7 @@ from services.dicom.header import (
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import DatabaseUnavailable, RecordRefused
 from services.index.indexer import Indexer
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from services.orthanc.identifiers import orthanc_ids
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -65,7 +65,7 @@ def entry(
     revision: str = "00000001",
     modality: str | None = "CT",
     description: str | None = "Thorax",
-) -> IndexEntry:
+) -> IndexRecord:
     study_uid, series_uid = f"1.2.{study}", f"1.2.{study}.{series}"
     sop_uid = f"{series_uid}.{instance}"
     header = InstanceHeader(
@@ -86,7 +86,7 @@ def entry(
         sop_instance_uid=sop_uid,
         instance_number=instance,
     )
-    return IndexEntry(
+    return IndexRecord(
         header=header,
         ids=orthanc_ids(patient, study_uid, series_uid, sop_uid),
         revision=revision,
@@ -414,7 +414,7 @@ async def test_ids_that_are_alike_at_two_levels_are_told_apart(
     assert await dump(database) == stored
 
 
-def _never_stored() -> Iterator[tuple[str, IndexEntry]]:
+def _never_stored() -> Iterator[tuple[str, IndexRecord]]:
     refused = entry(2, study=2, patient="P2")
     yield "a number beyond 64 bits", replace(refused, file_size_bytes=2**63)
     yield "half a surrogate pair", replace(refused, not_renderable_reason="\ud800")
@@ -423,7 +423,7 @@ def _never_stored() -> Iterator[tuple[str, IndexEntry]]:
 
 @pytest.mark.parametrize("refused", [pytest.param(one, id=name) for name, one in _never_stored()])
 async def test_what_mongodb_does_not_take_does_not_fail_its_neighbours(
-    refused: IndexEntry, database: Database, indexer: Indexer
+    refused: IndexRecord, database: Database, indexer: Indexer
 ) -> None:
     rule = {"notRenderableReason": {"$ne": "forbidden"}}
     await database.command("collMod", "instances", validator=rule)

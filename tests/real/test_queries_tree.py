@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graph.context import Accesses, Context
+from graph.context import AccessLog, Context
 from graph.relay import encode_node_id
 from services.auth.roles import LOCAL_ADMIN, Principal, Role
 from services.embedded.mongod import EmbeddedMongod
@@ -271,7 +271,7 @@ async def test_operations_of_one_socket_share_nothing(stage: QueryStage) -> None
     assert [result.errors for result in results] == [None, None]
     assert socket.loaders is loaders
     assert socket.nodes_left == nodes_left
-    assert socket.accesses == Accesses()
+    assert socket.accesses == AccessLog()
 
 
 async def test_an_operation_reads_a_hundred_headers_and_no_more(stage: QueryStage) -> None:

@@ -10,7 +10,7 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import RecordRefused
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 HOUR = timedelta(hours=1)
@@ -119,7 +119,7 @@ def refuse(stage: Stage, instance_id: str, patch: pytest.MonkeyPatch) -> None:
     """Let one instance be too large for MongoDB."""
     index = stage.indexer.index
 
-    async def refusing(entries: Sequence[IndexEntry]) -> None:
+    async def refusing(entries: Sequence[IndexRecord]) -> None:
         if any(entry.ids.instance == instance_id for entry in entries):
             raise RecordRefused
         await index(entries)

@@ -10,12 +10,12 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordRefused
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from services.orthanc.client import OrthancClient
 from services.sync import reader as reading
 from services.sync.faults import MAX_ATTEMPTS
 from services.sync.follower import FeedCursor, FeedPosition, Follower
-from services.sync.isolation import PATIENCE, Isolation
+from services.sync.isolation import PATIENCE, PoisonIsolator
 from services.sync.reconciler import Reconciliation
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage
 
@@ -99,7 +99,7 @@ async def test_a_record_that_mongodb_does_not_take_is_put_on_record_and_the_curs
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 4)])
     make_entry = reading._entry
 
-    def swollen(*given: Any) -> IndexEntry:  # passed on
+    def swollen(*given: Any) -> IndexRecord:  # passed on
         entry = make_entry(*given)
         if entry.ids.instance == ids[1]:
             return replace(entry, not_renderable_reason="x" * 17_000_000)
@@ -192,7 +192,7 @@ def _follower(stage: Stage) -> Follower:
     return Follower(
         stage.orthanc,
         FeedCursor(stage.database),
-        Isolation(stage.orthanc, stage.sync.reconciler, pause_seconds=0.02),
+        PoisonIsolator(stage.orthanc, stage.sync.reconciler, pause_seconds=0.02),
         stage.sync.comparison.roll_ups,
         poll_seconds=0.02,
         on_gap=lambda: None,

@@ -24,7 +24,7 @@ from services.errors import (
     RecordRefused,
 )
 from services.index.indexer import Indexer
-from services.index.record import IndexEntry
+from services.index.record import IndexRecord
 from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
@@ -247,7 +247,7 @@ async def test_without_orthanc_every_file_fails_and_nothing_is_indexed(
 async def test_without_mongodb_the_file_is_in_orthanc_and_the_result_says_so(
     client: OrthancClient, files: OrthancFiles
 ) -> None:
-    async def broken(_entries: Sequence[IndexEntry]) -> None:
+    async def broken(_entries: Sequence[IndexRecord]) -> None:
         raise DatabaseUnavailable
 
     storage = FileStorage(client, files, broken, WalkLimits())
@@ -277,7 +277,7 @@ async def test_a_file_that_can_not_be_indexed_fails_alone_and_is_said_to_be_stor
 ) -> None:
     indexer = Indexer(database)
 
-    async def index(entries: Sequence[IndexEntry]) -> None:
+    async def index(entries: Sequence[IndexRecord]) -> None:
         if any(entry.header.series.modality == "MR" for entry in entries):
             raise fault
         await indexer.index(entries)
@@ -316,7 +316,7 @@ async def test_a_mongodb_that_is_away_is_not_asked_for_each_file(
 ) -> None:
     calls: list[int] = []
 
-    async def index(entries: Sequence[IndexEntry]) -> None:
+    async def index(entries: Sequence[IndexRecord]) -> None:
         calls.append(len(entries))
         raise DatabaseUnavailable if len(calls) > 1 else RecordRefused
 

@@ -9,7 +9,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure
 
 from services import audit as audit_module
-from services.audit import Action, Audit, Deed, describe_deed, open_audit, parse_since
+from services.audit import Action, Audit, AuditEvent, describe_deed, open_audit, parse_since
 from services.auth.roles import Principal, Role
 from services.errors import DatabaseUnavailable, InvalidInput
 
@@ -51,8 +51,8 @@ def database_with(collection: Collection) -> AsyncDatabase[dict[str, Any]]:
     return cast("AsyncDatabase[dict[str, Any]]", {"audit": collection})
 
 
-def deed(action: Action = Action.VIEW, **facts: Any) -> Deed:
-    return Deed(action=action, principal=ANN, correlation_id="c1", **facts)
+def deed(action: Action = Action.VIEW, **facts: Any) -> AuditEvent:
+    return AuditEvent(action=action, principal=ANN, correlation_id="c1", **facts)
 
 
 def test_a_deed_is_described_with_the_public_names() -> None:

@@ -13,7 +13,7 @@ from typing import Self
 import pytest
 
 from services.errors import FileRejected
-from services.files import Extent, FileRange, extent_of
+from services.files import FileRange, FileRangeReader, extent_of
 
 CONTENT = bytes(range(256)) * 8_000
 """2 MB: more than the buffers of two sockets hold."""
@@ -59,15 +59,15 @@ def receiver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_extent_is_sent_whole(descriptor: int, receiver: Receiver) -> None:
     with receiver:
-        Extent(descriptor, 5, len(CONTENT) - 7).send(receiver.sender)
-        Extent(descriptor, 0, 3).send(receiver.sender)
-        Extent(descriptor, 9, 9).send(receiver.sender)
+        FileRange(descriptor, 5, len(CONTENT) - 7).send(receiver.sender)
+        FileRange(descriptor, 0, 3).send(receiver.sender)
+        FileRange(descriptor, 9, 9).send(receiver.sender)
     assert receiver.received == CONTENT[5:-7] + CONTENT[:3]
 
 
 def test_a_file_that_became_shorter_is_refused(descriptor: int, receiver: Receiver) -> None:
     with receiver, pytest.raises(FileRejected) as caught:
-        Extent(descriptor, 0, len(CONTENT) + 1).send(receiver.sender)
+        FileRange(descriptor, 0, len(CONTENT) + 1).send(receiver.sender)
     assert caught.value.code == "TRUNCATED"
     assert receiver.received == CONTENT
 
@@ -77,23 +77,23 @@ def test_who_takes_nothing_is_not_waited_for_longer_than_the_timeout(descriptor:
     with sender, silent:
         sender.settimeout(0.05)
         with pytest.raises(TimeoutError):
-            Extent(descriptor, 0, len(CONTENT)).send(sender)
+            FileRange(descriptor, 0, len(CONTENT)).send(sender)
 
 
 def test_who_went_away_is_told_as_the_socket_tells_it(descriptor: int) -> None:
     sender, gone = socket.socketpair()
     gone.close()
     with sender, pytest.raises(BrokenPipeError):
-        Extent(descriptor, 0, len(CONTENT)).send(sender)
+        FileRange(descriptor, 0, len(CONTENT)).send(sender)
 
 
 def test_an_extent_is_where_the_bytes_of_a_file_are(descriptor: int, tmp_path: Path) -> None:
-    part = io.BufferedReader(FileRange(descriptor, 100, 1_000))
-    assert extent_of(part, 10, 20) == Extent(descriptor, 110, 120)
+    part = io.BufferedReader(FileRangeReader(descriptor, 100, 1_000))
+    assert extent_of(part, 10, 20) == FileRange(descriptor, 110, 120)
     path = tmp_path / "file"
     path.write_bytes(b"content")
     with path.open("rb") as opened:
-        assert extent_of(opened, 1, 3) == Extent(opened.fileno(), 1, 3)
+        assert extent_of(opened, 1, 3) == FileRange(opened.fileno(), 1, 3)
 
 
 def test_what_is_in_memory_has_no_extent() -> None:
@@ -103,8 +103,8 @@ def test_what_is_in_memory_has_no_extent() -> None:
 
 
 def test_a_range_is_read_by_position_whatever_others_read(descriptor: int) -> None:
-    one = io.BufferedReader(FileRange(descriptor, 100, 1_000))
-    other = io.BufferedReader(FileRange(descriptor, 50_000, 10))
+    one = io.BufferedReader(FileRangeReader(descriptor, 100, 1_000))
+    other = io.BufferedReader(FileRangeReader(descriptor, 50_000, 10))
     assert one.read(5) == CONTENT[100:105]
     assert other.read() == CONTENT[50_000:50_010]
     assert one.seek(-3, os.SEEK_END) == 997

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from services.setting_typos import find_misspelt_settings, read_misspelt_settings
+from services.setting_typos import find_setting_typos, read_setting_typos
 from services.settings import Settings
 
 SETTINGS = [name.upper() for name in Settings.model_fields]
@@ -20,7 +20,7 @@ FOREIGN = [
 
 
 def told(*, in_file: list[str] | None = None, in_environment: list[str] | None = None) -> list[str]:
-    found = find_misspelt_settings(
+    found = find_setting_typos(
         settings=SETTINGS, in_file=in_file or [], in_environment=in_environment or []
     )
     return [str(misspelt) for misspelt in found]
@@ -76,7 +76,7 @@ def test_the_file_and_the_environment_are_read_as_for_the_settings(
     (tmp_path / ".env").write_text("export orthanc_user=a\nMONGO_URL=\n", encoding="utf-8")
     monkeypatch.setenv("CORS_ALLOWED_ORIGIN", "https://a.example")
     monkeypatch.setenv("FRAME_URL_KEY", "")
-    assert [str(misspelt) for misspelt in read_misspelt_settings()] == [
+    assert [str(misspelt) for misspelt in read_setting_typos()] == [
         "ORTHANC_USER in .env is no setting. Did you mean ORTHANC_USERNAME?",
         "CORS_ALLOWED_ORIGIN in the environment is no setting. Did you mean CORS_ALLOWED_ORIGINS?",
     ]

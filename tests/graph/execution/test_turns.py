@@ -5,25 +5,25 @@ import asyncio
 import pytest
 
 from graph.execution import executor as turns
-from graph.execution.executor import Turns
+from graph.execution.executor import CooperativeExecution
 
 
 async def test_nobody_waits_while_a_turn_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 60.0)
     order: list[str] = []
     asyncio.get_running_loop().call_soon(order.append, "other")
-    await Turns().give_way()
+    await CooperativeExecution().yield_to_loop()
     assert order == []
 
 
 async def test_all_who_waited_go_on_in_the_next_turn() -> None:
     now = 0.0
-    shared = Turns(lambda: now)
+    shared = CooperativeExecution(lambda: now)
     now = 1.0
     order: list[str] = []
 
     async def work(name: str) -> None:
-        await shared.give_way()
+        await shared.yield_to_loop()
         order.append(name)
 
     async def other() -> None:

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.app import create_app
 from graph.http.endpoint import GraphQLEndpoint
-from graph.http.middleware import RequestScope
+from graph.http.middleware import RequestContextMiddleware
 from graph.state import client_address, correlation_id
 from services.audit import Audit
 from services.frames.cache import FrameKey
@@ -235,7 +235,7 @@ async def half(_: Request) -> Response:
 
 def scoped() -> ASGIApp:
     routes = [Route("/half", half), Route("/{name}", answer)]
-    return Starlette(routes=routes, middleware=[Middleware(RequestScope)])
+    return Starlette(routes=routes, middleware=[Middleware(RequestContextMiddleware)])
 
 
 async def test_a_request_has_its_own_id_and_address_and_a_route_its_own_headers() -> None:
@@ -363,7 +363,7 @@ async def test_a_websocket_is_logged_as_one(
 
     with caplog.at_level(logging.INFO, logger="orthanc_graphql.access"):
         scope = {"type": "websocket", "headers": [], "client": ("::1", 5)}
-        await RequestScope(socket)(scope, _nothing, ignore)
+        await RequestContextMiddleware(socket)(scope, _nothing, ignore)
     assert re.fullmatch(
         rf"WEBSOCKET \(no route\) {status} \d+\.\d ms", caplog.records[0].getMessage()
     )

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.http.middleware import (
-    LocalHostsOnly,
+    LocalHostMiddleware,
     OpenServerRefused,
     hostname_of,
     refuse_open_server,
@@ -43,7 +43,7 @@ def app_with(authenticator: Authenticator, public_url: str | None = None) -> ASG
     async def greet(_request: Request) -> JSONResponse:
         return JSONResponse("hello")
 
-    app = LocalHostsOnly(Starlette(routes=[Route("/", greet)]), public_url=public_url)
+    app = LocalHostMiddleware(Starlette(routes=[Route("/", greet)]), public_url=public_url)
 
     async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"runtime": cast("Runtime", SimpleNamespace(authenticator=authenticator))}

@@ -136,7 +136,7 @@ async def _client(service: FrameService, audit: AsyncMock) -> AsyncIterator[http
 
 
 def fetched(path: str) -> bytes:
-    """Fetch as `KeptConnections.get` does, by the one way that respx answers."""
+    """Fetch as `ConnectionPool.get` does, by the one way that respx answers."""
     with translated_faults():
         response = httpx.get(f"{ORTHANC_URL}{path}")
     raise_for_status(response.status_code)

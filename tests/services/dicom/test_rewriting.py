@@ -16,7 +16,7 @@ from services.dicom.parser import walk
 from services.dicom.reading import DatasetAttributes
 from services.dicom.rewriting import PreparedFile, prepare
 from services.errors import FileRejected, InvalidInput
-from services.files import Extent
+from services.files import FileRange
 
 
 def _bytes(prepared: PreparedFile) -> bytes:
@@ -158,7 +158,7 @@ def test_what_stands_in_a_file_is_told_by_its_place(ct_bytes: bytes, tmp_path: P
     with path.open("rb") as file:
         prepared = prepare(file, walk(file), patient_id="1", patient_name="Doe^Jane")
         pieces = list(prepared.pieces())
-        assert [type(piece) for piece in pieces].count(Extent) >= 2
+        assert [type(piece) for piece in pieces].count(FileRange) >= 2
         told = b"".join(
             piece if isinstance(piece, bytes) else ct_bytes[piece.begin : piece.end]
             for piece in pieces

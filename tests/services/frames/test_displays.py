@@ -12,7 +12,7 @@ from pydicom.errors import BytesLengthException
 from services.dicom.display import Display, DisplayHeader, Window
 from services.errors import OrthancTimedOut
 from services.frames import records as displays
-from services.frames.records import DisplayCatalogue
+from services.frames.records import PresentationLoader
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from tests.graph.routes.stage import IndexedInstance
@@ -69,7 +69,7 @@ async def test_the_frames_of_a_cine_fetch_their_header_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(displays, "DisplayHeader", Header)
-    catalogue = DisplayCatalogue(orthanc := Orthanc(), fetch_seconds=30)
+    catalogue = PresentationLoader(orthanc := Orthanc(), fetch_seconds=30)
     found = await asyncio.gather(*(catalogue.find(INSTANCE, index) for index in range(8)))
     assert [one.rescale_intercept for one in found] == list(range(8))
     assert orthanc.asked == [INSTANCE.id]
@@ -79,7 +79,7 @@ async def test_the_frames_of_a_cine_fetch_their_header_once(
 
 @pytest.mark.parametrize(("kept_bytes", "fetched"), [(0, "abab"), (10**6, "ab")])
 async def test_headers_are_kept_as_far_as_memory_is_allowed(kept_bytes: int, fetched: str) -> None:
-    catalogue = DisplayCatalogue(orthanc := Orthanc(), fetch_seconds=30, kept_bytes=kept_bytes)
+    catalogue = PresentationLoader(orthanc := Orthanc(), fetch_seconds=30, kept_bytes=kept_bytes)
     for name in "aabbaabb":
         await catalogue.find(replace(INSTANCE, id=name), 0)
     assert "".join(orthanc.asked) == fetched
@@ -92,7 +92,7 @@ async def test_a_header_that_takes_too_long_is_a_time_out(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(orthanc := Orthanc(), "stored_files", stored_files)
     with pytest.raises(OrthancTimedOut):
-        await DisplayCatalogue(orthanc, fetch_seconds=0.01).find(INSTANCE, 0)
+        await PresentationLoader(orthanc, fetch_seconds=0.01).find(INSTANCE, 0)
 
 
 def raising(error: Exception) -> Callable[..., Display]:
@@ -115,11 +115,11 @@ async def test_a_header_that_cannot_be_parsed_is_shown_by_the_index(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(displays, "DisplayHeader", raising(fault))
-    assert await DisplayCatalogue(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED
+    assert await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED
 
 
 async def test_a_frame_whose_groups_cannot_be_parsed_is_shown_by_the_index(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DisplayHeader, "frame", raising(fault))
-    assert await DisplayCatalogue(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED
+    assert await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from services.errors import RenderQueueFull
-from services.frames.queue import FirstFrame, RenderQueue
+from services.frames.queue import ParseOnceGate, RenderQueue
 from tests.graph.routes.stage import IndexedInstance
 
 CINE = IndexedInstance(number_of_frames=4)
@@ -16,7 +16,7 @@ class Frames:
     def __init__(self) -> None:
         self.now = 1.0
         self.queue = RenderQueue(slots=4, size=2)
-        self.first = FirstFrame(self.queue.waiting, lambda: self.now)
+        self.first = ParseOnceGate(self.queue.waiting, lambda: self.now)
         self.asked: list[int] = []
         self.answers: dict[int, asyncio.Future[None]] = {}
 

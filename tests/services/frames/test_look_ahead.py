@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.frames.cache import FrameCache, FrameKey, RecentInstances
+from services.frames.cache import FrameCache, FrameKey, InstanceCache
 from services.frames.prefetch import LookAhead, Neighbours
 from services.frames.queue import RenderQueue
 from services.frames.records import RenderableInstance
@@ -28,7 +28,7 @@ async def test_a_frame_that_breaks_the_code_does_not_end_the_looking_ahead(
             raise OSError
         done.set()
 
-    recent = RecentInstances(find)
+    recent = InstanceCache(find)
     ahead = LookAhead(
         FrameCache(1_000), RenderQueue(1, 1), recent, Neighbours(following, recent), render
     )

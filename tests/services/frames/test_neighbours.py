@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from services.frames.cache import KEPT_SECONDS, RecentInstances
+from services.frames.cache import KEPT_SECONDS, InstanceCache
 from services.frames.prefetch import Neighbours
 from services.frames.records import RenderableInstance
 from tests.graph.routes.stage import REVISION, IndexedInstance
@@ -24,8 +24,8 @@ class Index:
         return SERIES[place : place + limit]
 
 
-def neighbours(index: Index) -> tuple[Neighbours, RecentInstances]:
-    recent = RecentInstances(index.find, lambda: index.now)
+def neighbours(index: Index) -> tuple[Neighbours, InstanceCache]:
+    recent = InstanceCache(index.find, lambda: index.now)
     return Neighbours(index.following, recent, lambda: index.now), recent
 
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from services.index.pending import Landing
+from services.index.pending import PendingInstances
 
 
 async def test_an_instance_is_under_way_from_its_announcement_until_it_is_stored() -> None:
-    landing = Landing()
+    landing = PendingInstances()
     with landing.one_more() as announce:
         assert landing.among(["a", "b"]) == []
         announce("a")
@@ -17,7 +17,7 @@ async def test_an_instance_is_under_way_from_its_announcement_until_it_is_stored
 
 
 async def test_waiting_ends_with_the_last_of_the_instances_that_are_asked_for() -> None:
-    landing = Landing()
+    landing = PendingInstances()
     with landing.one_more() as other:
         other("other")
         with landing.one_more() as first:
@@ -33,7 +33,7 @@ async def test_waiting_ends_with_the_last_of_the_instances_that_are_asked_for() 
 
 
 async def test_waiting_ends_when_its_time_is_over() -> None:
-    landing = Landing()
+    landing = PendingInstances()
     with landing.one_more() as announce:
         announce("a")
         await landing.wait_for(["a"], seconds=0.01)
@@ -41,7 +41,7 @@ async def test_waiting_ends_when_its_time_is_over() -> None:
 
 
 async def test_an_announcement_that_comes_after_the_end_says_nothing() -> None:
-    landing = Landing()
+    landing = PendingInstances()
     with pytest.raises(RuntimeError), landing.one_more() as announce:
         raise RuntimeError
     announce("a")

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.ingest.batch import in_order
+from services.ingest.batch import map_ordered
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -21,7 +21,7 @@ async def test_results_come_in_the_order_of_the_items() -> None:
     async def discard(number: int) -> None:
         discarded.append(number)
 
-    ordered = in_order(numbers(5), work, concurrency=3, discard=discard)
+    ordered = map_ordered(numbers(5), work, concurrency=3, discard=discard)
     assert [result async for result in ordered] == [0, 2, 4, 6, 8]
     assert discarded == []
 
@@ -40,7 +40,7 @@ async def test_leaving_early_discards_what_was_taken(begun: bool) -> None:
     async def discard(number: int) -> None:
         discarded.append(number)
 
-    ordered = in_order(numbers(5), work, concurrency=3, discard=discard)
+    ordered = map_ordered(numbers(5), work, concurrency=3, discard=discard)
     assert await anext(ordered) == 0
     waiting = asyncio.create_task(anext(ordered))
     await asyncio.sleep(0.01 if begun else 0)

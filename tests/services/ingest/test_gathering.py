@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from services.ingest.storing import Traffic
+from services.ingest.storing import InFlightCounter
 from services.tasks import Coalescer
 
 
@@ -30,11 +30,11 @@ async def test_a_batch_takes_what_comes_while_it_is_gathered() -> None:
 
 
 async def test_it_is_quiet_when_the_last_of_several_is_done() -> None:
-    traffic = Traffic()
+    traffic = InFlightCounter()
     with traffic.one_more():
         with traffic.one_more():
             pass
-        waiting = asyncio.create_task(traffic.wait_until_quiet())
+        waiting = asyncio.create_task(traffic.wait_idle())
         await asyncio.sleep(0)
         assert not waiting.done()
     await waiting

@@ -16,7 +16,7 @@ from services.ingest.storing import FileStorage
 from services.orthanc.answers import StoreAnswer
 
 if TYPE_CHECKING:
-    from services.index.record import IndexEntry
+    from services.index.record import IndexRecord
     from services.orthanc.client import OrthancClient
     from services.orthanc.files import OrthancFiles
 
@@ -49,7 +49,7 @@ class Failing:
         raise self._error
 
 
-async def never_indexed(entries: Sequence["IndexEntry"]) -> None:
+async def never_indexed(entries: Sequence["IndexRecord"]) -> None:
     raise AssertionError(entries)
 
 

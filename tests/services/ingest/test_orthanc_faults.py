@@ -20,7 +20,7 @@ from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
 
 if TYPE_CHECKING:
-    from services.index.record import IndexEntry
+    from services.index.record import IndexRecord
     from services.orthanc.client import OrthancClient
     from services.orthanc.files import OrthancFiles
 
@@ -43,7 +43,7 @@ def sent(name: str) -> SentFile:
     return SentFile(name, lambda: io.BytesIO(body))
 
 
-async def never_indexed(entries: Sequence["IndexEntry"]) -> None:
+async def never_indexed(entries: Sequence["IndexRecord"]) -> None:
     raise AssertionError(entries)
 
 

@@ -18,8 +18,8 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.files import Extent
-from services.orthanc.connection_pool import KeptConnections
+from services.files import FileRange
+from services.orthanc.connection_pool import ConnectionPool
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -85,9 +85,9 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def connected(url: str, timeout_seconds: float = 5) -> Iterator[KeptConnections]:
+def connected(url: str, timeout_seconds: float = 5) -> Iterator[ConnectionPool]:
     with closing(
-        KeptConnections(url, "ü", "secret", timeout_seconds=timeout_seconds)
+        ConnectionPool(url, "ü", "secret", timeout_seconds=timeout_seconds)
     ) as connections:
         yield connections
 
@@ -190,9 +190,9 @@ def test_a_file_that_ends_early_is_no_fault_of_orthanc(server: Server, tmp_path:
     path.write_bytes(b"content")
     with connected(server.url) as connections, path.open("rb") as file:
         with pytest.raises(FileRejected) as raised:
-            connections.post("/instances", [b"head", Extent(file.fileno(), 2, 100)], 102)
+            connections.post("/instances", [b"head", FileRange(file.fileno(), 2, 100)], 102)
         assert raised.value.code == "TRUNCATED"
-        sent: list[bytes | Extent] = [b"<", Extent(file.fileno(), 2, 5), b">"]
+        sent: list[bytes | FileRange] = [b"<", FileRange(file.fileno(), 2, 5), b">"]
         assert connections.post("/echo", sent, 5) == b"<nte>"
 
 

@@ -9,12 +9,12 @@ from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, OrthancUnava
 from services.orthanc.answers import StoredFile
 from services.sync import isolation as isolating
 from services.sync.faults import MAX_ATTEMPTS
-from services.sync.isolation import Isolation
+from services.sync.isolation import PoisonIsolator
 from services.sync.reconciler import Reconciliation
 
 
-def make(reconciler: AsyncMock, orthanc: AsyncMock | None = None) -> Isolation:
-    return Isolation(orthanc or AsyncMock(), reconciler, pause_seconds=0)
+def make(reconciler: AsyncMock, orthanc: AsyncMock | None = None) -> PoisonIsolator:
+    return PoisonIsolator(orthanc or AsyncMock(), reconciler, pause_seconds=0)
 
 
 def asked(reconciler: AsyncMock) -> list[list[str]]:

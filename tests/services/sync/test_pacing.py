@@ -1,6 +1,6 @@
 """Bursts become one event a second, silence becomes STABLE."""
 
-from services.sync.events import EventPacing, StudyChange, StudyChangeKind
+from services.sync.events import EventDebouncer, StudyChange, StudyChangeKind
 
 CREATED, UPDATED, STABLE, DELETED = (
     StudyChangeKind.CREATED,
@@ -16,14 +16,14 @@ def _change(kind: StudyChangeKind, images: int = 0) -> StudyChange:
 
 
 def test_a_first_change_is_told_at_once() -> None:
-    pacing = EventPacing(stable_seconds=30)
+    pacing = EventDebouncer(stable_seconds=30)
     pacing.note(_change(CREATED, 1), at=0)
     assert pacing.due(at=0) == [_change(CREATED, 1)]
     assert pacing.due(at=0.1) == []
 
 
 def test_a_burst_becomes_one_event_a_second_with_the_newest_study() -> None:
-    pacing = EventPacing(stable_seconds=30)
+    pacing = EventDebouncer(stable_seconds=30)
     pacing.note(_change(CREATED, 1), at=0)
     pacing.due(at=0)
     for images in range(2, 50):
@@ -33,7 +33,7 @@ def test_a_burst_becomes_one_event_a_second_with_the_newest_study() -> None:
 
 
 def test_silence_is_told_once() -> None:
-    pacing = EventPacing(stable_seconds=5)
+    pacing = EventDebouncer(stable_seconds=5)
     pacing.note(_change(UPDATED, 1), at=0)
     pacing.due(at=0)
     assert pacing.due(at=4.9) == []
@@ -42,14 +42,14 @@ def test_silence_is_told_once() -> None:
 
 
 def test_a_study_that_was_created_and_changed_before_it_was_told_is_created() -> None:
-    pacing = EventPacing(stable_seconds=5)
+    pacing = EventDebouncer(stable_seconds=5)
     pacing.note(_change(CREATED, 1), at=0)
     pacing.note(_change(UPDATED, 2), at=0.1)
     assert pacing.due(at=0.2) == [_change(CREATED, 2)]
 
 
 def test_a_deleted_study_is_told_and_never_stable() -> None:
-    pacing = EventPacing(stable_seconds=5)
+    pacing = EventDebouncer(stable_seconds=5)
     pacing.note(_change(UPDATED, 1), at=0)
     pacing.note(_change(DELETED), at=0.1)
     assert pacing.due(at=0.2) == [_change(DELETED)]
@@ -57,13 +57,13 @@ def test_a_deleted_study_is_told_and_never_stable() -> None:
 
 
 def test_a_study_deleted_and_sent_again_within_a_second_is_updated() -> None:
-    pacing = EventPacing(stable_seconds=5)
+    pacing = EventDebouncer(stable_seconds=5)
     pacing.note(_change(DELETED), at=0)
     pacing.note(_change(CREATED, 3), at=0.1)
     assert pacing.due(at=0.2) == [_change(UPDATED, 3)]
 
 
 def test_a_change_without_a_study_is_nothing() -> None:
-    pacing = EventPacing(stable_seconds=5)
+    pacing = EventDebouncer(stable_seconds=5)
     pacing.note(None, at=0)
     assert pacing.due(at=100) == []
