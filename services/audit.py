@@ -35,7 +35,7 @@ from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, InvalidInput
 from services.orthanc.identifiers import orthanc_ids
-from services.tasks import Coalescer, stop
+from services.tasks import Coalescer, Supervisor
 
 OK = "ok"
 """The outcome of what went well; otherwise it is the code of the error."""
@@ -334,20 +334,23 @@ class Audit:
 
 @asynccontextmanager
 async def open_audit(
-    database: AsyncDatabase[Document], *, retention: timedelta | None = None
+    database: AsyncDatabase[Document],
+    *,
+    retention: timedelta | None = None,
+    supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Audit]:
     """Keep the trail while inside; what waits is written before leaving.
 
     Args:
         database: An open database, with its indexes.
         retention: How long new records are kept, None: for ever.
+        supervisor: Of the background tasks of this process; None: one of its own.
     """
     audit = Audit(database, retention=retention)
-    following = asyncio.create_task(audit.follow())
     try:
-        yield audit
+        async with (supervisor or Supervisor()).running("audit", audit.follow):
+            yield audit
     finally:
-        await stop(following)
         await _write_the_rest(audit)
 
 

@@ -1,10 +1,9 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import asyncio
-import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,7 +37,7 @@ from services.sync.events import StudyEvents
 from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
-from services.tasks import stop
+from services.tasks import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +225,6 @@ def make_deletion(
     return Deletion(orthanc, database, sync.reconciler)
 
 
-_log = logging.getLogger(__name__)
-
-_PAUSE_SECONDS = 5.0
-"""Before following Orthanc starts again after a failure."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """Everything that a request or a command may use.
@@ -240,9 +233,11 @@ class Runtime:
         orthanc: None while PACS integration is off, and with it `deletion` and `sync`.
         orthanc_url: Where Orthanc is, for admins.
         orthanc_events_secret: Proves that a notice of a deletion comes from our Orthanc.
+        supervisor: Of the background tasks.
     """
 
     settings: Settings
+    supervisor: Supervisor
     authenticator: Authenticator
     audit: Audit
     database: AsyncDatabase[dict[str, Any]]
@@ -280,12 +275,14 @@ async def open_runtime(
     """
     secret = settings.orthanc_events_secret
     events_secret = secret.get_secret_value() if secret else secrets.token_hex(16)
+    supervisor = Supervisor()
     async with AsyncExitStack() as stack:
         authenticator = await stack.enter_async_context(
             open_authenticator(
                 tokens_file=settings.tokens_path,
                 tokens_required=settings.tokens_file is not None,
                 oidc=settings.oidc_rules,
+                supervisor=supervisor,
             )
         )
         if check is not None:
@@ -303,9 +300,14 @@ async def open_runtime(
         sync = make_sync(settings, client, database, indexer) if client else None
         runtime = Runtime(
             settings=settings,
+            supervisor=supervisor,
             authenticator=authenticator,
             audit=await stack.enter_async_context(
-                open_audit(database, retention=_days(settings.audit_retention_days))
+                open_audit(
+                    database,
+                    retention=_days(settings.audit_retention_days),
+                    supervisor=supervisor,
+                )
             ),
             database=database,
             orthanc=client,
@@ -327,23 +329,8 @@ async def open_runtime(
         if address is not None:
             await stack.enter_async_context(following_removals(database, frames.discard))
             if sync is not None:
-                await _run_in_background(stack, sync)
+                await stack.enter_async_context(supervisor.running("sync", sync.run))
         yield runtime
-
-
-async def _run_in_background(stack: AsyncExitStack, sync: SyncService) -> None:
-    task = asyncio.create_task(_keep_running(sync.run), name="in step with Orthanc")
-
-    stack.push_async_callback(stop, task)
-
-
-async def _keep_running(run: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await run()
-        except Exception:  # noqa: BLE001  # whatever it was, an index out of step is worse
-            _log.exception("following Orthanc failed; it starts again in a moment")
-        await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def _days(days: int | None) -> timedelta | None:

@@ -1,9 +1,15 @@
-"""Work that many callers want at the same time, done for all of them at once."""
+"""Tasks and threads: supervised, waited for, cancelled to their end, shared by many callers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -52,15 +58,56 @@ async def wait_for_all(calls: Iterable[Awaitable[_T]]) -> list[_T]:
     return cast("list[_T]", outcomes)
 
 
+async def finish_in_thread(
+    work: Callable[[], _T],
+    *,
+    executor: Executor | None = None,
+    abort: Callable[[], None] | None = None,
+) -> _T:
+    """Run blocking work in a thread, and never return before the thread has ended.
+
+    A cancelled caller closes what it opened. A thread that still used it would go on with a
+    descriptor whose number may meanwhile belong to another file, so the cancellation is raised
+    only when the thread has ended.
+
+    Args:
+        work: Blocks; uses what the caller owns.
+        executor: Where to run it; None: the default executor of the event loop.
+        abort: Called once when the caller is cancelled, to make the work end early. It may be
+            called before the work begins, and must not block.
+
+    Raises:
+        CancelledError: The caller was cancelled; the thread has ended, or never began.
+        Exception: Whatever the work raises.
+    """
+    # A future and not a task: the end of the event loop cancels all tasks, and a task around the
+    # thread would end before the thread does.
+    running = asyncio.get_running_loop().run_in_executor(executor, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as exc:
+            if cancelled is None and abort is not None:
+                abort()
+            cancelled = exc
+    if cancelled is None:
+        return running.result()
+    if not running.cancelled():
+        # Retrieve the exception: otherwise the event loop logs it as never retrieved.
+        running.exception()
+    raise cancelled
+
+
 _AGAIN_SECONDS = 5.0
-"""What tidies up after its cancellation has so long before it is cancelled again."""
+"""A task that cleans up after its cancellation has this long before it is cancelled again."""
 
 
-async def stop(*tasks: "asyncio.Future[Any]") -> None:
-    """Cancel tasks until all have ended; what they raise is theirs.
+async def cancel_and_wait(*tasks: "asyncio.Future[Any]") -> None:
+    """Cancel tasks until all have ended; their exceptions are not raised.
 
-    PyMongo may swallow a cancellation, such as while it waits for a connection: the task goes on,
-    and whoever waited for its end would wait for ever.
+    PyMongo may swallow a cancellation, for example while it waits for a connection. The task then
+    goes on, so one cancellation is not enough.
     """
     pending = {task for task in tasks if not task.done()}
     is_cancelled = False
@@ -70,15 +117,117 @@ async def stop(*tasks: "asyncio.Future[Any]") -> None:
         try:
             _, pending = await asyncio.wait(pending, timeout=_AGAIN_SECONDS)
         except asyncio.CancelledError:
-            # No task may stay behind its caller.
+            # No task may outlive its caller.
             is_cancelled = True
             pending = {task for task in pending if not task.done()}
     for task in tasks:
         if not task.cancelled():
-            # Taken note of: otherwise the event loop reports it as never retrieved.
+            # Retrieve the exception: otherwise the event loop logs it as never retrieved.
             task.exception()
     if is_cancelled:
         raise asyncio.CancelledError
+
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+"""Following Orthanc or the tokens must not stand still for longer than this after a failure."""
+
+_STEADY_SECONDS = 10.0
+"""A task that has run for this long since its last failure counts as well again."""
+
+
+@dataclass(slots=True)
+class _Supervised:
+    """One background task: how often in a row it failed, and since when it runs."""
+
+    failures: int = 0
+    started_at: float = 0.0
+    reason: str = ""
+
+
+class Supervisor:
+    """Restarts background tasks that end, logs why, and tells which are not well.
+
+    A background task runs until it is cancelled. If it raises or returns, it is started again
+    after 0.1 s, and after up to 5 s when it fails repeatedly.
+
+    Args:
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tasks: dict[str, _Supervised] = {}
+
+    @asynccontextmanager
+    async def running(self, name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Run a background task while the block runs; at the end it is cancelled and waited for.
+
+        Args:
+            name: For the log and for `/readyz`, unique among the tasks that run.
+            work: Starts the task; called again after each failure.
+        """
+        if name in self._tasks:
+            raise ValueError(f"two background tasks named {name!r}")
+        self._tasks[name] = _Supervised(started_at=self._clock())
+        ending = asyncio.Event()
+        task = asyncio.create_task(self._keep_running(name, work, ending), name=name)
+        try:
+            yield
+        finally:
+            ending.set()
+            await cancel_and_wait(task)
+            del self._tasks[name]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The background tasks that run now, sorted."""
+        return sorted(self._tasks)
+
+    @property
+    def failing(self) -> Mapping[str, str]:
+        """Why each task that is not well failed last, by name: the class of its error.
+
+        A task is well again when it has run for 10 s without a failure.
+        """
+        now = self._clock()
+        return {
+            name: task.reason
+            for name, task in sorted(self._tasks.items())
+            if task.failures and now - task.started_at < _STEADY_SECONDS
+        }
+
+    async def _keep_running(
+        self, name: str, work: Callable[[], Awaitable[None]], ending: asyncio.Event
+    ) -> None:
+        task = self._tasks[name]
+        while True:
+            task.started_at = self._clock()
+            try:
+                await work()
+                reason = "it returned"
+                _log.error("the background task %r ended; it is started again", name)
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if current is None or current.cancelling() or ending.is_set():
+                    raise
+                # Something that the task awaited was cancelled, not the task itself.
+                reason = "CancelledError"
+                _log.exception("the background task %r failed; it is started again", name)
+            except Exception as exc:  # noqa: BLE001  # no failure may end a background task
+                reason = type(exc).__name__
+                _log.exception("the background task %r failed; it is started again", name)
+            if ending.is_set():
+                return
+            if self._clock() - task.started_at >= _STEADY_SECONDS:
+                task.failures = 0
+            task.failures += 1
+            task.reason = reason
+            await asyncio.sleep(_pause_seconds(task.failures))
+
+
+def _pause_seconds(failures: int) -> float:
+    return min(_FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16), _LONGEST_PAUSE_SECONDS)
 
 
 _Item = TypeVar("_Item")

@@ -11,6 +11,7 @@ import httpx
 from services.auth.oidc import OidcRules, OidcVerifier
 from services.auth.roles import LOCAL_ADMIN, Principal
 from services.auth.tokens import TOKEN_PREFIX, TokenFile
+from services.tasks import Supervisor
 
 _CREDENTIAL_MAX_CHARACTERS = 16 * 1024
 """JWTs with many group claims reach 8 kB; parsing more is work for nobody."""
@@ -78,7 +79,11 @@ def bearer_credential(authorization: str | None) -> str | None:
 
 @asynccontextmanager
 async def open_authenticator(
-    *, tokens_file: Path, tokens_required: bool, oidc: OidcRules | None = None
+    *,
+    tokens_file: Path,
+    tokens_required: bool,
+    oidc: OidcRules | None = None,
+    supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Authenticator]:
     """Read the credentials and follow their changes while inside.
 
@@ -86,23 +91,18 @@ async def open_authenticator(
         tokens_file: The file of tokens.
         tokens_required: Whether it must be there, as it must when a setting names it.
         oidc: Rules of an OpenID provider. It need not answer yet.
+        supervisor: Of the background tasks of this process; None: one of its own.
 
     Raises:
         TokensFileError: The file of tokens is broken, or missing though required.
     """
     tokens = await asyncio.to_thread(TokenFile, tokens_file, is_required=tokens_required)
+    supervisor = supervisor or Supervisor()
     async with AsyncExitStack() as stack:
         verifier = None
         if oidc is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
             verifier = OidcVerifier(http, oidc)
-            stack.push_async_callback(_stop, asyncio.create_task(verifier.follow()))
-        stack.push_async_callback(_stop, asyncio.create_task(tokens.follow()))
+            await stack.enter_async_context(supervisor.running("OpenID keys", verifier.follow))
+        await stack.enter_async_context(supervisor.running("tokens", tokens.follow))
         yield Authenticator(tokens, verifier)
-
-
-async def _stop(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(outcome, Exception):
-        raise outcome

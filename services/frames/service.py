@@ -37,7 +37,7 @@ from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSi
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
-from services.tasks import stop
+from services.tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class FrameService:
         try:
             yield
         finally:
-            await stop(*tasks)
+            await cancel_and_wait(*tasks)
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:

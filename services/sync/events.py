@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from models.study import StudyDocument
 from services.errors import Error, LimitExceeded
-from services.tasks import stop
+from services.tasks import cancel_and_wait
 
 BURST_SECONDS = 1.0
 """Least time between two events of one study: 500 arriving images redraw a worklist once."""
@@ -245,7 +245,7 @@ class StudyEvents:
         if watching is not None:
             # Again and again would take 5 s: PyMongo often swallows one within a change stream.
             self._stop.set()
-            await stop(watching)
+            await cancel_and_wait(watching)
 
     async def _ensure_watching(self) -> None:
         if self._watching is None:

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from models.lease import LeaseDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
-from services.tasks import stop
+from services.tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Lease:
             await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.is_held = False
-            await stop(working, renewing)
+            await cancel_and_wait(working, renewing)
         outcomes = await asyncio.gather(working, renewing, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, LeaseLost):

@@ -31,7 +31,7 @@ from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
 from services.sync.faults import IndexFaults
 from services.sync.reader import Reading, read_entries, reason_of
-from services.tasks import stop
+from services.tasks import cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ async def following_removals(
     finally:
         # PyMongo often swallows a cancellation within a change stream: the event ends the loop.
         ended.set()
-        await stop(following)
+        await cancel_and_wait(following)
 
 
 async def _follow(

@@ -20,7 +20,7 @@ from services.sync.lease import LEASE_SECONDS, Lease
 from services.sync.reconciler import Reconciler
 from services.sync.rollup_check import RollUps
 from services.sync.status import FeedStatus, seconds_behind
-from services.tasks import Alarm, stop
+from services.tasks import Alarm, cancel_and_wait
 
 _log = logging.getLogger(__name__)
 
@@ -228,4 +228,4 @@ async def _together(tasks: list[asyncio.Task[None]]) -> None:
     try:
         await asyncio.gather(*tasks)
     finally:
-        await stop(*tasks)
+        await cancel_and_wait(*tasks)

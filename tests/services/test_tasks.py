@@ -1,11 +1,13 @@
-"""Tasks end although something in them swallows cancellations."""
+"""Background tasks are restarted, threads are waited for, tasks end although they resist."""
 
 import asyncio
+import logging
+import threading
 
 import pytest
 
 from services import tasks as stopping
-from services.tasks import stop
+from services.tasks import Supervisor, cancel_and_wait, finish_in_thread
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +34,13 @@ async def _begun(count: int) -> "asyncio.Task[None]":
 async def test_a_cancellation_that_was_swallowed_is_repeated() -> None:
     task = await _begun(2)
     async with asyncio.timeout(5):
-        await stop(task, await _begun(0))
+        await cancel_and_wait(task, await _begun(0))
     assert task.cancelled()
 
 
 async def test_no_task_stays_behind_a_caller_that_is_cancelled_itself() -> None:
     task = await _begun(3)
-    stopping_it = asyncio.create_task(stop(task))
+    stopping_it = asyncio.create_task(cancel_and_wait(task))
     await asyncio.sleep(0)
     stopping_it.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -52,5 +54,149 @@ async def test_the_error_of_a_task_is_its_own() -> None:
 
     task = asyncio.create_task(failing())
     await asyncio.sleep(0)
-    await stop(task)
+    await cancel_and_wait(task)
     assert isinstance(task.exception(), KeyError)
+
+
+class Work:
+    """Background work that ends as it is told to, then runs; counts its starts."""
+
+    def __init__(self, *ends: BaseException | None) -> None:
+        self._ends = list(ends)
+        self.starts = 0
+        self.runs = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.starts += 1
+        if self._ends:
+            end = self._ends.pop(0)
+            if end is not None:
+                raise end
+            return
+        self.runs.set()
+        await asyncio.Event().wait()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_FIRST_PAUSE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_no_pauses")
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (KeyError("secret"), "KeyError"),
+        (None, "it returned"),
+        (asyncio.CancelledError(), "CancelledError"),
+    ],
+)
+async def test_a_background_task_that_ends_is_started_again_logged_and_named(
+    end: BaseException | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    supervisor, work = Supervisor(clock=clock), Work(end)
+    with caplog.at_level(logging.ERROR, "services.tasks"):
+        async with asyncio.timeout(5), supervisor.running("tokens", work):
+            await work.runs.wait()
+            assert supervisor.failing == {"tokens": reason}
+            assert supervisor.names == ["tokens"]
+            clock.now += stopping._STEADY_SECONDS
+            assert supervisor.failing == {}
+    assert work.starts == 2
+    assert supervisor.names == []
+    [record] = caplog.records
+    assert "'tokens'" in record.getMessage()
+
+
+@pytest.mark.usefixtures("_no_pauses")
+async def test_a_task_is_not_started_again_while_it_is_being_stopped() -> None:
+    starts = 0
+
+    async def turns_a_cancellation_into_an_error() -> None:
+        nonlocal starts
+        starts += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            raise ConnectionError from exc
+
+    async with asyncio.timeout(5), Supervisor().running("sync", turns_a_cancellation_into_an_error):
+        await asyncio.sleep(0)
+    assert starts == 1
+
+
+def test_pauses_grow_to_five_seconds() -> None:
+    pauses = [stopping._pause_seconds(failures) for failures in (1, 2, 3, 7, 1000)]
+    assert pauses == [0.1, 0.2, 0.4, 5.0, 5.0]
+
+
+async def test_names_of_background_tasks_are_unique() -> None:
+    supervisor = Supervisor()
+    async with supervisor.running("sync", Work()):
+        with pytest.raises(ValueError, match="two background tasks"):
+            async with supervisor.running("sync", Work()):
+                pass
+        assert supervisor.names == ["sync"]
+
+
+async def test_a_cancelled_caller_waits_for_its_thread() -> None:
+    began, may_end = threading.Event(), threading.Event()
+    ended = False
+
+    def work() -> None:
+        nonlocal ended
+        began.set()
+        may_end.wait()
+        ended = True
+
+    caller = asyncio.create_task(finish_in_thread(work))
+    await asyncio.to_thread(began.wait)
+    for _ in range(3):
+        caller.cancel()
+        await asyncio.sleep(0)
+    assert not caller.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended
+
+
+async def test_a_cancelled_caller_asks_its_thread_once_to_end() -> None:
+    began, aborted = threading.Event(), threading.Event()
+    asked = []
+
+    def work() -> None:
+        began.set()
+        aborted.wait()
+        raise OSError
+
+    def abort() -> None:
+        asked.append("abort")
+        aborted.set()
+
+    caller = asyncio.create_task(finish_in_thread(work, abort=abort))
+    await asyncio.to_thread(began.wait)
+    caller.cancel()
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert asked == ["abort"]
+
+
+async def test_results_and_errors_of_a_thread_reach_its_caller() -> None:
+    def fail() -> None:
+        raise OSError("full")
+
+    assert await finish_in_thread(lambda: 7) == 7
+    with pytest.raises(OSError, match="full"):
+        await finish_in_thread(fail)

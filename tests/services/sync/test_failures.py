@@ -1,13 +1,12 @@
 """What follows Orthanc goes on after exceptions that nobody expected."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from unittest.mock import MagicMock
 
 import pytest
 
-from services import runtime
 from services.sync.service import SyncService
+from services.tasks import Supervisor
 
 INSTANCE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
 
@@ -27,17 +26,14 @@ class FailsFirst:
         await asyncio.sleep(60)
 
 
-async def test_following_that_fails_starts_again(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(runtime, "_PAUSE_SECONDS", 0, raising=False)
-    sync = MagicMock(spec=SyncService)
-    sync.run = FailsFirst()
-    async with AsyncExitStack() as stack:
-        await runtime._run_in_background(stack, sync)
+async def test_following_that_fails_starts_again(caplog: pytest.LogCaptureFixture) -> None:
+    run = FailsFirst()
+    supervisor = Supervisor()
+    async with supervisor.running("sync", run):
         async with asyncio.timeout(5):
-            await sync.run.again.wait()
-    assert "following Orthanc failed" in caplog.text
+            await run.again.wait()
+        assert supervisor.failing == {"sync": "LookupError"}
+    assert "the background task 'sync' failed" in caplog.text
     assert "LookupError" in caplog.text
 
 
