@@ -1,6 +1,46 @@
-"""Options of the whole test run."""
+"""Options and fixtures of the whole test run."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pymongo import pool_shared
+
+
+def pytest_configure() -> None:
+    # A shell lets its background jobs ignore SIGINT, and the processes that tests start and
+    # interrupt would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def closed_pymongo_sockets() -> Iterator[None]:
+    """Close the socket of a MongoDB client that is closed while it connects.
+
+    PyMongo 4.20 leaves it to the garbage collector, whose ResourceWarning fails whichever test runs
+    at that moment.
+    """
+    connect = pool_shared._async_create_connection
+
+    async def connect_or_close(*arguments: Any) -> socket.socket:
+        connecting = asyncio.ensure_future(connect(*arguments))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close_socket)
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_shared, "_async_create_connection", connect_or_close)
+        yield
+
+
+def _close_socket(connecting: asyncio.Future[socket.socket]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

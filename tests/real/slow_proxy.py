@@ -1,4 +1,4 @@
-"""A TCP proxy on the loopback interface whose answers can be made late."""
+"""A TCP proxy on the loopback interface that delays answers or holds requests back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,11 +10,22 @@ _CHUNK_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class SlowProxy:
-    """Passes bytes on, those of the server `delay_seconds` late."""
+    """Passes bytes on.
+
+    Attributes:
+        server_port: Port of the server behind the proxy.
+        delay_seconds: Delay of the server's bytes.
+        held_after_bytes: Number of request bytes, over all connections, after which requests are
+            held back until `released` is set; None: never.
+        port: Port that the proxy listens on.
+    """
 
     server_port: int
     delay_seconds: float = 0.0
+    held_after_bytes: int | None = None
     port: int = 0
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    _passed_bytes: int = 0
     _pumps: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -34,6 +45,9 @@ class SlowProxy:
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while chunk := await reader.read(_CHUNK_BYTES):
+                if self.held_after_bytes is not None and self._passed_bytes > self.held_after_bytes:
+                    await self.released.wait()
+                self._passed_bytes += len(chunk)
                 writer.write(chunk)
         writer.close()
 
@@ -58,9 +72,11 @@ class SlowProxy:
 
 
 @asynccontextmanager
-async def run_slow_proxy(server_port: int) -> AsyncIterator[SlowProxy]:
+async def run_slow_proxy(
+    server_port: int, *, held_after_bytes: int | None = None
+) -> AsyncIterator[SlowProxy]:
     """Run a proxy in front of a server on this machine."""
-    proxy = SlowProxy(server_port)
+    proxy = SlowProxy(server_port, held_after_bytes=held_after_bytes)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -18,6 +18,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.settings import Settings
 from tests.real.shell import Shell, ended, served
+from tests.real.slow_proxy import run_slow_proxy
 from tests.real.sync_stage import eventually, instance_bytes
 
 
@@ -92,27 +93,37 @@ async def test_import_reports_what_fails_and_a_second_one_sends_nothing(
 async def test_import_goes_on_after_ctrl_c(
     shell: Shell, tmp_path: Path, database: AsyncDatabase[dict[str, Any]]
 ) -> None:
-    number_of_files = 120
+    number_of_files = 60
     root = tmp_path / "many"
     root.mkdir()
+    content = b""
     for number in range(number_of_files):
-        (root / f"{number:03}.dcm").write_bytes(instance_bytes(1, 1, number))
+        content = instance_bytes(1, 1, number)
+        (root / f"{number:03}.dcm").write_bytes(content)
 
     async def has_begun() -> bool:
         return await database["instances"].count_documents({}) > 0
 
-    process = await shell.start("import", "--concurrency", "1", str(root))
-    ending = asyncio.create_task(ended(process))
-    await eventually(has_begun)
-    process.send_signal(signal.SIGINT)
-    stopped = await ending
+    orthanc_url = httpx.URL(shell.environment["ORTHANC_URL"])
+    assert orthanc_url.port is not None
+    # Orthanc receives some of the files, so that the import cannot end before the signal.
+    async with run_slow_proxy(orthanc_url.port, held_after_bytes=20 * len(content)) as proxy:
+        held_back = {"ORTHANC_URL": str(orthanc_url.copy_with(port=proxy.port))}
+        process = await Shell(shell.environment | held_back).start(
+            "import", "--concurrency", "1", str(root)
+        )
+        ending = asyncio.create_task(ended(process))
+        await eventually(has_begun)
+        process.send_signal(signal.SIGINT)
+        proxy.released.set()
+        stopped = await ending
     assert stopped.code == 130
     assert "Traceback" not in stopped.errors
     stored_before = await database["instances"].count_documents({})
     assert 0 < stored_before < number_of_files
     resumed = await shell.run("import", str(root))
     assert resumed.code == 0
-    found = re.fullmatch(r"120 files: (\d+) stored, (\d+) already there, .*\n", resumed.output)
+    found = re.fullmatch(r"60 files: (\d+) stored, (\d+) already there, .*\n", resumed.output)
     assert found is not None
     assert int(found[1]) <= number_of_files - stored_before
     assert int(found[2]) >= stored_before

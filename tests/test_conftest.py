@@ -1,0 +1,44 @@
+"""What the tests' environment promises to every test."""
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import warnings
+
+from pymongo import pool_shared
+from pymongo.pool_options import PoolOptions
+
+
+def test_processes_of_tests_can_be_interrupted() -> None:
+    print_handler = "import signal; print(signal.getsignal(signal.SIGINT).__name__)"
+    printed = subprocess.run(  # noqa: S603  # a literal
+        [sys.executable, "-c", print_handler], capture_output=True, check=True, text=True
+    )
+    assert printed.stdout == "default_int_handler\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+async def test_a_cancelled_connection_to_mongodb_leaves_no_socket() -> None:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1")
+    async with server:
+        address = server.sockets[0].getsockname()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ResourceWarning)
+            for turns in range(30):
+                await _connect_and_cancel(address, turns)
+            gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+async def _connect_and_cancel(address: tuple[str, int], turns: int) -> None:
+    """Connect as PyMongo does, and cancel that after some turns of the event loop."""
+    connecting = asyncio.create_task(
+        pool_shared._async_create_connection(address, PoolOptions(connect_timeout=10))
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if not connecting.cancel():
+        connecting.result().close()
+    await asyncio.gather(connecting, return_exceptions=True)
