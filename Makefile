@@ -7,7 +7,7 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc web chromium frontend run test fuzz bench format constraints clean
+.PHONY: help setup orthanc web chromium frontend run check static test fuzz bench format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,15 +17,21 @@ setup: $(SETUP) orthanc web ## Virtual environment, packages, Orthanc by apt, Gr
 run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
 	@exec $(BIN)/orthanc-graphql serve
 
-test: setup chromium frontend ## Every check: format, lint, types, import directions, all tests with coverage
+# Each process starts a MongoDB and an Orthanc of its own as soon as a test asks for them.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+
+static: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+
+check: static ## What to run after each change: format, lint, types, import directions, pure tests
+	$(PYTEST) -q tests/graph tests/models tests/services tests/test_*.py
+
+test: static chromium frontend ## Every check: the static ones, then all tests with coverage
+	$(PYTEST) --durations 25 --cov
 
 FUZZ_CASES ?= 300
 fuzz: setup ## Schemathesis on GraphQL and REST for longer; FUZZ_CASES=5000 for each operation
