@@ -7,7 +7,7 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc web chromium frontend run check static test fuzz bench format constraints clean
+.PHONY: help setup orthanc web chromium frontend run check static test fuzz bench docs format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ FUZZ_CASES ?= 300
 fuzz: setup ## Schemathesis on GraphQL and REST for longer; FUZZ_CASES=5000 for each operation
 	$(BIN)/pytest tests/real/test_fuzzing.py --fuzz-cases $(FUZZ_CASES)
 
-bench: setup ## Measure beside Orthanc on this machine; writes benchmarks.json and README's table
+bench: setup ## Measure beside Orthanc on this machine; writes benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks --write
+
+docs: setup ## Write the generated parts of docs/
+	$(BIN)/python -m tests.documentation
 
 format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

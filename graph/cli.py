@@ -40,7 +40,7 @@ class _LazyGroup(click.Group):
 def main() -> None:
     """A GraphQL API in front of an Orthanc PACS.
 
-    Settings come from the environment and from a file `.env`; README.md lists them.
+    Settings come from the environment and from a file `.env`; docs/settings.md lists them.
     """
 
 

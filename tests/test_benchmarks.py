@@ -16,12 +16,12 @@ from tests.benchmarks import made_index
 from tests.benchmarks.made_index import IndexSize
 from tests.benchmarks.measuring import Bound, Line, Row
 from tests.benchmarks.reporting import (
-    README,
+    PAGE,
     Report,
     cells,
     merged,
+    page_section,
     read_report,
-    readme_section,
     section_of,
 )
 
@@ -29,8 +29,8 @@ ROW = Row(case="tree", ours_seconds=0.0705, rival="REST", rival_seconds=0.0632, 
 BOUND = Bound(case="memory", value=70.125, unit="MB", at_most=64)
 
 
-def test_the_readme_shows_what_benchmarks_json_says() -> None:
-    assert section_of(README.read_text(encoding="utf-8")) == readme_section(read_report())
+def test_the_page_shows_what_benchmarks_json_says() -> None:
+    assert section_of(PAGE.read_text(encoding="utf-8")) == page_section(read_report())
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_figures_of_another_machine_are_dropped() -> None:
     assert cases(new) == [("memory", "memory")]
 
 
-def test_the_readme_names_the_machine() -> None:
+def test_the_page_names_the_machine() -> None:
     report = {
         "machine": {"processor": "A (2 cores)", "memory": "24 GiB"},
         "rows": [{"suite": "tree", **ROW.to_json()}],
     }
-    assert readme_section(report).splitlines() == [
+    assert page_section(report).splitlines() == [
         "Measured on A (2 cores), 24 GiB.",
         "",
         "| case | this server | beside | its time | times as fast | goal |  |",

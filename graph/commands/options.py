@@ -41,7 +41,8 @@ def examples(*lines: str, settings: Sequence[str] = ()) -> str:
     shown = "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
     if not settings:
         return shown
-    return f"{shown}\n\nSettings (environment or .env; README.md has all): {', '.join(settings)}."
+    names = ", ".join(settings)
+    return f"{shown}\n\nSettings (environment or .env; docs/settings.md has all): {names}."
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -21,7 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(_SUITES))
     parser.add_argument(
-        "--write", action="store_true", help="write benchmarks.json and the table in README.md"
+        "--write",
+        action="store_true",
+        help="write benchmarks.json and the table in docs/benchmarks.md",
     )
     arguments = parser.parse_args()
     unknown = set(arguments.suites) - set(_SUITES)

@@ -1,4 +1,4 @@
-"""What a run found: `benchmarks.json`, the table in the terminal and the one in README.md."""
+"""The result of a run: `benchmarks.json`, and the tables in the terminal and docs/benchmarks.md."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 _ROOT = Path(__file__).parents[2]
 REPORT = _ROOT / "benchmarks.json"
-README = _ROOT / "README.md"
+PAGE = _ROOT / "docs" / "benchmarks.md"
 
 HEADS = ("case", "this server", "beside", "its time", "times as fast", "goal", "")
 _SECTION = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=\n<!-- /benchmarks -->)", re.DOTALL)
@@ -45,19 +45,19 @@ def read_report() -> Report:
 
 
 def write_report(report: Report) -> None:
-    """Write `benchmarks.json` and the table in README.md."""
+    """Write `benchmarks.json` and the table in docs/benchmarks.md."""
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    text = README.read_text(encoding="utf-8")
-    README.write_text(_SECTION.sub(lambda _: readme_section(report), text), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(_SECTION.sub(lambda _: page_section(report), text), encoding="utf-8")
 
 
-def section_of(readme: str) -> str | None:
-    """Return what stands between the marks in a README."""
-    found = _SECTION.search(readme)
+def section_of(page: str) -> str | None:
+    """Return what stands between the marks in a page."""
+    found = _SECTION.search(page)
     return found and found[0]
 
 
-def readme_section(report: Report) -> str:
+def page_section(report: Report) -> str:
     """Write the table as Markdown, with the machine it comes from."""
     if not report["rows"]:
         return "`make bench` measures and writes the table here."

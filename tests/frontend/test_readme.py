@@ -1,43 +1,25 @@
-"""The JavaScript of README.md tells why an upload was refused."""
+"""The first query of README.md gives the answer that stands below it."""
 
-import asyncio
+import json
 import re
-from pathlib import Path
+from urllib.parse import urlsplit
 
-import pytest
-
-README = Path(__file__).parents[2] / "README.md"
-CALL = """
-globalThis.fetch = async () => new Response('{answer}', {{ status: {status} }});
-const file = new File(["x"], "image.dcm");
-try {{
-  console.log(JSON.stringify(await uploadDicom([file])));
-}} catch (error) {{
-  console.log(`${{error.name}}: ${{error.message}}`);
-}}
-"""
+from tests.documentation import ROOT
+from tests.frontend.conftest import Workshop
+from tests.served import Served
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "printed"),
-    [
-        (200, '{"data": {"uploadDicom": {"storedCount": 1}}}', '{"storedCount":1}'),
-        (403, '{"errors": [{"message": "Not you."}]}', "Error: Not you."),
-        (
-            200,
-            '{"data": {"uploadDicom": null}, "errors": [{"message": "Away."}]}',
-            "Error: Away.",
-        ),
-    ],
-)
-async def test_the_upload_of_the_readme_tells_results_or_why_there_are_none(
-    status: int, answer: str, printed: str
+async def test_the_first_query_gives_the_answer_of_the_readme(
+    workshop: Workshop, served: Served
 ) -> None:
-    blocks = re.findall(r"```js\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    [upload] = [block for block in blocks if "function uploadDicom" in block]
-    script = upload + CALL.format(answer=answer, status=status)
-    node = await asyncio.create_subprocess_exec(
-        "node", "--input-type=module", "-e", script, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await node.communicate()
-    assert output.decode().strip() == printed
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    query = re.search(r"```sh\n(curl .*?)```\n\n```json\n(.*?)```", text, re.DOTALL)
+    assert query is not None
+    address = urlsplit(served.url).netloc
+    command, shown = (part.replace("127.0.0.1:8000", address) for part in query.groups())
+    answer = json.loads(await workshop.run("bash", "-c", command))
+    [study] = answer["data"]["studies"]["nodes"]
+    url = study["thumbnail"]["url"]
+    assert (await served.http.get(url)).headers["content-type"] == "image/png"
+    study["thumbnail"]["url"] = re.sub("(?<=/frames/).*", "...", url)
+    assert answer == json.loads(shown)
