@@ -4,7 +4,7 @@ import { askForToken, authorization, token } from "./session.js";
 const ENDPOINT = "graphql"; // Relative: the page may stand under any path of a proxy.
 let clockOffset = 0;
 
-/** What the server said no with: `code` for programs, `message` for people. */
+/** An error of the server: `code` for programs, `message` for people. */
 export class ApiError extends Error {
   constructor(message, code) {
     super(message);
@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-/** The server's clock, in milliseconds: expiry times are its times, and this machine's may be off. */
+/** The server's clock in milliseconds. Expiry times are the server's; the clock of this machine may be wrong. */
 export const serverNow = () => Date.now() + clockOffset;
 
 /** Execute an operation and return its `data`. Asks for a token where one is needed. */
@@ -60,7 +60,7 @@ const UPLOAD = `mutation Upload($files: [Upload!]!) {
 
 /**
  * Upload files by the GraphQL multipart request specification.
- * XMLHttpRequest, because fetch does not tell how much has been sent.
+ * XMLHttpRequest, because fetch does not report upload progress.
  * @returns {Promise<object[]>} One UploadResult per DICOM file.
  */
 export async function uploadFiles(files, { onProgress, signal }) {

@@ -62,7 +62,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   byId("search").focus();
 });
-// The address must be up to date before a link is followed, and the list's place on the screen known.
+// Update the address and the scroll position of the list before the browser follows a link.
 document.addEventListener("click", () => {
   flush();
   if (byId("study-view").hidden) scrolled = scrollY;

@@ -1,4 +1,4 @@
-// Playing a stack: a picture is shown when it is loaded, never a gap.
+// Cine playback of a stack: a picture is shown when it has loaded, so that no gap appears.
 import { graphql } from "./api.js";
 import { byId, wait } from "./dom.js";
 
@@ -12,7 +12,7 @@ const SPEED_TAGS = [
 
 const TAGS = "query Tags($id: ID!) { node(id: $id) { ... on Instance { tags } } }";
 
-/** Play and stop, at the speed of the slider. */
+/** Start and stop playback, at the speed of the slider. */
 export class Cine {
   #viewer;
   #isPlaying = false;
@@ -62,7 +62,7 @@ export class Cine {
     if (this.#isPlaying && this.#viewer.stack === stack) await this.#viewer.goTo(next);
   }
 
-  // What can't be loaded is shown as a sentence when its turn comes.
+  // A picture that fails to load is reported when playback reaches it.
   async #load(stack, position) {
     if (stack.at(position).instance.numberOfFrames > 0) await this.#viewer.load(position).catch(() => null);
   }

@@ -1,10 +1,10 @@
-// Building the page. Data only ever becomes text or an attribute, never HTML.
+// Builds elements of the page. Data becomes text or an attribute, never HTML.
 
 export const byId = (id) => document.getElementById(id);
 
 /**
- * Make an element. Attributes that start with "on" are listeners, true is an empty attribute,
- * false and null are left out; so are null children.
+ * Create an element. Attributes that start with "on" are listeners, true is an empty attribute,
+ * false and null are omitted, and so are null children.
  */
 export function el(name, attributes = {}, ...children) {
   const element = document.createElement(name);
@@ -19,14 +19,14 @@ export function el(name, attributes = {}, ...children) {
 
 const NOTICE_TIME = 8_000; // Milliseconds: long enough to read two sentences.
 
-/** Say something that belongs to no place on the page, for a while. */
+/** Show a message for a few seconds. */
 export function notify(sentence) {
   const notice = el("p", { class: "toast", role: "alert" }, sentence);
   document.body.append(notice);
   setTimeout(() => notice.remove(), NOTICE_TIME);
 }
 
-/** Run `action` after `milliseconds` without another call. */
+/** Debounce: run `action` after `milliseconds` without another call. */
 export function debounce(action, milliseconds) {
   let timer;
   return (...values) => {

@@ -1,16 +1,16 @@
-// What a person dropped or chose, as a flat list of files: folders are read to the last level.
+// Dropped or chosen files as a flat list; folders are read recursively.
 
-// What operating systems leave in folders; nobody means to upload them.
+// Files that operating systems create in folders; they are not uploaded.
 const LITTER = new Set([".DS_Store", "Thumbs.db", "desktop.ini"]);
 
-/** The files of a drop. Call it in the event handler: the browser forgets the items after it. */
+/** The files of a drop. Call it inside the event handler: afterwards the browser discards the items. */
 export function readDrop(dataTransfer) {
   const entries = [...dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (entries.length === 0) return Promise.resolve(readFiles(dataTransfer.files));
   return readEntries(entries);
 }
 
-/** Chosen files as {file, name}; the name has the folders in it. */
+/** Chosen files as {file, name}; the name includes the folders. */
 export function readFiles(files) {
   return [...files].filter((file) => !LITTER.has(file.name)).map((file) => ({ file, name: file.webkitRelativePath || file.name }));
 }
@@ -26,7 +26,7 @@ async function readEntries(entries) {
   return found;
 }
 
-// A reader gives at most 100 entries at a time; an empty answer is the end.
+// A reader returns at most 100 entries at a time; an empty array is the end.
 async function readFolder(folder) {
   const reader = folder.createReader();
   const all = [];

@@ -1,4 +1,4 @@
-// What the worklist is asked for: the form above it, the place in the address, the API's filter.
+// The filters of the worklist: the form, their place in the address, the arguments of the query.
 import { byId, el } from "./dom.js";
 
 const NEWEST = "STUDY_DATE DESC";
@@ -7,7 +7,7 @@ const modalities = new Set(["CT", "MR", "US", "CR", "DX", "XA", "MG", "NM", "PT"
 
 const chosen = () => [...byId("modalities").querySelectorAll("input:checked")].map((box) => box.value);
 
-/** What the form says, as a place for the address. */
+/** The values of the form as a place for the address. */
 export function readFilters() {
   const period = byId("period").value;
   const between = period === "between";
@@ -21,7 +21,7 @@ export function readFilters() {
   };
 }
 
-/** Fill the form with a place of the address. */
+/** Fill the form from a place in the address. */
 export function writeFilters({ q = "", modality = "", days = "", from = "", to = "", order = NEWEST }) {
   byId("search").value = q;
   offerModalities(modality.split(",").filter(Boolean));
@@ -34,7 +34,7 @@ export function writeFilters({ q = "", modality = "", days = "", from = "", to =
   showState();
 }
 
-/** Offer modalities that came along as chips too. */
+/** Add chips for modalities that the list contains. */
 export function offerModalities(names) {
   for (const name of names) modalities.add(name);
   const box = byId("modalities");
@@ -45,7 +45,7 @@ export function offerModalities(names) {
   }
 }
 
-/** Show what belongs to the choice: date fields, sorted column, the button that clears. */
+/** Update the parts of the form that depend on its values: date fields, sorted column, clear button. */
 export function showState() {
   const place = readFilters();
   byId("between").hidden = byId("period").value !== "between";
@@ -68,14 +68,14 @@ export function toVariables({ q, modality, days, from, to, order }, now) {
   return { filter, order: { field, direction } };
 }
 
-// The date where the person is: at half past midnight UTC's is still yesterday's.
+// The local date: shortly after midnight the date in UTC may still be that of the day before.
 function localDate(milliseconds) {
   const date = new Date(milliseconds);
   const two = (value) => String(value).padStart(2, "0");
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
 
-/** Choose the order of a column's header: a second click turns it round. */
+/** Sort by a column; a second click reverses the order. */
 export function orderBy(field) {
   const order = byId("order");
   const first = field === "PATIENT_NAME" ? "ASC" : "DESC";

@@ -1,4 +1,4 @@
-// Values for people. Dates stay as ISO 8601 writes them: no country reads them wrongly.
+// Formats values for display. Dates stay in ISO 8601, which is unambiguous in every country.
 
 const whole = new Intl.NumberFormat("en");
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
@@ -41,13 +41,13 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min ${rounded % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** Up to two decimals, none where there are none. */
+/** A number with at most two decimals. */
 export const decimal = (value) => String(Number(value.toFixed(2)));
 
-/** "Tarou Yamada (山田 太郎)" as the study's own files say, or what stands in for a missing name. */
+/** "Tarou Yamada (山田 太郎)" from the files of the study, or a placeholder for a missing name. */
 export const patientName = (study) => study.patientDisplayName || "No name";
 
-/** "M · 1970-01-31" of what is known. */
+/** "M · 1970-01-31" from the values that are present. */
 export function patientDetails(study) {
   const sex = { M: "male", F: "female", O: "other" }[study.patientSex] ?? study.patientSex;
   const born = study.patientBirthDate && `born ${study.patientBirthDate}`;

@@ -1,4 +1,4 @@
-// Mouse, touch and wheel on the stage.
+// Mouse, touch and wheel gestures on the stage.
 import { byId } from "./dom.js";
 import { dragged, hasWindow, startWindow } from "./windows.js";
 
@@ -7,7 +7,7 @@ const WHEEL_STEP = 60; // Trackpads send many small steps, a mouse wheel 100 or 
 
 const tool = () => document.querySelector('input[name="tool"]:checked').value;
 
-/** Let the stage be scrolled and dragged. `onMove` is called before the position changes. */
+/** Handle scrolling and dragging on the stage. `onMove` is called before the position changes. */
 export function listenToStage(viewer, { onMove, onWindow }) {
   const stage = byId("stage");
   let turned = 0;
@@ -40,7 +40,7 @@ export function listenToStage(viewer, { onMove, onWindow }) {
   });
 }
 
-// What moving the pointer does until it is let go.
+// The drag that is in progress.
 function dragOf(down, viewer, { onMove, onWindow }) {
   const { clientX, clientY } = down;
   const chosen = down.button === 1 || down.shiftKey ? "pan" : tool();

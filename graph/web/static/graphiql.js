@@ -81,7 +81,7 @@ const VARIABLES = { StudyTree: JSON.stringify({ uid: "1.2.3" }, null, 2) };
 const bearer = (token) => ({ Authorization: `Bearer ${token}` });
 const savedToken = () => sessionStorage.getItem(TOKEN_KEY) ?? "";
 
-// Made anew for each operation: the token may have changed, and a socket keeps its first one.
+// Open one socket for each operation: a socket keeps the token that it was opened with.
 function fetcher(operation, options) {
   const token = savedToken();
   return GraphiQL.createFetcher({
@@ -113,7 +113,7 @@ const field = document.getElementById("token");
 const state = document.getElementById("credentials-state");
 let root;
 
-// A new element each time: the schema is asked for again, now with the token.
+// A new element makes GraphiQL query the schema again, with the new token.
 function render() {
   root?.unmount();
   root = ReactDOM.createRoot(document.getElementById("graphiql"));

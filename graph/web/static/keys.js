@@ -1,7 +1,7 @@
-// The viewer's keys.
+// Keyboard shortcuts of the viewer.
 import { byId } from "./dom.js";
 
-/** Listen as long as the study page is there and no field, dialog or control wants the key. */
+/** Handle keys while the study page is open and no field, dialog or control uses the key. */
 export function listenToKeys({ viewer, cine, setWindow, presets, toggleZoom, toggleTags, stepSeries }) {
   const move = (by) => () => {
     cine.stop();

@@ -6,7 +6,7 @@ const LAST_RETRY = 30_000; // Milliseconds; doubled from one to the other.
 const NEEDS_TOKEN = new Set(["UNAUTHENTICATED", "FORBIDDEN"]);
 
 /**
- * Follow a subscription until `stop` is called; connects again by itself.
+ * Follow a subscription until `stop` is called; reconnects automatically.
  * @param onData  called with `data` of each event
  * @param onState called with true when connected, false when not
  * @returns a function that stops
@@ -50,7 +50,7 @@ export function subscribe(query, { onData, onState }) {
     else if (message.type === "complete") socket.close(); // Ended by the server: begin again.
   }
 
-  // Only another token changes the first two answers; a reader that was too slow may try again.
+  // The first two codes need another token. After the third, of a slow reader, a new connection helps.
   function refused(code) {
     if (!NEEDS_TOKEN.has(code) || token() !== used) return socket.close();
     stop();
@@ -64,7 +64,7 @@ export function subscribe(query, { onData, onState }) {
     onState(false);
   }
 
-  // Refused with the token before: with this one it may be another answer.
+  // The server refused the previous token; it may accept this one.
   addEventListener("signed-in", () => {
     clearTimeout(timer);
     stopped = false;

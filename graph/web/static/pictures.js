@@ -1,10 +1,10 @@
-// Pictures of frames: signed URLs in <img>, asked for anew when they have expired.
+// Pictures of frames: signed URLs in <img>, queried again after they have expired.
 import { el } from "./dom.js";
 
 const KEPT = 200; // Decoded pictures that stay ready, newest use last.
 const pictures = new Map();
 
-/** Why a picture did not come: `status` as the server answered (0: not at all), `message` for people. */
+/** Why a picture failed to load: the HTTP `status` (0: no answer), `message` for people. */
 export class PictureError extends Error {
   constructor(message, status, retryAfter = 0) {
     super(message);
@@ -14,7 +14,7 @@ export class PictureError extends Error {
 }
 
 /**
- * Load and decode a picture; one that was loaded before comes at once.
+ * Load and decode a picture; a picture that was loaded before is returned at once.
  * @returns {Promise<HTMLImageElement>}
  */
 export function loadPicture(url) {
@@ -37,13 +37,13 @@ async function load(url) {
   }
 }
 
-// An <img> doesn't tell why it failed: ask once more, this time for the words.
+// An <img> does not report why it failed: request the URL again and read the error.
 async function reasonOf(url) {
   try {
     const response = await fetch(url);
     const type = response.headers.get("content-type") ?? "";
     const answer = type.includes("json") ? await response.json() : {};
-    const message = answer.error?.message ?? `The picture did not come (HTTP status ${response.status}).`;
+    const message = answer.error?.message ?? `The picture could not be loaded (HTTP status ${response.status}).`;
     return new PictureError(message, response.status, Number(response.headers.get("retry-after")));
   } catch {
     return new PictureError("The server does not answer. Is it running?", 0);
@@ -52,8 +52,8 @@ async function reasonOf(url) {
 
 /**
  * A small picture for lists.
- * @param frame {url} or null where nothing can be shown
- * @param renew asks for the frame again: lists stay open longer than URLs are valid
+ * @param frame {url}, or null if nothing can be shown
+ * @param renew queries the frame again: lists stay open longer than URLs are valid
  */
 export function thumbnail(frame, renew) {
   if (!frame) return el("span", { class: "thumbnail none", "aria-hidden": "true" }, "no image");

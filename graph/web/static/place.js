@@ -1,5 +1,5 @@
-// Where the person is, in the address behind "#": a link opens the same picture, and neither IDs
-// nor names that were searched for reach a server's or a proxy's log.
+// The view as a fragment of the address (behind "#"): a link opens the same picture, and neither IDs
+// nor search terms appear in the log of a server or proxy.
 
 const REPLACE_PAUSE = 250; // Milliseconds: browsers refuse more than about 7 changes a second.
 let timer;
@@ -12,13 +12,13 @@ export function readPlace() {
   return Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 }
 
-/** The address of a place; empty values are left out. */
+/** The address of a place; empty values are omitted. */
 export function hashOf(place) {
   const given = Object.entries(place).filter(([, value]) => value !== "" && value != null);
   return `#${new URLSearchParams(given)}`;
 }
 
-/** Note the place without an entry of its own in the history. */
+/** Replace the place in the address without a new entry in the history. */
 export function notePlace(place) {
   waiting = hashOf(place);
   clearTimeout(timer);

@@ -26,7 +26,7 @@ export function studyRow(study, now) {
       el("a", { href: hashOf({ study: id }) }, patientName(study)),
       el("span", { class: "detail" }, patientDetails(study)),
       patient.hasConflictingDemographics
-        ? el("span", { class: "flag", title: "Files under this patient ID disagree on name or birth date" }, "check identity")
+        ? el("span", { class: "flag", title: "Files with this patient ID have different names or birth dates" }, "check identity")
         : null,
     ),
     cell("date", orMissing(dateTime(study.studyDate, study.studyTime), "no date")),

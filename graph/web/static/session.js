@@ -1,4 +1,4 @@
-// The token: asked for when the server wants one, kept in this tab only.
+// The token: requested when the server requires one, and kept in this tab only.
 import { byId } from "./dom.js";
 
 const KEY = "orthanc-graphql.token"; // GraphiQL's page uses it too.
@@ -10,9 +10,9 @@ export const token = () => sessionStorage.getItem(KEY);
 export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
 
 /**
- * Ask the person for a token, once however many requests wait for it.
- * @param refused  the token that the server refused, null for none; nobody is asked where another
- *                 one has come since: a late answer says nothing about that
+ * Ask for a token. Requests that need one at the same time share one dialog.
+ * @param refused  the token that the server refused, or null. If another token was entered since, no
+ *                 dialog appears: a late answer does not concern the new token.
  */
 export async function askForToken(refused) {
   if (token() !== refused) return undefined;
@@ -42,7 +42,7 @@ function openDialog() {
   });
 }
 
-/** Show "Sign out" where somebody is signed in. */
+/** Show "Sign out" while a token is in use. */
 export function showState() {
   for (const button of document.querySelectorAll(".sign-out")) button.hidden = !token();
 }

@@ -1,4 +1,4 @@
-// A series as one stack: every frame of every instance in order, and the URLs near the eye.
+// A series as one stack: all frames of all instances in order, and the URLs around the current position.
 import { graphql, serverNow } from "./api.js";
 
 const PAGE = 500; // Instances per request, the largest page that the server gives.
@@ -42,7 +42,7 @@ export class Stack {
     this.series = seriesId;
   }
 
-  /** Read all instances of the series. */
+  /** Query all instances of the series. */
   async load() {
     for (let offset = 0; ; offset += PAGE) {
       const { node } = await graphql(INSTANCES, { series: this.series, first: PAGE, offset });
@@ -62,12 +62,12 @@ export class Stack {
     return this.#positions.length;
   }
 
-  /** What is at a 0-based position. */
+  /** The instance and frame at a 0-based position. */
   at(position) {
     return this.#positions[position];
   }
 
-  /** The position of a frame, 0 when it is not here. */
+  /** The position of a frame, or 0 if the stack does not contain it. */
   find(instanceId, frameIndex = 0) {
     const found = this.#positions.findIndex(
       (place) => place.instance.id === instanceId && place.frameIndex === frameIndex,
@@ -75,7 +75,7 @@ export class Stack {
     return Math.max(0, found);
   }
 
-  /** A URL that is still valid, of one position in one window; null where there is none. */
+  /** A valid URL of a position in a window, or null. */
   async url(position, window, { alone = false } = {}) {
     const place = this.#positions[position];
     const key = keyOf(place.instance.id, place.frameIndex, window);
@@ -83,7 +83,7 @@ export class Stack {
     return this.#urls.get(key)?.url ?? null;
   }
 
-  /** Forget the URL of a position: the server does not accept it any more. */
+  /** Discard the URL of a position, because the server no longer accepts it. */
   forget(position, window) {
     const place = this.#positions[position];
     this.#urls.delete(keyOf(place.instance.id, place.frameIndex, window));
@@ -120,7 +120,7 @@ function onlyThis({ instanceIndex, frameIndex }) {
   return { first: 1, offset: instanceIndex, firstFrame: frameIndex, frames: 1 };
 }
 
-// Frames next to it in a multi-frame instance, instances next to it in a series of single frames.
+// The neighbours of a position: frames of a multi-frame instance, or instances of a series.
 function around({ instance, instanceIndex, frameIndex }) {
   if (instance.numberOfFrames > 1) {
     return { first: 1, offset: instanceIndex, firstFrame: chunkOf(frameIndex), frames: CHUNK };

@@ -1,4 +1,4 @@
-// The study page: its header, the strip of series, and what keeps the viewer and the address in step.
+// The study page: header, strip of series, and the link between viewer and address.
 import { graphql } from "./api.js";
 import { Cine } from "./cine.js";
 import { byId, el, notify } from "./dom.js";
@@ -29,7 +29,7 @@ const THUMBNAIL = `query SeriesThumbnail($id: ID!) {
   node(id: $id) { ... on Series { thumbnail { url(maxSize: 192) } } }
 }`;
 
-// Asked for at the click: a link made with the page would have expired by then.
+// The URL is queried on click: a URL from the time when the page opened might have expired.
 const ARCHIVE = "query Archive($id: ID!) { node(id: $id) { ... on Study { archiveUrl } } }";
 
 const viewer = new Viewer();
@@ -59,7 +59,7 @@ export function startStudy() {
   });
 }
 
-/** Show what a place in the address says. */
+/** Show the place from the address. */
 export async function showStudy(place) {
   const isOther = study?.id !== place.study;
   if (isOther) leaveStudy();
@@ -67,7 +67,7 @@ export async function showStudy(place) {
   try {
     if (isOther) await readStudy(place);
     if (wanted !== mine) return; // Another place was chosen meanwhile.
-    // The strip's links name a series alone: size and header stay as they are.
+    // The links of the strip name only the series: zoom and header panel stay as they are.
     if (isOther || place.instance) {
       setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
       toggleTags(place.tags === "1", { isNoted: false });
@@ -89,7 +89,7 @@ async function readStudy(place) {
   describeStudy();
 }
 
-/** Stop everything: the person went back to the list. */
+/** Stop all activity of the study page before the list is shown. */
 export function leaveStudy() {
   cine.stop();
   viewer.close();
@@ -116,7 +116,7 @@ async function openSeries(chosen, { instance, frame, window } = {}) {
   await viewer.open(stack, position, parseWindow(window, chosen.modality));
 }
 
-// A stack opens in its middle, where there is most to see; a cine at its beginning.
+// A stack opens in the middle, which usually shows most; a cine opens at its first frame.
 const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames > 1 ? 0 : middle);
 
 function stepSeries(by) {
@@ -143,7 +143,7 @@ function toggleTags(isShown = byId("tags").hidden, { isNoted = true } = {}) {
   if (isNoted) moved();
 }
 
-// The position, the window or the size changed: the controls and the address follow at once.
+// Update controls and address after a change of position, window or zoom.
 function moved() {
   const { place, stack, position, window } = viewer;
   if (!place) return;

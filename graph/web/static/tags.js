@@ -7,7 +7,7 @@ const TAGS = "query Tags($id: ID!) { node(id: $id) { ... on Instance { tags } } 
 let names = null; // Tag -> name (PS3.6); read with the first header.
 let shown = null;
 
-/** Show the header of an instance; the same one is not asked for twice. */
+/** Show the header of an instance; a header that is already shown is not queried again. */
 export async function showTags(id) {
   if (id === shown) return;
   shown = id;
@@ -30,7 +30,7 @@ export async function showTags(id) {
 async function readNames() {
   try {
     const answer = await fetch(new URL("element-names.json", import.meta.url));
-    if (!answer.ok) throw new Error(`The names of the elements did not come (HTTP status ${answer.status}).`);
+    if (!answer.ok) throw new Error(`The names of the elements could not be loaded (HTTP status ${answer.status}).`);
     return await answer.json();
   } catch (error) {
     names = null; // Asked for again with the next header.
@@ -57,7 +57,7 @@ function fill(panel, lines) {
   panel.replaceChildren(el("div", { class: "tags-head" }, search, total), scroller);
 }
 
-// One line per element; the items of sequences are indented beneath it.
+// One row per element; the items of sequences are indented.
 function* walk(model, dictionary, depth) {
   for (const tag of Object.keys(model).sort()) {
     const { vr, Value: values = [] } = model[tag];

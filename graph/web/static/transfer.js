@@ -1,11 +1,11 @@
-// Sending many files: several to a request, so that results come early and one request stays small.
+// Uploads files in batches, so that the first results arrive early and each request stays small.
 import { uploadFiles } from "./api.js";
 
 const MOST_FILES = 40;
 const MOST_BYTES = 128 * 1024 * 1024;
 const SMOOTHING = 0.2; // Share of the newest second in the rate that people see.
 
-/** Cut files into requests. */
+/** Split files into batches, one per request. */
 export function batchesOf(files) {
   const batches = [];
   let bytes = Infinity;
@@ -21,10 +21,10 @@ export function batchesOf(files) {
 }
 
 /**
- * Send files and tell how it goes.
+ * Upload files and report progress.
  * @param onProgress called with {sent, total, rate, left}: bytes, bytes per second, seconds
  * @param onResults  called with the UploadResults of each request
- * @returns {Promise<void>} Rejected with AbortError when it was cancelled.
+ * @returns {Promise<void>} Rejected with AbortError if the upload was cancelled.
  */
 export async function sendAll(files, { onProgress, onResults, signal }) {
   const total = files.reduce((sum, { file }) => sum + file.size, 0);
@@ -40,7 +40,7 @@ export async function sendAll(files, { onProgress, onResults, signal }) {
   }
 }
 
-// A request that fails as a whole is a failure of each of its files; the next one is tried.
+// If a request fails, all its files are reported as failed, and the next request is sent.
 async function sendOne(batch, onProgress, signal) {
   try {
     return await uploadFiles(batch, { onProgress, signal });

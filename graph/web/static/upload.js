@@ -1,4 +1,4 @@
-// Uploads: drop files, folders or ZIPs anywhere on the page; a panel shows how far they are.
+// Uploads: drop files, folders or ZIP archives anywhere on the page; a panel shows the progress.
 import { byId, el } from "./dom.js";
 import { readDrop, readFiles } from "./dropped.js";
 import { bytes, count, duration } from "./format.js";
@@ -56,7 +56,7 @@ async function upload(files) {
   }
 }
 
-/** One drop on the screen: bar, rate, time left, results. */
+/** The panel of one upload: progress bar, rate, remaining time, results. */
 class Card {
   #counts = { STORED: 0, ALREADY_STORED: 0, CONFLICT: 0, REJECTED: 0, FAILED: 0 };
   #studies = new Map();
@@ -118,7 +118,7 @@ class Card {
     if (this.#counts.FAILED > 0) this.#offerRetry(close);
   }
 
-  // What failed was not the file's fault: nothing is stored twice when all are sent again.
+  // The failure has nothing to do with the files; sending all of them again stores nothing twice.
   #offerRetry(close) {
     const again = () => {
       close();

@@ -27,12 +27,12 @@ export class Viewer extends EventTarget {
     return this.#window;
   }
 
-  /** The instance and frame on the screen, undefined before a stack is open. */
+  /** The displayed instance and frame; undefined before a stack is open. */
   get place() {
     return this.#stack?.at(this.#position);
   }
 
-  /** Show a stack from a 0-based position on. */
+  /** Open a stack at a 0-based position. */
   open(stack, position, window) {
     this.#stack = stack;
     this.#position = position;
@@ -45,7 +45,7 @@ export class Viewer extends EventTarget {
     this.#image.hidden = true;
   }
 
-  /** Go to a position; the nearest one where there is none. */
+  /** Go to a position, limited to the stack. */
   goTo(position) {
     const target = Math.min(Math.max(0, position), (this.#stack?.length ?? 1) - 1);
     if (target !== this.#position) {
@@ -58,18 +58,18 @@ export class Viewer extends EventTarget {
     return this.goTo(this.#position + by);
   }
 
-  /** Show through another window; while a person drags, neighbours are left alone. */
+  /** Change the window; while the pointer drags, neighbours are not preloaded. */
   setWindow(window, { isDragging = false } = {}) {
     this.#window = window;
     return this.#redraw({ isDragging });
   }
 
-  /** Fit the picture into the stage, or show it at 1:1. */
+  /** Fit the picture to the stage, or show it at 1:1. */
   setZoom(zoom) {
     byId("stage").classList.toggle("one-to-one", zoom === "1");
   }
 
-  /** Load the picture of a position, with a new URL where the old one has expired. */
+  /** Load the picture of a position, with a new URL if the old one has expired. */
   async load(position, { alone = false } = {}) {
     const stack = this.#stack; // Another one may be open after a wait.
     for (let attempt = 1; ; attempt++) {
@@ -88,13 +88,13 @@ export class Viewer extends EventTarget {
     }
   }
 
-  // A neighbour that comes later takes no place on the screen.
+  // A neighbour that loads later must not replace the displayed picture.
   async #waitFor(error, stack, position) {
     if (stack === this.#stack && position === this.#position) this.#say(`${error.message} Trying again …`);
     await wait(error.retryAfter * 1000);
   }
 
-  // One picture at a time, and always the newest wish: a fast wheel or mouse queues nothing.
+  // Load one picture at a time, always the latest requested: a fast wheel or mouse builds no queue.
   async #redraw({ isDragging = false } = {}) {
     this.dispatchEvent(new Event("moved"));
     this.#isStale = true;
@@ -112,7 +112,7 @@ export class Viewer extends EventTarget {
     const { place } = this;
     if (!place) return this.#say("There is no image in this series.");
     if (place.instance.numberOfFrames === 0) {
-      return this.#say(place.instance.notRenderableReason ?? "This object holds no picture.");
+      return this.#say(place.instance.notRenderableReason ?? "This object contains no picture.");
     }
     try {
       const picture = await this.load(this.#position, { alone: isDragging });
@@ -122,7 +122,7 @@ export class Viewer extends EventTarget {
     }
   }
 
-  // The decoded element itself takes the place of the last one: nothing flickers.
+  // The decoded element replaces the previous one, so that nothing flickers.
   #show(picture, { instance, frameIndex }) {
     const next = picture.isConnected ? picture : picture.cloneNode();
     next.id = "picture";
@@ -148,7 +148,7 @@ export class Viewer extends EventTarget {
     for (let distance = 1; distance <= AHEAD; distance++) {
       for (const position of [this.#position + distance, this.#position - distance]) {
         const place = this.#stack.at(position);
-        // What fails here fails again when it is shown, and says so there.
+        // An error here occurs again when the picture is shown, and is reported then.
         if (place && place.instance.numberOfFrames > 0) this.load(position).catch(() => null);
       }
     }

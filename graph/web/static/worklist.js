@@ -1,4 +1,4 @@
-// The worklist: search as you type, endless scrolling by cursor, new studies by subscription.
+// The worklist: search while typing, infinite scrolling by cursor, new studies by subscription.
 import { graphql, serverNow } from "./api.js";
 import { byId, debounce, el } from "./dom.js";
 import { offerModalities, orderBy, readFilters, showState, toVariables, writeFilters } from "./filters.js";
@@ -64,7 +64,7 @@ export function startWorklist() {
   followEvents();
 }
 
-/** Show the list of a place in the address. */
+/** Show the list for a place in the address. */
 export function showWorklist(place) {
   document.title = "Studies";
   writeFilters(place);
@@ -83,7 +83,7 @@ async function more() {
   await ask(JSON.parse(shown), { first: PAGE, after: next }, (nodes) => addRows(nodes));
 }
 
-/** Ask again for what is on the screen: what is new appears, what was deleted goes. */
+/** Query the displayed list again: new studies appear, deleted ones disappear. */
 async function refresh() {
   missed = asked !== null;
   if (shown === null || missed) return;
@@ -96,13 +96,13 @@ async function refresh() {
   await ask(JSON.parse(shown), { first }, (nodes) => replaceRows(nodes, known));
 }
 
-// So long a list does not come in one answer, and rows must not move under a person's eyes.
+// A list of this length needs several pages, and rows must not move while somebody reads them.
 function offerBeginning() {
   const show = () => {
     scrollTo(0, 0);
     fillAnew();
   };
-  byId("news").replaceChildren(el("button", { type: "button", onclick: show }, "Studies are new or changed: show the list from its top"));
+  byId("news").replaceChildren(el("button", { type: "button", onclick: show }, "There are new or changed studies: show the list from the top"));
 }
 
 function fillAnew() {
@@ -132,13 +132,13 @@ async function ask(question, page, show) {
   }
 }
 
-// The observer reports changes only: an end that is still in sight needs another page.
+// The observer reports changes only: if the end is still visible, load another page.
 function fillScreen() {
   const end = byId("list-end");
   if (end.offsetParent && end.getBoundingClientRect().top < innerHeight + 600) more();
 }
 
-// `known` are the studies that were there before; others are marked as new ones.
+// `known` are the studies that were listed before; other studies are marked as new.
 function replaceRows(nodes, known = null) {
   const focused = document.activeElement?.closest("tr")?.dataset.id;
   rows.clear();
@@ -174,7 +174,7 @@ function explain(error) {
   );
 }
 
-// Arrow keys go from link to link; Enter is the link's own.
+// Arrow keys move from link to link; the browser handles Enter.
 function moveAlong(event) {
   const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
   const link = step && event.target.closest("tr")?.[step]?.querySelector("a");
@@ -192,7 +192,7 @@ function followEvents() {
       if (isConnected && !connected) look(); // What came meanwhile sent no event.
       connected = isConnected;
       live.textContent = connected ? "Live" : "";
-      live.title = connected ? "New studies appear by themselves" : "";
+      live.title = connected ? "New studies appear automatically" : "";
     },
   });
   setInterval(() => connected || document.hidden || refresh(), POLL);
