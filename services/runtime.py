@@ -21,7 +21,6 @@ from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
 from services.embedded.stores import open_stores
 from services.files import make_private_folder, write_private
-from services.frames.sealed_folder import SealedFolder
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
 from services.index.indexer import Indexer, open_indexer
@@ -160,18 +159,7 @@ async def enter_frames(
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
-    folder = await asyncio.to_thread(_frame_folder, settings, keys)
-    return await stack.enter_async_context(
-        open_frames(signer, client, frames, limits, folder=folder)
-    )
-
-
-def _frame_folder(settings: Settings, keys: FrameUrlKeys) -> SealedFolder | None:
-    if settings.frame_cache_directory is None:
-        return None
-    return SealedFolder(
-        settings.frame_cache_directory, keys, max_bytes=settings.frame_cache_directory_bytes
-    )
+    return await stack.enter_async_context(open_frames(signer, client, frames, limits))
 
 
 def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:

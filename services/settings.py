@@ -234,20 +234,16 @@ class Settings(BaseSettings):
     frame_cache_bytes: int = Field(
         default=256 * _MIB, ge=0, description="Memory for rendered frames, in bytes."
     )
-    frame_cache_directory: Path | None = Field(
-        default=None,
-        description="Folder that keeps rendered frames over a restart, encrypted; empty: none.",
-    )
-    frame_cache_directory_bytes: int = Field(
-        default=4 * _GIB, gt=0, description="Most bytes of disk that it takes."
-    )
     frame_cross_origin_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = Field(
         default="cross-origin",
         description="Which origins' pages may show frames; the signature is what protects them.",
     )
     operation_seconds: float = Field(default=10, gt=0, description="Longest time of a query.")
     frame_url_seconds: int = Field(
-        default=900, ge=60, le=86_400, description="Shortest validity of a signed URL."
+        default=1800,
+        ge=60,
+        le=86_400,
+        description="Shortest validity of a signed URL; it is up to a third longer.",
     )
 
     @field_validator("*", mode="before")

@@ -1,4 +1,4 @@
-"""`GET /archives/v1/...`: a signed URL answered with Orthanc's ZIP of a study."""
+"""`GET /archives/v2/...`: a signed URL answered with Orthanc's ZIP of a study."""
 
 import time
 from collections.abc import AsyncIterator
@@ -27,13 +27,11 @@ async def archive(request: Request) -> Response:
     runtime = runtime_of(request)
     frames = runtime.frames
     try:
-        reference = frames.signer.verify_archive(
-            signed_path(request.scope), request.method, now=time.time()
-        )
+        reference = frames.signer.verify_archive(signed_path(request.scope), now=time.time())
         if request.method == "HEAD":
             return Response(media_type="application/zip", headers=_headers(reference))
         async with (
-            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v1") as subjects,
+            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v2") as subjects,
             AsyncExitStack() as opening,
         ):
             subjects.study_ids.add(reference.study_id)
@@ -80,4 +78,4 @@ def _headers(reference: ArchiveReference) -> dict[str, str]:
     }
 
 
-routes = [Route("/archives/v1/{signed:path}", archive, methods=["GET"])]
+routes = [Route("/archives/v2/{signed:path}", archive, methods=["GET"])]

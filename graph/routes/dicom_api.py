@@ -74,7 +74,7 @@ async def study_frame(request: Request) -> Response:
     }
     if is_known(request.scope, rendered):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return Response(rendered.png, media_type="image/png", headers=headers)
+    return Response(rendered.content, media_type="image/png", headers=headers)
 
 
 def check_origin(request: Request) -> None:

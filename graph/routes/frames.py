@@ -1,4 +1,4 @@
-"""`GET /frames/v1/...`: a signed URL answered with a PNG."""
+"""`GET /frames/v2/...`: a signed URL answered with a PNG or JPEG file."""
 
 import time
 from http import HTTPStatus
@@ -17,20 +17,20 @@ from services.frames.pixels import RenderedFrame
 class FrameEndpoint:
     """Answers the picture that a signed URL points to.
 
-    Plain ASGI, because a viewer asks for hundreds of pictures that are in memory: Starlette's
-    request and response cost more than all that is done here.
+    Plain ASGI, because a viewer asks for hundreds of pictures that are in memory: the request and
+    response objects of Starlette cost more than everything that is done here.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request.
 
-        The signature is checked on the path as it was received, before anything else is looked at.
+        The signature is checked on the path as it was received, before anything else.
         """
         now = time.time()
         runtime = runtime_in(scope)
         frames = runtime.frames
         try:
-            reference = frames.signer.verify_frame(signed_path(scope), scope["method"], now=now)
+            reference = frames.signer.verify_frame(signed_path(scope), now=now)
             rendered = frames.cached(reference) or await frames.frame(reference)
         except Error as error:
             response = await refusal(Request(scope, receive), error)
@@ -47,9 +47,10 @@ class FrameEndpoint:
         ]
         status, body = HTTPStatus.NOT_MODIFIED, b""
         if not is_known(scope, rendered):
-            status, body = HTTPStatus.OK, rendered.png
+            status, body = HTTPStatus.OK, rendered.content
             headers.append((b"content-length", b"%d" % len(body)))
-            headers.append((b"content-type", b"image/png"))
+            media_type = reference.variant.picture_format.media_type
+            headers.append((b"content-type", media_type.encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -58,7 +59,7 @@ def signed_path(scope: Scope) -> bytes:
     """Return the path as it was received: neither unescaped nor normalised, no query string.
 
     Raises:
-        FrameUrlInvalid: There is a query string: nobody signed it.
+        FrameUrlInvalid: There is a query string, which is never signed.
     """
     if scope["query_string"]:
         raise FrameUrlInvalid(detail="query string")
@@ -67,7 +68,7 @@ def signed_path(scope: Scope) -> bytes:
 
 
 def is_known(scope: Scope, rendered: RenderedFrame) -> bool:
-    """Tell whether If-None-Match names this picture (RFC 9110 section 13.1.2)."""
+    """Return whether If-None-Match names this picture (RFC 9110 section 13.1.2)."""
     given = header_values(scope, b"if-none-match")
     if not given:
         return False
@@ -75,23 +76,23 @@ def is_known(scope: Scope, rendered: RenderedFrame) -> bool:
     return tags == ["*"] or rendered.etag in tags
 
 
-_PREFIX = "/frames/v1/"
+_PREFIX = "/frames/v2/"
 _route = Route(f"{_PREFIX}{{signed:path}}", FrameEndpoint(), methods=["GET"])
 routes = [_route]
-"""Starlette takes HEAD for GET, and the server drops the body."""
+"""Starlette answers HEAD as GET, and the server drops the body."""
 
 
 class FrameRouteShortcut:
-    """Hands what asks for a picture to its route, past the other routes and their errors.
+    """Middleware that passes requests for pictures to their route, around Starlette's router.
 
-    All that a router adds to the scope for this route is here: the log and the audit trail name it.
+    It adds to the scope what a router would: the log and the audit trail name the route by it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; HEAD and what no route takes goes on to the router."""
+        """Answer one request; all others, HEAD included, go on to the router."""
         if scope.get("method") == "GET" and scope["path"].startswith(_PREFIX):
             scope["route"] = _route
             await _route.app(scope, receive, send)

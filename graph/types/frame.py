@@ -7,10 +7,16 @@ from typing import Annotated, Any
 import strawberry
 
 from graph.context import Info
-from services.frames.variant import FrameVariant
+from services.frames.variant import FrameVariant, PictureFormat
 from services.query.tree import Slice
 
 _DEFAULT_VARIANT = FrameVariant()
+
+strawberry.enum(
+    PictureFormat,
+    description="How a picture is encoded. JPEG is lossy: for previews, thumbnails, and cine on "
+    "slow lines.",
+)
 
 
 @strawberry.type(
@@ -42,12 +48,13 @@ class Frame:
         )
 
     @strawberry.field(
-        description="A signed URL of the frame as PNG, valid until `urlExpiresAt`. It works in an "
-        "`<img>` tag with no header and no cookie. Without arguments the window of the file is "
-        "applied (PS3.3 C.11.2), or the full range where the file has none. The URL is absolute: "
-        "under PUBLIC_URL where the server has one, else under the address the query came to."
+        description="A signed URL of the frame as a picture, valid until `urlExpiresAt`. It works "
+        "in an `<img>` tag with no header and no cookie. Without arguments the window of the file "
+        "is applied (PS3.3 C.11.2), or the full range where the file has none. The URL is "
+        "absolute: under PUBLIC_URL where the server has one, else under the address the query "
+        "came to."
     )
-    def url(
+    def url(  # noqa: PLR0917  # resolvers are called by name
         self,
         info: Info,
         window_center: Annotated[
@@ -59,7 +66,7 @@ class Frame:
         ] = None,
         window_width: Annotated[
             float | None,
-            strawberry.argument(description="Width of the window, in the same units; 1 or more."),
+            strawberry.argument(description="Width of the window, in the same units; above 0."),
         ] = None,
         full_range: Annotated[  # noqa: FBT002  # resolvers are called by name
             bool,
@@ -74,27 +81,41 @@ class Frame:
                 "size."
             ),
         ] = None,
+        format: Annotated[  # noqa: A002  # the name in the API
+            PictureFormat, strawberry.argument(description="How the picture is encoded.")
+        ] = PictureFormat.PNG,
     ) -> str:
         """Mint the URL; no I/O."""
-        if window_center is window_width is max_size is None and not full_range:
+        if (
+            window_center is window_width is max_size is None
+            and not full_range
+            and format is PictureFormat.PNG
+        ):
             variant = _DEFAULT_VARIANT
         else:
-            variant = FrameVariant(window_center, window_width, full_range, max_size)
-        context = info.context
-        context.accesses.minted["Frame.url"] += 1
-        signed = context.runtime.frames.signer.frame_path(
-            self.orthanc_instance_id, self.revision, self.index, variant, now=context.now()
-        )
-        return context.base_url + signed.path
+            variant = FrameVariant(window_center, window_width, full_range, max_size, format)
+        return info.context.base_url + self._path(info, variant)
+
+    @strawberry.field(
+        description="`url` without arguments, without scheme and host: for pages that reach this "
+        "server through a proxy of their own."
+    )
+    def path(self, info: Info) -> str:
+        """Mint the path; no I/O."""
+        return self._path(info, _DEFAULT_VARIANT)
 
     @strawberry.field(description="When URLs that are asked for now stop working.")
     def url_expires_at(self, info: Info) -> datetime:
         """Return the moment at which `url` ends."""
         context = info.context
-        signer = context.runtime.frames.signer
-        return signer.frame_path(
-            self.orthanc_instance_id, self.revision, self.index, now=context.now()
-        ).expires_at
+        return context.runtime.frames.signer.frames_expire_at(now=context.now())
+
+    def _path(self, info: Info, variant: FrameVariant) -> str:
+        context = info.context
+        context.accesses.minted["Frame.url"] += 1
+        return context.runtime.frames.signer.frame_path(
+            self.orthanc_instance_id, self.revision, self.index, variant, now=context.now()
+        ).path
 
 
 def frame_window(count: int, part: Slice) -> range:

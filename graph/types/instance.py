@@ -130,6 +130,24 @@ class Instance(FromStored, Node):
         return [self._frame(index) for index in window]
 
     @strawberry.field(
+        description="A signed URL of all frames and renderings of the instance, with two places to "
+        "fill in: `{frame}`, the 0-based index, and `{variant}`: `default` (the window of the "
+        "file), `full` (minimum to maximum) or `w<center>x<width>` such as `w-600.5x1500`, "
+        "followed by `-s<maxSize>` where a longest side is wanted. Numbers have at most 6 "
+        "significant digits, no exponent, no `+` and no superfluous zeros, as JavaScript's "
+        "`String(Number(x.toPrecision(6)))` writes them. For JPEG replace `.png` by `.jpg`. Valid "
+        "until `Frame.urlExpiresAt`: changing the window needs no further query."
+    )
+    def frame_url_template(self, info: Info) -> str:
+        """Mint the URL; no I/O."""
+        context = info.context
+        context.accesses.minted["Instance.frameUrlTemplate"] += 1
+        signed = context.runtime.frames.signer.frame_template(
+            self.orthanc_instance_id, self.revision, now=context.now()
+        )
+        return context.base_url + signed.path
+
+    @strawberry.field(
         description="The header in the DICOM JSON model (PS3.18 F), read from the stored file when "
         "it is asked for, of at most 100 instances in one query. Bulk data, such as pixels, stands "
         "with its VR and without value."

@@ -13,6 +13,7 @@ from graph.types.series import Series
 from graph.types.stored import FromStored
 from models import StoredDocument, StudyDocument
 from services.dicom.values import display_name
+from services.frames.signing import study_revision
 
 if TYPE_CHECKING:
     from graph.types.patient import Patient
@@ -102,7 +103,7 @@ class Study(FromStored, Node):
         return frame_of_thumbnail(self.thumbnail)
 
     @strawberry.field(
-        description="A signed URL of the study as ZIP archive, valid for 15 to 20 minutes unless "
+        description="A signed URL of the study as ZIP archive, valid for 30 to 40 minutes unless "
         "the server is set otherwise. It works in a link, with no header and no cookie."
     )
     def archive_url(self, info: Info) -> str:
@@ -110,7 +111,9 @@ class Study(FromStored, Node):
         context = info.context
         context.accesses.minted["Study.archiveUrl"] += 1
         signer = context.runtime.frames.signer
-        return context.base_url + signer.archive_path(self.orthanc_study_id, now=context.now()).path
+        revision = study_revision(self.created_at)
+        signed = signer.archive_path(self.orthanc_study_id, revision, now=context.now())
+        return context.base_url + signed.path
 
     def _described_patient(self) -> dict[str, Any]:
         """Return the patient as this study alone describes them, by stored names."""

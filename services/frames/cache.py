@@ -171,7 +171,7 @@ class FrameCache:
 
 
 def _cost(frame: RenderedFrame) -> int:
-    return len(frame.png) + _ENTRY_BYTES
+    return len(frame.content) + _ENTRY_BYTES
 
 
 def _mark_retrieved(flight: asyncio.Task[RenderedFrame]) -> None:

@@ -129,19 +129,20 @@ longer than windowing a frame does."""
 
 @dataclass(frozen=True, slots=True)
 class RenderedFrame:
-    """A picture: the bytes of a PNG and their strong entity tag with its quotes."""
+    """A picture: the bytes of a PNG or JPEG file and their strong entity tag with its quotes."""
 
-    png: bytes
+    content: bytes
     etag: str
 
     @classmethod
-    def of(cls, png: bytes) -> "RenderedFrame":
-        """Tag a PNG by its content.
+    def of(cls, content: bytes) -> "RenderedFrame":
+        """Tag a picture by its content.
 
         A tag is compared with those of the same frame only, and nobody gains by two that are
         alike: two checksums and the length do, in a tenth of the time of a digest.
         """
-        return cls(png, f'"{zlib_ng.crc32(png):08x}{zlib_ng.adler32(png):08x}{len(png):08x}"')
+        checksums = f"{zlib_ng.crc32(content):08x}{zlib_ng.adler32(content):08x}"
+        return cls(content, f'"{checksums}{len(content):08x}"')
 
 
 def read_npy(npy: bytes, *, max_pixels: int) -> Stored:

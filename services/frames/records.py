@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -11,12 +11,13 @@ from weakref import WeakValueDictionary
 from beanie import SortDirection
 from pymongo import ReturnDocument
 
-from models import InstanceDocument
+from models import InstanceDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from models.quarantine import SuspectFrameDocument
 from services.database import translated_database_faults
 from services.dicom.display import Display, DisplayHeader, make_window
 from services.errors import OrthancNotFound, OrthancTimedOut
+from services.frames.signing import study_revision
 from services.orthanc.client import OrthancClient
 
 
@@ -160,11 +161,6 @@ def _parsed(content: bytes, instance_id: str) -> DisplayHeader | None:
         return None
 
 
-_IDS_AT_ONCE = 1_000
-"""An answer is decoded and gone through in one turn of the event loop: 16 MB of ids, which MongoDB
-would send, take it for a second."""
-
-
 async def find_instance(instance_id: str) -> InstanceDocument | None:
     """Return an instance by Orthanc's identifier.
 
@@ -202,17 +198,16 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     return found[ids.index(instance.id) + 1 :] if instance.id in ids else []
 
 
-async def all_instance_ids() -> AsyncIterator[str]:
-    """Yield Orthanc's identifiers of all instances, read from the index alone.
+async def find_study_revision(study_id: str) -> str | None:
+    """Return the revision of a study (`study_revision`), None when it is not there.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
     """
-    collection = InstanceDocument.get_pymongo_collection()
-    found = collection.find({}, {"_id": 1}, batch_size=_IDS_AT_ONCE).hint([("_id", 1)])
+    studies = StudyDocument.get_pymongo_collection()
     with translated_database_faults():
-        async for document in found:
-            yield document["_id"]
+        found = await studies.find_one({"_id": study_id}, ("createdAt",))
+    return None if found is None else study_revision(found["createdAt"])
 
 
 class StoredDeathRecords:

@@ -4,7 +4,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from services.dicom.display import Display, Stored
+import cv2
+import numpy as np
+
+from services.dicom.display import Display, Grey, Stored
 from services.errors import (
     FrameNotFound,
     FrameNotRenderable,
@@ -24,9 +27,10 @@ from services.frames.pixels import (
 )
 from services.frames.png import encode_png
 from services.frames.records import PresentationLoader, RenderableInstance
-from services.frames.variant import FrameVariant
+from services.frames.variant import FrameVariant, PictureFormat
 from services.orthanc.frames import OrthancFrames
 
+_JPEG_QUALITY = 90
 _DECODED = "numpy?rescale=false"
 _AS_STORED = "raw"
 
@@ -112,7 +116,7 @@ class FrameRenderer:
     ) -> RenderedFrame:
         """Take the PNG of one of Orthanc's two routes; which first depends on the variant."""
         reason: OrthancError | None = None
-        refit = partial(_refitted, max_size=variant.max_size, max_pixels=self._max_pixels)
+        refit = partial(_refitted, variant=variant, max_pixels=self._max_pixels)
         for route in orthanc_routes(variant, has_window=_has_window(instance)):
             try:
                 shown = await self._frames.get(instance.id, frame_index, route, refit)
@@ -141,11 +145,23 @@ def _shown(
     bits_stored: int | None,
 ) -> RenderedFrame:
     stored = read(content)
-    return RenderedFrame.of(encode_png(picture(stored, display, variant, bits_stored=bits_stored)))
+    shown = picture(stored, display, variant, bits_stored=bits_stored)
+    return RenderedFrame.of(_encoded(shown, variant.picture_format))
 
 
-def _refitted(png: bytes, *, max_size: int | None, max_pixels: int) -> RenderedFrame:
-    return RenderedFrame.of(refit_png(png, max_size, max_pixels=max_pixels))
+def _encoded(shown: Grey, picture_format: PictureFormat) -> bytes:
+    if picture_format is PictureFormat.PNG:
+        return encode_png(shown)
+    _, content = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return content.tobytes()
+
+
+def _refitted(png: bytes, *, variant: FrameVariant, max_pixels: int) -> RenderedFrame:
+    refitted = refit_png(png, variant.max_size, max_pixels=max_pixels)
+    if variant.picture_format is PictureFormat.PNG:
+        return RenderedFrame.of(refitted)
+    shown = cv2.imdecode(np.frombuffer(refitted, np.uint8), cv2.IMREAD_ANYCOLOR)
+    return RenderedFrame.of(_encoded(np.asarray(shown, np.uint8), variant.picture_format))
 
 
 def _has_window(instance: RenderableInstance) -> bool:

@@ -1,13 +1,11 @@
 """Frames for everybody: checked, cached, guarded and rendered."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.errors import (
-    DatabaseUnavailable,
     FrameNotFound,
     FrameNotRenderable,
     NotFound,
@@ -18,7 +16,6 @@ from services.errors import (
     PacsDisabled,
 )
 from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder
-from services.frames.disk_cache import DiskCache, open_disk_cache
 from services.frames.pixels import RenderedFrame
 from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
 from services.frames.quarantine import DeathRecords, Quarantine
@@ -27,19 +24,18 @@ from services.frames.records import (
     PresentationLoader,
     RenderableInstance,
     StoredDeathRecords,
-    all_instance_ids,
     find_following,
     find_instance,
+    find_study_revision,
 )
 from services.frames.rendering import FrameRenderer
-from services.frames.sealed_folder import SealedFolder
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.tasks import cancel_and_wait
 
-_log = logging.getLogger(__name__)
+StudyRevisionFinder = Callable[[str], Awaitable[str | None]]
 
 _PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
 
@@ -78,12 +74,10 @@ class FrameService:
         limits: FrameLimits,
         find: InstanceFinder,
         following: FollowingFinder,
-        disk: DiskCache | None = None,
-        all_ids: Callable[[], AsyncIterator[str]] = all_instance_ids,
+        find_study: StudyRevisionFinder,
     ) -> None:
         self.signer = signer
-        self._disk = disk
-        self._all_ids = all_ids
+        self._find_study = find_study
         self._orthanc = orthanc
         self._renderer = renderer
         self._quarantine = quarantine
@@ -146,19 +140,21 @@ class FrameService:
         for instance_id in gone:
             self._recent.discard(instance_id)
             self._cache.discard(instance_id)
-        if self._disk is not None:
-            self._disk.discard(gone)
 
     @asynccontextmanager
     async def archive(self, reference: ArchiveReference) -> AsyncIterator[AsyncIterator[bytes]]:
         """Open Orthanc's ZIP of a study, streamed.
 
         Raises:
-            NotFound: There is no such study.
+            NotFound: There is no such study, or it was deleted and stored again since the URL was
+                minted.
             PacsDisabled: There is no Orthanc.
+            DatabaseUnavailable: MongoDB does not answer.
         """
         if self._orthanc is None:
             raise PacsDisabled
+        if await self._find_study(reference.study_id) != reference.revision:
+            raise NotFound("Study not found")
         try:
             async with self._orthanc.study_archive(reference.study_id) as chunks:
                 yield chunks
@@ -169,11 +165,11 @@ class FrameService:
     async def running(self) -> AsyncIterator[None]:
         """Look ahead while the block runs; stop everything at its end."""
         await self._quarantine.load()
-        tasks = [asyncio.create_task(self._ahead.run()), asyncio.create_task(self._tidy_disk())]
+        looking_ahead = asyncio.create_task(self._ahead.run())
         try:
             yield
         finally:
-            await cancel_and_wait(*tasks)
+            await cancel_and_wait(looking_ahead)
             await self._cache.close()
 
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
@@ -186,31 +182,17 @@ class FrameService:
         frame = f"{key.instance_id}/{key.revision}/{key.frame_index}"
         await self._quarantine.refresh()
         alone = self._quarantine.is_suspect(frame)
-        if self._disk is not None and (found := await self._disk.find(instance, key)):
-            return found
         try:
             async with (
                 self._first.before_others(instance),
                 self._queue.slot(alone=alone),
                 self._quarantine.watched(frame),
             ):
-                rendered = await self._renderer.render(instance, key.frame_index, key.variant)
+                return await self._renderer.render(instance, key.frame_index, key.variant)
         except OrthancOutcomeUnknown:
             if self._quarantine.holds(frame):
                 self.discard([instance.id])
             raise
-        # What was discarded meanwhile is not kept here either.
-        if self._disk is not None and self._cache.knows(key):
-            self._disk.keep(instance, key, rendered)
-        return rendered
-
-    async def _tidy_disk(self) -> None:
-        if self._disk is None:
-            return
-        try:
-            await self._disk.discard_all_but(self._all_ids())
-        except DatabaseUnavailable:
-            _log.warning("frames of instances that are gone stay on disk: no database")
 
 
 def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
@@ -243,9 +225,8 @@ async def open_frames(
     *,
     find: InstanceFinder = find_instance,
     following: FollowingFinder = find_following,
-    all_ids: Callable[[], AsyncIterator[str]] = all_instance_ids,
+    find_study: StudyRevisionFinder = find_study_revision,
     records: DeathRecords | None = None,
-    folder: SealedFolder | None = None,
 ) -> AsyncIterator[FrameService]:
     """Open the frames.
 
@@ -256,9 +237,8 @@ async def open_frames(
         limits: Limits of memory, queue and pixels.
         find: Finds an instance by Orthanc's identifier.
         following: Finds the instances after one in its series.
-        all_ids: Finds Orthanc's identifiers of all instances.
+        find_study: Finds the revision of a study, None when it is not there.
         records: Where deaths of Orthanc are kept; MongoDB when None.
-        folder: Keeps pictures over a restart; None for memory only.
     """
 
     async def is_dead() -> bool:
@@ -268,20 +248,17 @@ async def open_frames(
     if orthanc is not None and sources is not None:
         displays = PresentationLoader(orthanc, fetch_seconds=limits.decode_seconds)
         renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
-    async with AsyncExitStack() as stack:
-        disk = await stack.enter_async_context(open_disk_cache(folder)) if folder else None
-        service = FrameService(
-            signer=signer,
-            orthanc=orthanc,
-            renderer=renderer,
-            quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
-            limits=limits,
-            find=find,
-            following=following,
-            disk=disk,
-            all_ids=all_ids,
-        )
-        await stack.enter_async_context(service.running())
+    service = FrameService(
+        signer=signer,
+        orthanc=orthanc,
+        renderer=renderer,
+        quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
+        limits=limits,
+        find=find,
+        following=following,
+        find_study=find_study,
+    )
+    async with service.running():
         yield service
 
 

@@ -1,18 +1,22 @@
 """Signed URLs of frames and archives: minted without I/O, verified before anything else.
 
-    /frames/v1/<kid>.<exp>.<sig>/<orthancInstanceId>/<revision>/<frameIndex>/<variant>.png
-    /archives/v1/<kid>.<exp>.<sig>/<orthancStudyId>.zip
+    /frames/v2/<kid>.<exp>.<sig>/<orthancInstanceId>/<revision>/<frameIndex>/<variant>.<png|jpg>
+    /archives/v2/<kid>.<exp>.<sig>/<orthancStudyId>/<revision>.zip
+
+The signature is of the object, not of the rendering: frame and variant follow in a bounded,
+canonical grammar (`services.frames.variant`), and a client may fill them in itself.
 
 `exp` is 8 lower-case hex digits of epoch seconds. `sig` is base64url without padding of the first
-16 bytes of HMAC-SHA256 over purpose, method (HEAD as GET), kid, exp and the object path, joined by
-newlines. The object path is what follows the signature's slash. The key is
-HKDF-SHA256(master, no salt, info = purpose, 32 bytes); the purpose is `frame-url/v1` or
-`archive-url/v1`.
+16 bytes of HMAC-SHA256 over the purpose, kid, exp, the identifier and the revision, joined by
+newlines. The key is HKDF-SHA256(master, no salt, info = purpose, 32 bytes); the purpose is
+`frame-url/v2` or `archive-url/v2`. A further signed part, such as the identifier of a share, is
+appended to the text that is signed and to the first segment of the path.
 
-Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, frame 7 of instance
-`0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d`, revision `deadbeef`, variant `w40x400-s256`:
+Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, instance
+`0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d`, revision `deadbeef`, frame 7, variant
+`w40x400-s256`:
 
-    /frames/v1/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d\
+    /frames/v2/k1.66a0b228._Dp5k0G9LISlNhMGJYqC7g/0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d\
 /deadbeef/7/w40x400-s256.png
 """
 
@@ -142,16 +146,30 @@ def _spell(key_id: str, master: bytes) -> str:
     return f"{key_id}:{base64.urlsafe_b64encode(master).rstrip(b'=').decode()}"
 
 
-EXPIRY_STEP_SECONDS = 300
-"""The same frame has the same URL for so long, so that the browser's cache works."""
+FRAME_PURPOSE = "frame-url/v2"
+ARCHIVE_PURPOSE = "archive-url/v2"
+
+VALID_SECONDS = 1800
+"""Shortest validity of a URL unless set: longer than one reads a study without asking again."""
 
 CLOCK_SKEW_SECONDS = 30
 """How far the clocks of two of our processes may be apart."""
 
+_SHORTEST_STEP_SECONDS = 300
+_STEPS_OF_VALIDITY = 3
 _SIGNATURE_BYTES = 16
 _SIGNATURE_CHARACTERS = 22
 _LATEST_EXPIRY = 0xFFFFFFFF
 _EXPIRY = re.compile(r"[0-9a-f]{8}")
+_REVISION = re.compile(r"[0-9a-f]{8}")
+_STUDY_REVISION = re.compile(r"[0-9a-f]{8,16}")
+_FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
+_VERIFIED = 1024
+"""Paths whose signature is checked once: those of the stacks that are on somebody's screens. They
+take less than a megabyte."""
+
+_DEFAULT_VARIANT = FrameVariant()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +180,8 @@ class SignedPath:
     expires_at: datetime
 
 
-class PathSigner:
-    """Signs and verifies object paths.
+class ObjectSigner:
+    """Signs and verifies objects, each named by an identifier and a revision.
 
     Args:
         keys: The first signs, all verify.
@@ -176,6 +194,7 @@ class PathSigner:
         derived = keys.derived(purpose)
         self._prefix = f"{prefix}/"
         self._valid_seconds = valid_seconds
+        self._step_seconds = expiry_step_seconds(valid_seconds)
         self._purpose = purpose
         self._key_id = derived[0][0]
         self._macs = {key_id: hmac.new(key, digestmod="sha256") for key_id, key in derived}
@@ -183,31 +202,41 @@ class PathSigner:
         self._no_mac = hmac.new(secrets.token_bytes(32), digestmod="sha256")
         self._step = _Step(0, "", datetime.fromtimestamp(0, UTC), self._no_mac)
 
-    def mint(self, target: str, now: float) -> SignedPath:
-        """Sign an object path; `now` in epoch seconds."""
-        step = self._step_at(now)
-        signature = _signature(step.mac.copy(), target)
-        return SignedPath(f"{step.head}{signature}/{target}", step.expires_at)
-
-    def verify(self, path: bytes, method: str) -> tuple[str, int]:
-        """Check the signature of a path as it was received; its time is not looked at.
-
-        Args:
-            path: Raw path.
-            method: `GET` or `HEAD`, which counts as GET.
+    def mint(self, object_id: str, revision: str, now: float) -> SignedPath:
+        """Sign an object; `now` in epoch seconds.
 
         Returns:
-            The object path and its expiry in epoch seconds.
+            The path `<prefix>/<kid>.<exp>.<sig>/<object_id>/<revision>`, without a slash at its
+            end.
+        """
+        step = self._step_at(now)
+        signature = _signature(step.mac.copy(), object_id, revision)
+        return SignedPath(f"{step.head}{signature}/{object_id}/{revision}", step.expires_at)
+
+    def expires_at(self, now: float) -> datetime:
+        """Return when the paths that are minted now stop working (UTC)."""
+        return self._step_at(now).expires_at
+
+    def verify(self, ticket: str, object_id: str, revision: str) -> int:
+        """Check the signature of an object; its time is not looked at.
+
+        Args:
+            ticket: `<kid>.<exp>.<sig>`.
+            object_id: As it stands in the path.
+            revision: As it stands in the path.
+
+        Returns:
+            The expiry in epoch seconds.
 
         Raises:
-            FrameUrlInvalid: Nobody signed this.
+            FrameUrlInvalid: The signature is not ours.
         """
-        key_id, expiry, given, target = self._split(path)
-        mac = _started(self._macs.get(key_id, self._no_mac), self._purpose, method, key_id, expiry)
+        key_id, expiry, given = _ticket_parts(ticket)
+        mac = _started(self._macs.get(key_id, self._no_mac), self._purpose, key_id, expiry)
         # Comparing the spellings also refuses every other base64 text of the same bytes.
-        if not hmac.compare_digest(_signature(mac, target), given):
+        if not hmac.compare_digest(_signature(mac, object_id, revision), given):
             raise FrameUrlInvalid(detail="signature")
-        return target, int(expiry, 16)
+        return int(expiry, 16)
 
     def check_time(self, expires: int, now: float) -> None:
         """Check the expiry of a path whose signature is right; both in epoch seconds.
@@ -216,36 +245,38 @@ class PathSigner:
             FrameUrlInvalid: We sign nothing for so long.
             FrameUrlExpired: It is too old.
         """
-        longest = self._valid_seconds + EXPIRY_STEP_SECONDS + CLOCK_SKEW_SECONDS
+        longest = self._valid_seconds + self._step_seconds + CLOCK_SKEW_SECONDS
         if expires > now + longest:
             raise FrameUrlInvalid(detail="too far in the future")
         if now >= expires + CLOCK_SKEW_SECONDS:
             raise FrameUrlExpired
 
-    def _split(self, path: bytes) -> tuple[str, str, str, str]:
+    def split(self, path: bytes, parts: int) -> list[str]:
+        """Split a path as it was received into its parts after the prefix, by position.
+
+        Raises:
+            FrameUrlInvalid: It has another prefix or another number of parts.
+        """
         try:
             text = path.decode("ascii")
         except UnicodeDecodeError as exc:
             raise FrameUrlInvalid(detail="malformed") from exc
-        ticket, _, target = text[len(self._prefix) :].partition("/")
-        parts = ticket.split(".")
-        if not text.startswith(self._prefix) or len(parts) != 3 or not target:  # noqa: PLR2004  # kid.exp.sig
+        found = text[len(self._prefix) :].split("/")
+        if not text.startswith(self._prefix) or len(found) != parts:
             raise FrameUrlInvalid(detail="malformed")
-        key_id, expiry, given = parts
-        if not _EXPIRY.fullmatch(expiry) or len(given) != _SIGNATURE_CHARACTERS:
-            raise FrameUrlInvalid(detail="malformed")
-        return key_id, expiry, given, target
+        return found
 
     def _step_at(self, now: float) -> "_Step":
-        """Return what all paths minted in one 5-minute step share."""
-        expires = -int(-(now + self._valid_seconds) // EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+        """Return what all paths minted in one step share."""
+        step = self._step_seconds
+        expires = -int(-(now + self._valid_seconds) // step) * step
         if expires != self._step.expires:
             expiry = f"{min(expires, _LATEST_EXPIRY):08x}"
             self._step = _Step(
                 expires,
                 f"{self._prefix}{self._key_id}.{expiry}.",
                 datetime.fromtimestamp(expires, UTC),
-                _started(self._macs[self._key_id], self._purpose, "GET", self._key_id, expiry),
+                _started(self._macs[self._key_id], self._purpose, self._key_id, expiry),
             )
         return self._step
 
@@ -260,28 +291,35 @@ class _Step:
     mac: hmac.HMAC
 
 
-def _started(mac: hmac.HMAC, purpose: str, method: str, key_id: str, expiry: str) -> hmac.HMAC:
+def expiry_step_seconds(valid_seconds: int) -> int:
+    """Return the step that expiries are rounded up to, in seconds.
+
+    The same frame keeps its URL for one step, so that the cache of a browser works.
+    """
+    return max(_SHORTEST_STEP_SECONDS, valid_seconds // _STEPS_OF_VALIDITY)
+
+
+def _ticket_parts(ticket: str) -> tuple[str, str, str]:
+    parts = ticket.split(".")
+    if len(parts) != 3:  # noqa: PLR2004  # kid.exp.sig
+        raise FrameUrlInvalid(detail="malformed")
+    key_id, expiry, given = parts
+    if not _EXPIRY.fullmatch(expiry) or len(given) != _SIGNATURE_CHARACTERS:
+        raise FrameUrlInvalid(detail="malformed")
+    return key_id, expiry, given
+
+
+def _started(mac: hmac.HMAC, purpose: str, key_id: str, expiry: str) -> hmac.HMAC:
     begun = mac.copy()
-    method = "GET" if method == "HEAD" else method
-    begun.update(f"{purpose}\n{method}\n{key_id}\n{expiry}\n".encode())
+    begun.update(f"{purpose}\n{key_id}\n{expiry}".encode())
     return begun
 
 
-def _signature(mac: hmac.HMAC, target: str) -> str:
-    """Take the target in, and spell the signature; `mac` is used up."""
-    mac.update(target.encode())
+def _signature(mac: hmac.HMAC, *parts: str) -> str:
+    """Add the signed parts and spell the signature; `mac` is used up."""
+    for part in parts:
+        mac.update(b"\n" + part.encode())
     return urlsafe_b64encode(mac.digest()[:_SIGNATURE_BYTES])[:_SIGNATURE_CHARACTERS].decode()
-
-
-FRAME_PURPOSE = "frame-url/v1"
-ARCHIVE_PURPOSE = "archive-url/v1"
-
-_DEFAULT_VARIANT = FrameVariant()
-_REVISION = re.compile(r"[0-9a-f]{8}")
-_VERIFIED = 1024
-"""Paths whose signature is checked once: those of the stacks that are on somebody's screens. They
-take less than a megabyte."""
-_FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +343,7 @@ class ArchiveReference:
     """What a verified archive URL points to; `expires` in epoch seconds."""
 
     study_id: str
+    revision: str
     expires: int
 
 
@@ -313,14 +352,13 @@ class FrameUrlSigner:
 
     Args:
         keys: The first signs, all verify.
-        valid_seconds: Shortest validity; rounding up to 5-minute steps makes it up to
-            5 minutes longer.
+        valid_seconds: Shortest validity; rounding makes it up to a third longer.
     """
 
-    def __init__(self, keys: FrameUrlKeys, *, valid_seconds: int = 900) -> None:
-        self._frames = PathSigner(keys, FRAME_PURPOSE, "/frames/v1", valid_seconds)
-        self._archives = PathSigner(keys, ARCHIVE_PURPOSE, "/archives/v1", valid_seconds)
-        # What is refused is an exception, which is never kept: nobody else fills this.
+    def __init__(self, keys: FrameUrlKeys, *, valid_seconds: int = VALID_SECONDS) -> None:
+        self._frames = ObjectSigner(keys, FRAME_PURPOSE, "/frames/v2", valid_seconds)
+        self._archives = ObjectSigner(keys, ARCHIVE_PURPOSE, "/archives/v2", valid_seconds)
+        # A refusal is an exception, which is never kept: forged paths take no place here.
         self._verified = lru_cache(maxsize=_VERIFIED)(self._verify_frame)
 
     def frame_path(
@@ -341,58 +379,90 @@ class FrameUrlSigner:
             variant: How to show it.
             now: Epoch seconds.
         """
+        signed = self._frames.mint(instance_id, revision, now)
         # Most URLs of a tree are of the default variant: its spelling costs nothing.
-        text = "default" if variant is _DEFAULT_VARIANT else variant.text
-        return self._frames.mint(f"{instance_id}/{revision}/{frame_index}/{text}.png", now)
+        text = "default.png" if variant is _DEFAULT_VARIANT else variant.text
+        return SignedPath(f"{signed.path}/{frame_index}/{text}", signed.expires_at)
 
-    def archive_path(self, study_id: str, *, now: float) -> SignedPath:
-        """Mint the path of a study's archive; `now` in epoch seconds."""
-        return self._archives.mint(f"{study_id}.zip", now)
+    def frame_template(self, instance_id: str, revision: str, *, now: float) -> SignedPath:
+        """Mint the paths of all frames of an instance, with `{frame}` and `{variant}` to fill in.
 
-    def verify_frame(self, path: bytes, method: str, *, now: float) -> FrameReference:
+        Args:
+            instance_id: Orthanc's identifier of the instance.
+            revision: 8 lower-case hex digits.
+            now: Epoch seconds.
+        """
+        signed = self._frames.mint(instance_id, revision, now)
+        return SignedPath(f"{signed.path}/{{frame}}/{{variant}}.png", signed.expires_at)
+
+    def frames_expire_at(self, *, now: float) -> datetime:
+        """Return when paths of frames that are minted now stop working (UTC)."""
+        return self._frames.expires_at(now)
+
+    def archive_path(self, study_id: str, revision: str, *, now: float) -> SignedPath:
+        """Mint the path of a study's archive.
+
+        Args:
+            study_id: Orthanc's identifier of the study.
+            revision: As `study_revision` makes it.
+            now: Epoch seconds.
+        """
+        signed = self._archives.mint(study_id, revision, now)
+        return SignedPath(f"{signed.path}.zip", signed.expires_at)
+
+    def verify_frame(self, path: bytes, *, now: float) -> FrameReference:
         """Check a path as it was received and read it.
 
         Args:
             path: Raw path, neither unescaped nor normalised.
-            method: `GET` or `HEAD`.
             now: Epoch seconds.
 
         Raises:
-            FrameUrlInvalid: Nobody signed this.
+            FrameUrlInvalid: The signature is not ours, or what follows it is malformed.
             FrameUrlExpired: It was signed by us and is too old.
         """
-        reference = self._verified(path, method)
+        reference = self._verified(path)
         self._frames.check_time(reference.expires, now)
         return reference
 
-    def _verify_frame(self, path: bytes, method: str) -> FrameReference:
-        target, expires = self._frames.verify(path, method)
-        return _frame_reference(target, expires)
-
-    def verify_archive(self, path: bytes, method: str, *, now: float) -> ArchiveReference:
-        """Check the path of an archive; arguments and errors are those of `verify_frame`."""
-        target, expires = self._archives.verify(path, method)
-        self._archives.check_time(expires, now)
-        study_id = target.removesuffix(".zip")
-        if target == study_id or not is_orthanc_id(study_id):
+    def _verify_frame(self, path: bytes) -> FrameReference:
+        ticket, instance_id, revision, index, variant = self._frames.split(path, 5)
+        expires = self._frames.verify(ticket, instance_id, revision)
+        if not (
+            is_orthanc_id(instance_id)
+            and _REVISION.fullmatch(revision)
+            and _FRAME_INDEX.fullmatch(index)
+        ):
             raise FrameUrlInvalid(detail="malformed")
-        return ArchiveReference(study_id, expires)
+        try:
+            parsed = FrameVariant.parse(variant)
+        except InvalidInput as exc:
+            raise FrameUrlInvalid(detail="malformed") from exc
+        return FrameReference(instance_id, revision, int(index), parsed, expires)
+
+    def verify_archive(self, path: bytes, *, now: float) -> ArchiveReference:
+        """Check the path of an archive; arguments and errors are those of `verify_frame`."""
+        ticket, study_id, file_name = self._archives.split(path, 3)
+        revision = file_name.removesuffix(".zip")
+        expires = self._archives.verify(ticket, study_id, revision)
+        self._archives.check_time(expires, now)
+        if not (
+            is_orthanc_id(study_id)
+            and _STUDY_REVISION.fullmatch(revision)
+            and file_name.endswith(".zip")
+        ):
+            raise FrameUrlInvalid(detail="malformed")
+        return ArchiveReference(study_id, revision, expires)
 
 
-def _frame_reference(target: str, expires: int) -> FrameReference:
-    """Read an object path that we signed; by position, and only as we would write it."""
-    parts = target.split("/")
-    if len(parts) != 4 or not parts[3].endswith(".png"):  # noqa: PLR2004  # instance, revision, index, variant
-        raise FrameUrlInvalid(detail="malformed")
-    instance_id, revision, index, file_name = parts
-    if not (
-        is_orthanc_id(instance_id)
-        and _REVISION.fullmatch(revision)
-        and _FRAME_INDEX.fullmatch(index)
-    ):
-        raise FrameUrlInvalid(detail="malformed")
-    try:
-        variant = FrameVariant.parse(file_name.removesuffix(".png"))
-    except InvalidInput as exc:
-        raise FrameUrlInvalid(detail="malformed") from exc
-    return FrameReference(instance_id, revision, int(index), variant, expires)
+def study_revision(created_at: datetime) -> str:
+    """Return the revision of a study: another one when it was deleted and stored again.
+
+    Orthanc's identifiers follow from the DICOM identifiers, so what is stored again has the
+    identifier of what was deleted.
+
+    Args:
+        created_at: When the study was first indexed; UTC where it names no zone, as in MongoDB.
+    """
+    moment = created_at if created_at.tzinfo else created_at.replace(tzinfo=UTC)
+    return f"{int(moment.timestamp() * 1000):012x}"

@@ -152,7 +152,10 @@ class Indexer:
                 now = self._now()
                 known = await load_stored_state(self._database, entries)
                 touched = await upsert_instances(self._database, entries, known, now)
-                self._on_changed(entry.ids.instance for entry in entries)
+                if touched.children_written:
+                    # Nothing is kept of instances that were not stored before.
+                    ids = {entry.ids.instance for entry in entries}
+                    self._on_changed(ids & known.revisions.keys())
                 await roll_up(self._database, touched, now, known=known)
 
     def _now(self) -> datetime:

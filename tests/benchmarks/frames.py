@@ -14,7 +14,7 @@ from typing import Any
 
 import data_store  # type: ignore[import-untyped]  # a folder of files
 
-from tests.benchmarks import restarted_frames, warm_frames
+from tests.benchmarks import warm_frames
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
 from tests.benchmarks.measuring import Line, Row, alternating_medians, seconds_of
 from tests.benchmarks.orthanc_access import orthanc_access
@@ -70,7 +70,7 @@ async def run() -> list[Line]:
             *await _cine_rows(rivals, next(image for image in images if len(image.frames) > 1)),
             await _jpeg_2000_row(rivals, singles[count]),
         ]
-    return [*cold, *await restarted_frames.run(), *await warm_frames.run()]
+    return [*cold, *await warm_frames.run()]
 
 
 @asynccontextmanager

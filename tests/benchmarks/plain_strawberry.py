@@ -14,7 +14,7 @@ from strawberry.asgi import GraphQL
 from tests.benchmarks.rival_process import serve_rival
 from tests.benchmarks.tree_query import INSTANCES, SERIES
 
-_URL = "http://127.0.0.1:8000/frames/v1/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/" + "0a1b2c3d-" * 5
+_URL = "http://127.0.0.1:8000/frames/v2/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/" + "0a1b2c3d-" * 5
 
 
 @strawberry.type

@@ -75,6 +75,6 @@ async def _expect_patient(page: Page, patient_id: str) -> None:
 
 async def _instance_shown(page: Page, signer: FrameUrlSigner, samples: Served) -> str:
     source = await page.locator("#picture").get_attribute("src") or ""
-    until = int(source.split("/v1/")[1].split(".")[1], 16)
+    until = int(source.split("/v2/")[1].split(".")[1], 16)
     path = source.removeprefix(samples.url).encode()
-    return signer.verify_frame(path, "GET", now=until - 60).instance_id
+    return signer.verify_frame(path, now=until - 60).instance_id

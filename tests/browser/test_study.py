@@ -178,7 +178,7 @@ async def test_expired_urls_are_renewed_unnoticed(tab: Tab, samples: Served) -> 
 
 
 def _aged(url: str, signer: FrameUrlSigner, base_url: str) -> str:
-    reference = signer.verify_frame(url.removeprefix(base_url).encode(), "GET", now=_now(url))
+    reference = signer.verify_frame(url.removeprefix(base_url).encode(), now=_now(url))
     path = signer.frame_path(
         reference.instance_id,
         reference.revision,
@@ -191,7 +191,7 @@ def _aged(url: str, signer: FrameUrlSigner, base_url: str) -> str:
 
 def _now(url: str) -> float:
     """A time at which this URL is valid: a minute before its end."""
-    return int(url.split("/v1/")[1].split(".")[1], 16) - 60
+    return int(url.split("/v2/")[1].split(".")[1], 16) - 60
 
 
 async def test_a_picture_that_comes_later_is_waited_for(tab: Tab) -> None:

@@ -192,7 +192,7 @@ def _aged(url: str, served: Served) -> str:
     signer = FrameUrlSigner(load_or_create_keys(served.data_dir))
     signed = url.removeprefix(served.url)
     expires = int(signed.split("/")[3].split(".")[1], 16)
-    reference = signer.verify_frame(signed.encode(), "GET", now=expires - 1)
+    reference = signer.verify_frame(signed.encode(), now=expires - 1)
     path = signer.frame_path(
         reference.instance_id,
         reference.revision,

@@ -159,8 +159,8 @@ async def test_refused_requests_are_refusals(server: RunningServer, tokens: dict
         await http.post("/api/dicom/upload", headers=viewer, **form),  # type: ignore[arg-type]  # httpx's files
         await http.get("/api/dicom/studies/1.2/frames/0"),
         await http.post("/graphql", headers=viewer | no_body),
-        await http.get("/frames/v1/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/x.png"),
-        await http.get("/archives/v1/forged"),
+        await http.get("/frames/v2/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/x.png"),
+        await http.get("/archives/v2/forged"),
         await http.post("/internal/orthanc-events", json={}),
     ]
     assert [answer.status_code for answer in answers] == [403, 401, 403, 403, 403, 403]
@@ -170,8 +170,8 @@ async def test_refused_requests_are_refusals(server: RunningServer, tokens: dict
         record("refusal", "viewer", "POST /api/dicom/upload", outcome="FORBIDDEN"),
         record("refusal", None, frame_route, outcome="UNAUTHENTICATED"),
         record("refusal", "viewer", "POST /graphql", outcome="FORBIDDEN"),
-        record("refusal", None, "GET /frames/v1/{signed:path}", outcome=invalid),
-        record("refusal", None, "GET /archives/v1/{signed:path}", outcome=invalid),
+        record("refusal", None, "GET /frames/v2/{signed:path}", outcome=invalid),
+        record("refusal", None, "GET /archives/v2/{signed:path}", outcome=invalid),
         record("refusal", None, "POST /internal/orthanc-events", outcome="FORBIDDEN"),
     ]
 

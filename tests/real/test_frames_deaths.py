@@ -88,7 +88,7 @@ async def test_a_frame_that_stops_orthanc_twice_is_quarantined_over_restarts(
         pid = mortal.child.pid
         with pytest.raises(FrameQuarantined):
             await runtime.frames.render(deadly, 0, FULL)
-        assert (await runtime.frames.render(harmless, 0, FULL)).png[:4] == b"\x89PNG"
+        assert (await runtime.frames.render(harmless, 0, FULL)).content[:4] == b"\x89PNG"
         assert mortal.child.pid == pid
         frame = f"{deadly.id}/{deadly.revision}/0"
         assert await StoredDeathRecords().load() == {frame: 2}
@@ -105,7 +105,7 @@ async def test_a_frame_that_is_shown_after_a_death_is_cleared(
         suspect, *_ = await stored_instances(runtime, mortal)
         await render_and_die(runtime, suspect, mortal)
         assert len(await StoredDeathRecords().load()) == 1
-        assert (await runtime.frames.render(suspect, 0, FULL)).png[:4] == b"\x89PNG"
+        assert (await runtime.frames.render(suspect, 0, FULL)).content[:4] == b"\x89PNG"
         assert await StoredDeathRecords().load() == {}
         await runtime.database.client.drop_database(settings_of_mortal.mongodb_database)
 
@@ -123,7 +123,7 @@ async def test_the_breaker_refuses_frames_at_once_while_orthanc_is_away(
             details.append(refused.value.detail)
         assert details[3] == "circuit breaker is open"
         await until_back(runtime)
-        assert (await runtime.frames.render(instance, 0, FULL)).png[:4] == b"\x89PNG"
+        assert (await runtime.frames.render(instance, 0, FULL)).content[:4] == b"\x89PNG"
         await runtime.database.client.drop_database(settings_of_mortal.mongodb_database)
 
 

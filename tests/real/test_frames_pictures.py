@@ -205,7 +205,7 @@ async def test_full_range_equals_orthancs_preview_within_one_grey_level(stage: S
             preview = await orthanc_png(stage.http, instance.id, frame_index, "preview")
             if preview is None:
                 continue
-            ours = decoded((await stage.frames.render(instance, frame_index, FULL)).png)
+            ours = decoded((await stage.frames.render(instance, frame_index, FULL)).content)
             theirs = decoded(preview)
             assert ours.shape == theirs.shape, path.name
             assert np.abs(ours - theirs).max() <= 1, path.name
@@ -243,7 +243,7 @@ async def test_what_orthanc_can_show_is_shown(stage: Stage) -> None:
         ]
         if any(shown):
             frame = await stage.frames.render(instance, 0)
-            assert frame.png[:4] == b"\x89PNG", path.name
+            assert frame.content[:4] == b"\x89PNG", path.name
 
 
 async def test_the_default_window_is_that_of_the_file_as_pydicom_applies_it(stage: Stage) -> None:
@@ -258,7 +258,7 @@ async def test_the_default_window_is_that_of_the_file_as_pydicom_applies_it(stag
             continue
         stored = dataset.pixel_array
         theirs = apply_voi_lut(apply_modality_lut(stored, dataset), dataset).astype(np.float64)
-        ours = decoded((await stage.frames.render(instance, 0)).png)
+        ours = decoded((await stage.frames.render(instance, 0)).content)
         low, high = output_range(dataset)
         assert np.abs(ours - (theirs - low) / (high - low) * 255).max() <= 1, path.name
         compared += 1
@@ -272,8 +272,8 @@ async def test_without_a_window_in_the_file_the_default_is_the_full_range(stage:
             continue
         if await orthanc_png(stage.http, instance.id, 0, "preview") is None:
             continue
-        default = decoded((await stage.frames.render(instance, 0)).png)
-        full = decoded((await stage.frames.render(instance, 0, FULL)).png)
+        default = decoded((await stage.frames.render(instance, 0)).content)
+        full = decoded((await stage.frames.render(instance, 0, FULL)).content)
         assert default.shape == full.shape, path.name
         assert np.abs(default - full).max() <= 1, path.name
         compared += 1

@@ -449,3 +449,16 @@ async def test_a_fault_that_nobody_expected_does_not_fail_its_neighbours(
     )
     assert [type(outcome) for outcome in outcomes] == [type(None), AttributeError]
     assert len((await dump(database))["studies"]) == 1
+
+
+async def test_pictures_of_new_and_of_unchanged_instances_are_kept(database: Database) -> None:
+    discarded: list[str] = []
+    indexer = Indexer(database, clock=Clock(), on_changed=discarded.extend)
+    await indexer.index([entry(1), entry(2)])
+    await indexer.index([entry(1), entry(2)])
+    await indexer.index([entry(3)])
+    assert discarded == []
+    await indexer.index([entry(4), entry(1, revision="00000002")])
+    assert discarded == [entry(1).ids.instance]
+    await indexer.remove([entry(2).ids.instance])
+    assert discarded[1:] == [entry(2).ids.instance]

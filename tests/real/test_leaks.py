@@ -183,8 +183,8 @@ async def test_nothing_of_a_patient_and_no_secret_is_in_logs_and_errors(
     assert [secret for secret in [*process.secrets, *patient] if secret in names] == []
 
     accessed = _ACCESS.findall(log)
-    assert "GET /frames/v1/{signed:path} 200" in accessed
-    assert "GET /archives/v1/{signed:path} 200" in accessed
+    assert "GET /frames/v2/{signed:path} 200" in accessed
+    assert "GET /archives/v2/{signed:path} 200" in accessed
     assert "GET /api/dicom/studies/{study_uid}/frames/{frame_index} 404" in accessed
     assert "POST /graphql 200" in accessed
     assert "GET (no route) 404" in accessed

@@ -97,12 +97,12 @@ async def test_a_cine_is_one_instance_with_many_frames(stage: QueryStage) -> Non
     ]
     (last,) = found["last"]
     url = last.pop("url")
-    assert url.startswith("http://here/frames/v1/")
+    assert url.startswith("http://here/frames/v2/")
     assert url.endswith(f"/{instance}/{REVISION}/119/w40x400-s256.png")
     assert last == {
         "index": 119,
         "frameNumber": 120,
-        "urlExpiresAt": "2023-11-14T22:30:00+00:00",
+        "urlExpiresAt": "2023-11-14T22:50:00+00:00",
     }
     assert (found["none"], found["numberOfFrames"], found["isRenderable"]) == (None, 120, True)
     assert (found["sopClassName"], found["orthancUrl"]) == ("CT Image Storage", None)

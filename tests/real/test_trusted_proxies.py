@@ -17,7 +17,7 @@ FORWARDED = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
 async def recorded_address(server: Served, settings: Settings) -> str:
     """Be refused with forwarded addresses; answers the one that the trail has."""
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
-        assert (await http.get("/frames/v1/forged", headers=FORWARDED)).status_code == 403
+        assert (await http.get("/frames/v2/forged", headers=FORWARDED)).status_code == 403
     assert settings.mongodb_url is not None
     found: list[str] = []
 

@@ -55,8 +55,8 @@ ROUTES: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/dicom/upload"): Role.UPLOADER,
     ("GET", "/api/dicom/studies/{study_uid}/frames/{frame_index}"): Role.VIEWER,
     # The signature in the URL is the credential.
-    ("GET", "/frames/v1/{signed:path}"): EVERYBODY,
-    ("GET", "/archives/v1/{signed:path}"): EVERYBODY,
+    ("GET", "/frames/v2/{signed:path}"): EVERYBODY,
+    ("GET", "/archives/v2/{signed:path}"): EVERYBODY,
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
     # A secret of its own, shared with the embedded Orthanc.

@@ -101,7 +101,7 @@ PICTURE = {
     "x-frame-options": "DENY",
     "vary": "Origin",
 }
-CONTENT = {"content-type": "image/png", "content-length": str(len(FRAME.png))}
+CONTENT = {"content-type": "image/png", "content-length": str(len(FRAME.content))}
 EXPOSED = {"access-control-expose-headers": "X-Request-ID, ETag, Retry-After"}
 SHARED = EXPOSED | {"access-control-allow-origin": LOCAL}
 SAFE = {
@@ -133,7 +133,7 @@ async def test_a_picture_has_exactly_these_headers(
     assert without_age(headers_of(head)) == PICTURE | CONTENT | shared
     assert without_age(headers_of(known)) == PICTURE | shared
     assert (found.status_code, head.status_code, known.status_code) == (200, 200, 304)
-    assert (found.content, head.content, known.content) == (FRAME.png, b"", b"")
+    assert (found.content, head.content, known.content) == (FRAME.content, b"", b"")
 
 
 async def test_a_server_for_all_origins_says_so() -> None:
@@ -268,7 +268,7 @@ async def test_the_log_names_the_template_of_pictures_and_of_refused_ones(
                 await http.request(method, address)
             await http.get(address + "x")
     said = [record.getMessage().rsplit(" ", 2)[0] for record in caplog.records]
-    template = "/frames/v1/{signed:path}"
+    template = "/frames/v2/{signed:path}"
     assert said == [f"{asked} {template} {status}" for asked, status in (
         ("GET", 200), ("HEAD", 200), ("POST", 405), ("GET", 403)
     )]  # fmt: skip

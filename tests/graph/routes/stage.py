@@ -17,7 +17,6 @@ from graph.routes import archives, frames
 from services.audit import Audit
 from services.frames.quarantine import DeathRecords
 from services.frames.records import RenderableInstance
-from services.frames.sealed_folder import SealedFolder
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.orthanc.client import OrthancClient
@@ -27,6 +26,7 @@ from services.orthanc.transport import open_http_client, raise_for_status, trans
 ORTHANC_URL = "http://orthanc.test"
 INSTANCE_ID = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
 REVISION = "deadbeef"
+STUDY_REVISION = "0190ee0a5f80"
 NUMPY_PATH = f"/instances/{INSTANCE_ID}/frames/0/numpy"
 RAW_PATH = f"/instances/{INSTANCE_ID}/frames/0/raw"
 
@@ -85,7 +85,6 @@ class Stage:
 async def open_stage(
     instance: RenderableInstance | None = None,
     *followers: RenderableInstance,
-    folder: SealedFolder | None = None,
     records: DeathRecords | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the routes; `instance` is what the index holds, `followers` what comes after it."""
@@ -99,9 +98,8 @@ async def open_stage(
     async def following(one: RenderableInstance, limit: int) -> list[RenderableInstance]:
         return instances[instances.index(one) + 1 :][:limit]
 
-    async def all_ids() -> AsyncIterator[str]:
-        for one in instances:
-            yield one.id
+    async def find_study(_: str) -> str:
+        return STUDY_REVISION
 
     signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(range(32))),)))
     with ThreadPoolExecutor() as threads:
@@ -114,9 +112,8 @@ async def open_stage(
                 FrameLimits(),
                 find=find,
                 following=following,
-                all_ids=all_ids,
+                find_study=find_study,
                 records=records or NoDeaths(),
-                folder=folder,
             ) as service,
             _client(service, audit := AsyncMock(spec=Audit)) as http,
         ):

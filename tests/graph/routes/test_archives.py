@@ -6,7 +6,7 @@ import pytest
 import respx
 from starlette.types import Message, Send
 
-from tests.graph.routes.stage import ORTHANC_URL, open_stage
+from tests.graph.routes.stage import ORTHANC_URL, STUDY_REVISION, open_stage
 
 STUDY_ID = "11111111-22222222-33333333-44444444-55555555"
 
@@ -20,7 +20,7 @@ def orthanc() -> Iterator[respx.MockRouter]:
 async def test_an_archive_is_streamed_under_orthancs_identifier(orthanc: respx.MockRouter) -> None:
     orthanc.get(f"/studies/{STUDY_ID}/archive").respond(content=b"PK zip")
     async with open_stage() as stage:
-        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        path = stage.frames.signer.archive_path(STUDY_ID, STUDY_REVISION, now=time.time()).path
         answer = await stage.http.get(path)
         head = await stage.http.head(path)
     assert (answer.status_code, answer.content) == (200, b"PK zip")
@@ -42,7 +42,7 @@ async def test_faults_before_the_first_byte_are_statuses(
 ) -> None:
     orthanc.get(f"/studies/{STUDY_ID}/archive").mock(side_effect=[fault])
     async with open_stage() as stage:
-        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        path = stage.frames.signer.archive_path(STUDY_ID, STUDY_REVISION, now=time.time()).path
         answer = await stage.http.get(path)
     assert answer.status_code == status
     assert answer.headers["cache-control"] == "no-store"
@@ -50,9 +50,20 @@ async def test_faults_before_the_first_byte_are_statuses(
 
 async def test_a_forged_archive_url_is_403_and_asks_nobody(orthanc: respx.MockRouter) -> None:
     async with open_stage() as stage:
-        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        path = stage.frames.signer.archive_path(STUDY_ID, STUDY_REVISION, now=time.time()).path
         answer = await stage.http.get(path.replace("11111111", "11111112"))
     assert answer.status_code == 403
+    assert orthanc.calls.call_count == 0
+
+
+async def test_the_url_of_a_deleted_study_does_not_show_what_is_stored_later(
+    orthanc: respx.MockRouter,
+) -> None:
+    orthanc.get(f"/studies/{STUDY_ID}/archive").respond(content=b"PK zip")
+    async with open_stage() as stage:
+        before = stage.frames.signer.archive_path(STUDY_ID, "00000000001", now=time.time()).path
+        answer = await stage.http.get(before)
+    assert answer.status_code == 404
     assert orthanc.calls.call_count == 0
 
 
@@ -66,7 +77,7 @@ async def test_a_stream_that_breaks_never_ends_well(orthanc: respx.MockRouter) -
     orthanc.get(f"/studies/{STUDY_ID}/archive").respond(stream=BreakingOff())
     sent: list[Message] = []
     async with open_stage() as stage:
-        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        path = stage.frames.signer.archive_path(STUDY_ID, STUDY_REVISION, now=time.time()).path
         transport = stage.http._transport
         assert isinstance(transport, httpx.ASGITransport)
         with pytest.raises(Exception, match="Orthanc does not answer"):

@@ -56,7 +56,7 @@ async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) 
     assert answer.headers["content-type"] == "image/png"
     private, max_age, immutable = answer.headers["cache-control"].split(", ")
     assert (private, immutable) == ("private", "immutable")
-    assert 890 <= int(max_age.removeprefix("max-age=")) <= 1200
+    assert 1790 <= int(max_age.removeprefix("max-age=")) <= 2400
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
@@ -85,12 +85,15 @@ async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.Mo
     "spoil",
     [
         lambda path: path + "?a=b",
-        lambda path: path.replace("/default", "/full"),
-        lambda path: path.replace("/frames/v1/", "/frames/v1//"),
+        lambda path: path.replace(INSTANCE_ID, INSTANCE_ID[:-1] + "0"),
+        lambda path: path.replace(REVISION, "deadbeee"),
+        lambda path: path.replace("/0/default", "/00/default"),
+        lambda path: path.replace("/default.png", "/w40.0x400.png"),
+        lambda path: path.replace("/frames/v2/", "/frames/v2//"),
         lambda path: path.replace("default", "d%65fault"),
         lambda path: path.replace("k1.", "k2."),
-        lambda _: "/frames/v1/",
-        lambda _: "/frames/v1/k1.x.y/z",
+        lambda _: "/frames/v2/",
+        lambda _: "/frames/v2/k1.x.y/z",
     ],
 )
 async def test_what_nobody_signed_is_403_and_asks_nobody(
@@ -106,7 +109,7 @@ async def test_what_nobody_signed_is_403_and_asks_nobody(
 
 async def test_an_old_url_is_410(orthanc: respx.MockRouter) -> None:
     async with open_stage(IndexedInstance()) as stage:
-        answer = await stage.http.get(url(stage, age=1300))
+        answer = await stage.http.get(url(stage, age=2500))
     assert answer.status_code == 410
     assert answer.json()["error"]["code"] == "FRAME_URL_EXPIRED"
     assert orthanc.calls.call_count == 0

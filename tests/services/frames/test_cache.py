@@ -41,7 +41,7 @@ async def test_a_cancelled_waiter_does_not_cancel_the_others() -> None:
     await asyncio.sleep(0)
     first.cancel()
     render.gate.set()
-    assert (await second).png == b"x" * 1000
+    assert (await second).content == b"x" * 1000
     with pytest.raises(asyncio.CancelledError):
         await first
 
@@ -94,7 +94,7 @@ async def _new_frame(number: int) -> RenderedFrame:
 async def test_a_picture_larger_than_the_cache_is_answered_and_not_kept() -> None:
     cache, render = FrameCache(0), Renders()
     render.gate.set()
-    assert (await cache.get(key(), render)).png
+    assert (await cache.get(key(), render)).content
     assert not cache.knows(key())
     assert cache.size_bytes == 0
 

@@ -11,15 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import FrameUrlExpired, FrameUrlInvalid
-from services.frames.signing import ArchiveReference, FrameReference, FrameUrlKeys, FrameUrlSigner
-from services.frames.variant import FrameVariant
+from services.frames.signing import (
+    ArchiveReference,
+    FrameReference,
+    FrameUrlKeys,
+    FrameUrlSigner,
+    expiry_step_seconds,
+    study_revision,
+)
+from services.frames.variant import FrameVariant, PictureFormat
 
 INSTANCE = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
 EXPIRES = 0x66A0B228
-NOW = EXPIRES - 900
+NOW = EXPIRES - 1800
 VARIANT = FrameVariant(40, 400, max_size=256)
 VECTOR = (
-    b"/frames/v1/k1.66a0b228.zHTjwNdaXd1Tu24XeDaBnQ/"
+    b"/frames/v2/k1.66a0b228._Dp5k0G9LISlNhMGJYqC7g/"
     b"0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d/deadbeef/7/w40x400-s256.png"
 )
 MASTER = bytes(range(32))
@@ -30,65 +37,86 @@ def test_the_published_vector_is_minted_and_verified() -> None:
     minted = signer.frame_path(INSTANCE, "deadbeef", 7, VARIANT, now=NOW)
     assert minted.path.encode() == VECTOR
     assert minted.expires_at == datetime(2024, 7, 24, 7, 50, tzinfo=UTC)
-    assert signer.verify_frame(VECTOR, "GET", now=NOW) == FrameReference(
+    assert signer.verify_frame(VECTOR, now=NOW) == FrameReference(
         INSTANCE, "deadbeef", 7, VARIANT, EXPIRES
     )
 
 
 def test_the_vector_follows_from_the_documentation() -> None:
-    key = HKDF(SHA256(), 32, None, b"frame-url/v1").derive(MASTER)
-    target = f"{INSTANCE}/deadbeef/7/w40x400-s256.png"
-    text = f"frame-url/v1\nGET\nk1\n66a0b228\n{target}"
+    key = HKDF(SHA256(), 32, None, b"frame-url/v2").derive(MASTER)
+    text = f"frame-url/v2\nk1\n66a0b228\n{INSTANCE}\ndeadbeef"
     digest = hmac.new(key, text.encode(), hashlib.sha256).digest()[:16]
     assert VECTOR.split(b"/")[3].split(b".")[2] == urlsafe_b64encode(digest).rstrip(b"=")
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_head_is_signed_as_get(method: str) -> None:
-    assert signer.verify_frame(VECTOR, method, now=NOW).frame_index == 7
+def test_one_signature_is_valid_for_all_frames_and_renderings_of_an_instance() -> None:
+    template = signer.frame_template(INSTANCE, "deadbeef", now=NOW).path
+    assert template.replace("{frame}", "7").replace("{variant}", "w40x400-s256").encode() == VECTOR
+    for frame, variant, shown in (
+        (0, "default", FrameVariant()),
+        (119, "full", FrameVariant(full_range=True)),
+        (3, "w-600.5x0.001-s64", FrameVariant(-600.5, 0.001, max_size=64)),
+    ):
+        path = template.replace("{frame}", str(frame)).replace("{variant}", variant)
+        found = signer.verify_frame(path.encode(), now=NOW)
+        assert found == FrameReference(INSTANCE, "deadbeef", frame, shown, EXPIRES)
+    jpeg = signer.verify_frame(VECTOR.replace(b".png", b".jpg"), now=NOW).variant
+    assert jpeg == FrameVariant(40, 400, max_size=256, picture_format=PictureFormat.JPEG)
 
 
-def test_another_method_is_refused() -> None:
-    with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(VECTOR, "POST", now=NOW)
-
-
-@pytest.mark.parametrize("offset", [0, 1, 299.9])
-def test_urls_live_15_to_20_minutes_and_share_their_expiry(offset: float) -> None:
+@pytest.mark.parametrize("offset", [0, 1, 599.9])
+def test_urls_live_30_to_40_minutes_and_share_their_expiry(offset: float) -> None:
     minted = signer.frame_path(INSTANCE, "deadbeef", 7, now=NOW - offset)
-    assert minted.expires_at.timestamp() == EXPIRES
-    assert 900 <= EXPIRES - (NOW - offset) < 1200
+    assert (
+        minted.expires_at.timestamp()
+        == EXPIRES
+        == signer.frames_expire_at(now=NOW - offset).timestamp()
+    )
+    assert 1800 <= EXPIRES - (NOW - offset) < 2400
+
+
+@pytest.mark.parametrize(
+    ("valid_seconds", "step_seconds"), [(60, 300), (900, 300), (1800, 600), (86_400, 28_800)]
+)
+def test_expiries_are_rounded_up_by_a_third_and_at_least_5_minutes(
+    valid_seconds: int, step_seconds: int
+) -> None:
+    assert expiry_step_seconds(valid_seconds) == step_seconds
+    own = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),)), valid_seconds=valid_seconds)
+    expires = own.frames_expire_at(now=NOW).timestamp()
+    assert expires % step_seconds == 0
+    assert valid_seconds <= expires - NOW < valid_seconds + step_seconds
 
 
 def test_expiry_is_exact_to_the_second_after_the_clock_skew() -> None:
-    assert signer.verify_frame(VECTOR, "GET", now=EXPIRES + 29.99).expires == EXPIRES
+    assert signer.verify_frame(VECTOR, now=EXPIRES + 29.99).expires == EXPIRES
     with pytest.raises(FrameUrlExpired):
-        signer.verify_frame(VECTOR, "GET", now=EXPIRES + 30)
+        signer.verify_frame(VECTOR, now=EXPIRES + 30)
 
 
 def test_an_expired_url_with_a_wrong_signature_is_invalid_not_expired() -> None:
     with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(VECTOR.replace(b"/7/", b"/8/"), "GET", now=EXPIRES + 3600)
+        signer.verify_frame(VECTOR.replace(b"deadbeef", b"deadbeee"), now=EXPIRES + 3600)
 
 
 def test_a_url_from_the_far_future_is_invalid() -> None:
     with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(VECTOR, "GET", now=EXPIRES - 1231)
+        signer.verify_frame(VECTOR, now=EXPIRES - 2431)
 
 
 def test_every_key_verifies_and_the_first_signs() -> None:
     old = FrameUrlSigner(FrameUrlKeys((("k0", bytes(32)),)))
     path = old.frame_path(INSTANCE, "deadbeef", 0, now=NOW).path.encode()
-    assert signer.verify_frame(path, "GET", now=NOW).variant == FrameVariant()
+    assert signer.verify_frame(path, now=NOW).variant == FrameVariant()
     with pytest.raises(FrameUrlInvalid):
-        old.verify_frame(VECTOR, "GET", now=NOW)
+        old.verify_frame(VECTOR, now=NOW)
 
 
 def test_an_unknown_key_and_a_wrong_signature_are_the_same_error() -> None:
     errors = []
-    for path in (VECTOR.replace(b"k1.", b"k9."), VECTOR.replace(b"zHTj", b"zHTk")):
+    for path in (VECTOR.replace(b"k1.", b"k9."), VECTOR.replace(b"_Dp5", b"_Dp6")):
         with pytest.raises(FrameUrlInvalid) as refused:
-            signer.verify_frame(path, "GET", now=NOW)
+            signer.verify_frame(path, now=NOW)
         errors.append((refused.value.code, refused.value.message, refused.value.detail))
     assert errors[0] == errors[1]
 
@@ -114,58 +142,81 @@ def _mutated(path: bytes) -> st.SearchStrategy[bytes]:
 
 
 @given(_mutated(VECTOR))
-def test_nothing_but_the_signed_path_is_accepted(path: bytes) -> None:
+def test_no_altered_path_leads_to_another_object(path: bytes) -> None:
+    try:
+        found = signer.verify_frame(path, now=NOW)
+    except FrameUrlInvalid:
+        return
+    # Frame and variant are not signed: what is accepted is canonical and of the same object.
+    assert (found.instance_id, found.revision, found.expires) == (INSTANCE, "deadbeef", EXPIRES)
+    canonical = signer.frame_path(INSTANCE, "deadbeef", found.frame_index, found.variant, now=NOW)
+    assert canonical.path.encode() == path
+
+
+@given(_mutated(VECTOR[: VECTOR.index(b"/7/")]))
+def test_nothing_but_the_signed_part_is_accepted(signed: bytes) -> None:
     with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(path, "GET", now=NOW)
+        signer.verify_frame(signed + b"/7/w40x400-s256.png", now=NOW)
 
 
-@pytest.mark.parametrize("last", "ABCDEFGHIJKLMNOPRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+@pytest.mark.parametrize("last", "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefhijklmnopqrstuvwxyz0123456789-_")
 def test_other_spellings_of_the_same_signature_are_refused(last: str) -> None:
-    path = VECTOR.replace(b"DaBnQ/", b"DaBn" + last.encode() + b"/")
+    path = VECTOR.replace(b"YqC7g/", b"YqC7" + last.encode() + b"/")
     with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(path, "GET", now=NOW)
+        signer.verify_frame(path, now=NOW)
 
 
 def test_a_path_that_was_right_once_still_expires() -> None:
     own = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),)))
     path = own.frame_path(INSTANCE, "deadbeef", 7, now=NOW).path.encode()
-    first = own.verify_frame(path, "GET", now=NOW)
-    assert own.verify_frame(path, "GET", now=first.expires + 29) == first
+    first = own.verify_frame(path, now=NOW)
+    assert own.verify_frame(path, now=first.expires + 29) == first
     with pytest.raises(FrameUrlExpired):
-        own.verify_frame(path, "GET", now=first.expires + 30)
+        own.verify_frame(path, now=first.expires + 30)
     with pytest.raises(FrameUrlInvalid):
-        own.verify_frame(path, "GET", now=NOW - 3600)
+        own.verify_frame(path, now=NOW - 3600)
 
 
 def test_what_is_refused_is_remembered_nowhere() -> None:
     own = FrameUrlSigner(FrameUrlKeys((("k1", MASTER),)))
     for number in range(100):
         with pytest.raises(FrameUrlInvalid):
-            own.verify_frame(VECTOR + b"%d" % number, "GET", now=NOW)
+            own.verify_frame(VECTOR + b"%d" % number, now=NOW)
     assert own._verified.cache_info().currsize == 0
 
 
 def test_archives_have_their_own_key_and_path() -> None:
-    minted = signer.archive_path(INSTANCE, now=NOW)
-    assert minted.path.endswith(f"/{INSTANCE}.zip")
+    revision = study_revision(datetime(2024, 7, 24, 7, 20, 0, 5000, tzinfo=UTC))
+    assert revision == "0190e39c7505" == study_revision(datetime(2024, 7, 24, 7, 20, 0, 5000))  # noqa: DTZ001  # as MongoDB answers
+    minted = signer.archive_path(INSTANCE, revision, now=NOW)
+    assert minted.path.endswith(f"/{INSTANCE}/{revision}.zip")
     path = minted.path.encode()
-    assert signer.verify_archive(path, "GET", now=NOW) == ArchiveReference(INSTANCE, EXPIRES)
-    for other in (path.replace(b"/archives/", b"/frames/"), path.replace(b".zip", b".png")):
+    assert signer.verify_archive(path, now=NOW) == ArchiveReference(INSTANCE, revision, EXPIRES)
+    for other in (
+        path.replace(b"/archives/", b"/frames/"),
+        path.replace(b".zip", b".png"),
+        path.replace(b".zip", b""),
+        path.replace(b"/0190e", b"/0191e"),
+    ):
         with pytest.raises(FrameUrlInvalid):
-            signer.verify_frame(other, "GET", now=NOW)
+            signer.verify_frame(other, now=NOW)
         with pytest.raises(FrameUrlInvalid):
-            signer.verify_archive(other, "GET", now=NOW)
+            signer.verify_archive(other, now=NOW)
 
 
 @pytest.mark.parametrize(
-    "target",
-    [f"{INSTANCE}/deadbeef/007/default.png", f"{INSTANCE}/x/0/default.png", "a/deadbeef/0/full.png",
-     f"{INSTANCE}/deadbeef/0/w40.0x400.png", f"{INSTANCE}/deadbeef/0/default", "default.png"],
+    ("instance", "revision", "rest"),
+    [(INSTANCE, "deadbeef", "007/default.png"), (INSTANCE, "x", "0/default.png"),
+     ("a", "deadbeef", "0/full.png"), (INSTANCE, "deadbeef", "0/w40.0x400.png"),
+     (INSTANCE, "deadbeef", "0/default"), (INSTANCE, "deadbeef", "-1/default.png"),
+     (INSTANCE, "deadbeef", "0//default.png"), (INSTANCE, "deadbeef", "0/default.gif")],
 )  # fmt: skip
-def test_even_a_signed_path_must_be_spelled_as_we_spell_it(target: str) -> None:
-    path = signer._frames.mint(target, NOW).path.encode()
+def test_even_a_signed_path_must_be_spelled_as_we_spell_it(
+    instance: str, revision: str, rest: str
+) -> None:
+    path = f"{signer._frames.mint(instance, revision, NOW).path}/{rest}".encode()
     with pytest.raises(FrameUrlInvalid):
-        signer.verify_frame(path, "GET", now=NOW)
+        signer.verify_frame(path, now=NOW)
 
 
 def test_keys_are_rotated_without_a_url_that_stops_working() -> None:
@@ -176,9 +227,9 @@ def test_keys_are_rotated_without_a_url_that_stops_working() -> None:
     )
     assert during == after != before
     for path in (before, during):
-        assert stages[1].verify_frame(path, "GET", now=NOW).frame_index == 7
+        assert stages[1].verify_frame(path, now=NOW).frame_index == 7
     with pytest.raises(FrameUrlInvalid):
-        stages[2].verify_frame(before, "GET", now=NOW)
+        stages[2].verify_frame(before, now=NOW)
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Apia"])
@@ -194,7 +245,7 @@ def test_the_time_zone_of_the_machine_changes_nothing(
         assert minted.path.encode() == VECTOR
         assert minted.expires_at == datetime(2024, 7, 24, 7, 50, tzinfo=UTC)
         with pytest.raises(FrameUrlExpired):
-            signer.verify_frame(VECTOR, "GET", now=EXPIRES + 30)
+            signer.verify_frame(VECTOR, now=EXPIRES + 30)
     finally:
         monkeypatch.undo()
         time.tzset()
