@@ -109,6 +109,10 @@ class FileRange:
     begin: int
     end: int
 
+    def __len__(self) -> int:
+        """Return their number."""
+        return self.end - self.begin
+
     def send(self, to: socket.socket) -> None:
         """Send them without a copy in this process, which costs a quarter of reading them; blocks.
 
@@ -164,6 +168,11 @@ def extent_of(file: BinaryIO, begin: int, end: int) -> FileRange | None:
 def became_shorter() -> FileRejected:
     """Return what is wrong with a file that ends earlier than it did."""
     return FileRejected("TRUNCATED", "The file became shorter while it was read.")
+
+
+def became_longer() -> FileRejected:
+    """Return what is wrong with a file that has more bytes than it had."""
+    return FileRejected("TRUNCATED", "The file became longer while it was read.")
 
 
 def _wait_until_writable(opened: socket.socket) -> None:

@@ -2,10 +2,19 @@
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,6 +65,45 @@ async def wait_for_all(calls: Iterable[Awaitable[_T]]) -> list[_T]:
         if isinstance(outcome, BaseException):
             raise outcome
     return cast("list[_T]", outcomes)
+
+
+class AbortSignal:
+    """Lets one thread end early what another one is doing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the work should end."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Ask the work to end; does not block."""
+        with self._lock:
+            self._is_set = True
+            for callback in self._callbacks:
+                callback()
+
+    @contextmanager
+    def calling(self, abort: Callable[[], None]) -> Iterator[None]:
+        """Call a function when the signal is set while the block runs, or at once if it is set.
+
+        Args:
+            abort: Called in the thread that sets the signal; must not block.
+        """
+        with self._lock:
+            self._callbacks.append(abort)
+            is_set = self._is_set
+        try:
+            if is_set:
+                abort()
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(abort)
 
 
 async def finish_in_thread(

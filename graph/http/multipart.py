@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from python_multipart.exceptions import FormParserError
@@ -19,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from services.errors import Error, InvalidInput, LimitExceeded
 from services.files import FileRangeReader
+from services.tasks import finish_in_thread
 
 
 class UploadIdle(Error):
@@ -263,7 +265,7 @@ class _Parts:
         pieces, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
         if pieces:
             try:
-                await asyncio.to_thread(_write_all, self._descriptor, pieces)
+                await finish_in_thread(partial(_write_all, self._descriptor, pieces))
             except OSError as exc:
                 raise UploadNotKept(detail=type(exc).__name__) from exc
 

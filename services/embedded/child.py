@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.embedded.failures import StartFailed
+from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -167,19 +168,21 @@ async def _until_ready(
 
 
 async def _spawn(spec: ChildSpec) -> Process:
-    log = await asyncio.to_thread(_open_log, spec.log_path)
+    opened: list[int] = []
     try:
+        await finish_in_thread(lambda: opened.append(_open_log(spec.log_path)))
         return await asyncio.create_subprocess_exec(
             *bound_to_parent(spec.command),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
+            stdout=opened[0],
             stderr=asyncio.subprocess.STDOUT,
             # A Ctrl-C in the terminal goes to its process group: we end the children, in order.
             start_new_session=True,
             env=_environment(),
         )
     finally:
-        os.close(log)
+        for log in opened:
+            os.close(log)
 
 
 def bound_to_parent(command: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from services.embedded.data_dir import RunningStores, Stores, lock_data_dir, write_running_stores
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.tasks import finish_in_thread
 
 _T = TypeVar("_T")
 
@@ -64,7 +65,9 @@ async def open_stores(
         yield Stores()
         return
     with ExitStack() as lock:
-        await asyncio.to_thread(lock.enter_context, lock_data_dir(data_dir, address=address))
+        holding = lock_data_dir(data_dir, address=address)
+        # A cancelled start must not leave a thread that takes the lock afterwards.
+        await finish_in_thread(lambda: lock.enter_context(holding))
         async with _both(mongod, orthanc) as (running_mongod, running_orthanc):
             stores = _describe(running_mongod, running_orthanc)
             running = RunningStores(pid=os.getpid(), address=address, stores=stores)

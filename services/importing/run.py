@@ -1,8 +1,8 @@
 """One run of an import."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from services.ingest.archives import is_archive
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.service import Ingest, SentFile, SpoolingFailed
+from services.tasks import finish_in_thread
 
 _LOOK_AHEAD_FILES = 200
 """Files that are looked up in journal and index at once."""
@@ -67,7 +68,7 @@ class ImportRun:
     async def count(self, paths: Sequence[Path]) -> None:
         """Count the files, for the time that is left; run it beside `outcomes`."""
         files = walk_files(paths)
-        while counted := await asyncio.to_thread(lambda: sum(1 for _ in islice(files, 1000))):
+        while counted := await finish_in_thread(lambda: sum(1 for _ in islice(files, 1000))):
             self.tally.total += counted
         self.tally.is_total_known = True
 
@@ -114,7 +115,7 @@ class ImportRun:
     ) -> AsyncGenerator[FoundFile | FileOutcome, None]:
         """Yield what to send, and the outcome of what needs no sending."""
         async for files in _in_chunks(walk_files(paths)):
-            known = await asyncio.to_thread(self._journal.look_up, files)
+            known = await finish_in_thread(partial(self._journal.look_up, files))
             there = await self._still_there({id_ for ids in known.values() for id_ in ids})
             for file in files:
                 ids = known.get(file.path)
@@ -141,7 +142,7 @@ class ImportRun:
         return outcome_of(file, results)
 
     async def _check(self, file: FoundFile) -> FileOutcome:
-        return outcome_of(file, [await asyncio.to_thread(self._checked, file)])
+        return outcome_of(file, [await finish_in_thread(partial(self._checked, file))])
 
     def _checked(self, file: FoundFile) -> StoreResult:
         name = file.path.name
@@ -158,7 +159,7 @@ class ImportRun:
     async def _note(self, unnoted: list[FileOutcome]) -> None:
         rows = [(one.file, one.instance_ids) for one in unnoted]
         unnoted.clear()
-        await asyncio.to_thread(self._journal.note, rows)
+        await finish_in_thread(partial(self._journal.note, rows))
 
 
 def _may_be_noted(outcome: FileOutcome) -> bool:
@@ -166,5 +167,5 @@ def _may_be_noted(outcome: FileOutcome) -> bool:
 
 
 async def _in_chunks(files: Iterator[FoundFile]) -> AsyncIterator[list[FoundFile]]:
-    while chunk := await asyncio.to_thread(lambda: list(islice(files, _LOOK_AHEAD_FILES))):
+    while chunk := await finish_in_thread(lambda: list(islice(files, _LOOK_AHEAD_FILES))):
         yield chunk

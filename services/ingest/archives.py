@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 from typing import IO, BinaryIO, cast
 
 from services.errors import FileRejected
+from services.tasks import finish_in_thread
 
 
 class UploadSlot:
@@ -61,12 +62,7 @@ async def close_file(file: BinaryIO, *, is_on_disk: bool) -> None:
     if not is_on_disk:
         file.close()
         return
-    closing = asyncio.create_task(asyncio.to_thread(file.close))
-    try:
-        await asyncio.shield(closing)
-    except asyncio.CancelledError:
-        await asyncio.wait([closing])
-        raise
+    await finish_in_thread(file.close)
 
 
 _END = struct.Struct("<4s4H2LH")

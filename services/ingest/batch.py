@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+from services.tasks import cancel_and_wait
+
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -36,9 +38,8 @@ async def map_ordered(
         while under_way:
             yield await _oldest(under_way)
     finally:
-        for _, task in under_way:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+        # Never leaves one running: its caller closes the files that it reads.
+        await cancel_and_wait(*(task for _, task in under_way))
         if discard is not None:
             for item, _ in under_way:
                 await discard(item)

@@ -22,6 +22,7 @@ from services.ingest.archives import (
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage
+from services.tasks import finish_in_thread
 
 _NAME_CHARACTERS = 255
 
@@ -137,7 +138,7 @@ class Ingest:
         for sent in files:
             name = _label(sent.name)
             try:
-                file, packed = await asyncio.to_thread(_open, sent)
+                file, packed = await _open(sent)
             except OSError as exc:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
@@ -169,8 +170,19 @@ class Ingest:
             unpacking.close()
 
 
-def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
-    """Open a file and tell whether it is an archive."""
+async def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
+    """Open a file and tell whether it is an archive; closed again when the caller is cancelled."""
+    opened: list[tuple[BinaryIO, bool]] = []
+    try:
+        await finish_in_thread(lambda: opened.append(_opened(sent)))
+    except asyncio.CancelledError:
+        for file, _ in opened:
+            file.close()
+        raise
+    return opened[0]
+
+
+def _opened(sent: SentFile) -> tuple[BinaryIO, bool]:
     file = sent.open()
     try:
         return file, is_archive(file)
@@ -181,14 +193,15 @@ def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
 
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
     """Unpack one more; when cancelled, wait for the thread: it holds the archive and a file."""
-    step = asyncio.create_task(asyncio.to_thread(next, unpacking, None))
+    unpacked: list[Member | None] = []
     try:
-        return await asyncio.shield(step)
+        await finish_in_thread(lambda: unpacked.append(next(unpacking, None)))
     except asyncio.CancelledError:
-        [member] = await asyncio.gather(step, return_exceptions=True)
-        if isinstance(member, Member) and not isinstance(member.content, FileRejected):
-            await close_file(member.content, is_on_disk=member.is_on_disk)
+        for member in unpacked:
+            if member is not None and not isinstance(member.content, FileRejected):
+                await close_file(member.content, is_on_disk=member.is_on_disk)
         raise
+    return unpacked[0]
 
 
 async def _discard(item: UploadSlot | StoreResult) -> None:

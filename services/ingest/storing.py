@@ -27,7 +27,7 @@ from services.orthanc.answers import StoreAnswer, StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
-from services.tasks import Coalescer
+from services.tasks import Coalescer, finish_in_thread
 
 
 class InFlightCounter:
@@ -106,14 +106,14 @@ async def find_outcome(
         OrthancError: It is not stored.
     """
     if isinstance(answer, OrthancOutcomeUnknown):
-        whole = await asyncio.to_thread(prepared.md5)
+        whole = await finish_in_thread(prepared.md5)
         status = await _look_up(orthanc, expected.instance, whole, answer)
         return Pushed(expected, status)
     ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
     if not answer.already_stored:
         return Pushed(ids, StoreStatus.STORED)
     # Most files are new: hashing each while it goes out would cost a tenth of its time.
-    same = await orthanc.dicom_md5(ids.instance) == await asyncio.to_thread(prepared.md5)
+    same = await orthanc.dicom_md5(ids.instance) == await finish_in_thread(prepared.md5)
     return Pushed(ids, StoreStatus.ALREADY_STORED if same else StoreStatus.CONFLICT)
 
 

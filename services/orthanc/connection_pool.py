@@ -1,33 +1,35 @@
-"""Blocking calls over connections that stay open, for threads that use the bytes themselves.
+"""Blocking calls to Orthanc over kept connections, for threads that use the bytes themselves.
 
-A frame by httpx costs 1.5 ms and two changes of thread more. `http.client` only connects: its own
-requests and answers cost 0.3 ms of the processor more than those here.
+The bytes of frames and files never pass through the event loop: one thread asks, and goes on with
+what came. urllib3 keeps the connections and reads the answers. Against our own former parser it
+costs 0.15 ms of the processor more per call (`tests/benchmarks/README.md`); httpx costs 1.5 ms and
+two changes of thread more.
 """
 
 import base64
 import re
-import select
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
-from http.client import (
-    BadStatusLine,
-    HTTPConnection,
-    HTTPException,
-    HTTPSConnection,
-    IncompleteRead,
-    InvalidURL,
-    LineTooLong,
-    RemoteDisconnected,
-)
-from typing import BinaryIO
+from http.client import InvalidURL, RemoteDisconnected
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+)
+from urllib3.response import HTTPResponse
+from urllib3.util import SKIP_HEADER
 
 from services.errors import (
     FileRejected,
@@ -35,151 +37,28 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.files import FileRange
+from services.files import FileRange, became_longer, became_shorter
 from services.orthanc.transport import CONNECT_SECONDS, raise_for_status
+from services.tasks import AbortSignal
 
-_LINE_BYTES = 65_536
-"""Longest line, as in `http.client`."""
-
-_FIELDS = 100
-"""Most fields, as in `http.client`."""
+_KEPT_CONNECTIONS = 64
+"""More than there are threads that ask: no connection is closed because others are kept."""
 
 _AT_ONCE_BYTES = 64 * 1024 * 1024
-"""A read sets aside what it asks for, which may be announced only: no more than this at a time."""
+"""A read allocates what it asks for, and an answer may announce any length: at most this much is
+read at a time."""
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) (\d{3})(?: .*)?\r?\n", re.DOTALL)
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):(.*)\n", re.DOTALL)
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?\r?\n", re.DOTALL)
-_LENGTH = re.compile(rb"\d{1,18}")
+_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, ClosedPoolError)
+
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer to any method but HEAD.
-
-    Attributes:
-        status: HTTP status.
-        body: The whole body, without its transfer coding.
-        is_last: Whether the connection ends with it.
-    """
-
-    status: int
-    body: bytes
-    is_last: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    minor_version: int
-    status: int
-    fields: Mapping[bytes, bytes]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the connection outlasts the answer (section 9.3)."""
-        options = self.tokens(b"connection")
-        return b"close" not in options and (self.minor_version > 0 or b"keep-alive" in options)
-
-    def tokens(self, name: bytes) -> list[bytes]:
-        return [token.strip().lower() for token in self.fields.get(name, b"").split(b",")]
-
-
-def read_answer(stream: BinaryIO) -> Answer:
-    """Read one answer to its end; interim ones (1xx) are passed over.
-
-    Args:
-        stream: Buffered; nothing of it has been read.
-
-    Raises:
-        HTTPException: That is no HTTP, or it ends before the answer does.
-        OSError: As the connection raises it.
-    """
-    head = _read_head(stream)
-    while head.status < HTTPStatus.OK:
-        head = _read_head(stream)
-    is_kept = head.is_kept
-    if head.status in _BODILESS:
-        return Answer(head.status, b"", not is_kept)
-    length = head.fields.get(b"content-length")
-    # Section 6.3: a coding goes before a length, and whoever sends both is not trusted further.
-    if b"transfer-encoding" in head.fields:
-        if head.tokens(b"transfer-encoding") != [b"chunked"]:
-            raise HTTPException("a transfer coding that was not asked for")
-        return Answer(head.status, _read_chunks(stream), not is_kept or length is not None)
-    if length is None:
-        return Answer(head.status, stream.read(), is_last=True)
-    if _LENGTH.fullmatch(length) is None:
-        raise HTTPException("not a length")
-    return Answer(head.status, _read_exactly(stream, int(length)), not is_kept)
-
-
-def _read_head(stream: BinaryIO) -> _Head:
-    line = _read_line(stream)
-    status = _STATUS_LINE.fullmatch(line)
-    if status is None:
-        raise BadStatusLine(repr(line))
-    fields: dict[bytes, bytes] = {}
-    for _ in range(_FIELDS):
-        line = _read_line(stream)
-        if line in (b"\r\n", b"\n"):
-            return _Head(int(status[1]), int(status[2]), fields)
-        field = _FIELD.fullmatch(line)
-        if field is None:
-            raise HTTPException("not a field")
-        # Not by the expression, which would look at each space for each space before it.
-        name, value = field[1].lower(), field[2].removesuffix(b"\r").strip(b" \t")
-        fields[name] = fields[name] + b", " + value if name in fields else value
-    raise HTTPException("too many fields")
-
-
-def _read_chunks(stream: BinaryIO) -> bytes:
-    """Read a chunked body and its trailer (section 7.1)."""
-    chunks = []
-    while size := _read_chunk_size(stream):
-        chunks.append(_read_exactly(stream, size))
-        if _read_line(stream) != b"\r\n":
-            raise HTTPException("a chunk that is longer than its size")
-    for _ in range(_FIELDS):
-        if _read_line(stream) in (b"\r\n", b"\n"):
-            return b"".join(chunks)
-    raise HTTPException("too many fields")
-
-
-def _read_chunk_size(stream: BinaryIO) -> int:
-    size = _CHUNK_SIZE.fullmatch(_read_line(stream))
-    if size is None:
-        raise HTTPException("not the size of a chunk")
-    return int(size[1], 16)
-
-
-def _read_line(stream: BinaryIO) -> bytes:
-    line = stream.readline(_LINE_BYTES + 1)
-    if len(line) > _LINE_BYTES:
-        raise LineTooLong("line")
-    if not line.endswith(b"\n"):
-        raise RemoteDisconnected("the connection ended within an answer")
-    return line
-
-
-def _read_exactly(stream: BinaryIO, size: int) -> bytes:
-    pieces = []
-    left = size
-    while left:
-        piece = stream.read(min(left, _AT_ONCE_BYTES))
-        if not piece:
-            raise IncompleteRead(b"", left)
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
-
+_LENGTHS = ("Content-Length", "Transfer-Encoding")
 
 _TARGET = re.compile(r"[!-~]+")
 """What a request line holds without being cut: printable ASCII and no space."""
 
 
 class ConnectionPool:
-    """Connections to Orthanc: one for each thread that is asking, kept for the next.
+    """Connections to Orthanc: one for each thread that asks, kept for the next call.
 
     Redirects are errors, answers come uncompressed, and proxies of the environment are not used,
     as with `open_http_client`.
@@ -188,32 +67,37 @@ class ConnectionPool:
         url: Base URL of Orthanc.
         username: Its user name, `""` for none.
         password: Its password.
-        timeout_seconds: Longest silence of Orthanc during one answer, in seconds.
+        timeout_seconds: Longest silence of Orthanc during one exchange, in seconds.
     """
 
     def __init__(self, url: str, username: str, password: str, *, timeout_seconds: float) -> None:
         parts = urlsplit(url)
-        host = parts.hostname or ""
-        self._make: partial[HTTPConnection] = (
-            # The same authorities as for everything else that is asked of Orthanc.
-            partial(
-                HTTPSConnection,
-                host,
-                parts.port,
-                context=httpx.create_ssl_context(trust_env=False),
-            )
-            if parts.scheme == "https"
-            else partial(HTTPConnection, host, parts.port)
-        )
-        self._timeout_seconds = timeout_seconds
         self._prefix = parts.path.rstrip("/")
-        self._fields = f"Host: {_authority(host, parts.port)}\r\nAccept-Encoding: identity\r\n"
+        self._headers: dict[str, str] = {
+            "Accept-Encoding": "identity",
+            "User-Agent": SKIP_HEADER,
+        }
         if username:
+            # urllib3's own helper encodes in Latin-1; Orthanc reads UTF-8.
             credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
-            self._fields += f"Authorization: Basic {credentials}\r\n"
+            self._headers["Authorization"] = f"Basic {credentials}"
+        self._current = _Current(timeout_seconds)
+        options: dict[str, Any] = {
+            "port": parts.port,
+            "maxsize": _KEPT_CONNECTIONS,
+            "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=timeout_seconds),
+            "current": self._current,
+        }
+        host = parts.hostname or ""
+        self._pool: urllib3.HTTPConnectionPool
+        if parts.scheme == "https":
+            # The same authorities as for everything else that is asked of Orthanc.
+            context = httpx.create_ssl_context(trust_env=False)
+            self._pool = _HttpsPool(host, ssl_context=context, **options)
+        else:
+            self._pool = _HttpPool(host, **options)
         self._lock = threading.Lock()
-        self._idle: list[HTTPConnection] = []
-        self._busy: set[HTTPConnection] = set()
+        self._calls: set[_Call] = set()
         self._is_closed = False
 
     def get(self, path: str) -> bytes:
@@ -222,9 +106,16 @@ class ConnectionPool:
         Args:
             path: Below the base URL, with its query.
         """
-        return self._exchange("GET", path, self._fields, ())
+        return self._exchange("GET", path, self._headers, None, AbortSignal())
 
-    def post(self, path: str, pieces: Iterable[bytes | FileRange], size_bytes: int) -> bytes:
+    def post(
+        self,
+        path: str,
+        pieces: Iterable[bytes | FileRange],
+        size_bytes: int,
+        *,
+        abort: AbortSignal | None = None,
+    ) -> bytes:
         """POST bytes and return the whole body of the answer; blocks.
 
         A request is sent once: what broke it may be what it asked for.
@@ -232,133 +123,232 @@ class ConnectionPool:
         Args:
             path: Below the base URL.
             pieces: The body, or where it is; read while it is sent.
-            size_bytes: Its size.
+            size_bytes: Its size. The connection is closed when the pieces have another one.
+            abort: Breaks the connection off when it is set.
 
         Raises:
-            OrthancUnavailable: Nothing went out.
+            OrthancUnavailable: Nothing was sent.
             OrthancTimedOut: Orthanc took too long.
             OrthancOutcomeUnknown: The connection broke later.
             OrthancError: Its subclass for the status, as in `raise_for_status`.
-            Exception: Whatever `pieces` raises, as it is; FileRejected when an extent's file ends.
+            FileRejected: The file became shorter than `size_bytes`, or longer.
+            Exception: Whatever `pieces` raises, as it is.
         """
-        fields = f"{self._fields}Content-Length: {size_bytes}\r\n"
+        headers = {**self._headers, "Content-Length": str(size_bytes)}
+        body = _marked(_checked(pieces, size_bytes))
         try:
-            return self._exchange("POST", path, fields, _told_apart(pieces))
+            return self._exchange("POST", path, headers, body, abort or AbortSignal())
         except _SourceFailed as exc:
-            # Of this file: it says nothing about Orthanc.
+            # A fault of this file says nothing about Orthanc.
             raise exc.cause from None
 
     def _exchange(
-        self, method: str, path: str, fields: str, body: Iterable[bytes | FileRange]
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: Iterable[bytes | FileRange] | None,
+        abort: AbortSignal,
     ) -> bytes:
-        target = self._prefix + path
-        with self._connection() as connection:
-            opened = _connected(connection, self._timeout_seconds)
-            with _translated():
-                if _TARGET.fullmatch(target) is None:
-                    raise InvalidURL
-                opened.sendall(f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("ascii"))
-                answer = _answer_of(opened, body)
-            if answer.is_last:
-                connection.close()
-        raise_for_status(answer.status, answer.body)
-        return answer.body
+        with self._call() as call, abort.calling(call.abort), _translated():
+            target = self._prefix + path
+            if _TARGET.fullmatch(target) is None:
+                raise InvalidURL
+            response = self._pool.urlopen(
+                method,
+                target,
+                # `_FileSending.send` takes the ranges, which urllib3 passes on as they are.
+                body=body,  # type: ignore[arg-type]
+                headers=headers,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+                release_conn=True,
+            )
+        raise_for_status(response.status, call.body)
+        return call.body
 
     def close(self) -> None:
-        """Close all connections; calls that are under way break off."""
+        """Close all connections; calls under way break off."""
         with self._lock:
             self._is_closed = True
-            for connection in self._idle:
-                connection.close()
-            for connection in self._busy:
-                # It may break by itself at the same moment.
-                if (opened := connection.sock) is not None:
-                    with suppress(OSError):
-                        opened.shutdown(socket.SHUT_RDWR)
+            calls = tuple(self._calls)
+        self._pool.close()
+        for call in calls:
+            call.abort()
 
     @contextmanager
-    def _connection(self) -> Iterator[HTTPConnection]:
+    def _call(self) -> "Iterator[_Call]":
+        call = _Call()
         with self._lock:
             if self._is_closed:
                 raise OrthancUnavailable(detail="closed")
-            connection = self._idle.pop() if self._idle else self._make()
-            self._busy.add(connection)
-        is_whole = False
+            self._calls.add(call)
+        self._current.call = call
         try:
-            yield connection
-            is_whole = True
+            yield call
+        finally:
+            self._current.call = None
+            with self._lock:
+                self._calls.discard(call)
+
+
+class _Call:
+    """One exchange: the connection that it uses, and the body of its answer.
+
+    The connection is known only while it belongs to this call, so that an abort never breaks the
+    call of another thread.
+    """
+
+    def __init__(self) -> None:
+        self.body = b""
+        self._lock = threading.Lock()
+        self._connection: HTTPConnection | None = None
+        self._is_aborted = False
+
+    @contextmanager
+    def using(self, connection: HTTPConnection) -> Iterator[None]:
+        with self._lock:
+            if self._is_aborted:
+                raise ConnectionAbortedError
+            self._connection = connection
+        try:
+            yield
         finally:
             with self._lock:
-                self._busy.discard(connection)
-                if is_whole and not self._is_closed:
-                    self._idle.append(connection)
-                else:
-                    connection.close()
+                self._connection = None
+
+    def abort(self) -> None:
+        """Break the connection off; does not block."""
+        with self._lock:
+            self._is_aborted = True
+            if self._connection is not None and (opened := self._connection.sock) is not None:
+                # It may break by itself at the same moment.
+                with suppress(OSError):
+                    opened.shutdown(socket.SHUT_RDWR)
+
+    def raise_if_aborted(self) -> None:
+        if self._is_aborted:
+            raise ConnectionAbortedError
 
 
-class _SourceFailed(Exception):  # carried past the translation, seen by nobody
+class _Current(threading.local):
+    """The call of this thread, for the connection that urllib3 chooses for it."""
+
+    call: _Call | None = None
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self.timeout_seconds = timeout_seconds
+
+
+class _FileSending(HTTPConnection):
+    """A connection that sends ranges of files by the system and reads answers in steps."""
+
+    def __init__(self, *args: Any, current: _Current, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._current = current
+
+    def request(self, *args: Any, **options: Any) -> None:
+        """Send a request, in the call of this thread."""
+        call = self._current.call
+        if call is None:
+            raise RuntimeError("a request outside of a call")
+        with call.using(self):
+            super().request(*args, **options)
+
+    def send(self, data: Any) -> None:  # noqa: ANN401  # as typeshed has it
+        """Send bytes, or a range of a file without a copy in this process."""
+        if self.sock is None:
+            # As `http.client` does; urllib3 does it before where it speaks TLS.
+            self.connect()
+        # Until here it was the time for connecting, in which a busy Orthanc may take nothing.
+        self.sock.settimeout(self._current.timeout_seconds)
+        if self._current.call is not None:
+            self._current.call.raise_if_aborted()
+        if isinstance(data, FileRange):
+            try:
+                data.send(self.sock)
+            except FileRejected as exc:
+                raise _SourceFailed(exc) from exc
+        else:
+            super().send(data)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        """Read an answer with its whole body, before the connection goes back to the pool."""
+        call = self._current.call
+        if call is None:
+            raise RuntimeError("an answer outside of a call")
+        with call.using(self):
+            response = super().getresponse()
+            call.body = b"".join(iter(lambda: response.read(_AT_ONCE_BYTES), b""))
+        if not call.body and not _has_end(response):
+            # `http.client` takes a head that breaks off for a whole one.
+            raise RemoteDisconnected("the connection ended within the head of an answer")
+        return response
+
+
+def _has_end(response: HTTPResponse) -> bool:
+    """Tell whether the head of an answer says where its body ends."""
+    return response.status in _BODILESS or any(field in response.headers for field in _LENGTHS)
+
+
+class _TlsFileSending(_FileSending, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _FileSending
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsFileSending
+
+
+class _SourceFailed(Exception):  # raised and caught in this module only
+    """Carries an error of the source past urllib3, which would take an OSError for its own."""
+
     def __init__(self, cause: Exception) -> None:
         super().__init__()
         self.cause = cause
 
 
-def _told_apart(pieces: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
+def _marked(pieces: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
+    """Mark the errors of a source as its own."""
     try:
         yield from pieces
     except Exception as exc:
         raise _SourceFailed(exc) from exc
 
 
-def _authority(host: str, port: int | None) -> str:
-    name = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
-    return name if port is None else f"{name}:{port}"
+def _checked(pieces: Iterable[bytes | FileRange], size_bytes: int) -> Iterator[bytes | FileRange]:
+    """Pass pieces on while they stay within the announced size.
 
-
-def _connected(connection: HTTPConnection, timeout_seconds: float) -> socket.socket:
-    """Open a connection that is not open, or that Orthanc closed while nobody used it."""
-    opened: socket.socket | None = connection.sock
-    if opened is not None and not _is_readable(opened):
-        return opened
-    # Nothing was asked: what can be read is the end.
-    connection.close()
-    connection.timeout = CONNECT_SECONDS
-    try:
-        connection.connect()
-    except OSError as exc:
-        raise OrthancUnavailable(detail=type(exc).__name__) from exc
-    connection.sock.settimeout(timeout_seconds)
-    return connection.sock
-
-
-def _answer_of(opened: socket.socket, body: Iterable[bytes | FileRange]) -> Answer:
-    """Send the body of a request and read the answer."""
-    for piece in body:
-        if isinstance(piece, bytes):
-            opened.sendall(piece)
-        else:
-            _send(piece, opened)
-    with opened.makefile("rb") as stream:
-        return read_answer(stream)
-
-
-def _send(extent: FileRange, opened: socket.socket) -> None:
-    try:
-        extent.send(opened)
-    except FileRejected as exc:
-        raise _SourceFailed(exc) from exc
-
-
-def _is_readable(opened: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(opened, select.POLLIN)
-    return bool(poll.poll(0))
+    A body of another size than its header announces would make its end, or its lack, a part of
+    the next request.
+    """
+    left = size_bytes
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise became_longer()
+        yield piece
+    if left:
+        raise became_shorter()
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
-    except TimeoutError as exc:
+    except _NEVER_SENT as exc:
+        raise OrthancUnavailable(detail=type(exc).__name__) from exc
+    except (ReadTimeoutError, TimeoutError) as exc:
         raise OrthancTimedOut(detail=type(exc).__name__) from exc
-    except (OSError, HTTPException) as exc:
+    except ProtocolError as exc:
+        cause = exc.args[1] if len(exc.args) > 1 else exc
+        error = OrthancTimedOut if isinstance(cause, TimeoutError) else OrthancOutcomeUnknown
+        raise error(detail=type(cause).__name__) from exc
+    except (HTTPError, OSError, InvalidURL) as exc:
         raise OrthancOutcomeUnknown(detail=type(exc).__name__) from exc

@@ -1,22 +1,24 @@
 """Orthanc's route for storing files, called by threads that read them as they send."""
 
-import asyncio
 import json
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
-from services.errors import OrthancOutcomeUnknown
+from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
 from services.files import FileRange
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.transport import CircuitBreaker
+from services.tasks import AbortSignal, finish_in_thread
 
 
 class BytesInFlight:
-    """Lets files pass in the order of their coming while all under way stay within a limit.
+    """Admits files in the order in which they came, while all under way stay within a limit.
 
     Args:
         max_bytes: The limit; a file that is larger goes alone.
@@ -25,26 +27,49 @@ class BytesInFlight:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held_bytes = 0
-        self._turn = threading.Lock()
-        self._freed = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, size_bytes: int) -> Iterator[None]:
+    def holding(self, size_bytes: int, abort: AbortSignal | None = None) -> Iterator[None]:
         """Wait until a file fits, and count it while inside; blocks.
 
         Args:
             size_bytes: Of the file.
+            abort: Ends the waiting.
+
+        Raises:
+            OrthancUnavailable: The wait was aborted.
         """
-        # Nobody overtakes who waits, or small files would keep a large one waiting for ever.
-        with self._turn, self._freed:
-            self._freed.wait_for(lambda: self._fits(size_bytes))
-            self._held_bytes += size_bytes
+        abort = abort or AbortSignal()
+        with abort.calling(self._wake):
+            self._enter(size_bytes, abort)
         try:
             yield
         finally:
-            with self._freed:
+            with self._changed:
                 self._held_bytes -= size_bytes
-                self._freed.notify()
+                self._changed.notify_all()
+
+    def _enter(self, size_bytes: int, abort: AbortSignal) -> None:
+        # No file overtakes another, or small ones would keep a large one waiting without end.
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(
+                    lambda: abort.is_set or (self._waiting[0] is ticket and self._fits(size_bytes))
+                )
+                if abort.is_set:
+                    raise OrthancUnavailable(detail="aborted")
+                self._held_bytes += size_bytes
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _fits(self, size_bytes: int) -> bool:
         return not self._held_bytes or self._held_bytes + size_bytes <= self._max_bytes
@@ -85,10 +110,22 @@ class OrthancFiles:
         self._threads = threads
         self._guarded = breaker.guarded if breaker is not None else nullcontext
         self._in_flight = BytesInFlight(_BYTES_AT_ONCE)
+        self._current = _Current()
 
     async def in_thread(self, work: Callable[[], _Answer]) -> _Answer:
-        """Do blocking work that calls `store` in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Do blocking work that calls `store` in one of the threads.
+
+        When the caller is cancelled, the connection is broken off, and the cancellation is raised
+        only when the thread has ended: it reads files that the caller closes.
+        """
+        abort = AbortSignal()
+
+        def with_signal() -> _Answer:
+            # Between here and `store` lie checks that know nothing about threads.
+            self._current.abort = abort
+            return work()
+
+        return await finish_in_thread(with_signal, executor=self._threads, abort=abort.set)
 
     def store(self, pieces: Iterable[bytes | FileRange], size_bytes: int) -> StoreAnswer:
         """`POST /instances`: store one DICOM file; blocks.
@@ -103,19 +140,26 @@ class OrthancFiles:
             OrthancUnavailable: Nothing was stored.
             OrthancOutcomeUnknown: It may have been stored; look its identifier up.
         """
-        with self._in_flight.holding(size_bytes), self._guarded():
-            answer = self._connections.post("/instances", pieces, size_bytes)
+        abort = self._current.abort
+        with self._in_flight.holding(size_bytes, abort), self._guarded():
+            answer = self._connections.post("/instances", pieces, size_bytes, abort=abort)
             try:
                 return StoreAnswer.from_json(json.loads(answer))
             except (ValueError, KeyError) as exc:
                 raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
 
 
+class _Current(threading.local):
+    """What aborts the work of this thread."""
+
+    abort: AbortSignal | None = None
+
+
 @asynccontextmanager
 async def open_orthanc_files(
     url: str, username: str, password: str, *, breaker: CircuitBreaker | None = None
 ) -> AsyncIterator[OrthancFiles]:
-    """Run the threads that send files; what is under way at the end breaks off.
+    """Run the threads that send files; calls under way at the end break off.
 
     Args:
         url: Base URL of Orthanc.
@@ -129,4 +173,4 @@ async def open_orthanc_files(
         yield OrthancFiles(connections, threads, breaker=breaker)
     finally:
         connections.close()
-        await asyncio.to_thread(threads.shutdown, cancel_futures=True)
+        await finish_in_thread(partial(threads.shutdown, cancel_futures=True))

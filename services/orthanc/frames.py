@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import CircuitBreaker
+from services.tasks import finish_in_thread
 
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ class OrthancFrames:
             route: `numpy?rescale=false` for the decoded stored values as `.npy`; `raw` for
                 the bytes of the frame as they are in the file; `preview` or `rendered` for
                 Orthanc's own PNG.
-            use: CooperativeExecution the bytes into the result, in the thread that fetched them.
+            use: Turns the bytes into the result, in the thread that fetched them.
 
         Raises:
             OrthancNotFound: There is no such frame.
@@ -76,4 +78,4 @@ async def open_orthanc_frames(
         yield OrthancFrames(connections.get, executor, breaker=breaker)
     finally:
         connections.close()
-        await asyncio.to_thread(executor.shutdown, cancel_futures=True)
+        await finish_in_thread(partial(executor.shutdown, cancel_futures=True))

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 from services.dicom.json_model import header_json
 from services.errors import OrthancNotFound, PacsDisabled
 from services.orthanc.client import OrthancClient
+from services.tasks import finish_in_thread
 
 Header = dict[str, Any]
 """Elements by tag, eight upper-case hexadecimal digits."""
@@ -110,7 +111,7 @@ async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
                 if left <= 0:
                     break
         # typeshed does not know that it has all that BinaryIO asks for.
-        return await asyncio.to_thread(header_json, cast("BinaryIO", file))
+        return await finish_in_thread(partial(header_json, cast("BinaryIO", file)))
 
 
 async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:
@@ -118,4 +119,4 @@ async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> 
     if file.tell() + len(chunk) <= _MEMORY_BYTES:
         file.write(chunk)
     else:
-        await asyncio.to_thread(file.write, chunk)
+        await finish_in_thread(partial(file.write, chunk))

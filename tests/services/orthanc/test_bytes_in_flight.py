@@ -3,7 +3,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from services.errors import OrthancUnavailable
 from services.orthanc.files import BytesInFlight
+from services.tasks import AbortSignal
 
 _PATIENCE_SECONDS = 10
 
@@ -49,7 +51,7 @@ def test_files_go_side_by_side_within_the_limit_and_nobody_is_overtaken() -> Non
         large = sending.send("300", 300)
         second.set()
         # The large one waits for the first, and lets no small one pass meanwhile.
-        while not sending._in_flight._turn.locked():
+        while len(sending._in_flight._waiting) != 1:
             threading.Event().wait(0.001)
         small = sending.send("1", 1)
         assert sending.entered == ["60", "40"]
@@ -57,6 +59,27 @@ def test_files_go_side_by_side_within_the_limit_and_nobody_is_overtaken() -> Non
         sending.wait_for("60", "40", "300")
         large.set()
         sending.wait_for("60", "40", "300", "1")
+        small.set()
+
+
+def test_a_file_that_waits_can_be_aborted_and_lets_the_next_one_pass() -> None:
+    in_flight, abort = BytesInFlight(10), AbortSignal()
+    with ThreadPoolExecutor(2) as threads, in_flight.holding(5):
+        sending = Sending(in_flight, threads)
+
+        def wait_in_vain() -> None:
+            with in_flight.holding(10, abort):
+                raise AssertionError
+
+        waiting = threads.submit(wait_in_vain)
+        while len(in_flight._waiting) != 1:
+            threading.Event().wait(0.001)
+        small = sending.send("5", 5)
+        assert sending.entered == []
+        abort.set()
+        with pytest.raises(OrthancUnavailable):
+            waiting.result(_PATIENCE_SECONDS)
+        sending.wait_for("5")
         small.set()
 
 
