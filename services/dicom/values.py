@@ -105,8 +105,6 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _JOINERS = frozenset({"\u200c", "\u200d"})
 """Spelling of Persian and of Indic scripts needs them."""
 _LINE_BREAKS = re.compile(r"[\t\r\n\f]+")
-_MAX_WORDS = 32
-_WORD_CHARACTERS = 64
 _YEN_SIGN = "\u00a5"
 """A backslash in ISO_IR 13 is a yen sign (PS3.5 6.1.2.5.3), and Orthanc hands it out as one."""
 
@@ -215,25 +213,6 @@ def _western_order(group: str) -> str:
 
 def _eastern_order(group: str) -> str:
     return " ".join(part for part in group.split("^") if part)
-
-
-def search_words(*texts: str | None) -> list[str]:
-    """Return the words of texts without case and accents, for search by their beginnings.
-
-    Returns:
-        At most 32 words of at most 64 characters, sorted, each once.
-    """
-    words: dict[str, None] = {}
-    for text in texts:
-        for word in re.findall(r"\w+", order_name(text).replace("_", " ")):
-            words.setdefault(word[:_WORD_CHARACTERS])
-    return sorted(list(words)[:_MAX_WORDS])
-
-
-def order_name(text: str | None) -> str:
-    """Return a text without case and accents, for ordering; `""` when there is none."""
-    decomposed = unicodedata.normalize("NFKD", (clean_text(text) or "").casefold())
-    return "".join(c for c in decomposed if not unicodedata.combining(c))
 
 
 def is_valid_uid(text: str | None) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from models.names import contract_name
 from services.dicom.header import InstanceHeader
-from services.dicom.values import order_name, search_words
+from services.dicom.search_words import fold, search_words
 from services.orthanc.identifiers import OrthancIds
 
 
@@ -101,14 +101,14 @@ def study_search_fields(study: Fields) -> dict[str, Any]:
             study.get("studyDescription"),
         ),
         "orderStudyDate": f"{date}T{time or ''}" if date else "",
-        "orderPatientName": order_name(name),
+        "orderPatientName": fold(name),
     }
 
 
 def patient_search_fields(patient: Fields) -> dict[str, Any]:
     """Derive what filters and orders of patients use from the patient's name."""
     name = patient.get("patientName")
-    return {"nameWords": search_words(name), "orderPatientName": order_name(name)}
+    return {"nameWords": search_words(name), "orderPatientName": fold(name)}
 
 
 def to_stored_precision(moment: datetime) -> datetime:

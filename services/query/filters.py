@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from services.dicom.values import search_words
+from services.dicom.search_words import QueryTerm, query_terms
 from services.errors import InvalidInput
 
 MongoFilter = dict[str, Any]
 
-_WORD_CHARACTERS = 64
-"""LO values end there (PS3.5 6.2); longer expressions only cost time."""
+_MOST_TERMS = 8
+"""Terms of one text that are looked for: each is one more condition on every candidate."""
 
-_MOST_WORDS = 8
 _MOST_VALUES = 500
 """Values in one list: more make a filter slower than several queries."""
 
@@ -134,11 +133,19 @@ def _days(first: date | None, last: date | None) -> MongoFilter:
 
 
 def _words(field: str, text: str | None) -> list[MongoFilter]:
-    """One anchored, escaped expression per word: an index range each, all must match."""
+    """Return one condition a term; anchored and escaped, so that each is a range of the index."""
     if text is None or not text.strip():
         return []
-    words = search_words(text)[:_MOST_WORDS]
-    if not words:
-        # Only punctuation was asked for, and nothing consists of it.
+    terms = query_terms(text)[:_MOST_TERMS]
+    if not terms:
+        # Only punctuation was asked for, and no word consists of it.
         return [{field: {"$in": []}}]
-    return [{field: {"$regex": f"^{re.escape(word[:_WORD_CHARACTERS])}"}} for word in words]
+    return [_term(field, term) for term in terms]
+
+
+def _term(field: str, term: QueryTerm) -> MongoFilter:
+    alternatives = [
+        _all_of(*({field: {"$regex": f"^{re.escape(word)}"}} for word in words))
+        for words in term.alternatives
+    ]
+    return alternatives[0] if len(alternatives) == 1 else {"$or": alternatives}

@@ -12,7 +12,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from services.dicom.values import order_name, search_words
+from services.dicom.search_words import fold, search_words
 from services.orthanc.identifiers import orthanc_ids
 
 Document = dict[str, Any]
@@ -72,7 +72,7 @@ def patient(number: int) -> Document:
         "hasConflictingDemographics": False,
         "numberOfStudies": _STUDIES_PER_PATIENT,
         "nameWords": search_words(name),
-        "orderPatientName": order_name(name),
+        "orderPatientName": fold(name),
     }
 
 
@@ -109,7 +109,7 @@ def study(number: int, size: IndexSize) -> Document:
         "nameWords": search_words(name),
         "searchWords": search_words(name, _patient_id(person), accession_number, description),
         "orderStudyDate": moment.strftime("%Y-%m-%dT%H:%M:%S"),
-        "orderPatientName": order_name(name),
+        "orderPatientName": fold(name),
         "createdAt": moment,
         "updatedAt": moment,
         "latestIndexedAt": moment,

@@ -15,7 +15,7 @@ from graph.context import Context
 from graph.schema import Schema, build_schema
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument, Thumbnail
 from services.auth.roles import LOCAL_ADMIN, Principal
-from services.dicom.values import order_name, search_words
+from services.dicom.search_words import fold, search_words
 from services.embedded.mongod import EmbeddedMongod
 from services.frames.signing import generate_key
 from services.runtime import Runtime, open_runtime
@@ -94,7 +94,7 @@ class QueryStage:
             patient_name=name,
             number_of_studies=studies,
             name_words=search_words(name),
-            order_patient_name=order_name(name),
+            order_patient_name=fold(name),
         )
         await patient.insert()
         return patient.id
@@ -124,7 +124,7 @@ class QueryStage:
                 name, patient_id, fields.get("accession_number"), fields.get("study_description")
             ),
             order_study_date=f"{date}T" if date else "",
-            order_patient_name=order_name(name),
+            order_patient_name=fold(name),
             created_at=BEGIN,
             **values,
         )

@@ -5,12 +5,10 @@ from services.dicom.values import (
     clean_text,
     display_name,
     is_valid_uid,
-    order_name,
     parse_date,
     parse_float,
     parse_int,
     parse_time,
-    search_words,
 )
 
 
@@ -135,28 +133,6 @@ def test_component_groups_of_a_name_stay() -> None:
 )
 def test_names_for_display(name: str | None, expected: str | None) -> None:
     assert display_name(name) == expected
-
-
-def test_search_words_have_no_case_and_no_accents() -> None:
-    assert search_words("Buc^Jérôme=山田", "O'Neil-Straße", None) == [
-        "buc",
-        "jerome",
-        "neil",
-        "o",
-        "strasse",
-        "山田",
-    ]
-
-
-def test_search_words_are_bounded() -> None:
-    words = search_words("x" * 100, " ".join(f"w{number:03}" for number in range(100)))
-    assert len(words) == 32
-    assert max(map(len, words)) == 64
-
-
-def test_names_order_without_case_and_accents() -> None:
-    assert order_name("Ämile^Zoë") == "amile^zoe"
-    assert order_name(None) == ""
 
 
 @pytest.mark.parametrize(

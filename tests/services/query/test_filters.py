@@ -12,8 +12,23 @@ def test_nothing_asked_filters_nothing() -> None:
 
 
 def test_every_word_is_an_anchored_beginning_without_case_and_accents() -> None:
-    assert patient_filter(PatientCriteria(patient_name="Müller, Ánn*")) == {
-        "$and": [{"nameWords": {"$regex": "^ann"}}, {"nameWords": {"$regex": "^muller"}}]
+    assert patient_filter(PatientCriteria(patient_name="Huber, Ánn*")) == {
+        "$and": [{"nameWords": {"$regex": "^huber"}}, {"nameWords": {"$regex": "^ann"}}]
+    }
+
+
+def test_umlauts_are_looked_for_in_both_spellings() -> None:
+    assert patient_filter(PatientCriteria(patient_name="Müller")) == {
+        "$or": [{"nameWords": {"$regex": "^muller"}}, {"nameWords": {"$regex": "^mueller"}}]
+    }
+
+
+def test_words_with_punctuation_are_looked_for_as_one_and_as_several() -> None:
+    assert study_filter(StudyCriteria(text="Anne-Marie")) == {
+        "$or": [
+            {"searchWords": {"$regex": "^annemarie"}},
+            {"$and": [{"searchWords": {"$regex": "^anne"}}, {"searchWords": {"$regex": "^marie"}}]},
+        ]
     }
 
 
