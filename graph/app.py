@@ -55,7 +55,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             Middleware(
                 RequestContextMiddleware, unexpected=CrossOriginMiddleware(tell_unexpected, **cors)
             ),
-            Middleware(LocalHostMiddleware, public_url=settings.public_url),
+            Middleware(LocalHostMiddleware),
             Middleware(CrossOriginMiddleware, **cors),
             Middleware(frames.FrameRouteShortcut),
         ],

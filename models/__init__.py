@@ -16,6 +16,7 @@ from models.series import SeriesDocument
 from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
+from models.token import TokenDocument
 
 DOCUMENTS: tuple[type[NamedDocument], ...] = (
     PatientDocument,
@@ -28,6 +29,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     IndexFaultDocument,
     SuspectFrameDocument,
     AuditRecord,
+    TokenDocument,
 )
 
 __all__ = [
@@ -45,4 +47,5 @@ __all__ = [
     "StudyDocument",
     "SuspectFrameDocument",
     "Thumbnail",
+    "TokenDocument",
 ]

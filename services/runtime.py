@@ -14,6 +14,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.audit import Audit, open_audit
 from services.auth.authenticator import Authenticator, open_authenticator
+from services.auth.open_mode import reason_to_stay_closed, remember_credentials
 from services.database import open_database
 from services.deletion import Deletion
 from services.dicom.layout import WalkLimits
@@ -244,6 +245,33 @@ class Runtime:
 
 
 @asynccontextmanager
+async def open_database_alone(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+    """Open the database for a command that needs nothing else.
+
+    It is the one that MONGODB_URL names, else that of the server on this data directory, else the
+    embedded one, started for as long as it is used.
+
+    Args:
+        settings: All settings.
+
+    Raises:
+        DataDirInUse: A server on this data directory is starting.
+        EmbeddedStoreError: MongoDB can't be started.
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    given = settings.mongodb_url
+    running = None if given else await asyncio.to_thread(read_running_stores, settings.data_dir)
+    async with open_stores(
+        data_dir=settings.data_dir,
+        embed_mongodb=given is None and running is None,
+        embed_orthanc=False,
+    ) as started:
+        connections = _connections(settings, running.stores if running else started)
+        async with open_database(connections.mongodb_url, settings.mongodb_database) as database:
+            yield database
+
+
+@asynccontextmanager
 async def open_runtime(
     settings: Settings,
     *,
@@ -256,7 +284,8 @@ async def open_runtime(
         settings: All settings.
         address: Where this process serves HTTP, None for a command. A server follows Orthanc in
             the background; a command does what it was called for.
-        check: Called with the credentials before any store starts; what it raises ends the start.
+        check: Called with the credentials before anything but the stores starts; what it raises
+            ends the start.
 
     Raises:
         Error: What can't be opened, with what to do.
@@ -265,22 +294,25 @@ async def open_runtime(
     events_secret = secret.get_secret_value() if secret else secrets.token_hex(16)
     supervisor = Supervisor()
     async with AsyncExitStack() as stack:
-        authenticator = await stack.enter_async_context(
-            open_authenticator(
-                tokens_file=settings.tokens_path,
-                tokens_required=settings.tokens_file is not None,
-                oidc=settings.oidc_rules,
-                supervisor=supervisor,
-            )
-        )
-        if check is not None:
-            check(authenticator)
         connections = await stack.enter_async_context(
             open_connections(settings, address=address, events_secret=events_secret)
         )
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
+        authenticator = await stack.enter_async_context(
+            open_authenticator(
+                database,
+                tokens_file=settings.tokens_path,
+                oidc=settings.oidc_rules,
+                closed_because=await asyncio.to_thread(reason_to_stay_closed, settings),
+                supervisor=supervisor,
+            )
+        )
+        if authenticator.has_credentials:
+            await asyncio.to_thread(remember_credentials, settings.data_dir)
+        if check is not None:
+            check(authenticator)
         orthanc = await enter_orthanc(stack, settings, connections)
         client = orthanc.client if orthanc else None
         frames = await enter_frames(stack, settings, orthanc)

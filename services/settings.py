@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     # Who may do what
     tokens_file: Path | None = Field(
         default=None,
-        description="File of hashed tokens; empty: tokens.json in DATA_DIR, when it exists.",
+        description="File of tokens of an earlier release, taken over into MongoDB at the start; "
+        "empty: tokens.json in DATA_DIR.",
     )
     oidc_issuer: ProviderUrl | None = Field(
         default=None,
@@ -265,7 +266,7 @@ class Settings(BaseSettings):
 
     @property
     def tokens_path(self) -> Path:
-        """The file of tokens, which need not exist when TOKENS_FILE is not set."""
+        """The file of tokens of an earlier release, which need not exist."""
         return self.tokens_file or self.data_dir / "tokens.json"
 
     @property

@@ -8,17 +8,17 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.data_dir import read_running_stores
 from services.frames.signing import generate_key
+from tests.real.sync_stage import eventually
 from tests.servers import answered
+from tests.tokens import write_tokens_file
 
 _PATIENCE_SECONDS = 60
 
@@ -68,23 +68,38 @@ async def serve(
 
 @asynccontextmanager
 async def serve_guarded(served: Served, data_dir: Path) -> AsyncIterator[tuple[Served, str]]:
-    """Run a second server on the same stores that asks for tokens; answers a viewer's too."""
+    """Run a server on the same stores that asks for tokens; answers a viewer's too.
+
+    Its database is another, because tokens are kept there: the first server stays open.
+    """
     running = await asyncio.to_thread(read_running_stores, served.data_dir)
     assert running is not None
-    with changed_tokens(data_dir / "tokens.json") as change:
-        change.tokens, token = issue_token(
-            change.tokens, name="reader", role=Role.VIEWER, now=datetime.now(UTC)
-        )
+    token = write_tokens_file(data_dir / "tokens.json", {"reader": Role.VIEWER})["reader"]
     stores = running.stores
     environment = {
         "MONGODB_URL": stores.mongodb_url or "",
+        "MONGODB_DATABASE": "guarded",
         "ORTHANC_URL": stores.orthanc_url or "",
         "ORTHANC_USERNAME": stores.orthanc_username,
         "ORTHANC_PASSWORD": stores.orthanc_password,
         "FRAME_URL_KEYS": generate_key(),
     }
     async with serve(data_dir, environment) as guarded:
+        await _until_as_many_studies(served, guarded, token)
         yield guarded, token
+
+
+async def _until_as_many_studies(served: Served, guarded: Served, token: str) -> None:
+    """Wait until the second server has indexed what the first has."""
+    count = {"query": "{ studies(first: 0) { totalCount } }"}
+    wanted = (await served.http.post("/graphql", json=count)).json()
+    headers = {"Authorization": f"Bearer {token}"}
+
+    async def has_as_many() -> bool:
+        answer = await guarded.http.post("/graphql", json=count, headers=headers)
+        return bool(answer.json() == wanted)
+
+    await eventually(has_as_many)
 
 
 async def _announced_url(process: Process, log: Path) -> str:

@@ -8,9 +8,7 @@ import click
 from graph.commands.options import data_dir_option, examples, load_settings, run
 from models.audit_record import AuditRecord
 from services.audit import Action, AuditSearch, parse_since, read_audit
-from services.database import open_database
-from services.embedded.data_dir import read_running_stores
-from services.embedded.stores import open_stores
+from services.runtime import open_database_alone
 from services.settings import Settings
 
 
@@ -54,20 +52,11 @@ def command(
 
 
 async def _show(settings: Settings, search: AuditSearch, *, as_json: bool) -> None:
-    given = settings.mongodb_url
-    running = None if given else read_running_stores(settings.data_dir)
-    async with open_stores(
-        data_dir=settings.data_dir,
-        embed_mongodb=given is None and running is None,
-        embed_orthanc=False,
-    ) as started:
-        stores = running.stores if running else started
-        url = given.get_secret_value() if given else stores.mongodb_url or ""
-        async with open_database(url, settings.mongodb_database):
-            is_empty = True
-            async for record in read_audit(search):
-                is_empty = False
-                click.echo(_json_line(record) if as_json else _line(record))
+    is_empty = True
+    async with open_database_alone(settings):
+        async for record in read_audit(search):
+            is_empty = False
+            click.echo(_json_line(record) if as_json else _line(record))
     if is_empty:
         # Aside of the records, for who reads them by a program.
         click.echo("No record was found.", err=True)

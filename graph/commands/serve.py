@@ -1,5 +1,6 @@
 """`orthanc-graphql serve`."""
 
+import asyncio
 import logging
 import socket
 from functools import partial
@@ -11,9 +12,10 @@ from starlette.applications import Starlette
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.http.middleware import refuse_open_server
 from graph.http.server import server_config
 from graph.logs import configure_logging
+from services.auth.authenticator import Authenticator
+from services.auth.open_mode import is_new, reason_to_stay_closed, refuse_open_start
 from services.demo_data import store_samples
 from services.errors import Error
 from services.runtime import Runtime, open_runtime
@@ -61,12 +63,20 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    check = partial(refuse_open_server, host, origins=settings.cors_allowed_origins or ())
+    if await asyncio.to_thread(is_new, settings):
+        # Told at once: without it the stores would be started for nothing.
+        refuse_open_start(await asyncio.to_thread(reason_to_stay_closed, settings), host=host)
+    check = partial(_check_credentials, host=host)
     async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)
         server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
         await server.serve(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _check_credentials(authenticator: Authenticator, *, host: str) -> None:
+    if not authenticator.has_credentials:
+        refuse_open_start(authenticator.closed_because, host=host)
 
 
 async def _fill_empty_store(runtime: Runtime) -> None:

@@ -1,46 +1,45 @@
-"""`orthanc-graphql token`: make, list and revoke static tokens."""
+"""`orthanc-graphql token`: create, list and revoke static tokens."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 
-from graph.commands.options import data_dir_option, examples, load_settings
+from graph.commands.options import data_dir_option, examples, load_settings, run
+from models.token import TokenDocument
+from services.auth.open_mode import remember_credentials
 from services.auth.roles import Role
-from services.auth.tokens import (
-    Token,
-    TokensFileMissing,
-    changed_tokens,
-    issue_token,
-    read_tokens,
-    revoke_token,
-)
-from services.errors import Error
+from services.auth.tokens import TokenStore
+from services.auth.tokens_file import take_over_tokens_file
+from services.runtime import open_database_alone
+from services.settings import Settings
 
 _ROLES = [role.name.lower() for role in Role]
+_SETTINGS = ("DATA_DIR", "MONGODB_URL", "MONGODB_DATABASE")
 
 
 @click.group(
     epilog=examples(
         "orthanc-graphql token create --role viewer --name worklist",
         "orthanc-graphql token list",
-        settings=("DATA_DIR", "TOKENS_FILE"),
+        settings=_SETTINGS,
     )
 )
 def command() -> None:
     """Make, list and revoke tokens for `Authorization: Bearer <token>`.
 
-    Only their hashes are kept, in TOKENS_FILE or tokens.json in the data directory. A running
-    server notices a change within seconds.
+    Only their hashes are stored, in MongoDB: the one of MONGODB_URL, or the embedded one, which is
+    started for the command where no server runs. Running servers notice a change within 2 seconds.
     """
 
 
 @command.command(
     epilog=examples(
         "orthanc-graphql token create --role uploader --name scanner --expires-in 365",
-        settings=("DATA_DIR", "TOKENS_FILE"),
+        settings=_SETTINGS,
     )
 )
 @click.option("--name", required=True, help="Who or what uses it; stands in the audit trail.")
@@ -49,69 +48,67 @@ def command() -> None:
 @data_dir_option
 def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) -> None:
     """Make a token and show it, once."""
-    path = load_settings(data_dir=data_dir).tokens_path
+    settings = load_settings(data_dir=data_dir)
     lifetime = None if expires_in is None else timedelta(days=expires_in)
-    with _told_plainly(), changed_tokens(path) as change:
-        change.tokens, secret = issue_token(
-            change.tokens,
-            name=name,
-            role=Role[role.upper()],
-            now=datetime.now(UTC),
-            lifetime=lifetime,
-        )
-    click.echo(secret)
-    click.echo(f"Keep it now: only its hash is in {path}.", err=True)
+
+    async def create_token() -> None:
+        async with _opened_tokens(settings) as tokens:
+            secret = await tokens.create(
+                name=name, role=Role[role.upper()], now=datetime.now(UTC), lifetime=lifetime
+            )
+            await asyncio.to_thread(remember_credentials, settings.data_dir)
+        click.echo(secret)
+        click.echo("Keep it now: only its hash is stored.", err=True)
+
+    run(create_token)
 
 
-@command.command(
-    name="list",
-    epilog=examples("orthanc-graphql token list", settings=("DATA_DIR", "TOKENS_FILE")),
-)
+@command.command(name="list", epilog=examples("orthanc-graphql token list", settings=_SETTINGS))
 @data_dir_option
 def list_(data_dir: Path | None) -> None:
-    """List the tokens, without the tokens themselves."""
+    """List the tokens that are not revoked, without the tokens themselves."""
     settings = load_settings(data_dir=data_dir)
-    with _told_plainly():
-        try:
-            tokens = read_tokens(settings.tokens_path)
-        except TokensFileMissing:
-            # The file that TOKENS_FILE names must be there: the server does not start without it.
-            if settings.tokens_file is not None:
-                raise
-            tokens = ()
-    if not tokens:
-        click.echo("No tokens.", err=True)
-    now = datetime.now(UTC)
-    for token in tokens:
-        click.echo(_describe(token, now))
+
+    async def list_tokens() -> None:
+        async with _opened_tokens(settings) as tokens:
+            listed = [token for token in await tokens.read_all() if token.revoked_at is None]
+        if not listed:
+            click.echo("No tokens.", err=True)
+        now = datetime.now(UTC)
+        for token in listed:
+            click.echo(_describe(token, now))
+
+    run(list_tokens)
 
 
-@command.command(
-    epilog=examples("orthanc-graphql token revoke scanner", settings=("DATA_DIR", "TOKENS_FILE"))
-)
+@command.command(epilog=examples("orthanc-graphql token revoke scanner", settings=_SETTINGS))
 @click.argument("name")
 @data_dir_option
 def revoke(name: str, data_dir: Path | None) -> None:
     """Make a token invalid."""
-    path = load_settings(data_dir=data_dir).tokens_path
-    with _told_plainly(), changed_tokens(path) as change:
-        change.tokens = revoke_token(change.tokens, name)
-    click.echo(f'Revoked "{name}".', err=True)
+    settings = load_settings(data_dir=data_dir)
+
+    async def revoke_token() -> None:
+        async with _opened_tokens(settings) as tokens:
+            await tokens.revoke(name, now=datetime.now(UTC))
+        click.echo(f'Revoked "{name}".', err=True)
+
+    run(revoke_token)
 
 
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    try:
-        yield
-    except Error as exc:
-        raise click.ClickException(exc.message) from exc
+@asynccontextmanager
+async def _opened_tokens(settings: Settings) -> AsyncIterator[TokenStore]:
+    async with open_database_alone(settings) as database:
+        tokens = TokenStore(database)
+        await take_over_tokens_file(settings.tokens_path, tokens)
+        yield tokens
 
 
-def _describe(token: Token, now: datetime) -> str:
-    created = f"created {token.created:%Y-%m-%d}"
-    if token.expires is None:
+def _describe(token: TokenDocument, now: datetime) -> str:
+    created = f"created {token.created_at:%Y-%m-%d}"
+    if token.expires_at is None:
         expiry = "never expires"
     else:
         word = "expires" if token.is_valid_at(now) else "expired"
-        expiry = f"{word} {token.expires:%Y-%m-%d}"
-    return f"{token.name}\t{token.role.name.lower()}\t{created}\t{expiry}"
+        expiry = f"{word} {token.expires_at:%Y-%m-%d}"
+    return f"{token.id}\t{token.role}\t{created}\t{expiry}"

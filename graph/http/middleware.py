@@ -1,10 +1,9 @@
 """What surrounds every request: correlation id, access log, safe defaults in the headers."""
 
 import asyncio
-import ipaddress
 import logging
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -13,48 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.http.cors import header_values
 from graph.state import client_address, correlation_id, new_correlation_id, runtime_in
-from services.auth.authenticator import Authenticator
-from services.errors import Error
-
-_LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class OpenServerRefused(Error):
-    """A server without credentials would be reachable from other machines."""
-
-    code = "OPEN_SERVER_REFUSED"
-
-
-def refuse_open_server(
-    host: str, authenticator: Authenticator, *, origins: Collection[str] = ()
-) -> None:
-    """Let a server without credentials serve this machine and its own pages only.
-
-    Args:
-        host: The address to listen on.
-        authenticator: Knows whether credentials are configured.
-        origins: CORS_ALLOWED_ORIGINS.
-
-    Raises:
-        OpenServerRefused: Others could reach it, and it would ask nobody who they are.
-    """
-    if not authenticator.is_open:
-        return
-    if "*" in origins:
-        raise OpenServerRefused(
-            "Refused to serve pages of every origin: no credentials are configured, so any page "
-            "that is open in a browser on this machine could read and delete all patient data. "
-            "Name the origins in CORS_ALLOWED_ORIGINS, or make a token with `orthanc-graphql "
-            "token create --role admin --name NAME`."
-        )
-    if _is_loopback(host):
-        return
-    raise OpenServerRefused(
-        f"Refused to listen on {host}: no credentials are configured, so everybody who reaches "
-        "this address could read and delete all patient data. Make a token with `orthanc-graphql "
-        "token create --role admin --name NAME`, or set OIDC_ISSUER and OIDC_AUDIENCE; or listen "
-        "on 127.0.0.1."
-    )
+from services.auth.open_mode import LOOPBACK_NAMES
 
 
 class LocalHostMiddleware:
@@ -66,13 +24,10 @@ class LocalHostMiddleware:
 
     Args:
         app: The application.
-        public_url: PUBLIC_URL, whose host is welcome too.
     """
 
-    def __init__(self, app: ASGIApp, *, public_url: str | None = None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        public_host = urlsplit(public_url or "").hostname
-        self._hosts = _LOOPBACK_NAMES | ({public_host} if public_host else set())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (RFC 9110, 15.5.20); 403 to a WebSocket."""
@@ -94,7 +49,7 @@ class LocalHostMiddleware:
         if not runtime_in(scope).authenticator.is_open:
             return True
         hosts = header_values(scope, b"host")
-        return len(hosts) == 1 and hostname_of(hosts[0]) in self._hosts
+        return len(hosts) == 1 and hostname_of(hosts[0]) in LOOPBACK_NAMES
 
 
 @lru_cache(maxsize=256)
@@ -106,15 +61,6 @@ def hostname_of(host_header: str) -> str | None:
         return urlsplit(f"//{host_header}").hostname
     except ValueError:
         return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 _LINGER_SECONDS = 2.0

@@ -1,1 +1,1 @@
-"""Who is asking: static tokens from a file of hashes, and JWTs of an OpenID provider."""
+"""Who is asking: static tokens, JWTs of an OpenID provider, and what each may do."""

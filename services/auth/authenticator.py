@@ -1,20 +1,23 @@
 """From an `Authorization` header to a principal."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
+from pymongo.asynchronous.database import AsyncDatabase
 
 from services.auth.oidc import OidcRules, OidcVerifier
 from services.auth.roles import LOCAL_ADMIN, Principal
-from services.auth.tokens import TOKEN_PREFIX, TokenFile
+from services.auth.tokens import TOKEN_PREFIX, TokenCache, TokenStore
+from services.auth.tokens_file import take_over_tokens_file
+from services.errors import DatabaseUnavailable
 from services.tasks import Supervisor
 
 _CREDENTIAL_MAX_CHARACTERS = 16 * 1024
-"""JWTs with many group claims reach 8 kB; parsing more is work for nobody."""
+"""JWTs with many group claims reach 8 kB; longer credentials are refused unparsed."""
 
 
 def _utc_now() -> datetime:
@@ -22,7 +25,7 @@ def _utc_now() -> datetime:
 
 
 class Authenticator:
-    """Tells who is asking. What was wrong with a credential is neither answered nor logged.
+    """Identifies callers. Why a credential is wrong is neither answered nor logged.
 
     Wrong credentials cost a hash or one check of a signature and can't be guessed (256 bits), so
     there is no lock-out: it would only let strangers shut users out.
@@ -30,24 +33,33 @@ class Authenticator:
     Args:
         tokens: The static tokens.
         oidc: The OpenID provider's verifier, None when none is configured.
+        closed_because: Why nobody may be let in while there are no credentials; None where
+            everybody who reaches the server may be its admin then.
         now: The clock, with time zone.
     """
 
     def __init__(
         self,
-        tokens: TokenFile,
+        tokens: TokenCache,
         oidc: OidcVerifier | None = None,
         *,
+        closed_because: str | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._tokens = tokens
         self._oidc = oidc
+        self.closed_because = closed_because
         self._now = now
 
     @property
+    def has_credentials(self) -> bool:
+        """Whether an OpenID provider is configured, or there is or was a token."""
+        return self._oidc is not None or self._tokens.has_any
+
+    @property
     def is_open(self) -> bool:
-        """Whether no credential is configured: everybody who reaches the server is its admin."""
-        return self._oidc is None and not self._tokens.is_configured
+        """Whether everybody who reaches the server is its admin."""
+        return self.closed_because is None and not self.has_credentials
 
     async def authenticate(self, authorization: str | None) -> Principal | None:
         """Identify a caller.
@@ -56,17 +68,30 @@ class Authenticator:
             authorization: The `Authorization` header (RFC 6750, 2.1), None when there is none.
 
         Returns:
-            The principal; None without credentials and with ones that nobody issued.
-            `LOCAL_ADMIN` while no credential is configured.
+            The principal; None without credentials and with unknown ones. `LOCAL_ADMIN` while
+            the server is open.
+
+        Raises:
+            DatabaseUnavailable: Whether a token is still valid can't be looked up.
         """
         if self.is_open:
-            return LOCAL_ADMIN
+            return await self._authenticate_openly(authorization)
         credential = bearer_credential(authorization)
         if credential is None:
             return None
         if credential.startswith(TOKEN_PREFIX):
+            await self._tokens.refresh()
             return self._tokens.find(credential, self._now())
         return None if self._oidc is None else await self._oidc.verify(credential)
+
+    async def _authenticate_openly(self, authorization: str | None) -> Principal | None:
+        """Let everybody in, unless somebody has made a first token since the last look."""
+        try:
+            await self._tokens.refresh()
+        except DatabaseUnavailable:
+            # Without MongoDB there are no patients to show; what is away must not look forbidden.
+            return LOCAL_ADMIN
+        return LOCAL_ADMIN if self.is_open else await self.authenticate(authorization)
 
 
 def bearer_credential(authorization: str | None) -> str | None:
@@ -79,30 +104,36 @@ def bearer_credential(authorization: str | None) -> str | None:
 
 @asynccontextmanager
 async def open_authenticator(
+    database: AsyncDatabase[dict[str, Any]],
     *,
     tokens_file: Path,
-    tokens_required: bool,
     oidc: OidcRules | None = None,
+    closed_because: str | None = None,
     supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Authenticator]:
-    """Read the credentials and follow their changes while inside.
+    """Read the credentials, and keep the provider's keys fresh while inside.
 
     Args:
-        tokens_file: The file of tokens.
-        tokens_required: Whether it must be there, as it must when a setting names it.
+        database: Holds the tokens.
+        tokens_file: A file of tokens of an earlier release, which is taken over when it exists.
         oidc: Rules of an OpenID provider. It need not answer yet.
+        closed_because: Why nobody may be let in without credentials; None where everybody may.
         supervisor: Of the background tasks of this process; None: one of its own.
 
     Raises:
-        TokensFileError: The file of tokens is broken, or missing though required.
+        TokensFileError: There is a file of tokens, and it is broken.
+        DatabaseUnavailable: MongoDB does not answer.
     """
-    tokens = await asyncio.to_thread(TokenFile, tokens_file, is_required=tokens_required)
+    store = TokenStore(database)
+    await take_over_tokens_file(tokens_file, store)
+    tokens = TokenCache(store.read_all)
     supervisor = supervisor or Supervisor()
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(tokens.aclose)
+        await tokens.refresh()
         verifier = None
         if oidc is not None:
             http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
             verifier = OidcVerifier(http, oidc)
             await stack.enter_async_context(supervisor.running("OpenID keys", verifier.follow))
-        await stack.enter_async_context(supervisor.running("tokens", tokens.follow))
-        yield Authenticator(tokens, verifier)
+        yield Authenticator(tokens, verifier, closed_because=closed_because)

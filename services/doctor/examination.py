@@ -11,7 +11,7 @@ from services.doctor.exposure import (
 )
 from services.doctor.findings import Finding, ok, problem
 from services.doctor.machine import examine_data_dir, examine_python
-from services.doctor.mongodb import examine_mongodb
+from services.doctor.mongodb import examine_mongodb, read_tokens
 from services.doctor.orthanc import ADVICE_EMBEDDED, examine_orthanc
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.stores import open_stores
@@ -32,18 +32,6 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield await asyncio.to_thread(examine_data_dir, settings.data_dir)
     keys = settings.frame_url_keys
     yield examine_frame_url_keys(keys.get_secret_value() if keys else None)
-    credentials = await examine_credentials(
-        tokens_file=settings.tokens_path,
-        tokens_required=settings.tokens_file is not None,
-        oidc=settings.oidc_rules,
-        now=datetime.now(UTC),
-    )
-    for finding in credentials:
-        yield finding
-    has_credentials = settings.oidc_rules is not None or await asyncio.to_thread(
-        settings.tokens_path.exists
-    )
-    yield examine_public_url(settings.public_url, has_credentials=has_credentials)
     for finding in await _examine_stores(settings):
         yield finding
 
@@ -70,13 +58,29 @@ async def _examine_both(settings: Settings, stores: Stores) -> list[Finding]:
     mongodb, orthanc = await asyncio.gather(
         _examine_mongodb(settings, stores), _examine_orthanc(settings, stores)
     )
-    return [*mongodb, *orthanc]
+    return [*mongodb, *orthanc, *await _examine_credentials(settings, stores)]
 
 
 async def _examine_mongodb(settings: Settings, stores: Stores) -> list[Finding]:
     given = settings.mongodb_url
     url = given.get_secret_value() if given else stores.mongodb_url
     return [] if url is None else await examine_mongodb(url, settings.mongodb_database)
+
+
+async def _examine_credentials(settings: Settings, stores: Stores) -> list[Finding]:
+    given = settings.mongodb_url
+    url = given.get_secret_value() if given else stores.mongodb_url
+    try:
+        tokens = await read_tokens(url, settings.mongodb_database) if url is not None else []
+    except Error:
+        # What is wrong with MongoDB is a finding of its own.
+        return []
+    credentials = await examine_credentials(tokens, oidc=settings.oidc_rules, now=datetime.now(UTC))
+    has_credentials = settings.oidc_rules is not None or bool(tokens)
+    return [
+        *credentials,
+        examine_public_url(settings.public_url, has_credentials=has_credentials),
+    ]
 
 
 async def _examine_orthanc(settings: Settings, stores: Stores) -> list[Finding]:

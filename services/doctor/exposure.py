@@ -1,15 +1,13 @@
 """How the server faces the outside: credentials, addresses, keys of URLs."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from models.token import TokenDocument
 from services.auth.oidc import KeysUnavailable, OidcRules, OidcVerifier
-from services.auth.tokens import Token, read_tokens
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
 from services.frames.signing import FrameUrlKeys
@@ -20,25 +18,16 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 async def examine_credentials(
-    *, tokens_file: Path, tokens_required: bool, oidc: OidcRules | None, now: datetime
+    tokens: Sequence[TokenDocument], *, oidc: OidcRules | None, now: datetime
 ) -> list[Finding]:
-    """Check the file of tokens and the OpenID provider.
+    """Check the tokens and the OpenID provider.
 
     Args:
-        tokens_file: The file of tokens.
-        tokens_required: Whether it must be there.
+        tokens: All tokens.
         oidc: Rules of the provider, None for none.
         now: The time, with time zone.
     """
-    findings = []
-    has_file = tokens_required or await asyncio.to_thread(tokens_file.exists)
-    if has_file:
-        try:
-            tokens = await asyncio.to_thread(read_tokens, tokens_file)
-        except Error as exc:
-            findings.append(problem(_CREDENTIALS, exc.message))
-        else:
-            findings.append(judge_tokens(tokens, now))
+    findings = [judge_tokens(tokens, now)] if tokens else []
     if oidc is not None:
         findings.append(await _examine_provider(oidc))
     if not findings:
@@ -50,10 +39,11 @@ async def examine_credentials(
     return findings
 
 
-def judge_tokens(tokens: Sequence[Token], now: datetime) -> Finding:
-    """Judge the entries of the file of tokens."""
-    valid = sum(token.is_valid_at(now) for token in tokens)
-    shown = f"{counted(valid, 'valid token')}, {len(tokens) - valid} expired"
+def judge_tokens(tokens: Sequence[TokenDocument], now: datetime) -> Finding:
+    """Judge the tokens; revoked ones are not counted."""
+    present = [token for token in tokens if token.revoked_at is None]
+    valid = sum(token.is_valid_at(now) for token in present)
+    shown = f"{counted(valid, 'valid token')}, {len(present) - valid} expired"
     if not valid:
         advice = "nobody gets in with one. Make one with: orthanc-graphql token create"
         return warning(_CREDENTIALS, f"{shown}: {advice}")

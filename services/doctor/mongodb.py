@@ -1,13 +1,17 @@
 """MongoDB: whether it answers, is new enough, has change streams and takes writes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
 
+from models.token import TokenDocument
+from services.auth.tokens import TokenStore
+from services.database import translated_database_faults
 from services.doctor.findings import Finding, ok, problem
+from services.errors import DatabaseUnavailable
 
 _PART = "MongoDB"
 _ANSWER_MS = 3_000
@@ -40,6 +44,30 @@ async def examine_mongodb(url: str, database: str) -> list[Finding]:
         except PyMongoError as exc:
             advice = "does not answer. Check MONGODB_URL and that MongoDB runs"
             return [problem(_PART, f"{advice} ({type(exc).__name__}).")]
+
+
+async def read_tokens(url: str, database: str) -> Sequence[TokenDocument]:
+    """Read the tokens without creating anything in the database.
+
+    Args:
+        url: Connection string.
+        database: Name of the server's database.
+
+    Raises:
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    with translated_database_faults():
+        try:
+            client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
+                url,
+                tz_aware=True,
+                serverSelectionTimeoutMS=_ANSWER_MS,
+                connectTimeoutMS=_ANSWER_MS,
+            )
+        except (InvalidURI, ConfigurationError, ValueError) as exc:
+            raise DatabaseUnavailable from exc
+        async with client:
+            return await TokenStore(client[database]).read_all()
 
 
 def explain_refusal(code: int | None) -> str:

@@ -1,5 +1,3 @@
-from datetime import UTC, datetime
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,30 +12,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graph.authentication import principal_of, principal_of_connection_params
 from services.auth.authenticator import Authenticator
 from services.auth.roles import LOCAL_ADMIN, Principal, Role
-from services.auth.tokens import TokenFile, changed_tokens, issue_token
 from services.runtime import Runtime
+from tests.tokens import cache_of, made_token, read_cache_of
 
 ANN = Principal("ann", Role.UPLOADER)
 
 
 @pytest.fixture
-def open_one(tmp_path: Path) -> Authenticator:
-    return Authenticator(TokenFile(tmp_path / "none.json", is_required=False))
+def open_one() -> Authenticator:
+    return Authenticator(cache_of())
 
 
 @pytest.fixture
-def token(tmp_path: Path) -> str:
-    with changed_tokens(tmp_path / "tokens.json") as change:
-        change.tokens, secret = issue_token(
-            (), name="ann", role=Role.UPLOADER, now=datetime.now(UTC)
-        )
-    return secret
+def token() -> str:
+    return made_token("ann", Role.UPLOADER)[1]
 
 
 @pytest.fixture
-def closed_one(tmp_path: Path, token: str) -> Authenticator:
-    assert token
-    return Authenticator(TokenFile(tmp_path / "tokens.json", is_required=True))
+async def closed_one() -> Authenticator:
+    return Authenticator(await read_cache_of(made_token("ann", Role.UPLOADER)[0]))
 
 
 def runtime_with(authenticator: Authenticator) -> Runtime:

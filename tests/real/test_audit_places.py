@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +10,12 @@ from pydicom.data import get_testdata_file
 from websockets.asyncio.client import connect
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
 from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.servers import RunningServer, run_server
+from tests.tokens import give_tokens
 
 if TYPE_CHECKING:
     import httpx
@@ -28,14 +27,7 @@ TREE = """{ studies { nodes { archiveUrl series { instances { frames { url } } }
 
 @pytest.fixture
 def tokens(settings: Settings) -> dict[str, str]:
-    made = {}
-    for role in Role:
-        name = role.name.lower()
-        with changed_tokens(settings.tokens_path) as change:
-            change.tokens, made[name] = issue_token(
-                change.tokens, name=name, role=role, now=datetime.now(UTC)
-            )
-    return made
+    return give_tokens(settings, **{role.name.lower(): role for role in Role})
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import secrets
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,11 +16,11 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.embedded.ports import find_free_port
 from services.frames.signing import generate_key
+from tests.tokens import write_tokens_file
 
 NAME, PATIENT_ID, BIRTH_DATE = "Zyxwvut^Canary", "PATKANARI4711", "19030407"
 STUDY_UID = "1.2.826.0.1.3680043.10.77.4711"
@@ -49,8 +48,7 @@ class Process:
 async def process(
     mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, tmp_path: Path
 ) -> AsyncIterator[Process]:
-    with changed_tokens(tmp_path / "tokens.json") as change:
-        change.tokens, token = issue_token((), name="ann", role=Role.ADMIN, now=datetime.now(UTC))
+    token = write_tokens_file(tmp_path / "tokens.json", {"ann": Role.ADMIN})["ann"]
     key, port = generate_key(), find_free_port()
     environment = os.environ | {
         "MONGODB_URL": mongodb.url,

@@ -4,13 +4,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
 from services.embedded.mongod import EmbeddedMongod
 from services.frames.signing import generate_key
 from services.runtime import open_runtime
@@ -24,6 +22,7 @@ from tests.real.raw_requests import (
     read_answer,
 )
 from tests.servers import RunningServer, run_server
+from tests.tokens import give_tokens
 
 _GIB = 1024**3
 _MIB = 1024**2
@@ -52,11 +51,7 @@ def settings(mongodb: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def token(settings: Settings) -> str:
     """The token of a viewer."""
-    with changed_tokens(settings.tokens_path) as change:
-        change.tokens, viewer = issue_token(
-            (), name="viewer", role=Role.VIEWER, now=datetime.now(UTC)
-        )
-    return viewer
+    return give_tokens(settings, viewer=Role.VIEWER)["viewer"]
 
 
 @pytest.fixture(scope="module")

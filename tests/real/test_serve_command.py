@@ -115,7 +115,8 @@ async def test_an_open_server_is_refused_on_other_addresses_before_a_store_start
 ) -> None:
     code, output = await _output_of("--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path))  # noqa: S104  # refused
     assert code == 1
-    assert "no credentials are configured" in output
+    assert "Refused to start without credentials" in output
+    assert "it would listen on 0.0.0.0" in output
     assert not (tmp_path / "mongodb").exists()
     assert not (tmp_path / "orthanc").exists()
 

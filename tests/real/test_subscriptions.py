@@ -15,13 +15,14 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
+from services.auth.tokens import TokenStore
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from services.sync.events import LISTENER_MAX_EVENTS, StudyChange, StudyChangeKind
 from tests.real.sync_stage import eventually, instance_bytes, running
 from tests.servers import RunningServer, run_server
+from tests.tokens import give_tokens
 
 Message = dict[str, Any]
 
@@ -134,10 +135,7 @@ async def test_a_study_from_elsewhere_is_created_updated_stable_and_deleted(
 async def test_a_token_in_connection_init_opens_the_events_and_nothing_else_does(
     settings: Settings, key: str
 ) -> None:
-    with changed_tokens(settings.tokens_path) as change:
-        change.tokens, token = issue_token(
-            change.tokens, name="screen", role=Role.VIEWER, now=datetime.now(UTC)
-        )
+    token = give_tokens(settings, screen=Role.VIEWER)["screen"]
     payload = {key: f"Bearer {token}" if key == "Authorization" else token}
     async with open_runtime(settings) as runtime, run_server(settings, runtime) as server:
         async with subscribed(server, payload={key: "Bearer forged"}) as stranger:
@@ -153,18 +151,14 @@ async def test_a_token_in_connection_init_opens_the_events_and_nothing_else_does
 async def test_a_revoked_token_ends_its_events_and_opens_nothing_any_more(
     settings: Settings,
 ) -> None:
-    with changed_tokens(settings.tokens_path) as change:
-        change.tokens, token = issue_token(
-            change.tokens, name="screen", role=Role.VIEWER, now=datetime.now(UTC)
-        )
+    token = give_tokens(settings, screen=Role.VIEWER)["screen"]
     payload = {"Authorization": f"Bearer {token}"}
     async with open_runtime(settings) as runtime, run_server(settings, runtime) as server:
         async with subscribed(server, payload=payload) as screen:
             await until_watching(runtime)
             await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
             assert await next_event(screen) == ("CREATED", UID.format(1), 1)
-            with changed_tokens(settings.tokens_path) as change:
-                change.tokens = ()
+            await TokenStore(runtime.database).revoke("screen", now=datetime.now(UTC))
 
             async def is_revoked() -> bool:
                 return await runtime.authenticator.authenticate(f"Bearer {token}") is None

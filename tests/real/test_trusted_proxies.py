@@ -6,9 +6,11 @@ import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
+from services.auth.roles import Role
 from services.settings import Settings
 from tests.real.shell import Served, Shell, served
 from tests.real.sync_stage import eventually
+from tests.tokens import write_tokens_file
 
 FORWARDED = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
 """What the client claims to be, and who the proxy saw."""
@@ -46,5 +48,7 @@ async def test_only_trusted_proxies_tell_who_the_client_is(
     shell = Shell.on_stores_of(settings, tmp_path)
     # uvicorn's own variable must not open what the setting keeps closed.
     shell.environment.update(TRUSTED_PROXIES=trusted, FORWARDED_ALLOW_IPS="*")
+    # Behind a proxy no server is open.
+    write_tokens_file(tmp_path / "tokens.json", {"viewer": Role.VIEWER})
     async with served(shell) as server:
         assert await recorded_address(server, settings) == address

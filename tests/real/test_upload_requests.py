@@ -7,7 +7,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from graph.http import multipart
-from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
+from services.auth.authenticator import Authenticator
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.real.raw_requests import answer_to_half, half_sent
 from tests.servers import RunningServer, run_server, settings_on
+from tests.tokens import made_token, read_cache_of
 
 PREFLIGHT = {"GraphQL-Preflight": "1"}
 MULTIPART = "multipart/form-data; boundary=b"
@@ -57,15 +57,13 @@ async def server(settings: Settings) -> AsyncIterator[RunningServer]:
 
 @pytest.fixture(scope="module")
 async def guarded(
-    settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, server: RunningServer
 ) -> AsyncIterator[tuple[RunningServer, str]]:
-    """Another server that asks for tokens, and the token of a viewer."""
-    guarded = settings.model_copy(update={"data_dir": tmp_path_factory.mktemp("guarded")})
-    with changed_tokens(guarded.tokens_path) as change:
-        change.tokens, viewer = issue_token(
-            (), name="viewer", role=Role.VIEWER, now=datetime.now(UTC)
-        )
-    async with open_runtime(guarded) as runtime, run_server(guarded, runtime) as running:
+    """The same services behind a server that asks for tokens, and the token of a viewer."""
+    document, viewer = made_token("viewer")
+    authenticator = Authenticator(await read_cache_of(document))
+    runtime = replace(server.runtime, authenticator=authenticator)
+    async with run_server(settings, runtime) as running:
         yield running, viewer
 
 

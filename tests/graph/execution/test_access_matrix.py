@@ -1,7 +1,6 @@
 """Every operation and every route, times everybody who may come: who gets in."""
 
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from typing import Any, cast
 from unittest.mock import AsyncMock
 
@@ -27,9 +26,9 @@ from graph.schema import build_schema
 from services.audit import Audit
 from services.auth.authenticator import Authenticator
 from services.auth.roles import Principal, Role
-from services.auth.tokens import TokenFile, changed_tokens, issue_token
 from services.runtime import Runtime
 from services.settings import Settings
+from tests.tokens import made_token, read_cache_of
 
 EVERYBODY = None
 FIELDS: dict[str, Role] = {
@@ -76,6 +75,8 @@ CALLERS: dict[str, Role | None] = {
     "admin": Role.ADMIN,
 }
 
+_MADE = {role: made_token(role.name, role) for role in Role}
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
@@ -83,21 +84,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def tokens(settings: Settings) -> dict[str, str]:
-    made = {"wrong token": "ogql_" + "x" * 43}
-    for role in Role:
-        with changed_tokens(settings.tokens_path) as change:
-            change.tokens, made[role.name.lower()] = issue_token(
-                change.tokens, name=role.name, role=role, now=datetime.now(UTC)
-            )
-    return made
+def tokens() -> dict[str, str]:
+    made = {role.name.lower(): secret for role, (_, secret) in _MADE.items()}
+    return {"wrong token": "ogql_" + "x" * 43} | made
 
 
 @pytest.fixture(scope="module")
-def runtime(settings: Settings, tokens: dict[str, str]) -> Runtime:
+async def runtime(settings: Settings) -> Runtime:
     """Credentials and nothing else: who gets past them meets an error, which is no refusal."""
-    assert tokens
-    authenticator = Authenticator(TokenFile(settings.tokens_path, is_required=True))
+    authenticator = Authenticator(
+        await read_cache_of(*(document for document, _ in _MADE.values()))
+    )
     return cast(
         "Runtime",
         _Nothing(settings=settings, authenticator=authenticator, audit=AsyncMock(spec=Audit)),

@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 from graph.app import create_app
 from services.audit import Audit
 from services.auth.authenticator import Authenticator
-from services.auth.tokens import TokenFile
 from services.query.tree import Tree
 from services.settings import Settings
+from tests.tokens import cache_of
 
 if TYPE_CHECKING:
     from services.runtime import Runtime
@@ -33,7 +33,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         "Runtime",
         SimpleNamespace(
             settings=settings,
-            authenticator=Authenticator(TokenFile(settings.tokens_path, is_required=False)),
+            authenticator=Authenticator(cache_of()),
             audit=AsyncMock(spec=Audit),
             tree=Tree(page_max_size=1, max_seconds=1),
         ),

@@ -1,106 +1,142 @@
-import json
+"""What a process knows of the tokens, and for how long."""
+
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from models.token import TokenDocument
 from services.auth.roles import Principal, Role
-from services.auth.tokens import (
-    Token,
-    TokensFileError,
-    digest_of,
-    issue_token,
-    parse_tokens,
-    render_tokens,
-    revoke_token,
-)
-from services.errors import InvalidInput, NotFound
+from services.auth.tokens import TokenCache, digest_of, is_token_name
+from services.errors import DatabaseUnavailable
+from tests.tokens import made_token, read_cache_of
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-ENTRY = {
-    "name": "ward 3",
-    "role": "viewer",
-    "created": "2026-01-02T03:04:05+00:00",
-    "expires": None,
-    "sha256": "a" * 64,
-}
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-def test_a_new_token_is_kept_as_its_hash_only() -> None:
-    tokens, secret = issue_token((), name="ward 3", role=Role.UPLOADER, now=NOW)
-    assert tokens == (Token("ward 3", Role.UPLOADER, NOW, None, digest_of(secret)),)
-    assert secret.startswith("ogql_")
-    assert len(secret) == len("ogql_") + 43
-    assert secret not in render_tokens(tokens)
+class Collection:
+    """Tokens that change, and a clock."""
+
+    def __init__(self, *tokens: TokenDocument) -> None:
+        self.tokens = tokens
+        self.seconds = 0.0
+        self.reads = 0
+        self.is_away = False
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def read_all(self) -> Sequence[TokenDocument]:
+        self.reads += 1
+        self.begun.set()
+        await self.gate.wait()
+        if self.is_away:
+            raise DatabaseUnavailable
+        return self.tokens
+
+    def cache(self) -> TokenCache:
+        return TokenCache(self.read_all, monotonic=lambda: self.seconds)
 
 
-def test_two_tokens_differ() -> None:
-    tokens, first = issue_token((), name="a", role=Role.VIEWER, now=NOW)
-    _, second = issue_token(tokens, name="b", role=Role.VIEWER, now=NOW)
-    assert first != second
+async def test_the_holder_has_the_tokens_name_and_role() -> None:
+    document, secret = made_token("ward 3", Role.UPLOADER)
+    tokens = await read_cache_of(document)
+    assert tokens.find(secret, NOW) == Principal("ward 3", Role.UPLOADER)
+    assert tokens.find(f"{secret}x", NOW) is None
+    assert tokens.find("\udcff", NOW) is None
+    assert document.sha256 == digest_of(secret)
 
 
-def test_a_written_file_reads_back() -> None:
-    tokens, _ = issue_token((), name="a", role=Role.VIEWER, now=NOW)
-    tokens, _ = issue_token(
-        tokens, name="b@c.org", role=Role.ADMIN, now=NOW, lifetime=timedelta(days=3)
-    )
-    assert parse_tokens(render_tokens(tokens)) == tokens
+async def test_a_token_is_valid_until_the_moment_it_expires() -> None:
+    document, secret = made_token("a", lifetime=timedelta(seconds=10))
+    tokens = await read_cache_of(document)
+    assert tokens.find(secret, NOW + timedelta(seconds=9)) is not None
+    assert tokens.find(secret, NOW + timedelta(seconds=10)) is None
 
 
-def test_a_token_is_valid_until_the_moment_it_expires() -> None:
-    (token,), _ = issue_token(
-        (), name="a", role=Role.VIEWER, now=NOW, lifetime=timedelta(seconds=10)
-    )
-    assert token.is_valid_at(NOW + timedelta(seconds=9))
-    assert not token.is_valid_at(NOW + timedelta(seconds=10))
+async def test_a_role_that_nobody_knows_lets_nobody_in() -> None:
+    document, secret = made_token("a")
+    document.role = "root"
+    assert (await read_cache_of(document)).find(secret, NOW) is None
+
+
+async def test_a_revoked_token_is_refused_a_second_later() -> None:
+    document, secret = made_token("a")
+    collection = Collection(document)
+    tokens = collection.cache()
+    await tokens.refresh()
+    collection.tokens = (document.model_copy(update={"revoked_at": NOW}),)
+    collection.seconds = 0.9
+    await tokens.refresh()
+    assert (tokens.find(secret, NOW) is not None, collection.reads) == (True, 1)
+    collection.seconds = 1.0
+    await tokens.refresh()
+    assert (tokens.find(secret, NOW), collection.reads) == (None, 2)
+    assert tokens.has_any
+
+
+async def test_the_time_of_a_slow_reading_counts() -> None:
+    collection = Collection()
+    collection.gate.clear()
+    tokens = collection.cache()
+    reading = asyncio.create_task(tokens.refresh())
+    await collection.begun.wait()
+    collection.seconds = 5.0
+    collection.gate.set()
+    await reading
+    await tokens.refresh()
+    assert collection.reads == 2
+
+
+async def test_callers_share_a_reading_and_its_end_is_not_the_end_of_one() -> None:
+    collection = Collection()
+    collection.gate.clear()
+    tokens = collection.cache()
+    first, second = (asyncio.create_task(tokens.refresh()) for _ in range(2))
+    await collection.begun.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    collection.gate.set()
+    await second
+    assert (first.cancelled(), collection.reads) == (True, 1)
+    await tokens.aclose()
+
+
+async def test_what_was_read_before_is_not_used_while_mongodb_is_away() -> None:
+    collection = Collection(made_token("a")[0])
+    tokens = collection.cache()
+    await tokens.refresh()
+    collection.is_away = True
+    collection.seconds = 1.0
+    with pytest.raises(DatabaseUnavailable):
+        await tokens.refresh()
+
+
+async def test_tokens_that_are_gone_were_there() -> None:
+    document, secret = made_token("a")
+    collection = Collection(document)
+    tokens = collection.cache()
+    await tokens.refresh()
+    collection.tokens = ()
+    collection.seconds = 1.0
+    await tokens.refresh()
+    assert (tokens.find(secret, NOW), tokens.has_any) == (None, True)
+
+
+async def test_a_reading_that_nobody_waits_for_ends_with_the_server() -> None:
+    collection = Collection()
+    collection.gate.clear()
+    tokens = collection.cache()
+    waiting = asyncio.create_task(tokens.refresh())
+    await collection.begun.wait()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await tokens.aclose()
+    assert not tokens.has_any
 
 
 @pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "oidc:x", "x" * 65, "local", "é", "a/b"])
 def test_a_name_that_could_mislead_is_refused(name: str) -> None:
-    with pytest.raises(InvalidInput, match="A token's name"):
-        issue_token((), name=name, role=Role.VIEWER, now=NOW)
-
-
-def test_a_name_is_taken_once() -> None:
-    tokens, _ = issue_token((), name="a", role=Role.VIEWER, now=NOW)
-    with pytest.raises(InvalidInput, match="already"):
-        issue_token(tokens, name="a", role=Role.VIEWER, now=NOW)
-
-
-def test_revoking_leaves_the_others() -> None:
-    tokens, _ = issue_token((), name="a", role=Role.VIEWER, now=NOW)
-    both, _ = issue_token(tokens, name="b", role=Role.VIEWER, now=NOW)
-    assert revoke_token(both, "b") == tokens
-
-
-def test_revoking_what_is_not_there_says_so() -> None:
-    with pytest.raises(NotFound, match='no token "a"'):
-        revoke_token((), "a")
-
-
-def test_the_holder_has_the_tokens_name_and_role() -> None:
-    (token,) = parse_tokens(json.dumps({"tokens": [ENTRY]}))
-    assert token.principal == Principal("ward 3", Role.VIEWER)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "not a list of tokens"),
-        ("[]", "not a list of tokens"),
-        ("{}", "'tokens' is missing"),
-        ("[" * 5000, "not a list of tokens"),
-        (json.dumps({"tokens": [{**ENTRY, "role": "root"}]}), '"root" is no role'),
-        (json.dumps({"tokens": [{**ENTRY, "sha256": "A" * 64}]}), "64 lower-case hex"),
-        (json.dumps({"tokens": [{**ENTRY, "sha256": "secret"}]}), "64 lower-case hex"),
-        (json.dumps({"tokens": [{**ENTRY, "created": "2026-01-02"}]}), "no time zone"),
-        (json.dumps({"tokens": [{**ENTRY, "expires": "soon"}]}), "Invalid isoformat"),
-        (json.dumps({"tokens": [{**ENTRY, "name": "a:b"}]}), "a name is empty"),
-        (json.dumps({"tokens": [ENTRY, {**ENTRY, "sha256": "b" * 64}]}), "same name"),
-        (json.dumps({"tokens": [ENTRY, {**ENTRY, "name": "b"}]}), "same hash"),
-        (json.dumps({"tokens": ["x"]}), "not a list of tokens"),
-    ],
-)
-def test_a_file_that_makes_no_sense_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(TokensFileError, match=reason):
-        parse_tokens(text)
+    assert not is_token_name(name)
+    assert is_token_name("ward 3")

@@ -1,13 +1,10 @@
-import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import respx
 
 from services.auth.oidc import OidcRules
-from services.auth.roles import Role
-from services.auth.tokens import Token
 from services.doctor import mongodb, orthanc
 from services.doctor.exposure import (
     examine_credentials,
@@ -18,6 +15,7 @@ from services.doctor.exposure import (
 from services.doctor.findings import Finding, Verdict
 from services.doctor.machine import examine_data_dir, examine_python
 from services.orthanc.answers import SystemInfo
+from tests.tokens import made_token
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 PRIMARY = {"setName": "rs0", "isWritablePrimary": True}
@@ -136,31 +134,23 @@ async def test_an_embedded_orthanc_that_is_away_names_no_setting() -> None:
     assert "ORTHANC_URL" not in finding.message
 
 
-async def examine(tmp_path: Path, oidc: OidcRules | None = None) -> list[Finding]:
-    path = tmp_path / "tokens.json"
-    return await examine_credentials(tokens_file=path, tokens_required=False, oidc=oidc, now=NOW)
-
-
-async def test_no_credentials_mean_this_machine_only(tmp_path: Path) -> None:
-    (finding,) = await examine(tmp_path)
+async def test_no_credentials_mean_this_machine_only() -> None:
+    (finding,) = await examine_credentials([], oidc=None, now=NOW)
     assert finding.verdict is Verdict.OK
     assert "this machine only" in finding.message
 
 
-async def test_a_broken_file_of_tokens_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "tokens.json").write_text(json.dumps([]), encoding="utf-8")
-    assert verdicts(await examine(tmp_path)) == [("Credentials", Verdict.PROBLEM)]
-
-
-async def test_a_provider_that_is_away_is_a_problem(tmp_path: Path) -> None:
-    findings = await examine(tmp_path, OidcRules("http://127.0.0.1:9", "a"))
+async def test_a_provider_that_is_away_is_a_problem() -> None:
+    rules = OidcRules("http://127.0.0.1:9", "a")
+    findings = await examine_credentials([], oidc=rules, now=NOW)
     assert verdicts(findings) == [("OpenID provider", Verdict.PROBLEM)]
 
 
 def test_tokens_that_are_all_expired_are_a_warning() -> None:
-    valid = Token("a", Role.VIEWER, NOW, None, "a" * 64)
-    expired = Token("b", Role.VIEWER, NOW, NOW, "b" * 64)
-    assert judge_tokens([valid, expired], NOW).message == "1 valid token, 1 expired"
+    valid, _ = made_token("a")
+    expired, _ = made_token("b", lifetime=timedelta())
+    revoked = made_token("c")[0].model_copy(update={"revoked_at": NOW})
+    assert judge_tokens([valid, expired, revoked], NOW).message == "1 valid token, 1 expired"
     assert judge_tokens([expired], NOW).verdict is Verdict.WARNING
 
 

@@ -1,0 +1,106 @@
+"""The open mode: a server without credentials, for one person on one machine.
+
+Everybody who reaches such a server is its admin, so it starts only where nothing says that others
+could reach it, and never where there were credentials before: lost ones must not open a server.
+"""
+
+import ipaddress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.errors import Error
+from services.files import make_private_folder, write_private
+from services.settings import Settings
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_MARK_NAME = "had-credentials"
+
+
+class OpenServerRefused(Error):
+    """A server without credentials might be reachable for others."""
+
+    code = "OPEN_SERVER_REFUSED"
+
+
+def reason_to_stay_closed(settings: Settings) -> str | None:
+    """Return why a server with these settings must not run without credentials. Blocks.
+
+    Returns:
+        A clause for an error message; None when it may run so.
+    """
+    public_host = urlsplit(settings.public_url or "").hostname
+    if public_host is not None and public_host not in LOOPBACK_NAMES:
+        return f"PUBLIC_URL names another host ({public_host})"
+    if settings.trusted_proxies:
+        return "TRUSTED_PROXIES is set, so others reach this server through a proxy"
+    if settings.tokens_file is not None:
+        return f"TOKENS_FILE is set ({settings.tokens_file}), and there are no tokens"
+    if settings.cors_allowed_origins is not None and "*" in settings.cors_allowed_origins:
+        return (
+            "CORS_ALLOWED_ORIGINS is *, so any page in a browser on this machine could use it "
+            "(name the origins instead)"
+        )
+    mark = settings.data_dir / _MARK_NAME
+    if mark.exists():
+        return (
+            f"it had credentials before and has lost them (delete the file {mark} if the server "
+            "shall be open to everybody on this machine again)"
+        )
+    return None
+
+
+def remember_credentials(data_dir: Path) -> None:
+    """Remember in the data directory that there were credentials. Blocks.
+
+    Without a data directory that can be written, MongoDB alone remembers its tokens.
+    """
+    mark = data_dir / _MARK_NAME
+    if mark.exists():
+        return
+    try:
+        make_private_folder(data_dir)
+        write_private(mark, "This server had credentials: without any it does not start.\n")
+    except OSError:
+        return
+
+
+def is_new(settings: Settings) -> bool:
+    """Tell whether there can't be credentials, before any store is started. Blocks."""
+    return (
+        settings.oidc_issuer is None
+        and settings.embeds_mongodb
+        and not (settings.data_dir / "mongodb").exists()
+        and not settings.tokens_path.exists()
+    )
+
+
+def refuse_open_start(closed_because: str | None, *, host: str) -> None:
+    """Refuse to start a server without credentials where others might reach it.
+
+    Args:
+        closed_because: As `reason_to_stay_closed` returns it.
+        host: The address to listen on.
+
+    Raises:
+        OpenServerRefused: There must be credentials.
+    """
+    reason = closed_because
+    if reason is None and not _is_loopback(host):
+        reason = f"it would listen on {host or 'every address'} (or listen on 127.0.0.1)"
+    if reason is None:
+        return
+    raise OpenServerRefused(
+        f"Refused to start without credentials: {reason}. Everybody who reaches the server could "
+        "read and delete all patient data. Make a token with `orthanc-graphql token create --role "
+        "admin --name NAME`, or set OIDC_ISSUER and OIDC_AUDIENCE."
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host in LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
