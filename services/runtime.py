@@ -244,6 +244,27 @@ class Runtime:
     study_events: StudyEvents
 
 
+def closed_because(settings: Settings) -> str | None:
+    """Return why a server must not run without credentials; None when it may. Blocks."""
+    return reason_to_stay_closed(
+        settings.data_dir,
+        public_url=settings.public_url,
+        trusted_proxies=settings.trusted_proxies,
+        tokens_file=settings.tokens_file,
+        allowed_origins=settings.cors_allowed_origins,
+    )
+
+
+def can_have_credentials(settings: Settings) -> bool:
+    """Tell whether there may be credentials, before a store is started. Blocks."""
+    return (
+        settings.oidc_issuer is not None
+        or not settings.embeds_mongodb
+        or (settings.data_dir / "mongodb").exists()
+        or settings.tokens_path.exists()
+    )
+
+
 @asynccontextmanager
 async def open_database_alone(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
     """Open the database for a command that needs nothing else.
@@ -305,7 +326,7 @@ async def open_runtime(
                 database,
                 tokens_file=settings.tokens_path,
                 oidc=settings.oidc_rules,
-                closed_because=await asyncio.to_thread(reason_to_stay_closed, settings),
+                closed_because=await asyncio.to_thread(closed_because, settings),
                 supervisor=supervisor,
             )
         )

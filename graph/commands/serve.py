@@ -15,10 +15,10 @@ from graph.commands.options import STORES, data_dir_option, examples, load_setti
 from graph.http.server import server_config
 from graph.logs import configure_logging
 from services.auth.authenticator import Authenticator
-from services.auth.open_mode import is_new, reason_to_stay_closed, refuse_open_start
+from services.auth.open_mode import refuse_open_start
 from services.demo_data import store_samples
 from services.errors import Error
-from services.runtime import Runtime, open_runtime
+from services.runtime import Runtime, can_have_credentials, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
 
@@ -63,9 +63,9 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    if await asyncio.to_thread(is_new, settings):
-        # Told at once: without it the stores would be started for nothing.
-        refuse_open_start(await asyncio.to_thread(reason_to_stay_closed, settings), host=host)
+    if not await asyncio.to_thread(can_have_credentials, settings):
+        # Refuse at once, before the stores are started for nothing.
+        refuse_open_start(await asyncio.to_thread(closed_because, settings), host=host)
     check = partial(_check_credentials, host=host)
     async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)

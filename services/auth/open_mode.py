@@ -5,12 +5,12 @@ could reach it, and never where there were credentials before: lost ones must no
 """
 
 import ipaddress
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from services.errors import Error
 from services.files import make_private_folder, write_private
-from services.settings import Settings
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -23,25 +23,39 @@ class OpenServerRefused(Error):
     code = "OPEN_SERVER_REFUSED"
 
 
-def reason_to_stay_closed(settings: Settings) -> str | None:
+def reason_to_stay_closed(
+    data_dir: Path,
+    *,
+    public_url: str | None = None,
+    trusted_proxies: Collection[str] = (),
+    tokens_file: Path | None = None,
+    allowed_origins: Collection[str] | None = None,
+) -> str | None:
     """Return why a server with these settings must not run without credentials. Blocks.
+
+    Args:
+        data_dir: DATA_DIR, which remembers credentials.
+        public_url: PUBLIC_URL.
+        trusted_proxies: TRUSTED_PROXIES.
+        tokens_file: TOKENS_FILE.
+        allowed_origins: CORS_ALLOWED_ORIGINS.
 
     Returns:
         A clause for an error message; None when it may run so.
     """
-    public_host = urlsplit(settings.public_url or "").hostname
+    public_host = urlsplit(public_url or "").hostname
     if public_host is not None and public_host not in LOOPBACK_NAMES:
         return f"PUBLIC_URL names another host ({public_host})"
-    if settings.trusted_proxies:
+    if trusted_proxies:
         return "TRUSTED_PROXIES is set, so others reach this server through a proxy"
-    if settings.tokens_file is not None:
-        return f"TOKENS_FILE is set ({settings.tokens_file}), and there are no tokens"
-    if settings.cors_allowed_origins is not None and "*" in settings.cors_allowed_origins:
+    if tokens_file is not None:
+        return f"TOKENS_FILE is set ({tokens_file}), and there are no tokens"
+    if "*" in (allowed_origins or ()):
         return (
             "CORS_ALLOWED_ORIGINS is *, so any page in a browser on this machine could use it "
             "(name the origins instead)"
         )
-    mark = settings.data_dir / _MARK_NAME
+    mark = data_dir / _MARK_NAME
     if mark.exists():
         return (
             f"it had credentials before and has lost them (delete the file {mark} if the server "
@@ -63,16 +77,6 @@ def remember_credentials(data_dir: Path) -> None:
         write_private(mark, "This server had credentials: without any it does not start.\n")
     except OSError:
         return
-
-
-def is_new(settings: Settings) -> bool:
-    """Tell whether there can't be credentials, before any store is started. Blocks."""
-    return (
-        settings.oidc_issuer is None
-        and settings.embeds_mongodb
-        and not (settings.data_dir / "mongodb").exists()
-        and not settings.tokens_path.exists()
-    )
 
 
 def refuse_open_start(closed_because: str | None, *, host: str) -> None:
