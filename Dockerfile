@@ -16,9 +16,11 @@ RUN /opt/orthanc-graphql/bin/pip install --no-cache-dir --constraint constraints
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --create-home --home-dir /var/lib/orthanc-graphql orthanc-graphql \
-  && install -d -o orthanc-graphql -m 0700 /var/lib/orthanc-graphql/data
+  && install -d -o orthanc-graphql -m 0700 /var/lib/orthanc-graphql/data \
+    /var/lib/orthanc-graphql/spool
 COPY --from=build /opt/orthanc-graphql /opt/orthanc-graphql
-ENV PATH=/opt/orthanc-graphql/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/var/lib/orthanc-graphql/data
+ENV PATH=/opt/orthanc-graphql/bin:$PATH PYTHONUNBUFFERED=1 DATA_DIR=/var/lib/orthanc-graphql/data \
+  TMPDIR=/var/lib/orthanc-graphql/spool
 USER orthanc-graphql
 WORKDIR /var/lib/orthanc-graphql
 EXPOSE 8000

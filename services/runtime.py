@@ -87,6 +87,7 @@ async def open_connections(
         dicom_port=settings.orthanc_dicom_port,
         address=address or "",
         lua_scripts=scripts,
+        orthanc_memory_bytes=settings.orthanc_memory_bytes,
     ) as stores:
         yield _connections(settings, stores)
 

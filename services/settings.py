@@ -101,6 +101,12 @@ class Settings(BaseSettings):
     orthanc_dicom_port: int | None = Field(
         default=None, ge=1, le=65535, description="DICOM port of the embedded Orthanc; empty: off."
     )
+    orthanc_memory_bytes: int = Field(
+        default=5 * _GIB,
+        ge=1 * _GIB,
+        description="Most memory of the embedded Orthanc, in bytes; it is restarted beyond that. "
+        "Storing a file takes 3.3 times its size.",
+    )
     load_samples: bool = Field(
         default=True, description="Put a few public studies into embedded stores that are empty."
     )

@@ -46,6 +46,7 @@ async def _examine_stores(settings: Settings) -> list[Finding]:
             data_dir=settings.data_dir,
             embed_mongodb=settings.embeds_mongodb,
             embed_orthanc=settings.embeds_orthanc,
+            orthanc_memory_bytes=settings.orthanc_memory_bytes,
         ) as stores:
             return await _examine_both(settings, stores)
     except Error as exc:

@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import resource
 import shutil
+import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -36,12 +38,14 @@ class ChildSpec:
         command: Program and arguments; never a secret, everybody can list them.
         log_path: Takes both outputs; the log of the last start is kept beside it.
         on_restart: Called with the name after each restart.
+        memory_bytes: Most address space that the system gives it, in bytes; None: no limit.
     """
 
     name: str
     command: Sequence[str]
     log_path: Path
     on_restart: Callable[[str], None] | None = field(default=None)
+    memory_bytes: int | None = None
 
 
 class Child:
@@ -171,7 +175,7 @@ async def _spawn(spec: ChildSpec) -> Process:
     opened: list[int] = []
     try:
         await finish_in_thread(lambda: opened.append(_open_log(spec.log_path)))
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *bound_to_parent(spec.command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=opened[0],
@@ -180,9 +184,30 @@ async def _spawn(spec: ChildSpec) -> Process:
             start_new_session=True,
             env=_environment(),
         )
+        if spec.memory_bytes is not None:
+            limit_memory(process.pid, spec.memory_bytes)
     finally:
         for log in opened:
             os.close(log)
+    return process
+
+
+def limit_memory(pid: int, memory_bytes: int) -> None:
+    """Let the system refuse a process more address space than this.
+
+    A child that is refused memory answers with an error, or ends and is started again. Without a
+    limit the kernel would end whichever process it chooses when the machine is out of memory.
+    The limit counts from the first moments of the process; its own children inherit it.
+
+    Args:
+        pid: The process.
+        memory_bytes: In bytes (RLIMIT_AS).
+    """
+    if sys.platform != "linux":
+        _log.warning("this system can't limit the memory of another process")
+        return
+    with suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
 
 
 def bound_to_parent(command: Sequence[str]) -> list[str]:

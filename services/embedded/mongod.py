@@ -19,6 +19,10 @@ _OPLOG_MEGABYTES = 256
 """Change streams read the oplog; the default is 5 % of the disk."""
 
 
+_MEMORY_BYTES = 6 * 1024**3
+"""Address space besides the cache: an idle mongod reserves 2.8 GiB and uses 0.13 of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddedMongod:
     """A running private MongoDB.
@@ -58,6 +62,7 @@ async def run_mongod(
         command=mongod_command(program, folder, port=port, cache_bytes=cache_bytes),
         log_path=folder / "mongod.log",
         on_restart=on_restart,
+        memory_bytes=_MEMORY_BYTES + cache_bytes,
     )
     async with supervise(spec, lambda: become_primary(port, password)) as child:
         url = (

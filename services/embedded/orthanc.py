@@ -18,6 +18,10 @@ from services.files import keep_password, make_private_folder, write_private
 
 USERNAME = "orthanc-graphql"
 
+DEFAULT_MEMORY_BYTES = 5 * 1024**3
+"""Storing a file of 1 GiB takes 3.5 GiB of address space, 0.5 GiB of which an idle Orthanc has, and
+at most 1 GiB of files is sent to it at once. A JPEG 2000 file of 6 kB can ask for 22 GiB."""
+
 _POLL_SECONDS = 0.02
 _ANSWER_SECONDS = 5.0
 
@@ -46,6 +50,7 @@ async def run_orthanc(
     dicom_port: int | None = None,
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     installation: OrthancInstallation | None = None,
     on_restart: Callable[[str], None] | None = None,
 ) -> AsyncIterator[EmbeddedOrthanc]:
@@ -56,6 +61,7 @@ async def run_orthanc(
         dicom_port: Port for modalities, open to the network; None: no DICOM server.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
+        memory_bytes: Most address space that it may take, in bytes.
         installation: The Orthanc to run; None: `find_orthanc`.
         on_restart: Called with the name after each restart of an Orthanc that died.
 
@@ -71,6 +77,7 @@ async def run_orthanc(
         command=[str(binary), str(configuration)],
         log_path=folder / "orthanc.log",
         on_restart=on_restart,
+        memory_bytes=memory_bytes,
     )
     password = options.password
     url = f"http://{LOOPBACK}:{options.http_port}"

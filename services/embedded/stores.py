@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from services.embedded.data_dir import RunningStores, Stores, lock_data_dir, write_running_stores
 from services.embedded.mongod import EmbeddedMongod, run_mongod
-from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
 from services.tasks import finish_in_thread
 
 _T = TypeVar("_T")
@@ -26,6 +26,7 @@ async def open_stores(
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
     mongodb_cache_bytes: int = 256 * 1024 * 1024,
+    orthanc_memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_restart: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Stores]:
     """Run the embedded stores, both started at once, both ready when entered.
@@ -41,6 +42,7 @@ async def open_stores(
         lua_scripts: Orthanc's server-side scripts.
         stable_age_seconds: A study is stable when nothing came for so long.
         mongodb_cache_bytes: MongoDB's cache, in bytes, 256 MiB at least.
+        orthanc_memory_bytes: Most address space that Orthanc may take, in bytes.
         on_restart: Called with "MongoDB" or "Orthanc" after each restart of one that died.
 
     Raises:
@@ -59,6 +61,7 @@ async def open_stores(
             dicom_port=dicom_port,
             lua_scripts=lua_scripts,
             stable_age_seconds=stable_age_seconds,
+            memory_bytes=orthanc_memory_bytes,
             on_restart=on_restart,
         )
     if mongod is None and orthanc is None:
