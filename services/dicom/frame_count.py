@@ -1,54 +1,33 @@
 """How many frames of an instance can be shown, and in a sentence why none can."""
 
-import struct
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from pydicom.uid import UID
 
-from services.dicom.header import ImageModule, InstanceHeader
-from services.dicom.layout import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    EXPLICIT_VR_BIG_ENDIAN,
-    EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    FileLayout,
+from services.dicom.codestream import (
+    CODESTREAM_HEAD_BYTES,
+    CODESTREAM_KINDS,
+    RLE_LOSSLESS,
+    read_codestream,
 )
+from services.dicom.display import (
+    NATIVE_SYNTAXES,
+    PixelDescription,
+    ValueType,
+    photometric_interpretation,
+)
+from services.dicom.header import InstanceHeader
+from services.dicom.layout import FileLayout
+from services.dicom.pixel_support import codestream_fault, format_fault
 from services.dicom.values import is_valid_uid
 
-_SIZE = struct.Struct(">4xHHIIIIIIIIH")
-"""SOC and SIZ markers, then Lsiz, Rsiz, Xsiz, Ysiz, XOsiz, YOsiz, tile sizes and offsets, Csiz."""
-_START = b"\xff\x4f\xff\x51"
-_BOXES_MAX_BYTES = 4096
-"""Room for the boxes of a JP2 file before the codestream: against PS3.5 8.2.4, and seen."""
 _ITEM_HEADER_BYTES = 8
-JPEG2000_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 92, 93))
-
-
-@dataclass(frozen=True, slots=True)
-class CodestreamSize:
-    """The size of the image in a codestream; rows and columns in pixels."""
-
-    rows: int
-    columns: int
-    components: int
-
-
-def read_size(frame: bytes) -> CodestreamSize | None:
-    """Read the size that a JPEG 2000 frame declares, None when it declares none."""
-    start = frame.find(_START, 0, _BOXES_MAX_BYTES)
-    if start < 0 or len(frame) < start + _SIZE.size:
-        return None
-    _, _, right, bottom, left, top, _, _, _, _, components = _SIZE.unpack_from(frame, start)
-    return CodestreamSize(bottom - top, right - left, components)
 
 
 def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> str | None:
     """Tell why the first frame must not be decoded, None when nothing is wrong.
 
-    Orthanc 1.10.1 with GDCM 3.0 was seen to abort (signal 6) while it decoded frames whose
-    codestream and image attributes contradict each other; why is not known. Only the first frame
-    is looked at here; all are when they are rendered, see `services.frames.pixels`.
+    Only the first frame is looked at here; each one is when it is rendered.
 
     Args:
         file: Seekable and binary; its position is not kept.
@@ -56,14 +35,40 @@ def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> st
         layout: Of the file; without encapsulated pixel data there is nothing to check.
     """
     begin = layout.pixel_data_offset
-    is_compressed = header.transfer_syntax_uid in JPEG2000_SYNTAXES
-    if not is_compressed or begin is None or not layout.pixel_data_is_encapsulated:
+    kind = CODESTREAM_KINDS.get(header.transfer_syntax_uid or "")
+    if kind is None or begin is None or not layout.pixel_data_is_encapsulated:
         return None
-    size = read_size(_first_fragment(file, begin))
+    codestream = read_codestream(_first_fragment(file, begin), kind)
+    return codestream_fault(codestream, kind, describe_pixels(header))
+
+
+def describe_pixels(header: InstanceHeader) -> PixelDescription:
+    """Return how an instance stores its frames, as far as its header was read.
+
+    Its planar configuration and its palette were not.
+    """
     image = header.image
-    if size is not None and (size.rows, size.columns) == (image.rows, image.columns):
-        return None
-    return "Its Rows and Columns are not those of its JPEG 2000 image."
+    allocated = image.bits_allocated or 0
+    stored = allocated if image.bits_stored is None else image.bits_stored
+    value_type = ValueType.INTEGER
+    if image.bits_stored is None and image.pixel_representation is None:
+        # PS3.3 C.7.6.24: neither is there beside float pixels.
+        value_type = _FLOATS.get(allocated, value_type)
+    return PixelDescription(
+        transfer_syntax_uid=header.transfer_syntax_uid or "",
+        rows=image.rows or 0,
+        columns=image.columns or 0,
+        samples_per_pixel=1 if image.samples_per_pixel is None else image.samples_per_pixel,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        high_bit=stored - 1,
+        is_signed=image.pixel_representation == 1,
+        photometric_interpretation=photometric_interpretation(image.photometric_interpretation),
+        value_type=value_type,
+    )
+
+
+_FLOATS = {32: ValueType.FLOAT, 64: ValueType.DOUBLE}
 
 
 def _first_fragment(file: BinaryIO, begin: int) -> bytes:
@@ -71,17 +76,9 @@ def _first_fragment(file: BinaryIO, begin: int) -> bytes:
     file.seek(begin + 4)
     table_bytes = int.from_bytes(file.read(4), "little")
     file.seek(begin + 2 * _ITEM_HEADER_BYTES + table_bytes)
-    return file.read(_BOXES_MAX_BYTES + _SIZE.size)
+    return file.read(CODESTREAM_HEAD_BYTES)
 
 
-_NATIVE_SYNTAXES = frozenset(
-    {
-        IMPLICIT_VR_LITTLE_ENDIAN,
-        EXPLICIT_VR_LITTLE_ENDIAN,
-        EXPLICIT_VR_BIG_ENDIAN,
-        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    }
-)
 _FAMILIES = (
     ("1.2.840.10008.5.1.4.1.1.88.", "a structured report"),
     ("1.2.840.10008.5.1.4.1.1.104.", "an encapsulated document"),
@@ -94,9 +91,6 @@ _FAMILIES = (
     ("1.2.840.10008.5.1.4.1.1.481.", "a radiotherapy record"),
 )
 """SOP classes without pixels, by the beginning of their UIDs (PS3.4 B.5); the first that fits."""
-_RLE_LOSSLESS = "1.2.840.10008.1.2.5"
-_SAMPLES = frozenset({1, 3, 4})
-_BITS_ALLOCATED = frozenset({1, 8, 12, 16, 24, 32, 64})
 _LARGEST_SIDE = 65_535
 _FRAME_MAX_PIXELS = 64_000_000
 _FRAGMENT_HEAD_BYTES = 8
@@ -146,7 +140,11 @@ def display_fault(
         return "Its Rows and Columns make no sense."
     if image.rows * image.columns > max_pixels:
         return f"Its frames of {image.columns} x {image.rows} pixels are larger than allowed."
-    return _format_fault(image) or _frames_fault(header) or _length_fault(header, layout)
+    return (
+        format_fault(describe_pixels(header))
+        or _frames_fault(header)
+        or _length_fault(header, layout)
+    )
 
 
 def sop_class_name(uid: str | None) -> str | None:
@@ -165,21 +163,11 @@ def _without_pixels(sop_class_uid: str | None) -> str:
     return "Its pixel data is missing."
 
 
-def _format_fault(image: ImageModule) -> str | None:
-    if (1 if image.samples_per_pixel is None else image.samples_per_pixel) not in _SAMPLES:
-        return f"Its SamplesPerPixel is {image.samples_per_pixel}, which is no image."
-    if image.bits_allocated not in _BITS_ALLOCATED:
-        return "Its BitsAllocated is missing or makes no sense."
-    if image.bits_stored is not None and not 0 < image.bits_stored <= image.bits_allocated:
-        return "Its BitsStored does not fit its BitsAllocated."
-    return None
-
-
 def _frames_fault(header: InstanceHeader) -> str | None:
     """Refuse what stops GDCM; native and RLE pixels need no GDCM and come in files like this."""
     if not header.image.lacks_number_of_frames:
         return None
-    if header.transfer_syntax_uid in _NATIVE_SYNTAXES | {_RLE_LOSSLESS}:
+    if header.transfer_syntax_uid in NATIVE_SYNTAXES | {RLE_LOSSLESS}:
         return None
     return "It has a FrameIncrementPointer, but its NumberOfFrames is missing."
 
@@ -199,13 +187,6 @@ def _provable_frames(header: InstanceHeader, layout: FileLayout | None) -> int |
         length = layout.pixel_data_length
     if length is None:
         return None
-    if layout is None and header.transfer_syntax_uid not in _NATIVE_SYNTAXES:
+    if layout is None and header.transfer_syntax_uid not in NATIVE_SYNTAXES:
         return length // _FRAGMENT_HEAD_BYTES
-    return length * _BITS // _frame_bits(header.image)
-
-
-def _frame_bits(image: ImageModule) -> int:
-    pixels = (image.rows or 1) * (image.columns or 1)
-    bits = pixels * (image.samples_per_pixel or 1) * (image.bits_allocated or 1)
-    # PS3.3 C.7.6.3.1.2: two chrominance samples for every two pixels.
-    return max(1, bits * 2 // 3) if image.photometric_interpretation == "YBR_FULL_422" else bits
+    return length * _BITS // max(1, describe_pixels(header).frame_bits)

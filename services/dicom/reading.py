@@ -275,15 +275,18 @@ _DISPLAY_GROUPS = (0x00289145, 0x00289132)
 _LUT_SEQUENCES = (0x00283000, 0x00283010)
 """ModalityLUTSequence, VOILUTSequence."""
 _FRAME_INCREMENT_POINTER = 0x00280009
+_PLANAR_CONFIGURATION = 0x00280006
+_PRESENTATION_LUT_SHAPE = 0x20500020
 HEADER_TAGS = frozenset(
     {
         0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080030, 0x00080050, 0x00080060,
         0x00080070, 0x00080080, 0x00080090, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
         0x00100030, 0x00100040, 0x00180015, 0x00181030, 0x0020000D, 0x0020000E, 0x00200010,
         0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280009, 0x00280010,
-        0x00280011,
-        0x00280100, 0x00280101, 0x00280103, 0x00281050, 0x00281051, 0x00281052, 0x00281053,
-        0x00281056, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
+        _PLANAR_CONFIGURATION, 0x00280011,
+        0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281050, 0x00281051,
+        0x00281052, 0x00281053,
+        0x00281056, _PRESENTATION_LUT_SHAPE, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
     }
 )  # fmt: skip
 """What `read_header` needs `walk` to keep."""
@@ -434,19 +437,33 @@ def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
         voi_lut_function=_first(attributes, 0x00281056),
         rescale_slope=parse_float(attributes.text(0x00281053)),
         rescale_intercept=parse_float(attributes.text(0x00281052)),
-        has_complex_display=photometric_interpretation == "PALETTE COLOR"
-        or any(tag in attributes for tag in _LUT_SEQUENCES)
-        or _has_display_groups(attributes),
+        has_complex_display=_has_complex_display(attributes),
         lacks_number_of_frames=_FRAME_INCREMENT_POINTER in attributes and not frames_text,
     )
 
 
+def _has_complex_display(attributes: Attributes) -> bool:
+    """Tell whether showing the frames needs attributes that are not indexed."""
+    # BitsStored and HighBit.
+    stored, high_bit = (parse_int(attributes.text(tag)) for tag in (0x00280101, 0x00280102))
+    photometric = (_first(attributes, 0x00280004) or "").upper()
+    return (
+        photometric == "PALETTE COLOR"
+        or parse_int(attributes.text(_PLANAR_CONFIGURATION)) == 1
+        or stored is None
+        or (high_bit is not None and high_bit != stored - 1)
+        or _first(attributes, _PRESENTATION_LUT_SHAPE) == "INVERSE"
+        or any(tag in attributes for tag in _LUT_SEQUENCES)
+        or _has_display_groups(attributes)
+    )
+
+
 def _has_display_groups(attributes: Attributes) -> bool:
-    """Tell whether functional groups window or rescale; the first frame speaks for all."""
+    """Tell whether functional groups window or rescale some frame."""
     return any(
         tag in group
         for sequence in _FUNCTIONAL_GROUPS
-        for group in attributes.items(sequence)[:1]
+        for group in attributes.items(sequence)
         for tag in _DISPLAY_GROUPS
     )
 

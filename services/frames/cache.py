@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-from services.frames.pixels import RenderedFrame
+from services.frames.pipeline import RenderedFrame
 from services.frames.records import RenderableInstance
 from services.frames.variant import FrameVariant
 

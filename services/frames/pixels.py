@@ -1,248 +1,76 @@
-"""From Orthanc's array of stored values to the bytes of a PNG; pure functions on numpy arrays."""
+"""From the samples of a frame to a picture of 8 bits: grey levels or colours.
 
-import io
-from dataclasses import dataclass
+The order is that of the standard (PS3.4 N.2): stored bits, modality LUT, VOI LUT or window,
+presentation; or palette; or conversion of colours.
+"""
+
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
-from zlib_ng import zlib_ng
+import numpy.typing as npt
 
 from services.dicom.display import (
-    Display,
-    Grey,
-    Stored,
+    PALETTE_COLOR,
+    FrameDisplay,
+    Palette,
+    PixelDescription,
     VoiFunction,
     Window,
-    render_full_range,
-    render_window,
 )
-from services.dicom.frame_count import JPEG2000_SYNTAXES, read_size
-from services.errors import (
-    FrameNotRenderable,
-    FrameQuarantined,
-    OrthancAuthenticationFailed,
-    OrthancError,
-    OrthancNotFound,
-    OrthancUnavailable,
-)
-from services.frames.png import PNG_SIGNATURE, encode_png
-from services.frames.records import RenderableInstance
+from services.errors import FrameNotRenderable
+from services.frames.decoding import YBR_FULL, DecodedFrame, SampleBits
+from services.frames.encoding import Picture
 from services.frames.variant import FrameVariant
-from services.orthanc.frames import OrthancFrames
 
-_COMPRESSED = "raw"
+FloatArray = npt.NDArray[np.float64]
 
-_MESSAGE = (
-    "This frame is quarantined: its JPEG 2000 image does not have the Rows and Columns of the "
-    "instance, and decoding such a frame stopped Orthanc."
-)
+_WHITE = 255
+_TABLES = 64
+"""Display tables kept: 64 KiB each, one per set of attributes and window in use."""
 
-_NO_ANSWER = (OrthancNotFound, OrthancUnavailable, OrthancAuthenticationFailed)
+_TABLE_BYTES = 2
+"""Words of so many bytes are shown by a table of all their values."""
 
+_BLOCK_PIXELS = 1 << 20
+"""Larger words are computed so many at a time, in 8 MiB of memory for each step."""
 
-async def check_codestream(
-    frames: OrthancFrames, instance: RenderableInstance, frame_index: int
-) -> None:
-    """Refuse a JPEG 2000 frame whose own size is not that of its instance.
-
-    Uploads are checked before they are stored; what modalities send is not. The compressed frame
-    is fetched undecoded (`GET /instances/{id}/frames/{n}/raw`), in 1 to 3 ms.
-
-    Args:
-        frames: Orthanc's frames.
-        instance: The instance; other transfer syntaxes cost nothing.
-        frame_index: 0-based.
-
-    Raises:
-        FrameQuarantined: The sizes differ, or nothing can be read of the frame's own.
-        OrthancNotFound: Orthanc has no such frame.
-        OrthancUnavailable: Orthanc does not answer.
-    """
-    if instance.transfer_syntax_uid not in JPEG2000_SYNTAXES:
-        return
-    try:
-        size = await frames.get(instance.id, frame_index, _COMPRESSED, read_size)
-    except _NO_ANSWER:
-        raise
-    except OrthancError as exc:
-        raise FrameQuarantined(_MESSAGE, detail=exc.detail) from exc
-    if size is None or (size.rows, size.columns) != (instance.rows, instance.columns):
-        raise FrameQuarantined(_MESSAGE)
-
-
-_LITTLE_ENDIAN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
-"""Implicit and Explicit VR Little Endian (PS3.5 A.1 and A.2)."""
-
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-
-_TYPES = {(8, 0): "u1", (16, 0): "<u2", (16, 1): "<i2"}
-"""Types by BitsAllocated and PixelRepresentation: those that Orthanc decodes."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawLayout:
-    """How the values of a frame lie in `GET /instances/{id}/frames/{n}/raw`."""
-
-    rows: int
-    columns: int
-    dtype: np.dtype[Any]
-
-    def read(self, content: bytes) -> Stored:
-        """Return the values of a frame, rows x columns, without copying them.
-
-        Raises:
-            OrthancError: The size is not that of the frame.
-        """
-        if len(content) != self.rows * self.columns * self.dtype.itemsize:
-            raise OrthancError(detail="a frame of another size than its instance says")
-        values: Stored = np.frombuffer(content, self.dtype).reshape(self.rows, self.columns)
-        return values
-
-
-def raw_layout(instance: RenderableInstance) -> RawLayout | None:
-    """Return how the values of an instance lie in its file; None when they are to be decoded.
-
-    Grey values that fill their words (BitsStored is BitsAllocated, PS3.5 8.1.1): others may have
-    anything beside them, and the index does not hold HighBit.
-    """
-    kind = _TYPES.get((instance.bits_allocated or 0, instance.pixel_representation or 0))
-    if (
-        kind is None
-        or not instance.rows
-        or not instance.columns
-        or instance.bits_stored != instance.bits_allocated
-        or instance.samples_per_pixel != 1
-        or instance.photometric_interpretation not in _GREY
-        or instance.transfer_syntax_uid not in _LITTLE_ENDIAN
-    ):
-        return None
-    return RawLayout(instance.rows, instance.columns, np.dtype(kind))
-
-
-_RGB_SAMPLES = 3
-_HEADERS = 64
-"""Headers of arrays that are kept parsed, one for each size and type of frames: parsing one takes
-longer than windowing a frame does."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedFrame:
-    """A picture: the bytes of a PNG or JPEG file and their strong entity tag with its quotes."""
-
-    content: bytes
-    etag: str
-
-    @classmethod
-    def of(cls, content: bytes) -> "RenderedFrame":
-        """Tag a picture by its content.
-
-        A tag is compared with those of the same frame only, and nobody gains by two that are
-        alike: two checksums and the length do, in a tenth of the time of a digest.
-        """
-        checksums = f"{zlib_ng.crc32(content):08x}{zlib_ng.adler32(content):08x}"
-        return cls(content, f'"{checksums}{len(content):08x}"')
-
-
-def read_npy(npy: bytes, *, max_pixels: int) -> Stored:
-    """Read an `.npy` file without copying its values and without unpickling anything.
-
-    Args:
-        npy: Orthanc's answer to `GET /instances/{id}/frames/{n}/numpy`: rows x columns x samples.
-        max_pixels: Most pixels, rows times columns.
-
-    Returns:
-        Rows x columns for one sample per pixel, else rows x columns x 3.
-
-    Raises:
-        FrameNotRenderable: It has another shape, another type, or too many pixels.
-    """
-    length_end = 10 if npy[6:7] == b"\x01" else 12
-    start = length_end + int.from_bytes(npy[8:length_end], "little")
-    try:
-        shape, is_fortran, dtype = _read_header(npy[:start])
-        if is_fortran or dtype.kind not in "iuf":
-            raise FrameNotRenderable(detail=f"array of {dtype}")
-        check_pixels(*shape[:2], max_pixels=max_pixels)
-        values: Stored = np.frombuffer(npy, dtype=dtype, offset=start).reshape(shape)
-    except (ValueError, TypeError) as exc:
-        raise FrameNotRenderable(detail=f"not a readable array: {exc}") from exc
-    if values.ndim == _RGB_SAMPLES and values.shape[2] == 1:
-        return values[:, :, 0]
-    return values
-
-
-@lru_cache(maxsize=_HEADERS)
-def _read_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    stream = io.BytesIO(header)
-    version = np.lib.format.read_magic(stream)
-    read = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return read(stream)
-
-
-def check_pixels(rows: int, columns: int, *, max_pixels: int) -> None:
-    """Refuse frames that are too large to decode.
-
-    Raises:
-        FrameNotRenderable: Rows times columns exceed the limit, or are nothing.
-    """
-    if rows * columns > max_pixels:
-        raise FrameNotRenderable(
-            f"This frame has {rows} x {columns} pixels; {max_pixels} are the limit."
-        )
+_BYTE_BITS = 8
+_COLOUR_DIMENSIONS = 3
 
 
 def picture(
-    stored: Stored, display: Display, variant: FrameVariant, *, bits_stored: int | None
-) -> Grey:
-    """Turn stored values into a picture.
+    decoded: DecodedFrame,
+    description: PixelDescription,
+    display: FrameDisplay,
+    variant: FrameVariant,
+) -> Picture:
+    """Turn the samples of a frame into a picture.
 
     Args:
-        stored: Rows x columns (grey) or rows x columns x 3 (RGB as Orthanc converts it).
+        decoded: The samples.
+        description: How the instance stores its frames.
         display: The display attributes of the frame.
         variant: How to show it.
-        bits_stored: BitsStored; None means all bits of the type.
 
     Returns:
         Rows x columns, or rows x columns x 3 in OpenCV's order (blue first).
+
+    Raises:
+        FrameNotRenderable: The palette is missing.
     """
-    if stored.ndim == _RGB_SAMPLES:
-        shown = _colour(stored, bits_stored)
+    if decoded.samples.ndim == _COLOUR_DIMENSIONS:
+        shown = _colours(decoded)
+    elif description.photometric_interpretation == PALETTE_COLOR:
+        shown = _palette_colours(decoded, description.palette)
     else:
-        shown = _grey(np.ascontiguousarray(stored), display, variant)
+        shown = grey_levels(decoded, display, variant)
     return fitted(shown, variant.max_size)
 
 
-def _grey(stored: Stored, display: Display, variant: FrameVariant) -> Grey:
-    window = _explicit_window(variant, display)
-    if variant.full_range or (window is None and not display.has_voi):
-        return render_full_range(stored, is_inverted=display.is_inverted)
-    return render_window(stored, display, window)
-
-
-def _explicit_window(variant: FrameVariant, display: Display) -> Window | None:
-    if variant.window_center is None or variant.window_width is None:
-        return None
-    # The file's function shapes the caller's window too (PS3.3 C.11.2.1.3).
-    function = display.window.function if display.window else VoiFunction.LINEAR
-    return Window(variant.window_center, variant.window_width, function)
-
-
-def _colour(stored: Stored, bits_stored: int | None) -> Grey:
-    values = np.ascontiguousarray(stored)
-    if values.dtype != np.uint8:
-        # The high byte, as Orthanc's own PNG shows 16-bit colour.
-        shift = max(0, (bits_stored or values.dtype.itemsize * 8) - 8)
-        values = np.clip(values.astype(np.int64) >> shift, 0, 255).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(values, cv2.COLOR_RGB2BGR), np.uint8)
-
-
-def fitted(shown: Grey, max_size: int | None) -> Grey:
+def fitted(shown: Picture, max_size: int | None) -> Picture:
     """Shrink a picture until its longest side is `max_size` pixels; smaller ones stay."""
     rows, columns = shown.shape[:2]
     longest = max(rows, columns)
@@ -252,20 +80,203 @@ def fitted(shown: Grey, max_size: int | None) -> Grey:
     return np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def refit_png(png: bytes, max_size: int | None, *, max_pixels: int) -> bytes:
-    """Shrink a PNG of Orthanc's; it comes back unchanged when it is small enough.
+def grey_levels(decoded: DecodedFrame, display: FrameDisplay, variant: FrameVariant) -> Picture:
+    """Show the stored values of one sample per pixel.
 
-    Raises:
-        FrameNotRenderable: It is no PNG or has too many pixels.
+    A frame without window and VOI LUT is shown by its full range: its smallest output value of the
+    modality LUT is black and its largest white; a frame of one value is black. MONOCHROME1 is the
+    other way round.
+
+    Args:
+        decoded: Samples of two dimensions.
+        display: The display attributes of the frame.
+        variant: A window replaces the window and the VOI LUT of the file.
     """
-    if png[:8] != PNG_SIGNATURE or png[12:16] != b"IHDR":
-        raise FrameNotRenderable(detail="Orthanc's picture is no PNG")
-    columns, rows = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))
-    if max_size is None or max(rows, columns) <= max_size:
-        return png
-    check_pixels(rows, columns, max_pixels=max_pixels)
-    # 8 bits, grey or colour, whatever it is: the encoder knows nothing else.
-    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_ANYCOLOR)
-    if shown is None:
-        raise FrameNotRenderable(detail="Orthanc's PNG can't be read")
-    return encode_png(fitted(np.asarray(shown, np.uint8), max_size))
+    window = explicit_window(variant, display)
+    if variant.full_range or (window is None and not display.voi_luts and not display.windows):
+        return _full_range(decoded, display)
+    samples = decoded.samples
+    if samples.dtype.kind == "u" and samples.dtype.itemsize <= _TABLE_BYTES:
+        table = _table(display, window, decoded.bits, samples.dtype.itemsize)
+        return table.take(cast("npt.NDArray[np.uint16]", samples), mode="clip")
+    return _in_blocks(samples, lambda words: _levels(_values(words, decoded.bits), display, window))
+
+
+def explicit_window(variant: FrameVariant, display: FrameDisplay) -> Window | None:
+    """Return the window that a variant names, None when it names none.
+
+    The function of the file shapes the window of the caller too (PS3.3 C.11.2.1.3).
+    """
+    if variant.window_center is None or variant.window_width is None:
+        return None
+    function = display.windows[0].function if display.windows else VoiFunction.LINEAR
+    return Window(variant.window_center, variant.window_width, function)
+
+
+def windowed(values: FloatArray, window: Window) -> FloatArray:
+    """Apply a VOI window function (PS3.3 C.11.2.1.2 and C.11.2.1.3).
+
+    LINEAR is defined for widths of 1 and more; below it the ramp of LINEAR_EXACT is shown, which
+    is what files of small values (dose, SUV, ADC) mean.
+
+    Args:
+        values: Output values of the modality LUT.
+        window: The window.
+
+    Returns:
+        Values from 0.0 to 1.0.
+    """
+    center, width = window.center, window.width
+    if window.function is VoiFunction.SIGMOID:
+        # Beyond +-700 the exponential overflows and the result is 0 or 1 long before.
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700)))
+    if window.function is VoiFunction.LINEAR_EXACT or width < 1.0:
+        return np.clip((values - center) / width + 0.5, 0.0, 1.0)
+    if width == 1.0:
+        # PS3.3 C.11.2.1.2.1: a width of 1 is a threshold.
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1.0) + 0.5, 0.0, 1.0)
+
+
+@lru_cache(maxsize=_TABLES)
+def _table(
+    display: FrameDisplay, window: Window | None, bits: SampleBits, word_bytes: int
+) -> Picture:
+    """Return the grey level of every word."""
+    words = np.arange(1 << word_bytes * _BYTE_BITS, dtype=f"u{word_bytes}")
+    table = _levels(_values(words, bits), display, window)
+    table.flags.writeable = False
+    return table
+
+
+def stored_values(words: npt.NDArray[Any], bits: SampleBits) -> npt.NDArray[Any]:
+    """Return the stored values of words: their used bits alone, with their sign.
+
+    What stands beside them, such as overlays, is not part of a value (PS3.5 8.1.1).
+
+    Args:
+        words: Unsigned integers; floating-point numbers are returned as they are.
+        bits: Which bits count.
+    """
+    if words.dtype.kind == "f":
+        return words
+    native = words.astype(words.dtype.newbyteorder("="), copy=False)
+    word_bits = native.dtype.itemsize * _BYTE_BITS
+    above = word_bits - bits.shift - bits.stored
+    if above:
+        native = np.left_shift(native, native.dtype.type(above))
+    values = native.view(f"{'i' if bits.is_signed else 'u'}{native.dtype.itemsize}")
+    below = word_bits - bits.stored
+    return np.right_shift(values, values.dtype.type(below)) if below else values
+
+
+def _values(words: npt.NDArray[Any], bits: SampleBits) -> FloatArray:
+    values: FloatArray = stored_values(words, bits).astype(np.float64)
+    if words.dtype.kind == "f":
+        # What is no number is shown as the smallest one.
+        np.nan_to_num(values, copy=False, nan=-np.inf)
+        np.clip(values, -_HUGE, _HUGE, out=values)
+    return values
+
+
+_HUGE = 1e300
+"""Beyond it, differences of values are infinite."""
+
+
+def _rescaled(values: FloatArray, display: FrameDisplay) -> FloatArray:
+    """Apply the modality LUT (PS3.3 C.11.1)."""
+    if display.modality_lut is not None:
+        return display.modality_lut.apply(values)
+    return values * display.rescale_slope + display.rescale_intercept
+
+
+def _levels(values: FloatArray, display: FrameDisplay, window: Window | None) -> Picture:
+    rescaled = _rescaled(values, display)
+    if window is None and display.voi_luts:
+        table = display.voi_luts[0]
+        shown = table.apply(rescaled) / table.maximum
+    else:
+        shown = windowed(rescaled, window or display.windows[0])
+    if display.is_inverted:
+        shown = 1.0 - shown
+    return np.rint(shown * _WHITE).astype(np.uint8)
+
+
+def _full_range(decoded: DecodedFrame, display: FrameDisplay) -> Picture:
+    values = stored_values(decoded.samples, decoded.bits)
+    is_inverted = display.is_inverted
+    if display.modality_lut is not None:
+        values = _in_blocks(values, display.modality_lut.apply, np.float32)
+    elif display.rescale_slope < 0:
+        is_inverted = not is_inverted
+    shown = _stretched(np.ascontiguousarray(values))
+    # Of one value alone, a falling slope does not say that it is bright.
+    if is_inverted if shown.any() else display.is_inverted:
+        return np.asarray(cv2.bitwise_not(shown), np.uint8)
+    return shown
+
+
+def _stretched(values: npt.NDArray[Any]) -> Picture:
+    """Stretch the minimum to 0 and the maximum to 255; one value alone is 0."""
+    grey = np.zeros(values.shape, np.uint8)
+    if values.dtype.name in _OPENCV_TYPES:
+        low, high, _, _ = cv2.minMaxLoc(values)
+        if high > low:
+            cv2.normalize(values, grey, 0, _WHITE, cv2.NORM_MINMAX, cv2.CV_8U)
+        return grey
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not finite.size:
+        return grey
+    low, high = float(finite.min()), float(finite.max())
+    if not low < high:
+        return grey
+    scale = _WHITE / (high - low)
+    return _in_blocks(
+        values,
+        lambda block: np.rint(
+            (np.clip(np.nan_to_num(block.astype(np.float64), nan=low), low, high) - low) * scale
+        ),
+    )
+
+
+_OPENCV_TYPES = ("uint8", "int8", "uint16", "int16")
+"""What OpenCV normalises exactly."""
+
+
+def _in_blocks(
+    values: npt.NDArray[Any],
+    compute: Callable[[npt.NDArray[Any]], npt.NDArray[Any]],
+    kind: type[Any] = np.uint8,
+) -> npt.NDArray[Any]:
+    """Compute a frame of two dimensions in blocks of rows: eight bytes a pixel add up."""
+    rows, columns = values.shape
+    step = max(1, _BLOCK_PIXELS // max(1, columns))
+    out = np.empty(values.shape, kind)
+    for start in range(0, rows, step):
+        out[start : start + step] = compute(values[start : start + step])
+    return out
+
+
+def _palette_colours(decoded: DecodedFrame, palette: Palette | None) -> Picture:
+    """Look the stored values up (PS3.3 C.7.6.3.1.5); those outside take the nearest entry."""
+    if palette is None:
+        raise FrameNotRenderable("The palette of this instance is missing or damaged.")
+    colours = np.frombuffer(palette.entries, np.uint8).reshape(-1, 3)[:, ::-1]
+    index = stored_values(decoded.samples, decoded.bits).astype(np.int64) - palette.first_mapped
+    return np.ascontiguousarray(colours.take(index, axis=0, mode="clip"))
+
+
+def _colours(decoded: DecodedFrame) -> Picture:
+    values = stored_values(decoded.samples, decoded.bits)
+    is_ybr = decoded.colour_space == YBR_FULL
+    if values.dtype.kind != "f" and decoded.bits.stored > _BYTE_BITS:
+        values = values >> values.dtype.type(decoded.bits.stored - _BYTE_BITS)
+    elif decoded.bits.stored < _BYTE_BITS:
+        largest = (1 << decoded.bits.stored) - 1
+        values = np.rint(values * (_WHITE / largest))
+    bytes_ = np.ascontiguousarray(np.clip(values, 0, _WHITE).astype(np.uint8, copy=False))
+    if not is_ybr:
+        return np.asarray(cv2.cvtColor(bytes_, cv2.COLOR_RGB2BGR), np.uint8)
+    # OpenCV's third and second channel change places (PS3.3 C.7.6.3.1.2: Y, Cb, Cr).
+    swapped = np.ascontiguousarray(bytes_[:, :, [0, 2, 1]])
+    return np.asarray(cv2.cvtColor(swapped, cv2.COLOR_YCrCb2BGR), np.uint8)

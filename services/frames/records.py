@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -15,7 +16,14 @@ from models import InstanceDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from models.quarantine import SuspectFrameDocument
 from services.database import translated_database_faults
-from services.dicom.display import Display, DisplayHeader, make_window
+from services.dicom.display import (
+    MONOCHROME1,
+    DisplayHeader,
+    FrameDisplay,
+    PixelDescription,
+    make_windows,
+    photometric_interpretation,
+)
 from services.errors import OrthancNotFound, OrthancTimedOut
 from services.frames.signing import study_revision
 from services.orthanc.client import OrthancClient
@@ -63,8 +71,16 @@ _HeaderKey = tuple[str, str]
 """Identifier and revision of an instance."""
 
 
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """How a frame is stored and shown."""
+
+    description: PixelDescription
+    display: FrameDisplay
+
+
 class PresentationLoader:
-    """Finds the display attributes of a frame; keeps the headers that it had to fetch.
+    """Finds how frames are stored and shown; keeps the headers that it had to fetch.
 
     Args:
         orthanc: Where headers are.
@@ -82,24 +98,26 @@ class PresentationLoader:
         self._headers: OrderedDict[_HeaderKey, tuple[DisplayHeader | None, int]] = OrderedDict()
         self._fetching: WeakValueDictionary[_HeaderKey, asyncio.Lock] = WeakValueDictionary()
 
-    async def find(self, instance: RenderableInstance, frame_index: int) -> Display:
-        """Return the display attributes of a frame, 0-based.
+    async def find(self, instance: RenderableInstance, frame_index: int) -> Presentation:
+        """Return how a frame, 0-based, is stored and shown.
 
         Raises:
             OrthancUnavailable: The header is needed and Orthanc does not answer.
         """
-        # Orthanc resolves palettes itself: only grey values need LUTs and functional groups.
-        is_grey = (instance.photometric_interpretation or "").startswith("MONOCHROME")
-        if not (instance.has_complex_display and is_grey):
-            return indexed_display(instance)
+        if not instance.has_complex_display:
+            return indexed_presentation(instance)
         header = await self._header(instance)
         if header is None:
-            return indexed_display(instance)
+            return indexed_presentation(instance)
         try:
-            return await asyncio.to_thread(header.frame, frame_index)
+            return await asyncio.to_thread(
+                lambda: Presentation(
+                    header.description(instance.transfer_syntax_uid), header.frame(frame_index)
+                )
+            )
         except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
             _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
-            return indexed_display(instance)
+            return indexed_presentation(instance)
 
     async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
         key = (instance.id, instance.revision)
@@ -141,14 +159,33 @@ class PresentationLoader:
         return bytes(content[:end])
 
 
-def indexed_display(instance: RenderableInstance) -> Display:
-    """Return the display attributes that the index holds."""
-    return Display(
-        is_inverted=instance.photometric_interpretation == "MONOCHROME1",
-        rescale_slope=instance.rescale_slope or 1.0,
-        rescale_intercept=instance.rescale_intercept or 0.0,
-        window=make_window(
-            instance.window_center, instance.window_width, instance.voi_lut_function
+def indexed_presentation(instance: RenderableInstance) -> Presentation:
+    """Return how all frames of an instance are stored and shown, as far as the index says it.
+
+    It says all unless `has_complex_display`.
+    """
+    photometric = photometric_interpretation(instance.photometric_interpretation)
+    allocated = instance.bits_allocated or 0
+    stored = instance.bits_stored or allocated
+    return Presentation(
+        PixelDescription(
+            transfer_syntax_uid=instance.transfer_syntax_uid or "",
+            rows=instance.rows or 0,
+            columns=instance.columns or 0,
+            samples_per_pixel=instance.samples_per_pixel or 1,
+            bits_allocated=allocated,
+            bits_stored=stored,
+            high_bit=stored - 1,
+            is_signed=instance.pixel_representation == 1,
+            photometric_interpretation=photometric,
+        ),
+        FrameDisplay(
+            is_inverted=photometric == MONOCHROME1,
+            rescale_slope=instance.rescale_slope or 1.0,
+            rescale_intercept=instance.rescale_intercept or 0.0,
+            windows=make_windows(
+                [instance.window_center], [instance.window_width], instance.voi_lut_function
+            ),
         ),
     )
 

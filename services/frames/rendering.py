@@ -1,183 +1,174 @@
-"""One frame to one PNG: Orthanc's decoded pixels where it gives them, else its own picture."""
+"""One frame to one picture: decoding, display and encoding, without I/O.
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from functools import partial
+Runs in threads and in renderer processes alike, so it imports no database and no network.
+"""
+
+import io
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 
-from services.dicom.display import Display, Grey, Stored
-from services.errors import (
-    FrameNotFound,
-    FrameNotRenderable,
-    OrthancAuthenticationFailed,
-    OrthancError,
-    OrthancNotFound,
-    OrthancUnavailable,
-)
-from services.frames.pixels import (
-    RenderedFrame,
-    check_codestream,
-    check_pixels,
-    picture,
-    raw_layout,
-    read_npy,
-    refit_png,
-)
-from services.frames.png import encode_png
-from services.frames.records import PresentationLoader, RenderableInstance
+from services.dicom.display import FrameDisplay, PixelDescription
+from services.errors import FrameNotRenderable
+from services.frames import decoding
+from services.frames.decoding import RGB, DecodedFrame, SampleBits, Samples, decode_frame
+from services.frames.encoding import PNG_SIGNATURE, Picture, encode_jpeg, encode_png
+from services.frames.pixels import fitted, picture
 from services.frames.variant import FrameVariant, PictureFormat
-from services.orthanc.frames import OrthancFrames
 
-_JPEG_QUALITY = 90
-_DECODED = "numpy?rescale=false"
-_AS_STORED = "raw"
+_HEADERS = 64
+"""Headers of arrays that are kept parsed, one for each size and type of frames: parsing one takes
+longer than windowing a frame does."""
 
-_Reader = Callable[[bytes], Stored]
-
-_UNDECODED = 4_096
-"""Instances whose pixels Orthanc does not give, kept so that it is not asked for each frame."""
-
-_NO_PICTURE_EITHER = (OrthancNotFound, OrthancUnavailable, OrthancAuthenticationFailed)
-"""Errors that Orthanc's other routes would give as well."""
+_COLOUR_DIMENSIONS = 3
+_BYTE_BITS = 8
 
 
-class FrameRenderer:
-    """Renders frames.
+class Source(StrEnum):
+    """What the content of a request is.
 
-    Args:
-        frames: Orthanc's frames; the arithmetic runs in their threads.
-        displays: Finds what turns stored values into grey levels.
-        max_pixels: Largest frame, rows times columns.
+    STORED: the bytes of one frame as they are in the file, encapsulation removed and fragments
+    joined. DECODED: Orthanc's answer to `GET /instances/{id}/frames/{n}/numpy?rescale=false`.
+    PICTURE: a PNG of Orthanc's.
     """
 
-    def __init__(
-        self, frames: OrthancFrames, displays: PresentationLoader, *, max_pixels: int
-    ) -> None:
-        self._frames = frames
-        self._displays = displays
-        self._max_pixels = max_pixels
-        self._undecoded: OrderedDict[tuple[str, str], None] = OrderedDict()
-
-    async def render(
-        self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
-    ) -> RenderedFrame:
-        """Render a frame.
-
-        Args:
-            instance: The instance.
-            frame_index: 0-based within it.
-            variant: How to show it.
-
-        Raises:
-            FrameNotFound: Orthanc has no such frame.
-            FrameNotRenderable: Neither way gives a picture.
-            FrameQuarantined: It is of a kind that stopped Orthanc.
-            OrthancUnavailable: Orthanc does not answer.
-        """
-        check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=self._max_pixels)
-        try:
-            await check_codestream(self._frames, instance, frame_index)
-            return await self._from_pixels(instance, frame_index, variant) or (
-                await self._from_picture(instance, frame_index, variant)
-            )
-        except OrthancNotFound as exc:
-            raise FrameNotFound from exc
-
-    async def _from_pixels(
-        self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
-    ) -> RenderedFrame | None:
-        """Render what Orthanc decodes; None when it gives no pixels of this instance."""
-        if (instance.id, instance.revision) in self._undecoded:
-            return None
-        display = await self._displays.find(instance, frame_index)
-        show = partial(_shown, display=display, variant=variant, bits_stored=instance.bits_stored)
-        for route, read in self._values(instance):
-            try:
-                return await self._frames.get(
-                    instance.id, frame_index, route, partial(show, read=read)
-                )
-            except _NO_PICTURE_EITHER:
-                raise
-            except OrthancError:
-                continue
-        return None
-
-    def _values(self, instance: RenderableInstance) -> Iterator[tuple[str, _Reader]]:
-        """Tell where the values of a frame are and how they are read, the quickest way first."""
-        layout = raw_layout(instance)
-        if layout is not None:
-            yield _AS_STORED, layout.read
-        yield _DECODED, partial(read_npy, max_pixels=self._max_pixels)
-
-    async def _from_picture(
-        self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
-    ) -> RenderedFrame:
-        """Take the PNG of one of Orthanc's two routes; which first depends on the variant."""
-        reason: OrthancError | None = None
-        refit = partial(_refitted, variant=variant, max_pixels=self._max_pixels)
-        for route in orthanc_routes(variant, has_window=_has_window(instance)):
-            try:
-                shown = await self._frames.get(instance.id, frame_index, route, refit)
-            except _NO_PICTURE_EITHER:
-                raise
-            except OrthancError as exc:
-                reason = exc
-                continue
-            # Only now: an Orthanc that gives neither may have had a bad moment.
-            self._note_undecoded(instance)
-            return shown
-        raise FrameNotRenderable("Orthanc can't decode the pixels of this frame.") from reason
-
-    def _note_undecoded(self, instance: RenderableInstance) -> None:
-        self._undecoded[instance.id, instance.revision] = None
-        while len(self._undecoded) > _UNDECODED:
-            self._undecoded.popitem(last=False)
+    STORED = "stored"
+    DECODED = "decoded"
+    PICTURE = "picture"
 
 
-def _shown(
-    content: bytes,
-    *,
-    read: _Reader,
-    display: Display,
-    variant: FrameVariant,
-    bits_stored: int | None,
-) -> RenderedFrame:
-    stored = read(content)
-    shown = picture(stored, display, variant, bits_stored=bits_stored)
-    return RenderedFrame.of(_encoded(shown, variant.picture_format))
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """All that the picture of a frame depends on.
+
+    Attributes:
+        content: The bytes of the frame.
+        source: What they are.
+        description: How the instance stores its frames.
+        display: The display attributes of the frame.
+        variant: How to show it.
+        bit_offset: Bits of the first byte that belong to the frame before; of stored 1-bit frames
+            only (`PixelDescription.frame_span`).
+    """
+
+    content: bytes
+    source: Source
+    description: PixelDescription
+    display: FrameDisplay
+    variant: FrameVariant
+    bit_offset: int = 0
 
 
-def _encoded(shown: Grey, picture_format: PictureFormat) -> bytes:
-    if picture_format is PictureFormat.PNG:
-        return encode_png(shown)
-    _, content = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return content.tobytes()
+def render_frame(request: RenderRequest) -> bytes:
+    """Render a frame.
+
+    Returns:
+        A PNG or a JPEG, as the variant says.
+
+    Raises:
+        FrameNotRenderable: The content is damaged or contradicts the description, with a sentence.
+    """
+    return show(decode(request), request)
 
 
-def _refitted(png: bytes, *, variant: FrameVariant, max_pixels: int) -> RenderedFrame:
-    refitted = refit_png(png, variant.max_size, max_pixels=max_pixels)
-    if variant.picture_format is PictureFormat.PNG:
-        return RenderedFrame.of(refitted)
-    shown = cv2.imdecode(np.frombuffer(refitted, np.uint8), cv2.IMREAD_ANYCOLOR)
-    return RenderedFrame.of(_encoded(np.asarray(shown, np.uint8), variant.picture_format))
+def decode(request: RenderRequest) -> DecodedFrame | Picture:
+    """Return what every variant of a frame is shown from, so that it can be kept.
+
+    Raises:
+        FrameNotRenderable: As `render_frame`.
+    """
+    if request.source is Source.PICTURE:
+        return _read_png(request.content)
+    if request.source is Source.STORED:
+        return decode_frame(request.content, request.description, request.bit_offset)
+    return _decoded_by_orthanc(read_npy(request.content), request.description)
 
 
-def _has_window(instance: RenderableInstance) -> bool:
-    return instance.window_center is not None or instance.has_complex_display
+def show(decoded: DecodedFrame | Picture, request: RenderRequest) -> bytes:
+    """Encode what `decode` returned, as the variant of the request wants it.
+
+    Raises:
+        FrameNotRenderable: As `render_frame`.
+    """
+    if isinstance(decoded, DecodedFrame):
+        shown = picture(decoded, request.description, request.display, request.variant)
+    else:
+        shown = fitted(decoded, request.variant.max_size)
+    if request.variant.picture_format is PictureFormat.JPEG:
+        return encode_jpeg(shown)
+    return encode_png(shown)
 
 
-def orthanc_routes(variant: FrameVariant, *, has_window: bool) -> tuple[str, str]:
-    """Return Orthanc's picture routes in the order to try: the closest to the variant first.
+def load_codecs() -> None:
+    """Import every codec and keep OpenCV to one thread: once in a process that renders."""
+    cv2.setNumThreads(1)
+    decoding.preload()
+
+
+def read_npy(npy: bytes) -> Samples:
+    """Read an `.npy` file without copying its values and without unpickling anything.
 
     Args:
-        variant: What is wanted.
-        has_window: The file has a window of its own; without one `rendered` may be black.
+        npy: Orthanc's answer to `GET /instances/{id}/frames/{n}/numpy`: rows x columns x samples.
+
+    Returns:
+        Rows x columns for one sample per pixel, else rows x columns x 3.
+
+    Raises:
+        FrameNotRenderable: It has another shape or another type.
     """
-    if variant.full_range:
-        return "preview", "rendered"
-    if variant.window_center is None or variant.window_width is None:
-        return ("rendered", "preview") if has_window else ("preview", "rendered")
-    window = f"window-center={variant.window_center!r}&window-width={variant.window_width!r}"
-    return f"rendered?{window}", "preview"
+    length_end = 10 if npy[6:7] == b"\x01" else 12
+    start = length_end + int.from_bytes(npy[8:length_end], "little")
+    try:
+        shape, is_fortran, dtype = _read_header(npy[:start])
+        if is_fortran or dtype.kind not in "iuf":
+            raise FrameNotRenderable(detail=f"array of {dtype}")
+        values: Samples = np.frombuffer(npy, dtype=dtype, offset=start).reshape(shape)
+    except (ValueError, TypeError) as exc:
+        raise FrameNotRenderable(detail=f"not a readable array: {exc}") from exc
+    if values.ndim == _COLOUR_DIMENSIONS and values.shape[2] == 1:
+        return values[:, :, 0]
+    return values
+
+
+@lru_cache(maxsize=_HEADERS)
+def _read_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    stream = io.BytesIO(header)
+    version = np.lib.format.read_magic(stream)
+    read = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
+    return read(stream)
+
+
+def _decoded_by_orthanc(values: Samples, description: PixelDescription) -> DecodedFrame:
+    """Take Orthanc's values: grey ones as they are stored, colours as RGB."""
+    expected = (description.rows, description.columns)
+    if values.shape[:2] != expected or values.ndim not in {2, _COLOUR_DIMENSIONS}:
+        raise FrameNotRenderable(detail=f"Orthanc's array is {values.shape} instead of {expected}")
+    if values.dtype.kind == "f":
+        return DecodedFrame(values, SampleBits(values.dtype.itemsize * _BYTE_BITS))
+    word_bits = values.dtype.itemsize * _BYTE_BITS
+    words = values.view(f"u{values.dtype.itemsize}") if values.dtype.kind == "i" else values
+    if values.ndim == _COLOUR_DIMENSIONS:
+        return DecodedFrame(words, SampleBits(min(description.bits_stored, word_bits)), RGB)
+    # Orthanc gives the words of the file, garbage beside their used bits included.
+    bits = min(description.bits_stored, word_bits)
+    shift = min(description.high_bit + 1, word_bits) - bits
+    return DecodedFrame(words, SampleBits(bits, max(0, shift), description.is_signed))
+
+
+def _read_png(png: bytes) -> Picture:
+    if png[:8] != PNG_SIGNATURE or png[12:16] != b"IHDR":
+        raise FrameNotRenderable(detail="Orthanc's picture is no PNG")
+    # 8 bits, grey or colour, whatever it is: the encoder knows nothing else.
+    shown = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_ANYCOLOR)
+    if shown is None:
+        raise FrameNotRenderable(detail="Orthanc's PNG can't be read")
+    return np.asarray(shown, np.uint8)

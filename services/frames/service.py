@@ -16,7 +16,7 @@ from services.errors import (
     PacsDisabled,
 )
 from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder
-from services.frames.pixels import RenderedFrame
+from services.frames.pipeline import FrameRenderer, RenderedFrame
 from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
 from services.frames.quarantine import DeathRecords, Quarantine
 from services.frames.queue import ParseOnceGate, RenderQueue
@@ -28,7 +28,6 @@ from services.frames.records import (
     find_instance,
     find_study_revision,
 )
-from services.frames.rendering import FrameRenderer
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient

@@ -13,8 +13,8 @@ from services.frames.variant import FrameVariant
 from tests.servers import RunningServer
 
 
-@pytest.mark.parametrize(("rows", "status"), [(None, 200), (12, 422)])
-async def test_a_frame_that_contradicts_its_rows_is_422_and_orthanc_lives(
+@pytest.mark.parametrize(("rows", "status"), [(None, 200), (12, 415)])
+async def test_a_frame_that_contradicts_its_rows_is_415_and_orthanc_lives(
     server: RunningServer,
     empty_orthanc: EmbeddedOrthanc,
     rows: int | None,
@@ -34,7 +34,7 @@ async def test_a_frame_that_contradicts_its_rows_is_422_and_orthanc_lives(
         answer = await server.http.get(signed.path)
         assert answer.status_code == status, answer.text
         if status != 200:
-            assert answer.json()["error"]["code"] == "FRAME_QUARANTINED"
+            assert answer.json()["error"]["code"] == "FRAME_NOT_RENDERABLE"
     await runtime.orthanc.system()
     assert empty_orthanc.child.pid == pid
 

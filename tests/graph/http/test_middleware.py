@@ -25,8 +25,8 @@ from graph.http.middleware import RequestContextMiddleware
 from graph.state import client_address, correlation_id
 from services.audit import Audit
 from services.frames.cache import FrameKey
-from services.frames.pixels import RenderedFrame
-from services.frames.png import encode_png
+from services.frames.encoding import encode_png
+from services.frames.pipeline import RenderedFrame
 from services.frames.service import open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant

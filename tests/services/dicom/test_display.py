@@ -8,7 +8,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
-from services.dicom.display import Display, DisplayHeader, Window
+from services.dicom.display import DisplayHeader, FrameDisplay, Window
 
 READ_A_WRONG_HEADER = """
 import logging, sys
@@ -16,7 +16,7 @@ logging.basicConfig()
 from services.dicom.display import DisplayHeader
 import pydicom
 header = DisplayHeader(sys.stdin.buffer.read())
-assert header.frame(0).window is None
+assert header.frame(0).windows == ()
 assert "SECRET" in str(header._dataset.StudyInstanceUID)
 """
 
@@ -56,8 +56,8 @@ def test_a_frames_own_group_goes_before_the_shared_one_and_both_before_the_datas
     frame_index: int, window: Window
 ) -> None:
     header = DisplayHeader(written(enhanced()))
-    assert header.frame(frame_index) == Display(
-        is_inverted=True, rescale_slope=2, rescale_intercept=-1024, window=window
+    assert header.frame(frame_index) == FrameDisplay(
+        is_inverted=True, rescale_slope=2, rescale_intercept=-1024, windows=(window,)
     )
 
 
@@ -67,11 +67,10 @@ def test_a_frames_group_brings_its_own_lookup_table() -> None:
     own = group("FrameVOILUTSequence", VOILUTSequence=Sequence([table(7)]))
     dataset.PerFrameFunctionalGroupsSequence = Sequence([own])
     header = DisplayHeader(written(dataset))
-    found = header.frame(0).voi_lut
-    assert found is not None
+    [found] = header.frame(0).voi_luts
     assert found.first_mapped == 7
     # The shared group has a window and no table: the dataset's does not belong to it.
-    assert header.frame(1).voi_lut is None
+    assert header.frame(1).voi_luts == ()
 
 
 def table(first_mapped: int) -> Dataset:
@@ -84,7 +83,9 @@ def table(first_mapped: int) -> Dataset:
 def test_a_header_without_groups_speaks_for_all_frames() -> None:
     dataset = Dataset()
     dataset.WindowCenter, dataset.WindowWidth = [10, 20], [30, 40]
-    assert DisplayHeader(written(dataset)).frame(3) == Display(window=Window(10, 30))
+    assert DisplayHeader(written(dataset)).frame(3) == FrameDisplay(
+        windows=(Window(10, 30), Window(20, 40))
+    )
 
 
 def test_values_of_headers_never_reach_the_log() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from services.errors import FrameNotRenderable
 from services.frames.cache import FrameCache, FrameKey
-from services.frames.pixels import RenderedFrame
+from services.frames.pipeline import RenderedFrame
 from services.frames.variant import FrameVariant
 
 

@@ -1,5 +1,3 @@
-from typing import Any
-
 import cv2
 import numpy as np
 import pytest
@@ -7,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.frames.pixels import refit_png
-from services.frames.png import encode_png
+from services.frames.encoding import encode_png
 
 _SIDES = st.integers(1, 20)
 
@@ -50,15 +47,3 @@ def test_files_of_noise_beside_nothing_are_as_small_as_those_of_opencv(
     shown = np.random.default_rng(0).integers(0, spread, (400, 400), np.uint8)
     shown[:, : 4 * flat_percent] = 0
     assert len(encode_png(shown)) < 1.03 * len(cv2.imencode(".png", shown)[1])
-
-
-@pytest.mark.parametrize(("samples", "shape"), [(1, (8, 16)), (3, (8, 16, 3)), (4, (8, 16, 3))])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_any_picture_of_orthanc_shrinks_to_8_bits_without_transparency(
-    samples: int, shape: tuple[int, ...], kind: type[np.unsignedinteger[Any]]
-) -> None:
-    theirs = np.full((16, 32, samples), np.iinfo(kind).max // 2, kind)
-    png = cv2.imencode(".png", theirs)[1].tobytes()
-    back = decoded(refit_png(png, 16, max_pixels=1000))
-    assert back.shape == shape
-    assert (back == 127).all()

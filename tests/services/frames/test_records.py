@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 from pydicom.errors import BytesLengthException
 
-from services.dicom.display import Display, DisplayHeader, Window
+from services.dicom.display import DisplayHeader, FrameDisplay, Window
 from services.errors import OrthancTimedOut
 from services.frames import records as displays
 from services.frames.records import PresentationLoader
@@ -21,7 +21,7 @@ CONTENT = bytes(1_000)
 
 
 INSTANCE = IndexedInstance(window_center=3, window_width=4, has_complex_display=True)
-INDEXED = Display(window=Window(3, 4))
+INDEXED = FrameDisplay(windows=(Window(3, 4),))
 
 
 class Orthanc(OrthancClient):
@@ -60,9 +60,9 @@ class Header(DisplayHeader):
         super().__init__(header)
         self.threads.clear()
 
-    def frame(self, frame_index: int) -> Display:
+    def frame(self, frame_index: int) -> FrameDisplay:
         self.threads.append(threading.get_ident())
-        return Display(rescale_intercept=frame_index)
+        return FrameDisplay(rescale_intercept=frame_index)
 
 
 async def test_the_frames_of_a_cine_fetch_their_header_once(
@@ -71,7 +71,7 @@ async def test_the_frames_of_a_cine_fetch_their_header_once(
     monkeypatch.setattr(displays, "DisplayHeader", Header)
     catalogue = PresentationLoader(orthanc := Orthanc(), fetch_seconds=30)
     found = await asyncio.gather(*(catalogue.find(INSTANCE, index) for index in range(8)))
-    assert [one.rescale_intercept for one in found] == list(range(8))
+    assert [one.display.rescale_intercept for one in found] == list(range(8))
     assert orthanc.asked == [INSTANCE.id]
     assert len(Header.threads) == 8
     assert threading.get_ident() not in Header.threads
@@ -95,8 +95,8 @@ async def test_a_header_that_takes_too_long_is_a_time_out(monkeypatch: pytest.Mo
         await PresentationLoader(orthanc, fetch_seconds=0.01).find(INSTANCE, 0)
 
 
-def raising(error: Exception) -> Callable[..., Display]:
-    def fail(*_given: object, **_options: object) -> Display:
+def raising(error: Exception) -> Callable[..., FrameDisplay]:
+    def fail(*_given: object, **_options: object) -> FrameDisplay:
         raise error
 
     return fail
@@ -115,11 +115,15 @@ async def test_a_header_that_cannot_be_parsed_is_shown_by_the_index(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(displays, "DisplayHeader", raising(fault))
-    assert await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED
+    assert (
+        await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0)
+    ).display == INDEXED
 
 
 async def test_a_frame_whose_groups_cannot_be_parsed_is_shown_by_the_index(
     fault: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DisplayHeader, "frame", raising(fault))
-    assert await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0) == INDEXED
+    assert (
+        await PresentationLoader(Orthanc(), fetch_seconds=30).find(INSTANCE, 0)
+    ).display == INDEXED

@@ -1,5 +1,3 @@
-from functools import partial
-
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -7,19 +5,29 @@ from pydicom.data import get_testdata_file
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 
 from services.dicom.display import (
-    Display,
     DisplayHeader,
+    FrameDisplay,
     LookupTable,
     VoiFunction,
     Window,
-    make_window,
+    make_windows,
     read_lookup_table,
-    render_full_range,
-    render_window,
-    windowed,
 )
+from services.frames.decoding import DecodedFrame, SampleBits, Samples
+from services.frames.encoding import Picture
+from services.frames.pixels import grey_levels, windowed
+from services.frames.variant import FrameVariant
 
+DEFAULT = FrameVariant()
 FUNCTIONS = list(VoiFunction)
+
+
+def shown(stored: Samples, display: FrameDisplay, variant: FrameVariant = DEFAULT) -> Picture:
+    """Show stored values whose bits are all used."""
+    kind = stored.dtype.kind
+    words = stored.view(f"u{stored.dtype.itemsize}") if kind == "i" else stored
+    decoded = DecodedFrame(words, SampleBits(stored.dtype.itemsize * 8, is_signed=kind == "i"))
+    return grey_levels(decoded, display, variant)
 
 
 def test_linear_follows_the_example_of_the_standard() -> None:
@@ -49,11 +57,12 @@ def test_windows_agree_with_pydicom_within_one_grey_level(
     name: str, center: float, width: float, function: VoiFunction
 ) -> None:
     dataset = dcmread(str(get_testdata_file(name)))
-    display = Display(
+    display = FrameDisplay(
         rescale_slope=float(dataset.get("RescaleSlope", 1)),
         rescale_intercept=float(dataset.get("RescaleIntercept", 0)),
+        windows=(Window(center, width, function),),
     )
-    ours = render_window(dataset.pixel_array, display, Window(center, width, function))
+    ours = shown(dataset.pixel_array, display)
     dataset.WindowCenter, dataset.WindowWidth = center, width
     dataset.VOILUTFunction = function.value
     rescaled = apply_modality_lut(dataset.pixel_array, dataset)
@@ -88,18 +97,18 @@ def test_a_voi_lut_sequence_is_shown_by_its_entries() -> None:
     path = str(get_testdata_file("vlut_04.dcm"))
     dataset = dcmread(path)
     display = header_display(path)
-    assert display.has_voi
+    assert display.voi_luts
     item = dataset.VOILUTSequence[0]
     count, first, bits = item.LUTDescriptor
     table = np.asarray(
         np.frombuffer(item.LUTData, "<u2") if isinstance(item.LUTData, bytes) else item.LUTData
     )
     expected = table[np.clip(dataset.pixel_array.astype(int) - first, 0, (count or 65536) - 1)]
-    ours = render_window(dataset.pixel_array, display)
+    ours = shown(dataset.pixel_array, display)
     assert np.abs(ours - expected / (2**bits - 1) * 255).max() <= 1
 
 
-def header_display(path: str) -> Display:
+def header_display(path: str) -> FrameDisplay:
     with open(path, "rb") as file:  # noqa: PTH123  # the path is pydicom's text
         return DisplayHeader(file.read()).frame(0)
 
@@ -111,51 +120,86 @@ def test_the_table_and_the_plain_way_agree_on_every_value(
 ) -> None:
     info = np.iinfo(type_name)
     values = np.arange(info.min, info.max + 1).astype(type_name)
-    display = Display(is_inverted=is_inverted, rescale_slope=1.5, rescale_intercept=-10)
-    render = partial(render_window, display=display, window=Window(7, 99))
-    assert np.array_equal(render(values), render(values.astype(np.int32)))
+    window = Window(7, 99)
+    display = FrameDisplay(
+        is_inverted=is_inverted, rescale_slope=1.5, rescale_intercept=-10, windows=(window,)
+    )
+    assert np.array_equal(shown(values, display), shown(values[None].astype(np.int32), display)[0])
 
 
 def test_monochrome1_is_the_negative_of_monochrome2() -> None:
     values = np.arange(256, dtype=np.uint8)
-    window = Window(100, 50)
-    plain = render_window(values, Display(), window).astype(int)
-    inverted = render_window(values, Display(is_inverted=True), window)
+    windows = (Window(100, 50),)
+    plain = shown(values, FrameDisplay(windows=windows)).astype(int)
+    inverted = shown(values, FrameDisplay(is_inverted=True, windows=windows))
     assert np.abs(255 - plain - inverted).max() <= 1
 
 
 @pytest.mark.parametrize("type_name", ["uint8", "int16", "uint16", "int32", "uint32", "float32"])
 def test_full_range_stretches_minimum_to_maximum(type_name: str) -> None:
     values = np.array([[10, 35], [61, 110]], dtype=type_name)
-    assert render_full_range(values, is_inverted=False).tolist() == [[0, 64], [130, 255]]
-    assert render_full_range(values, is_inverted=True).tolist() == [[255, 191], [125, 0]]
+    assert shown(values, FrameDisplay()).tolist() == [[0, 64], [130, 255]]
+    assert shown(values, FrameDisplay(is_inverted=True)).tolist() == [[255, 191], [125, 0]]
 
 
 def test_a_frame_of_one_value_is_black() -> None:
     values = np.full((2, 2), 7, dtype=np.int16)
-    assert render_full_range(values, is_inverted=False).max() == 0
-    assert render_full_range(values, is_inverted=True).min() == 255
+    assert shown(values, FrameDisplay()).max() == 0
+    assert shown(values, FrameDisplay(is_inverted=True)).min() == 255
 
 
-def test_neither_window_nor_lut_is_a_fault_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="neither"):
-        render_window(np.zeros((1, 1), np.uint8), Display())
+@pytest.mark.parametrize("slope", [1.0, -1.0])
+def test_a_frame_of_one_value_is_black_whatever_its_slope(slope: float) -> None:
+    values = np.full((2, 2), 7, dtype=np.int16)
+    assert shown(values, FrameDisplay(rescale_slope=slope)).max() == 0
+
+
+def test_a_falling_slope_turns_the_full_range() -> None:
+    values = np.array([[0, 100]], dtype=np.uint16)
+    full_range = FrameVariant(full_range=True)
+    display = FrameDisplay(rescale_slope=-2, windows=(Window(0, 1),))
+    assert shown(values, display, full_range).tolist() == [[255, 0]]
+    inverted = FrameDisplay(rescale_slope=-2, is_inverted=True)
+    assert shown(values, inverted, full_range).tolist() == [[0, 255]]
+
+
+def test_a_modality_lut_counts_for_the_full_range() -> None:
+    table = read_lookup_table((3, 0, 16), [90, 50, 10], is_signed=False)
+    values = np.array([[0, 1, 2]], dtype=np.uint16)
+    assert shown(values, FrameDisplay(modality_lut=table)).tolist() == [[255, 128, 0]]
+
+
+def test_windows_below_one_show_a_ramp() -> None:
+    values = np.array([[0.0, 0.1, 0.2]], np.float32)
+    display = FrameDisplay(windows=(Window(0.1, 0.2),))
+    assert shown(values, display).tolist() == [[0, 128, 255]]
+
+
+def test_what_is_no_number_is_shown_as_the_smallest_one() -> None:
+    values = np.array([[np.nan, -np.inf, 0.0, 1.0, np.inf]], np.float32)
+    assert shown(values, FrameDisplay()).tolist() == [[0, 0, 0, 255, 255]]
+    assert shown(values, FrameDisplay(windows=(Window(0.5, 1),))).tolist() == [[0, 0, 0, 255, 255]]
 
 
 @pytest.mark.parametrize(
     ("center", "width", "function", "expected"),
     [
-        (1.0, 2.0, None, Window(1, 2)),
-        (1.0, 2.0, " sigmoid ", Window(1, 2, VoiFunction.SIGMOID)),
-        (1.0, 2.0, "CURVED", Window(1, 2)),
-        (None, 2.0, None, None),
-        (1.0, 0.0, None, None),
+        ([1.0], [2.0], None, (Window(1, 2),)),
+        ([1.0], [2.0], " sigmoid ", (Window(1, 2, VoiFunction.SIGMOID),)),
+        ([1.0], [2.0], "CURVED", (Window(1, 2),)),
+        ([None], [2.0], None, ()),
+        ([1.0], [0.0], None, ()),
+        ([1.0, 3.0], [2.0], None, (Window(1, 2),)),
+        ([1.0, 3.0], [0.0, 4.0], None, (Window(3, 4),)),
     ],
 )
-def test_incomplete_windows_are_none(
-    center: float | None, width: float | None, function: str | None, expected: Window | None
+def test_windows_without_meaning_are_left_out(
+    center: list[float | None],
+    width: list[float | None],
+    function: str | None,
+    expected: tuple[Window, ...],
 ) -> None:
-    assert make_window(center, width, function) == expected
+    assert make_windows(center, width, function) == expected
 
 
 def test_lookup_tables_clamp_at_both_ends() -> None:

@@ -1,0 +1,259 @@
+"""From the stored bytes of one frame to its samples."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from services.dicom.codestream import (
+    CODESTREAM_KINDS,
+    Codestream,
+    CodestreamKind,
+    read_codestream,
+)
+from services.dicom.display import YBR_FULL_422, PixelDescription, ValueType
+from services.dicom.pixel_support import codestream_fault
+from services.errors import FrameNotRenderable
+
+Samples = npt.NDArray[np.integer[Any] | np.floating[Any]]
+
+RGB = "RGB"
+YBR_FULL = "YBR_FULL"
+_BYTE_BITS = 8
+_COLOUR_SAMPLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBits:
+    """Which bits of an integer word are a sample (PS3.5 8.1.1).
+
+    Attributes:
+        stored: How many, at least 1.
+        shift: Bits of the word below them.
+        is_signed: They are in two's complement.
+    """
+
+    stored: int
+    shift: int = 0
+    is_signed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrame:
+    """The samples of one frame.
+
+    Attributes:
+        samples: Rows x columns for one sample per pixel, else rows x columns x 3. Integers are
+            words as they are stored: unsigned, with whatever stands beside their used bits.
+        bits: Which bits of them count; without meaning for floating-point numbers.
+        colour_space: `RGB` or `YBR_FULL` of three samples, else `""`.
+    """
+
+    samples: Samples
+    bits: SampleBits
+    colour_space: str = ""
+
+
+def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 0) -> DecodedFrame:
+    """Decode one frame.
+
+    Args:
+        frame: Its stored bytes: native, or one codestream.
+        description: How the instance stores its frames.
+        bit_offset: Bits of the first byte that belong to the frame before; of 1-bit frames only.
+
+    Raises:
+        FrameNotRenderable: The bytes are too short, contradict the description, or are damaged.
+    """
+    kind = CODESTREAM_KINDS.get(description.transfer_syntax_uid)
+    if kind is None:
+        return _native(frame, description, bit_offset)
+    codestream = read_codestream(frame, kind)
+    fault = codestream_fault(codestream, kind, description)
+    if fault is not None:
+        raise FrameNotRenderable(fault)
+    try:
+        samples = _DECODERS[kind](frame, description, codestream)
+    except FrameNotRenderable:
+        raise
+    except Exception as exc:  # imagecodecs raises one class for each codec and NumPy its own
+        raise FrameNotRenderable(
+            f"The {kind} image of this frame is damaged.", detail=str(exc)
+        ) from exc
+    return _encapsulated(_shaped(samples, description), description, codestream)
+
+
+def preload() -> None:
+    """Import what decoding needs, so that the first frame does not wait for it."""
+    from imagecodecs import (  # noqa: F401, PLC0415  # the decoders load with their names
+        dicomrle_decode,
+        jpeg2k_decode,
+        jpeg8_decode,
+        jpegls_decode,
+    )
+
+
+def _encapsulated(
+    samples: Samples, description: PixelDescription, codestream: Codestream | None
+) -> DecodedFrame:
+    """Say which bits of decoded samples count, and what colours they are."""
+    is_signed_output = samples.dtype.kind == "i"
+    words = samples.view(f"u{samples.dtype.itemsize}") if is_signed_output else samples
+    word_bits = samples.dtype.itemsize * _BYTE_BITS
+    bits_stored, shift = description.bits_stored, description.high_bit + 1 - description.bits_stored
+    precision = codestream.precision if codestream is not None else description.bits_allocated
+    if precision < description.high_bit + 1:
+        # The codestream holds the used bits alone.
+        shift = 0
+    if (
+        codestream is not None
+        and codestream.kind is not CodestreamKind.JPEG
+        and precision < bits_stored
+    ):
+        # Its own precision is where the sign is (pydicom `_apply_sign_correction`).
+        bits_stored = precision
+    return DecodedFrame(
+        words,
+        SampleBits(min(bits_stored, word_bits - shift), shift, description.is_signed),
+        colour_space=_colour_space(description, codestream),
+    )
+
+
+def _colour_space(description: PixelDescription, codestream: Codestream | None) -> str:
+    if description.samples_per_pixel != _COLOUR_SAMPLES:
+        return ""
+    if codestream is not None and codestream.kind is CodestreamKind.JPEG:
+        return RGB
+    is_ybr = description.photometric_interpretation in {YBR_FULL, YBR_FULL_422}
+    return YBR_FULL if is_ybr else RGB
+
+
+def _shaped(samples: Samples, description: PixelDescription) -> Samples:
+    expected: tuple[int, ...] = (description.rows, description.columns)
+    if description.samples_per_pixel > 1:
+        expected = (*expected, description.samples_per_pixel)
+    elif samples.ndim > len(expected) and samples.shape[-1] == 1:
+        samples = samples[..., 0]
+    if samples.shape != expected:
+        raise FrameNotRenderable(
+            "The image of this frame does not have the size that its header says.",
+            detail=f"{samples.shape} instead of {expected}",
+        )
+    return samples
+
+
+def _jpeg(frame: bytes, description: PixelDescription, codestream: Codestream | None) -> Samples:
+    from imagecodecs import jpeg8_decode  # noqa: PLC0415  # renderer processes alone need it
+
+    if codestream is None or codestream.components != _COLOUR_SAMPLES:
+        return np.asarray(jpeg8_decode(frame))
+    is_rgb = codestream.is_rgb
+    if is_rgb is None:
+        # The codestream does not say it: the header does.
+        is_rgb = not description.photometric_interpretation.startswith("YBR")
+    return np.asarray(
+        jpeg8_decode(frame, colorspace="rgb" if is_rgb else "ycbcr", outcolorspace="rgb")
+    )
+
+
+def _jpeg_ls(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:
+    from imagecodecs import jpegls_decode  # noqa: PLC0415
+
+    return np.asarray(jpegls_decode(frame))
+
+
+def _jpeg_2000(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:
+    from imagecodecs import jpeg2k_decode  # noqa: PLC0415
+
+    return np.asarray(jpeg2k_decode(frame, planar=False))
+
+
+def _jpeg_xl(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:
+    from imagecodecs import jpegxl_decode  # noqa: PLC0415
+
+    return np.asarray(jpegxl_decode(frame, index=0, numthreads=1))
+
+
+def _rle(frame: bytes, description: PixelDescription, _: Codestream | None) -> Samples:
+    from imagecodecs import dicomrle_decode  # noqa: PLC0415
+
+    word = np.dtype(f"<u{description.bits_allocated // _BYTE_BITS}")
+    shape = (description.samples_per_pixel, description.rows, description.columns)
+    size = description.samples_per_pixel * description.rows * description.columns
+    planes = np.frombuffer(dicomrle_decode(frame, word), word)
+    if planes.size < size:
+        raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+    # Planes whatever PlanarConfiguration says (PS3.5 G.2).
+    return np.moveaxis(planes[:size].reshape(shape), 0, 2)
+
+
+_DECODERS = {
+    CodestreamKind.JPEG: _jpeg,
+    CodestreamKind.JPEG_LS: _jpeg_ls,
+    CodestreamKind.JPEG_2000: _jpeg_2000,
+    CodestreamKind.JPEG_XL: _jpeg_xl,
+    CodestreamKind.RLE: _rle,
+}
+
+
+_FLOATS = {ValueType.FLOAT: "f4", ValueType.DOUBLE: "f8"}
+
+
+def _native(frame: bytes, description: PixelDescription, bit_offset: int) -> DecodedFrame:
+    """Read native samples without copying them where their bytes allow it (PS3.5 8.1.1, 8.2)."""
+    needed = bit_offset + description.frame_bits
+    if len(frame) * _BYTE_BITS < needed:
+        raise FrameNotRenderable("The pixel data of this frame is shorter than one frame.")
+    order = ">" if description.is_big_endian else "<"
+    shape = (description.rows, description.columns)
+    if description.value_type is not ValueType.INTEGER:
+        values = np.frombuffer(
+            frame, order + _FLOATS[description.value_type], description.rows * description.columns
+        )
+        return DecodedFrame(values.reshape(shape), SampleBits(values.dtype.itemsize * _BYTE_BITS))
+    if description.bits_allocated == 1:
+        # The first pixel is the lowest bit (PS3.5 8.2.1, Annex D).
+        bits = np.unpackbits(np.frombuffer(frame, np.uint8), count=needed, bitorder="little")
+        return DecodedFrame(bits[bit_offset:].reshape(shape), SampleBits(1))
+    words = _words(frame, description, order)
+    samples = _planes(words, description)
+    return DecodedFrame(
+        samples,
+        SampleBits(
+            description.bits_stored,
+            description.high_bit + 1 - description.bits_stored,
+            description.is_signed,
+        ),
+        colour_space=_colour_space(description, None),
+    )
+
+
+def _words(
+    frame: bytes, description: PixelDescription, order: str
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    count = description.frame_bits // description.bits_allocated
+    size = description.bits_allocated // _BYTE_BITS
+    if size == 3:  # noqa: PLR2004  # no type of NumPy has 24 bits
+        three = np.frombuffer(frame, np.uint8, 3 * count).reshape(count, 3).astype(np.uint32)
+        low, middle, high = three.T if order == "<" else three.T[::-1]
+        return np.asarray(low | middle << np.uint32(8) | high << np.uint32(16))
+    return np.frombuffer(frame, f"{order}u{size}", count)
+
+
+def _planes(words: npt.NDArray[Any], description: PixelDescription) -> Samples:
+    rows, columns = description.rows, description.columns
+    if description.samples_per_pixel == 1:
+        return words.reshape(rows, columns)
+    if description.photometric_interpretation == YBR_FULL_422:
+        # Y1 Y2 Cb Cr of every two pixels (PS3.3 C.7.6.3.1.2).
+        pairs = words.reshape(rows, columns // 2, 4)
+        full = np.empty((rows, columns, _COLOUR_SAMPLES), words.dtype)
+        full[:, :, 0] = pairs[:, :, :2].reshape(rows, columns)
+        full[:, :, 1] = pairs[:, :, 2].repeat(2, axis=1)
+        full[:, :, 2] = pairs[:, :, 3].repeat(2, axis=1)
+        return full
+    samples = description.samples_per_pixel
+    if description.planar_configuration == 1:
+        return np.moveaxis(words.reshape(samples, rows, columns), 0, 2)
+    return words.reshape(rows, columns, samples)
