@@ -70,7 +70,8 @@ class FrameSpan:
     Attributes:
         begin: First byte, counted from the first byte of the value.
         end: The byte behind the last one.
-        bit_offset: Bits of the first byte that belong to the frame before, 0 to 7.
+        bit_offset: Bits from there on that belong to the frame before: 1-bit frames need not end on
+            a byte, nor frames of big-endian words on a word.
     """
 
     begin: int
@@ -88,6 +89,8 @@ class PixelDescription:
         is_signed: PixelRepresentation: the samples are in two's complement.
         planar_configuration: 1: the planes of a colour follow each other. Native pixels only.
         value_type: The element that holds the pixels.
+        is_byte_swapped: Samples of 8 bits are the bytes of big-endian words (PS3.5 A.3): each two
+            of them change places.
         palette: Of PALETTE COLOR; None when it is absent or can't be read.
     """
 
@@ -102,6 +105,7 @@ class PixelDescription:
     planar_configuration: int = 0
     photometric_interpretation: str = "MONOCHROME2"
     value_type: ValueType = ValueType.INTEGER
+    is_byte_swapped: bool = False
     palette: Palette | None = None
 
     @property
@@ -126,9 +130,11 @@ class PixelDescription:
     def frame_span(self, frame_index: int) -> FrameSpan:
         """Return where a frame, 0-based, is in native pixel data."""
         first_bit = frame_index * self.frame_bits
-        last_byte = -(-(first_bit + self.frame_bits) // _BYTE_BITS)
+        unit = _WORD_BITS if self.is_byte_swapped else _BYTE_BITS
+        begin = first_bit // unit * unit
+        end = -(-(first_bit + self.frame_bits) // unit) * unit
         return FrameSpan(
-            begin=first_bit // _BYTE_BITS, end=last_byte, bit_offset=first_bit % _BYTE_BITS
+            begin=begin // _BYTE_BITS, end=end // _BYTE_BITS, bit_offset=first_bit - begin
         )
 
 
@@ -433,7 +439,7 @@ class DisplayHeader:
         stream = io.BytesIO(header)
         self._dataset = dcmread(stream, stop_before_pixels=True, force=True)
         # pydicom stops at the element of the pixels, when it is there.
-        self._next_bytes = header[stream.tell() : stream.tell() + 4]
+        self._next_bytes = header[stream.tell() : stream.tell() + _TAG_AND_VR_BYTES]
         self._parsing = threading.Lock()
         self._is_signed = _integer(self._dataset, "PixelRepresentation") == 1
         # Where the header ends before any element, pydicom knows no encoding.
@@ -469,6 +475,9 @@ class DisplayHeader:
                 planar_configuration=_integer(dataset, "PlanarConfiguration") or 0,
                 photometric_interpretation=photometric,
                 value_type=value_type,
+                is_byte_swapped=allocated == _BYTE_BITS
+                and syntax == EXPLICIT_VR_BIG_ENDIAN
+                and self._next_bytes[4:] == b"OW",
                 palette=read_palette(
                     dataset, is_little_endian=self._is_little_endian, is_signed=self._is_signed
                 )
@@ -508,7 +517,7 @@ class DisplayHeader:
 
     def _value_type(self) -> ValueType:
         words = np.frombuffer(
-            self._next_bytes.ljust(4, b"\0"), "<u2" if self._is_little_endian else ">u2"
+            self._next_bytes[:4].ljust(4, b"\0"), "<u2" if self._is_little_endian else ">u2"
         )
         group, element = words.tolist()
         return _VALUE_TYPES.get(group << _WORD_BITS | element, ValueType.INTEGER)
@@ -529,6 +538,7 @@ class DisplayHeader:
         return None
 
 
+_TAG_AND_VR_BYTES = 6
 _VALUE_TYPES = {0x7FE00008: ValueType.FLOAT, 0x7FE00009: ValueType.DOUBLE}
 
 

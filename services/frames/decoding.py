@@ -61,7 +61,7 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
     Args:
         frame: Its stored bytes: native, or one codestream.
         description: How the instance stores its frames.
-        bit_offset: Bits of the first byte that belong to the frame before; of 1-bit frames only.
+        bit_offset: Bits at the beginning that belong to the frame before (`FrameSpan`).
 
     Raises:
         FrameNotRenderable: The bytes are too short, contradict the description, or are damaged.
@@ -216,7 +216,9 @@ def _native(frame: bytes, description: PixelDescription, bit_offset: int) -> Dec
         # The first pixel is the lowest bit (PS3.5 8.2.1, Annex D).
         bits = np.unpackbits(np.frombuffer(frame, np.uint8), count=needed, bitorder="little")
         return DecodedFrame(bits[bit_offset:].reshape(shape), SampleBits(1))
-    words = _words(frame, description, order)
+    if description.is_byte_swapped:
+        frame = np.frombuffer(frame, ">u2", len(frame) // 2).astype("<u2").tobytes()
+    words = _words(frame[bit_offset // _BYTE_BITS :], description, order)
     samples = _planes(words, description)
     return DecodedFrame(
         samples,

@@ -67,6 +67,9 @@ _HEADER_MAX_BYTES = 64 * 1024 * 1024
 """Functional groups of 30,000 frames fit; what is longer is shown by the indexed attributes."""
 
 
+_ELEMENT_HEAD_BYTES = 12
+"""Tag, VR and length of PixelData (PS3.5 7.1.2)."""
+
 _HeaderKey = tuple[str, str]
 """Identifier and revision of an instance."""
 
@@ -145,11 +148,13 @@ class PresentationLoader:
             raise OrthancTimedOut(detail="a header for display") from exc
 
     async def _fetch(self, instance_id: str) -> bytes:
-        """Read the stored file up to its PixelData."""
+        """Read the stored file up to the value of its PixelData: its tag and VR count."""
         files = await self._orthanc.stored_files([instance_id])
         if not files:
             raise OrthancNotFound
-        end = min(files[0].pixel_data_offset or _HEADER_MAX_BYTES, _HEADER_MAX_BYTES)
+        end = _HEADER_MAX_BYTES
+        if files[0].pixel_data_offset is not None:
+            end = min(files[0].pixel_data_offset + _ELEMENT_HEAD_BYTES, end)
         content = bytearray()
         async with self._orthanc.instance_file(instance_id) as chunks:
             async for chunk in chunks:

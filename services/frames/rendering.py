@@ -51,8 +51,8 @@ class RenderRequest:
         description: How the instance stores its frames.
         display: The display attributes of the frame.
         variant: How to show it.
-        bit_offset: Bits of the first byte that belong to the frame before; of stored 1-bit frames
-            only (`PixelDescription.frame_span`).
+        bit_offset: Bits at the beginning of stored bytes that belong to the frame before
+            (`PixelDescription.frame_span`).
     """
 
     content: bytes
