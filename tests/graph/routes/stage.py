@@ -39,7 +39,7 @@ class IndexedInstance:
     orthanc_series_id: str = "series"
     instance_number: int | None = 1
     revision: str = REVISION
-    transfer_syntax_uid: str | None = None
+    transfer_syntax_uid: str | None = "1.2.840.10008.1.2.1"
     use_orthanc_preview: bool = True
     number_of_frames: int = 1
     not_renderable_reason: str | None = None

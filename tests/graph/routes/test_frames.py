@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import respx
 
-from services.frames.variant import FrameVariant
+from services.frames.variant import FrameVariant, PictureFormat
 from tests.graph.routes.stage import (
     INSTANCE_ID,
     NUMPY_PATH,
@@ -22,6 +22,8 @@ from tests.graph.routes.stage import (
 )
 
 PIXELS = np.array([[[0], [50], [100]], [[150], [200], [250]]], np.uint16)
+STORED = PIXELS.astype("<u2").tobytes()
+"""As Orthanc gives the bytes of the frame: `GET /instances/{id}/frames/0/raw`."""
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def body(code: str, message: str) -> dict[str, dict[str, str]]:
 
 
 async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) -> None:
-    orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    orthanc.get(RAW_PATH).respond(content=STORED)
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 200
@@ -63,7 +65,7 @@ async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) 
 
 
 async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.MockRouter) -> None:
-    route = orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
+    route = orthanc.get(RAW_PATH).respond(content=STORED)
     async with open_stage(IndexedInstance()) as stage:
         first = await stage.http.get(url(stage))
         second = await stage.http.get(url(stage))
@@ -140,25 +142,29 @@ async def test_what_the_index_refuses_never_reaches_orthanc(
     assert orthanc.calls.call_count == 0
 
 
-async def test_orthancs_own_png_stands_in_and_415_is_last(orthanc: respx.MockRouter) -> None:
-    frame = f"/instances/{INSTANCE_ID}/frames/0"
+async def test_415_is_last(orthanc: respx.MockRouter) -> None:
+    orthanc.get(RAW_PATH).respond(500)
     orthanc.get(NUMPY_PATH).respond(500)
-    orthanc.get(f"{frame}/rendered").respond(415)
-    png = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
-    preview = orthanc.get(f"{frame}/preview").respond(content=png)
     async with open_stage(IndexedInstance()) as stage:
-        shown = await stage.http.get(url(stage))
-        preview.respond(415)
         refused = await stage.http.get(url(stage, variant=FrameVariant(40, 400)))
-    assert shown.content == png
     assert refused.status_code == 415
     assert refused.json() == body(
-        "FRAME_NOT_RENDERABLE", "Orthanc can't decode the pixels of this frame."
+        "FRAME_NOT_RENDERABLE", "Orthanc can't read the pixels of this frame."
     )
 
 
+async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRouter) -> None:
+    orthanc.get(RAW_PATH).respond(content=STORED)
+    async with open_stage(IndexedInstance()) as stage:
+        variant = FrameVariant(picture_format=PictureFormat.JPEG)
+        answer = await stage.http.get(url(stage, variant=variant))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.abs(np.asarray(shown, int) - [[0, 64, 128], [192, 255, 255]]).max() <= 8
+
+
 async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.MockRouter) -> None:
-    orthanc.get(NUMPY_PATH).mock(side_effect=httpx.ConnectError("refused"))
+    orthanc.get(RAW_PATH).mock(side_effect=httpx.ConnectError("refused"))
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 503
@@ -168,37 +174,34 @@ async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.Mo
 
 async def test_the_array_is_measured_before_it_is_decoded(orthanc: respx.MockRouter) -> None:
     header = npy(np.zeros((1, 1, 1), np.uint8)).replace(b"(1, 1, 1), }   ", b"(99999, 99999, 1), }")
+    orthanc.get(RAW_PATH).respond(500)
     orthanc.get(NUMPY_PATH).respond(content=header)
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 415
 
 
-_AS_STORED = IndexedInstance(transfer_syntax_uid="1.2.840.10008.1.2.1")
-
-
-async def test_values_that_fill_their_words_are_shown_as_they_are_in_the_file(
+async def test_bytes_that_orthanc_cannot_give_are_asked_for_decoded(
     orthanc: respx.MockRouter,
 ) -> None:
-    orthanc.get(RAW_PATH).respond(content=PIXELS.astype("<u2").tobytes())
-    async with open_stage(_AS_STORED) as stage:
-        as_stored = await stage.http.get(url(stage))
-    orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
-    async with open_stage(IndexedInstance()) as stage:
-        decoded = await stage.http.get(url(stage))
-    assert (as_stored.status_code, as_stored.content) == (200, decoded.content)
-
-
-@pytest.mark.parametrize("answer", [httpx.Response(500), httpx.Response(200, content=b"short")])
-async def test_values_that_are_not_as_the_index_says_are_decoded(
-    answer: httpx.Response, orthanc: respx.MockRouter
-) -> None:
-    as_stored = orthanc.get(RAW_PATH).mock(return_value=answer)
+    as_stored = orthanc.get(RAW_PATH).respond(500)
     decoded = orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
-    async with open_stage(_AS_STORED) as stage:
+    async with open_stage(IndexedInstance()) as stage:
         shown = await stage.http.get(url(stage))
     assert shown.status_code == 200
     assert (as_stored.call_count, decoded.call_count) == (1, 1)
+
+
+async def test_bytes_that_are_shorter_than_the_index_says_are_415(
+    orthanc: respx.MockRouter,
+) -> None:
+    orthanc.get(RAW_PATH).respond(content=b"short")
+    async with open_stage(IndexedInstance()) as stage:
+        refused = await stage.http.get(url(stage))
+    assert refused.status_code == 415
+    assert refused.json() == body(
+        "FRAME_NOT_RENDERABLE", "The pixel data of this frame is shorter than one frame."
+    )
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -206,7 +209,7 @@ async def test_what_orthanc_would_answer_elsewhere_too_is_not_asked_elsewhere(
     status: int, orthanc: respx.MockRouter
 ) -> None:
     orthanc.get(RAW_PATH).respond(status)
-    async with open_stage(_AS_STORED) as stage:
+    async with open_stage(IndexedInstance()) as stage:
         assert (await stage.http.get(url(stage))).status_code == status
 
 
@@ -216,9 +219,9 @@ async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.
     def answer(request: httpx.Request) -> httpx.Response:
         if "/frames/3/" in request.url.path:
             rendered_ahead.set()
-        return httpx.Response(200, content=npy(PIXELS))
+        return httpx.Response(200, content=STORED)
 
-    route = orthanc.get(url__regex=rf".*/instances/{INSTANCE_ID}/frames/\d+/numpy.*").mock(
+    route = orthanc.get(url__regex=rf".*/instances/{INSTANCE_ID}/frames/\d+/raw").mock(
         side_effect=answer
     )
     async with open_stage(IndexedInstance(number_of_frames=4)) as stage:
@@ -241,9 +244,9 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
     def answer(request: httpx.Request) -> httpx.Response:
         if FOLLOWER_IDS[7] in request.url.path:
             rendered_ahead.set()
-        return httpx.Response(200, content=npy(PIXELS))
+        return httpx.Response(200, content=STORED)
 
-    route = orthanc.get(url__regex=r".*/frames/0/numpy.*").mock(side_effect=answer)
+    route = orthanc.get(url__regex=r".*/frames/0/raw").mock(side_effect=answer)
     followers = [IndexedInstance(id=follower) for follower in FOLLOWER_IDS]
     async with open_stage(IndexedInstance(), *followers) as stage:
         await stage.http.get(url(stage))
@@ -255,23 +258,10 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
 async def test_nothing_is_rendered_ahead_of_thumbnails_and_of_what_is_switched_off(
     orthanc: respx.MockRouter,
 ) -> None:
-    route = orthanc.get(url__regex=r".*/frames/0/numpy.*").respond(content=npy(PIXELS))
+    route = orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
     follower = IndexedInstance(id=FOLLOWER_IDS[0], use_orthanc_preview=False)
     async with open_stage(IndexedInstance(), follower) as stage:
         await stage.http.get(url(stage, variant=FrameVariant(max_size=2)))
         await stage.http.get(url(stage))
         await asyncio.sleep(0.1)
-    assert [call.request.url.path for call in route.calls] == [NUMPY_PATH, NUMPY_PATH]
-
-
-async def test_an_instance_that_orthanc_does_not_decode_is_not_asked_for_pixels_again(
-    orthanc: respx.MockRouter,
-) -> None:
-    pixels = orthanc.get(NUMPY_PATH).respond(500)
-    png = cv2.imencode(".png", np.zeros((2, 3), np.uint8))[1].tobytes()
-    shown = orthanc.get(url__regex=r".*/rendered.*").respond(content=png)
-    async with open_stage(IndexedInstance()) as stage:
-        for width in (100, 200, 300):
-            answer = await stage.http.get(url(stage, variant=FrameVariant(40, width)))
-            assert answer.content == png
-    assert (pixels.call_count, shown.call_count) == (1, 3)
+    assert [call.request.url.path for call in route.calls] == [RAW_PATH, RAW_PATH]
