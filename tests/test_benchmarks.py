@@ -12,10 +12,9 @@ from models import (
     StudyDocument,
 )
 from models.names import contract_name
-from tests.benchmarks import made_index
-from tests.benchmarks.made_index import IndexSize
-from tests.benchmarks.measuring import Bound, Line, Row
-from tests.benchmarks.reporting import (
+from tests.benchmarks import synthetic_index
+from tests.benchmarks.measurement import Bound, Line, Row
+from tests.benchmarks.report import (
     PAGE,
     Report,
     cells,
@@ -24,6 +23,7 @@ from tests.benchmarks.reporting import (
     read_report,
     section_of,
 )
+from tests.benchmarks.synthetic_index import IndexSize
 
 ROW = Row(case="tree", ours_seconds=0.0705, rival="REST", rival_seconds=0.0632, goal=0.5)
 BOUND = Bound(case="memory", value=70.125, unit="MB", at_most=64)
@@ -84,10 +84,10 @@ def test_the_page_names_the_machine() -> None:
 @pytest.mark.parametrize(
     ("document", "made"),
     [
-        (PatientDocument, made_index.patient(0)),
-        (StudyDocument, made_index.study(0, IndexSize(1))),
-        (SeriesDocument, made_index.series(0, 0, IndexSize(1))),
-        (InstanceDocument, made_index.instance(0, 0, 0)),
+        (PatientDocument, synthetic_index.patient(0)),
+        (StudyDocument, synthetic_index.study(0, IndexSize(1))),
+        (SeriesDocument, synthetic_index.series(0, 0, IndexSize(1))),
+        (InstanceDocument, synthetic_index.instance(0, 0, 0)),
     ],
 )
 def test_made_documents_are_those_of_the_models(

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.machine import describe_machine
-from tests.benchmarks.reporting import HEADS, cells, merged, read_report, write_report
+from tests.benchmarks.report import HEADS, cells, merged, read_report, write_report
 
-_SUITES = ("tree", "lists", "scale", "frames", "uploads", "synchronizing", "starting", "memory")
+_SUITES = ("tree", "lists", "scale", "frames", "uploads", "synchronization", "startup", "memory")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import data_store  # type: ignore[import-untyped]  # a folder of files
 
 from tests.benchmarks import warm_frames
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
-from tests.benchmarks.measuring import Line, Row, alternating_medians, seconds_of
+from tests.benchmarks.measurement import Line, Row, alternating_medians, seconds_of
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import cine_file, ct_files

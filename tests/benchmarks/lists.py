@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from services.embedded.mongod import run_mongod
-from tests.benchmarks.asked_commands import asked_by
+from tests.benchmarks.command_counts import asked_by
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
 from tests.benchmarks.list_query import FILTERS, PAGE_SIZE, list_body
-from tests.benchmarks.made_index import IndexSize
-from tests.benchmarks.measuring import Bound, Line, Row, alternating_medians
+from tests.benchmarks.measurement import Bound, Line, Row, alternating_medians
 from tests.benchmarks.stage import IndexStage, open_index_stage
+from tests.benchmarks.synthetic_index import IndexSize
 
 _MANY = 10_000
 _FEW = 100

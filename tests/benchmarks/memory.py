@@ -11,10 +11,10 @@ import pydicom
 
 from services.embedded.mongod import run_mongod
 from tests.benchmarks.lean_client import open_lean_client
-from tests.benchmarks.made_index import IndexSize, study_uid
-from tests.benchmarks.measuring import Bound
+from tests.benchmarks.measurement import Bound
 from tests.benchmarks.stage import Stage, open_index_stage, open_stage
 from tests.benchmarks.studies import cine_file
+from tests.benchmarks.synthetic_index import IndexSize, study_uid
 from tests.benchmarks.tree_query import TREE
 
 _MEGABYTE = 1_000_000

@@ -21,7 +21,7 @@ from services.embedded.data_dir import RunningStores, read_running_stores
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.ports import find_free_port
 from services.frames.signing import generate_key
-from tests.benchmarks.made_index import IndexSize, fill
+from tests.benchmarks.synthetic_index import IndexSize, fill
 
 _START_SECONDS = 60
 

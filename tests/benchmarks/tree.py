@@ -6,7 +6,7 @@ import json
 import pydicom
 
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
-from tests.benchmarks.measuring import Row, alternating_medians
+from tests.benchmarks.measurement import Row, alternating_medians
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.rival_process import run_rival
 from tests.benchmarks.stage import Stage, open_stage

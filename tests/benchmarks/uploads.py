@@ -8,7 +8,7 @@ import statistics
 import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 
-from tests.benchmarks.measuring import Row, seconds_of
+from tests.benchmarks.measurement import Row, seconds_of
 from tests.benchmarks.stage import Stage, open_stage
 from tests.benchmarks.studies import ct_files
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.lean_client import open_lean_client, seconds_per_request
-from tests.benchmarks.measuring import Bound, Line, Row
+from tests.benchmarks.measurement import Bound, Line, Row
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.rival_process import run_rival
 from tests.benchmarks.stage import Stage, open_stage

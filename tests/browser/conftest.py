@@ -20,7 +20,7 @@ from playwright.async_api import (
 )
 from pydicom.data import get_testdata_file
 
-from tests.served import Served, serve, serve_guarded
+from tests.server_process import Served, serve, serve_guarded
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = [

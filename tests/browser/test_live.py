@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Route, WebSocketRoute, expect
 
 from tests.browser.conftest import Tab
-from tests.served import Served
+from tests.server_process import Served
 
 _LIVE = "#live"
 _ROWS = "#studies tr"

@@ -8,7 +8,7 @@ from playwright.async_api import Page, expect
 
 from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.browser.conftest import Tab
-from tests.served import Served
+from tests.server_process import Served
 
 _UPLOAD = """mutation ($files: [Upload!]!, $patientID: String) {
   uploadDicom(files: $files, patientID: $patientID) {

@@ -8,7 +8,7 @@ from playwright.async_api import Download, Locator, Page, Request, Route, expect
 
 from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.browser.conftest import Tab
-from tests.served import Served
+from tests.server_process import Served
 
 _CINE = "#q=204"
 _MR_SERIES = "#q=Brain-MRA"

@@ -6,7 +6,7 @@ from pathlib import Path
 from playwright.async_api import Route, expect
 
 from tests.browser.conftest import Tab, sent_file
-from tests.served import Served
+from tests.server_process import Served
 
 
 async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct: bytes) -> None:

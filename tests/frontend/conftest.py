@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.frontend.examples import read_examples
-from tests.served import Served, serve, serve_guarded
+from tests.server_process import Served, serve, serve_guarded
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = Path(__file__).parent / "node_modules"

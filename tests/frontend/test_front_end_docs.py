@@ -23,7 +23,7 @@ from services.errors import Error, FileRejected
 from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.frontend.conftest import Workshop, new_image
 from tests.frontend.examples import PAGE, read_examples
-from tests.served import Served
+from tests.server_process import Served
 
 _EXAMPLES = read_examples()
 _COMMANDS = {".sh": "bash", ".mjs": "node", ".py": sys.executable}

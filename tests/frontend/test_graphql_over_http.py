@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.frontend.conftest import Workshop
-from tests.served import Served
+from tests.server_process import Served
 
 _SCRIPT = Path(__file__).with_name("audit.mjs")
 _DEMANDS = 13

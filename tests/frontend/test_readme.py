@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from tests.documentation import ROOT
 from tests.frontend.conftest import Workshop
-from tests.served import Served
+from tests.server_process import Served
 
 
 async def test_the_first_query_gives_the_answer_of_the_readme(

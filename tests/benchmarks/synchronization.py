@@ -20,7 +20,7 @@ from services.ingest.storing import FileStorage
 from services.orthanc.answers import ChangePage, SeriesListing, Statistics, StudyListing
 from services.orthanc.identifiers import orthanc_ids
 from services.sync.comparison import Comparison
-from tests.benchmarks.measuring import Bound, Line, Row, seconds_of
+from tests.benchmarks.measurement import Bound, Line, Row, seconds_of
 from tests.benchmarks.studies import ct_files
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import run_orthanc
 from services.frames.signing import generate_key
-from tests.benchmarks.measuring import Bound
+from tests.benchmarks.measurement import Bound
 from tests.benchmarks.stage import open_server
 
 _RUNS = 5
