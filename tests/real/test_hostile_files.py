@@ -99,6 +99,7 @@ async def shown(server: RunningServer, results: Sequence[dict[str, Any]]) -> Cou
     return statuses
 
 
+@pytest.mark.no_cover
 async def test_damaged_bytes_never_stop_orthanc_at_upload(
     server: RunningServer, hostile_orthanc: EmbeddedOrthanc, mutations: int
 ) -> None:
@@ -109,6 +110,7 @@ async def test_damaged_bytes_never_stop_orthanc_at_upload(
     assert {result["status"] for result in results} >= {"STORED", "REJECTED"}
 
 
+@pytest.mark.no_cover
 async def test_damaged_images_stop_orthanc_at_most_once_and_good_ones_still_show(
     server: RunningServer, hostile_orthanc: EmbeddedOrthanc, mutations: int
 ) -> None:

@@ -379,6 +379,7 @@ async def test_every_caller_learns_that_mongodb_is_away() -> None:
     assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
 
 
+@pytest.mark.no_cover
 async def test_what_mongodb_can_never_hold_does_not_fail_its_neighbours(
     database: Database, indexer: Indexer
 ) -> None:
