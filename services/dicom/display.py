@@ -9,7 +9,6 @@ from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset, dcmread
 from pydicom.multival import MultiValue
 
@@ -19,10 +18,14 @@ from services.dicom.layout import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from services.dicom.lookup_tables import (
+    LookupTable,
+    Palette,
+    PaletteTable,
+    read_lookup_table,
+    read_palette,
+)
 from services.dicom.values import parse_float, parse_int
-
-_ENTRIES_FOR_ZERO = 65_536
-"""PS3.3 C.11.1.1.1: zero entries stand for 2^16, which 16 bits can't say."""
 
 _BYTE_BITS = 8
 _WORD_BITS = 16
@@ -48,19 +51,6 @@ class ValueType(StrEnum):
     INTEGER = "PixelData"
     FLOAT = "FloatPixelData"
     DOUBLE = "DoubleFloatPixelData"
-
-
-@dataclass(frozen=True, slots=True)
-class Palette:
-    """The three tables of PALETTE COLOR as 8-bit colours (PS3.3 C.7.6.3.1.5 and C.7.9).
-
-    Attributes:
-        first_mapped: Stored value of the first entry.
-        entries: Red, green and blue of each entry, one byte each.
-    """
-
-    first_mapped: int
-    entries: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,33 +126,6 @@ class PixelDescription:
         return FrameSpan(
             begin=begin // _BYTE_BITS, end=end // _BYTE_BITS, bit_offset=first_bit - begin
         )
-
-
-@dataclass(frozen=True, slots=True)
-class LookupTable:
-    """One LUT: hashable, so that what is built from it can be cached.
-
-    Attributes:
-        first_mapped: Input value of the first entry.
-        bits: Bits of an entry, 8 to 16: the output range is 0 to 2^bits - 1.
-        entries: Output values, as bytes of little-endian unsigned 16-bit numbers.
-    """
-
-    first_mapped: int
-    bits: int
-    entries: bytes
-
-    @property
-    def maximum(self) -> int:
-        """The largest output value."""
-        return (1 << self.bits) - 1
-
-    def apply(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        """Map values; those outside take the first or last entry (PS3.3 C.11.2.1.1)."""
-        table = np.frombuffer(self.entries, dtype="<u2").astype(np.float64)
-        index = np.clip(np.rint(values) - self.first_mapped, 0, table.size - 1)
-        mapped: npt.NDArray[np.float64] = table[index.astype(np.int64)]
-        return mapped
 
 
 class VoiFunction(StrEnum):
@@ -250,180 +213,6 @@ def make_windows(
     )
 
 
-def read_lookup_table(
-    descriptor: tuple[int, int, int], data: bytes | list[int], *, is_signed: bool
-) -> LookupTable | None:
-    """Read LUTDescriptor and LUTData (PS3.3 C.11.1.1.1).
-
-    Args:
-        descriptor: Number of entries, first mapped value, bits of an entry.
-        data: LUTData as OW bytes (little-endian) or as numbers.
-        is_signed: The input values are signed: so is the first mapped value.
-
-    Returns:
-        The table; None when it is empty or shorter than its descriptor says.
-    """
-    declared, first_mapped, bits = descriptor
-    count = declared or _ENTRIES_FOR_ZERO
-    entries = _entries(data, count)
-    if entries.size < count or not _BYTE_BITS <= bits <= _WORD_BITS:
-        return None
-    return LookupTable(
-        _first_mapped(first_mapped, is_signed=is_signed),
-        bits,
-        entries[:count].astype("<u2").tobytes(),
-    )
-
-
-def _first_mapped(value: int, *, is_signed: bool) -> int:
-    return value - _ENTRIES_FOR_ZERO if is_signed and value >= _ENTRIES_FOR_ZERO // 2 else value
-
-
-def _entries(data: bytes | list[int], count: int) -> npt.NDArray[np.uint16]:
-    if not isinstance(data, bytes):
-        return np.asarray([number & 0xFFFF for number in data], dtype=np.uint16)
-    # Two 8-bit entries may share one 16-bit word (PS3.3 C.11.1.1.1).
-    is_packed = len(data) < 2 * count
-    return np.frombuffer(data, "u1" if is_packed else "<u2", len(data) // (2 - is_packed)).astype(
-        np.uint16
-    )
-
-
-def expand_segments(
-    items: npt.NDArray[np.unsignedinteger[Any]], count: int
-) -> npt.NDArray[np.uint16]:
-    """Expand one table of a segmented palette (PS3.3 C.7.9.2).
-
-    Args:
-        items: The segmented data, one 8-bit or 16-bit number an item.
-        count: Entries of the table; what goes beyond is cut off, so no file expands without end.
-
-    Raises:
-        ValueError: A segment is of no known type, is cut off, or needs one before it.
-    """
-    expanded = _Segments(items, count)
-    try:
-        expanded.expand()
-    except IndexError as exc:
-        raise ValueError("a segment is cut off") from exc
-    return np.asarray(expanded.entries[:count], np.uint16)
-
-
-_DISCRETE, _LINEAR, _INDIRECT = 0, 1, 2
-"""Types of segments (PS3.3 C.7.9.2)."""
-
-
-class _Segments:
-    def __init__(self, items: npt.NDArray[np.unsignedinteger[Any]], count: int) -> None:
-        self._items: list[int] = items.tolist()
-        self._item_bytes = items.dtype.itemsize
-        self._count = count
-        self.entries: list[int] = []
-
-    def expand(self) -> None:
-        at = 0
-        # A single item at the end is padding.
-        while at + 1 < len(self._items) and len(self.entries) < self._count:
-            at = self._copy(at) if self._items[at] == _INDIRECT else self._segment(at)
-
-    def _segment(self, at: int) -> int:
-        """Append a discrete or linear segment; return where the next one begins."""
-        kind, length = self._items[at], self._items[at + 1]
-        if kind == _DISCRETE:
-            values = self._items[at + 2 : at + 2 + length]
-            if len(values) < length:
-                raise ValueError("a discrete segment is cut off")
-            self.entries += values
-            return at + 2 + length
-        if kind != _LINEAR:
-            raise ValueError("a segment of an unknown type")
-        if not self.entries:
-            raise ValueError("a linear segment has nothing before it")
-        # From the last entry, which is not repeated, to the given one.
-        line = np.linspace(self.entries[-1], self._items[at + 2], length + 1)
-        self.entries += np.rint(line[1:]).astype(int).tolist()
-        return at + 3
-
-    def _copy(self, at: int) -> int:
-        """Append segments that are elsewhere in the data (PS3.3 C.7.9.2.3)."""
-        offset_items = 4 // self._item_bytes
-        offset = self._items[at + 2 : at + 2 + offset_items]
-        if len(offset) < offset_items:
-            raise ValueError("an indirect segment is cut off")
-        begin = sum(item << 8 * self._item_bytes * place for place, item in enumerate(offset))
-        begin //= self._item_bytes
-        for _ in range(self._items[at + 1]):
-            if len(self.entries) >= self._count:
-                break
-            begin = self._segment(begin)
-        return at + 2 + offset_items
-
-
-def read_palette(dataset: Dataset, *, is_little_endian: bool, is_signed: bool) -> Palette | None:
-    """Read the palette of a dataset (PS3.3 C.7.6.3.1.5, C.7.6.3.1.6 and C.7.9).
-
-    Args:
-        dataset: With the tables of the three colours, plain or segmented.
-        is_little_endian: How its binary values are stored.
-        is_signed: The stored values are signed: so is the first mapped value.
-
-    Returns:
-        The palette; None when a table is missing, too short or damaged.
-    """
-    colours = []
-    first_mapped = 0
-    for colour in ("Red", "Green", "Blue"):
-        descriptor = _numbers(dataset, f"{colour}PaletteColorLookupTableDescriptor")
-        if len(descriptor) != 3 or None in descriptor:  # noqa: PLR2004  # PS3.3 C.7.6.3.1.5
-            return None
-        declared, first, bits = (int(number or 0) for number in descriptor)
-        count = (declared & 0xFFFF) or _ENTRIES_FOR_ZERO
-        entries = _palette_entries(dataset, colour, count, bits, is_little_endian=is_little_endian)
-        if entries is None:
-            return None
-        colours.append(entries)
-        first_mapped = _first_mapped(first, is_signed=is_signed)
-    length = min(entries.size for entries in colours)
-    table = np.stack([entries[:length] for entries in colours], axis=1)
-    return Palette(first_mapped, table.tobytes())
-
-
-def _palette_entries(
-    dataset: Dataset, colour: str, count: int, bits: int, *, is_little_endian: bool
-) -> npt.NDArray[np.uint8] | None:
-    plain = _words(
-        dataset, f"{colour}PaletteColorLookupTableData", is_little_endian=is_little_endian
-    )
-    if plain is not None:
-        entries = _entries(plain, count)[:count]
-    else:
-        segmented = _words(
-            dataset,
-            f"Segmented{colour}PaletteColorLookupTableData",
-            is_little_endian=is_little_endian,
-        )
-        if segmented is None:
-            return None
-        if not isinstance(segmented, bytes):
-            segmented = np.asarray(segmented, "<u2").tobytes()
-        kind = "u1" if bits <= _BYTE_BITS else "<u2"
-        items = np.frombuffer(segmented, kind, len(segmented) // np.dtype(kind).itemsize)
-        try:
-            entries = expand_segments(items, count)
-        except ValueError:
-            return None
-    if entries.size < count:
-        return None
-    levels = entries.astype(np.int64)
-    # Tables that say 16 bits and hold 8 are common (dcmtk shows them as 8 bits, too).
-    if bits > _BYTE_BITS and levels.max() > _LARGEST_BYTE:
-        levels >>= _WORD_BITS - _BYTE_BITS
-    return np.minimum(levels, _LARGEST_BYTE).astype(np.uint8)
-
-
-_LARGEST_BYTE = 255
-
-
 class DisplayHeader:
     """The header of one file, from which each frame's attributes are read; by any thread.
 
@@ -478,11 +267,7 @@ class DisplayHeader:
                 is_byte_swapped=allocated == _BYTE_BITS
                 and syntax == EXPLICIT_VR_BIG_ENDIAN
                 and self._next_bytes[4:] == b"OW",
-                palette=read_palette(
-                    dataset, is_little_endian=self._is_little_endian, is_signed=self._is_signed
-                )
-                if photometric == PALETTE_COLOR
-                else None,
+                palette=self._palette() if photometric == PALETTE_COLOR else None,
             )
 
     def frame(self, frame_index: int) -> FrameDisplay:
@@ -515,6 +300,23 @@ class DisplayHeader:
             orientation = _numbers(axes, "ImageOrientationPatient")
         return FrameGeometry(_complete(position, 3), _complete(orientation, 6))
 
+    def _palette(self) -> Palette | None:
+        tables = [self._palette_table(colour) for colour in ("Red", "Green", "Blue")]
+        complete = [table for table in tables if table is not None]
+        if len(complete) < len(tables):
+            return None
+        return read_palette(complete, is_signed=self._is_signed)
+
+    def _palette_table(self, colour: str) -> PaletteTable | None:
+        keyword = f"{colour}PaletteColorLookupTable"
+        descriptor = _descriptor(self._dataset, f"{keyword}Descriptor")
+        plain = self._words(self._dataset, f"{keyword}Data")
+        segmented = self._words(self._dataset, f"Segmented{keyword}Data")
+        data = segmented if plain is None else plain
+        if descriptor is None or data is None:
+            return None
+        return PaletteTable(descriptor, data, is_segmented=plain is None)
+
     def _value_type(self) -> ValueType:
         words = np.frombuffer(
             self._next_bytes[:4].ljust(4, b"\0"), "<u2" if self._is_little_endian else ">u2"
@@ -523,11 +325,27 @@ class DisplayHeader:
         return _VALUE_TYPES.get(group << _WORD_BITS | element, ValueType.INTEGER)
 
     def _tables(self, dataset: Dataset, keyword: str) -> tuple[LookupTable, ...]:
-        tables = (
-            _lookup_table(item, is_signed=self._is_signed, is_little_endian=self._is_little_endian)
-            for item in _items(dataset, keyword)
-        )
+        tables = (self._lookup_table(item) for item in _items(dataset, keyword))
         return tuple(table for table in tables if table is not None)
+
+    def _lookup_table(self, item: Dataset) -> LookupTable | None:
+        descriptor = _descriptor(item, "LUTDescriptor")
+        data = self._words(item, "LUTData")
+        if descriptor is None or data is None:
+            return None
+        return read_lookup_table(descriptor, data, is_signed=self._is_signed)
+
+    def _words(self, dataset: Dataset, keyword: str) -> bytes | list[int] | None:
+        """Return a binary value as little-endian bytes, or as the numbers that pydicom read."""
+        value = _value(dataset, keyword)
+        if isinstance(value, bytes):
+            if self._is_little_endian:
+                return value
+            return np.frombuffer(value, ">u2", len(value) // 2).astype("<u2").tobytes()
+        try:
+            return [int(number) for number in _values(value)] or None
+        except (TypeError, ValueError):
+            return None
 
     def _group(self, frame_index: int, keyword: str) -> Dataset | None:
         per_frame = _items(self._dataset, "PerFrameFunctionalGroupsSequence")
@@ -603,25 +421,9 @@ def _text(dataset: Dataset, keyword: str) -> str | None:
     return str(values[0]) if values else None
 
 
-def _words(dataset: Dataset, keyword: str, *, is_little_endian: bool) -> bytes | list[int] | None:
-    """Return a binary value as little-endian bytes, or as the numbers that pydicom made of it."""
-    value = _value(dataset, keyword)
-    if value is None:
-        return None
-    if isinstance(value, bytes):
-        if is_little_endian:
-            return value
-        return np.frombuffer(value, ">u2", len(value) // 2).astype("<u2").tobytes()
-    try:
-        return [int(number) for number in _values(value)]
-    except (TypeError, ValueError):
-        return None
-
-
-def _lookup_table(item: Dataset, *, is_signed: bool, is_little_endian: bool) -> LookupTable | None:
-    descriptor = _numbers(item, "LUTDescriptor")
-    data = _words(item, "LUTData", is_little_endian=is_little_endian)
-    if len(descriptor) != 3 or None in descriptor or data is None:  # noqa: PLR2004  # C.11.1.1.1
-        return None
-    count, first_mapped, bits = (int(value or 0) for value in descriptor)
-    return read_lookup_table((count & 0xFFFF, first_mapped, bits), data, is_signed=is_signed)
+def _descriptor(dataset: Dataset, keyword: str) -> tuple[int, int, int] | None:
+    numbers = [parse_int(str(value)) for value in _values(_value(dataset, keyword))]
+    match numbers:
+        case [int(entries), int(first_mapped), int(bits)]:
+            return entries, first_mapped, bits
+    return None

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from services.dicom.display import (
     PALETTE_COLOR,
     FrameDisplay,
-    Palette,
     PixelDescription,
     VoiFunction,
     Window,
 )
+from services.dicom.lookup_tables import Palette
 from services.errors import FrameNotRenderable
 from services.frames.decoding import YBR_FULL, DecodedFrame, SampleBits
 from services.frames.encoding import Picture

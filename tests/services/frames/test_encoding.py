@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.frames.encoding import encode_png
+from services.frames.encoding import encode_jpeg, encode_png
 
 _SIDES = st.integers(1, 20)
 
@@ -47,3 +47,14 @@ def test_files_of_noise_beside_nothing_are_as_small_as_those_of_opencv(
     shown = np.random.default_rng(0).integers(0, spread, (400, 400), np.uint8)
     shown[:, : 4 * flat_percent] = 0
     assert len(encode_png(shown)) < 1.03 * len(cv2.imencode(".png", shown)[1])
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (64, 80, 3)])
+def test_a_jpeg_is_close_to_the_picture_and_says_that_it_is_lossy(shape: tuple[int, ...]) -> None:
+    slope = np.linspace(0, 200, shape[1]).reshape(1, -1, *[1] * (len(shape) - 2))
+    shown = np.broadcast_to(slope, shape).astype(np.uint8)
+    content = encode_jpeg(shown)
+    back = decoded(content)
+    assert back.shape == shown.shape
+    assert np.abs(back.astype(int) - shown).max() <= 3
+    assert b"Lossy" in content[:64]

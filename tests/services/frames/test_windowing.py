@@ -7,12 +7,11 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from services.dicom.display import (
     DisplayHeader,
     FrameDisplay,
-    LookupTable,
     VoiFunction,
     Window,
     make_windows,
-    read_lookup_table,
 )
+from services.dicom.lookup_tables import LookupTable, read_lookup_table
 from services.frames.decoding import DecodedFrame, SampleBits, Samples
 from services.frames.encoding import Picture
 from services.frames.pixels import grey_levels, windowed
