@@ -84,7 +84,6 @@ class Loaders:
     def __init__(self, tree: Tree) -> None:
         self.patient_by_id = DataLoader(load_fn=tree.patients)
         self.study_by_id = DataLoader(load_fn=tree.studies)
-        self.studies_by_uid = DataLoader(load_fn=tree.studies_of_uids)
         self.series_by_id = DataLoader(load_fn=tree.series)
         self.instance_by_id = DataLoader(load_fn=tree.instances)
         self.series_by_study_id = DataLoader(load_fn=tree.series_of_studies)

@@ -92,7 +92,7 @@ class Query:
 
     @_viewer_field(
         "A study by StudyInstanceUID; null when there is none. Of two patients' studies with one "
-        "UID it is the one that changed last; its `otherStudiesWithThisUID` are the others."
+        "UID it is the one that changed last."
     )
     async def study(
         self,

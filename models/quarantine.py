@@ -1,4 +1,4 @@
-"""Frames that were being rendered when Orthanc died."""
+"""Frames that ended the process that rendered them."""
 
 from datetime import datetime
 
@@ -8,9 +8,9 @@ from models.stored import NamedDocument
 class SuspectFrameDocument(NamedDocument):
     """One frame of one revision of an instance; `_id` is `instance/revision/frame_index`."""
 
-    deaths: int
-    """How often Orthanc died while rendering this frame and nothing else."""
-    last_death_at: datetime
+    crashes: int
+    """How often a renderer ended, or was ended, at this frame."""
+    last_crash_at: datetime
 
     class Settings:
         """Collection."""

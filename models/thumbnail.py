@@ -1,14 +1,14 @@
 """The frame that stands for a study or a series."""
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-from models.stored import NamedModel
+from models.names import contract_name
 
 
-class Thumbnail(NamedModel):
+class Thumbnail(BaseModel):
     """Points to one frame, with all that minting its URL needs."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(alias_generator=contract_name, populate_by_name=True, frozen=True)
 
     orthanc_instance_id: str
     revision: str

@@ -14,10 +14,11 @@
     │   ├── FrameUrlInvalid       FRAME_URL_INVALID        nobody signed this URL
     │   ├── FrameUrlExpired       FRAME_URL_EXPIRED        signed by us, and too old
     │   ├── FrameNotFound         FRAME_NOT_FOUND
-    │   ├── AmbiguousStudy        AMBIGUOUS_STUDY          several patients have a study of this UID
     │   ├── FrameNotRenderable    FRAME_NOT_RENDERABLE
     │   ├── FrameQuarantined      FRAME_QUARANTINED
-    │   └── RenderQueueFull       SERVER_BUSY
+    │   ├── RenderQueueFull       SERVER_BUSY
+    │   └── RendererUnavailable   RENDERER_UNAVAILABLE     the processes that render are starting
+    │       └── RendererCrashed   RENDERER_CRASHED         this frame ended its process
     └── OrthancError              ORTHANC_ERROR            Orthanc answered something unexpected
         ├── OrthancUnavailable    ORTHANC_UNAVAILABLE      no answer: nothing was done
         ├── OrthancOutcomeUnknown ORTHANC_OUTCOME_UNKNOWN  the answer broke off: maybe it was done
@@ -139,17 +140,6 @@ class FrameNotFound(FrameError):
     default_message = "Frame not found"
 
 
-class AmbiguousStudy(FrameError):
-    """One StudyInstanceUID stands for studies of several patients."""
-
-    code = "AMBIGUOUS_STUDY"
-    default_message = (
-        "Several patients have a study of this StudyInstanceUID. Choose one by GraphQL, where each "
-        "frame has a `url`: { studies(first: 10, filter: {studyInstanceUIDs: [...]}) { nodes { "
-        "patient { patientID } series { instances { frames { url } } } } } }"
-    )
-
-
 class FrameNotRenderable(FrameError):
     """The frame is there and can't be made a picture."""
 
@@ -158,10 +148,10 @@ class FrameNotRenderable(FrameError):
 
 
 class FrameQuarantined(FrameError):
-    """Rendering this frame stopped Orthanc before; it is not tried again."""
+    """Rendering this frame stopped its renderer before; it is not tried again."""
 
     code = "FRAME_QUARANTINED"
-    default_message = "This frame is quarantined: rendering it stopped Orthanc repeatedly."
+    default_message = "This frame is quarantined: decoding it stopped the renderer repeatedly."
 
 
 class RenderQueueFull(FrameError):
@@ -169,6 +159,20 @@ class RenderQueueFull(FrameError):
 
     code = "SERVER_BUSY"
     default_message = "Too many frames are waiting to be rendered. Try again in a second."
+
+
+class RendererUnavailable(FrameError):
+    """The processes that decode frames can't be reached; they are started again."""
+
+    code = "RENDERER_UNAVAILABLE"
+    default_message = "The renderer is being started. Try again in a second."
+
+
+class RendererCrashed(RendererUnavailable):
+    """A frame ended the process that decoded it, or took too long or too much memory."""
+
+    code = "RENDERER_CRASHED"
+    default_message = "The renderer stopped at this frame. Try again in a second."
 
 
 class OrthancError(Error):

@@ -22,6 +22,7 @@ from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
 from services.embedded.stores import open_stores
 from services.files import make_private_folder, write_private
+from services.frames.renderer import RendererLimits
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
 from services.index.indexer import Indexer, open_indexer
@@ -120,7 +121,7 @@ def _connections(settings: Settings, stores: Stores) -> Connections:
 
 
 _FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
-"""While Orthanc decodes one frame, another is windowed and encoded."""
+"""While Orthanc reads one frame, another is windowed and encoded."""
 
 
 async def enter_orthanc(
@@ -158,6 +159,11 @@ async def enter_frames(
         queue_size=settings.frame_queue_size,
         max_pixels=settings.frame_max_pixels,
         decode_seconds=settings.frame_decode_seconds,
+        renderers=RendererLimits(
+            processes=settings.renderer_processes or os.cpu_count() or 1,
+            memory_bytes=settings.renderer_memory_bytes,
+            seconds=settings.frame_decode_seconds,
+        ),
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)

@@ -233,7 +233,15 @@ class Settings(BaseSettings):
         default=64_000_000, gt=0, description="Largest frame that is rendered, in pixels."
     )
     frame_decode_seconds: float = Field(
-        default=10, gt=0, description="Longest wait for Orthanc's pixels of a frame."
+        default=10, gt=0, description="Longest fetch, and longest decoding, of a frame."
+    )
+    renderer_processes: int | None = Field(
+        default=None,
+        gt=0,
+        description="Processes that decode frames; empty: one for each processor.",
+    )
+    renderer_memory_bytes: int = Field(
+        default=4 * _GIB, ge=512 * _MIB, description="Address space of each of them, in bytes."
     )
     frame_queue_size: int = Field(
         default=64, gt=0, description="Most frames that wait to be rendered."

@@ -12,7 +12,6 @@ from graph.execution.audit import note_refusal
 from graph.http.multipart import UnsupportedMediaType, UploadIdle, UploadNotKept
 from graph.state import correlation_id
 from services.errors import (
-    AmbiguousStudy,
     DatabaseUnavailable,
     Error,
     FileRejected,
@@ -30,6 +29,7 @@ from services.errors import (
     OrthancNotFound,
     OrthancUnavailable,
     PacsDisabled,
+    RendererUnavailable,
     RenderQueueFull,
     Unauthenticated,
 )
@@ -53,7 +53,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (FrameNotRenderable, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
     (FrameQuarantined, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RenderQueueFull, HTTPStatus.SERVICE_UNAVAILABLE),
-    (AmbiguousStudy, HTTPStatus.CONFLICT),
+    (RendererUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (FrameError, HTTPStatus.NOT_FOUND),
     (PacsDisabled, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),

@@ -11,7 +11,7 @@ from graph.http.cors import header_values
 from graph.http.errors import refusal
 from graph.state import runtime_in
 from services.errors import Error, FrameUrlInvalid
-from services.frames.pipeline import RenderedFrame
+from services.frames.cache import RenderedFrame
 
 
 class FrameEndpoint:

@@ -1,10 +1,19 @@
-"""One frame: its bytes from Orthanc, and its picture made of them."""
+"""One frame: its bytes from Orthanc, and its picture made of them.
 
-from dataclasses import dataclass
+Orthanc gives bytes and decodes nothing: native frames are shown in the thread that fetched them,
+encoded ones in a renderer process.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
-from zlib_ng import zlib_ng
+from cachetools import TTLCache
 
+from services.dicom.display import PixelDescription, ValueType
+from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
 from services.dicom.pixel_support import format_fault
 from services.errors import (
     FrameNotFound,
@@ -12,53 +21,74 @@ from services.errors import (
     OrthancAuthenticationFailed,
     OrthancError,
     OrthancNotFound,
+    OrthancOutcomeUnknown,
+    OrthancTimedOut,
     OrthancUnavailable,
 )
+from services.frames.cache import RenderedFrame
+from services.frames.encapsulation import is_complete
+from services.frames.queue import ParseOnceGate, RenderQueue
 from services.frames.records import Presentation, PresentationLoader, RenderableInstance
+from services.frames.renderer import RendererPool
 from services.frames.rendering import RenderRequest, Source, render_frame
+from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
 
-_SOURCES = (("raw", Source.STORED), ("numpy?rescale=false", Source.DECODED))
-"""Routes of Orthanc and what they give, the first choice first."""
+_BYTE_BITS = 8
 
-_NO_ANSWER = (OrthancNotFound, OrthancUnavailable, OrthancAuthenticationFailed)
-"""Errors that Orthanc's other routes would give as well."""
+_T = TypeVar("_T")
 
+_RAW = "raw"
+"""`GET /instances/{id}/frames/{n}/raw`: the bytes of a frame as they are in the file."""
 
-@dataclass(frozen=True, slots=True)
-class RenderedFrame:
-    """A picture: the bytes of a PNG or JPEG file and their strong entity tag with its quotes."""
+_UNCUT = 4096
+"""Instances whose frames are not asked of Orthanc, by identifier and revision."""
 
-    content: bytes
-    etag: str
-
-    @classmethod
-    def of(cls, content: bytes) -> "RenderedFrame":
-        """Tag a picture by its content.
-
-        A tag is compared with those of the same frame only, and nobody gains by two that are
-        alike: two checksums and the length do, in a tenth of the time of a digest.
-        """
-        checksums = f"{zlib_ng.crc32(content):08x}{zlib_ng.adler32(content):08x}"
-        return cls(content, f'"{checksums}{len(content):08x}"')
+_UNCUT_SECONDS = 3600.0
 
 
-class FrameRenderer:
+class FramePipeline:
     """Renders frames.
 
     Args:
-        frames: Orthanc's frames; the arithmetic runs in their threads.
-        displays: Finds what turns stored values into grey levels.
+        frames: Orthanc's route of frames; native ones are shown in its threads.
+        copies: Whole files, for frames that Orthanc can't cut out.
+        presentations: Finds how frames are stored and shown.
+        renderers: Decodes and shows encoded frames.
+        slots: Native frames at once.
+        encoded_slots: Encoded frames at once.
+        queue_size: Frames that may wait, of both kinds each.
         max_pixels: Largest frame, rows times columns.
     """
 
     def __init__(
-        self, frames: OrthancFrames, displays: PresentationLoader, *, max_pixels: int
+        self,
+        frames: OrthancFrames,
+        copies: StoredCopies,
+        presentations: PresentationLoader,
+        renderers: RendererPool,
+        *,
+        slots: int,
+        encoded_slots: int,
+        queue_size: int,
+        max_pixels: int,
     ) -> None:
         self._frames = frames
-        self._displays = displays
+        self._copies = copies
+        self._presentations = presentations
+        self._renderers = renderers
         self._max_pixels = max_pixels
+        self._parsed = ParseOnceGate(queue_size)
+        # Apart: frames that hang a renderer must not keep native ones waiting.
+        self._native_queue = RenderQueue(slots, queue_size)
+        self._encoded_queue = RenderQueue(encoded_slots, queue_size)
+        self._uncut: TTLCache[tuple[str, str], bool] = TTLCache(_UNCUT, _UNCUT_SECONDS)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no frame waits and there is room for more: time to look ahead."""
+        return self._native_queue.is_idle and self._encoded_queue.is_idle
 
     async def render(
         self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
@@ -72,54 +102,124 @@ class FrameRenderer:
 
         Raises:
             FrameNotFound: Orthanc has no such frame.
-            FrameNotRenderable: It can't be shown.
+            FrameNotRenderable: It can't be shown, with the reason.
+            RenderQueueFull: Too many frames wait.
+            RendererCrashed: It ended its renderer.
+            RendererUnavailable: The renderers can't be reached.
             OrthancUnavailable: Orthanc does not answer.
         """
         check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=self._max_pixels)
         try:
-            presentation = await self._displays.find(instance, frame_index)
-            fault = format_fault(presentation.description)
-            if fault is not None:
-                raise FrameNotRenderable(fault)
-            return await self._rendered(instance, frame_index, presentation, variant)
+            async with self._parsed.first_before_others(instance):
+                presentation = await self._presentations.find(instance, frame_index)
+                fault = format_fault(presentation.description)
+                if fault is not None:
+                    raise FrameNotRenderable(fault)
+                if presentation.description.is_native:
+                    async with self._native_queue.slot(instance.id):
+                        return await self._native(instance, frame_index, presentation, variant)
+                async with self._encoded_queue.slot(instance.id):
+                    return await self._encoded(instance, frame_index, presentation, variant)
         except OrthancNotFound as exc:
             raise FrameNotFound from exc
 
-    async def _rendered(
+    async def _native(
         self,
         instance: RenderableInstance,
         frame_index: int,
         presentation: Presentation,
         variant: FrameVariant,
     ) -> RenderedFrame:
-        reason: OrthancError | None = None
-        for route, source in _SOURCES:
-            show = partial(_shown, source=source, presentation=presentation, variant=variant)
-            try:
-                return await self._frames.get(instance.id, frame_index, route, show)
-            except _NO_ANSWER:
-                raise
-            except OrthancError as exc:
-                reason = exc
-        raise FrameNotRenderable("Orthanc can't read the pixels of this frame.") from reason
+        description = presentation.description
+        if _is_cut_by_orthanc(description):
+            # Orthanc answers little endian, whatever the file is.
+            as_sent = replace(description, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
+            show = partial(
+                _show_native,
+                presentation=replace(presentation, description=as_sent),
+                variant=variant,
+            )
+            shown = await self._raw(instance, frame_index, show)
+            if shown is not None:
+                return shown
+        content, bit_offset = await self._copies.frame(instance, description, frame_index)
+        request = _request(content, presentation, variant, bit_offset=bit_offset)
+        return await asyncio.to_thread(_rendered, request)
+
+    async def _encoded(
+        self,
+        instance: RenderableInstance,
+        frame_index: int,
+        presentation: Presentation,
+        variant: FrameVariant,
+    ) -> RenderedFrame:
+        content = await self._raw(instance, frame_index, bytes)
+        # Orthanc believes an offset table whose entries are those of fragments, right or wrong.
+        if content is None or (instance.number_of_frames > 1 and not is_complete(content)):
+            content, _ = await self._copies.frame(instance, presentation.description, frame_index)
+        picture = await self._renderers.render(_request(content, presentation, variant))
+        return RenderedFrame.of(picture)
+
+    async def _raw(
+        self, instance: RenderableInstance, frame_index: int, use: Callable[[bytes], _T]
+    ) -> _T | None:
+        """Use the bytes of a frame as Orthanc cuts it; None where Orthanc can't or must not."""
+        key = (instance.id, instance.revision)
+        if key in self._uncut:
+            return None
+        try:
+            return await self._frames.get(instance.id, frame_index, _RAW, use)
+        except OrthancTimedOut:
+            raise
+        except OrthancOutcomeUnknown:
+            # It may have died of parsing this file: sending the file as it is parses nothing.
+            self._uncut[key] = True
+            raise
+        except (OrthancNotFound, OrthancUnavailable, OrthancAuthenticationFailed):
+            raise
+        except OrthancError:
+            self._uncut[key] = True
+            return None
+
+
+def _is_cut_by_orthanc(description: PixelDescription) -> bool:
+    """Return whether Orthanc finds native frames: whole bytes, and in PixelData."""
+    is_whole = description.frame_bits % _BYTE_BITS == 0
+    return description.value_type is ValueType.INTEGER and is_whole
+
+
+def _show_native(
+    content: bytes, *, presentation: Presentation, variant: FrameVariant
+) -> RenderedFrame:
+    if len(content) * _BYTE_BITS != presentation.description.frame_bits:
+        raise OrthancError(detail="a frame of another size than its instance says")
+    return _rendered(_request(content, presentation, variant))
+
+
+def _request(
+    content: bytes, presentation: Presentation, variant: FrameVariant, *, bit_offset: int = 0
+) -> RenderRequest:
+    return RenderRequest(
+        content,
+        Source.STORED,
+        presentation.description,
+        presentation.display,
+        variant,
+        bit_offset,
+    )
+
+
+def _rendered(request: RenderRequest) -> RenderedFrame:
+    return RenderedFrame.of(render_frame(request))
 
 
 def check_pixels(rows: int, columns: int, *, max_pixels: int) -> None:
     """Refuse frames that are too large to decode.
 
     Raises:
-        FrameNotRenderable: Rows times columns exceed the limit, or are nothing.
+        FrameNotRenderable: Rows times columns exceed the limit.
     """
     if rows * columns > max_pixels:
         raise FrameNotRenderable(
             f"This frame has {rows} x {columns} pixels; {max_pixels} are the limit."
         )
-
-
-def _shown(
-    content: bytes, *, source: Source, presentation: Presentation, variant: FrameVariant
-) -> RenderedFrame:
-    request = RenderRequest(
-        content, source, presentation.description, presentation.display, variant
-    )
-    return RenderedFrame.of(render_frame(request))

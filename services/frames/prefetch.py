@@ -9,9 +9,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from cachetools import TTLCache
+
 from services.errors import Error, OrthancUnavailable
 from services.frames.cache import KEPT_SECONDS, FrameCache, FrameKey, InstanceCache
-from services.frames.queue import RenderQueue
 from services.frames.records import RenderableInstance
 
 FollowingFinder = Callable[[RenderableInstance, int], Awaitable[Sequence[RenderableInstance]]]
@@ -43,9 +44,8 @@ class Neighbours:
     ) -> None:
         self._find = find
         self._recent = recent
-        self._clock = clock
-        self._following: OrderedDict[str, tuple[float, Sequence[RenderableInstance]]] = (
-            OrderedDict()
+        self._following: TTLCache[str, Sequence[RenderableInstance]] = TTLCache(
+            _PLACES, KEPT_SECONDS, timer=clock
         )
 
     async def after(self, instance: RenderableInstance) -> Sequence[RenderableInstance]:
@@ -54,8 +54,8 @@ class Neighbours:
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        kept_until, following = self._following.get(instance.id, (0.0, ()))
-        if self._clock() >= kept_until:
+        following = self._following.get(instance.id)
+        if following is None:
             following = await self._find(instance, _FOUND)
             self._recent.keep(following)
             self._keep(instance, following)
@@ -66,14 +66,10 @@ class Neighbours:
         self._following.clear()
 
     def _keep(self, instance: RenderableInstance, following: Sequence[RenderableInstance]) -> None:
-        kept_until = self._clock() + KEPT_SECONDS
         is_end = len(following) < _FOUND
         for place, one in enumerate((instance, *following)):
             if is_end or len(following) - place >= AHEAD:
-                self._following[one.id] = kept_until, following[place:]
-                self._following.move_to_end(one.id)
-        while len(self._following) > _PLACES:
-            self._following.popitem(last=False)
+                self._following[one.id] = following[place:]
 
 
 _log = logging.getLogger(__name__)
@@ -96,8 +92,9 @@ class LookAhead:
 
     Args:
         cache: Where the pictures go.
-        queue: Tells whether people wait.
-        recent: Finds instances.
+        is_idle: Returns whether no one waits for a frame.
+        is_suspect: Returns whether frames of an instance ended a renderer.
+        instances: Finds instances.
         neighbours: Finds what follows in a series.
         render: Renders a frame into the cache, or refuses it.
     """
@@ -105,29 +102,29 @@ class LookAhead:
     def __init__(
         self,
         cache: FrameCache,
-        queue: RenderQueue,
-        recent: InstanceCache,
+        *,
+        is_idle: Callable[[], bool],
+        is_suspect: Callable[[str, str], bool],
+        instances: InstanceCache,
         neighbours: Neighbours,
         render: Callable[[RenderableInstance, FrameKey], Awaitable[object]],
     ) -> None:
         self._cache = cache
-        self._queue = queue
-        self._recent = recent
+        self._is_idle = is_idle
+        self._is_suspect = is_suspect
+        self._instances = instances
         self._neighbours = neighbours
         self._render = render
-        self._followed: OrderedDict[FrameKey, float] = OrderedDict()
+        self._followed: TTLCache[FrameKey, bool] = TTLCache(_FOLLOWED, _FOLLOWED_SECONDS)
         self._asked: OrderedDict[FrameKey, None] = OrderedDict()
         self._wanted: OrderedDict[FrameKey, RenderableInstance] = OrderedDict()
         self._wake = asyncio.Event()
 
     def follow(self, key: FrameKey) -> None:
         """Note that a frame was asked for."""
-        now = time.monotonic()
-        if not self._cache.is_on or now < self._followed.get(key, 0.0):
+        if not self._cache.is_on or key in self._followed:
             return
-        self._followed[key] = now + _FOLLOWED_SECONDS
-        if len(self._followed) > _FOLLOWED:
-            self._followed.popitem(last=False)
+        self._followed[key] = True
         self._asked[key] = None
         if len(self._asked) > _ASKED:
             self._asked.popitem(last=False)
@@ -160,13 +157,13 @@ class LookAhead:
         elif self._wanted:
             key, instance = self._wanted.popitem(last=False)
             # People who wait go first; what is dropped here is rendered when it is asked for.
-            if self._queue.is_idle:
+            if self._is_idle() and not self._is_suspect(key.instance_id, key.revision):
                 await self._render(instance, key)
         else:
             self._wake.clear()
 
     async def _want_following(self, key: FrameKey) -> None:
-        instance = await self._recent.find(key.instance_id, key.revision)
+        instance = await self._instances.find(key.instance_id, key.revision)
         if instance is None:
             return
         for following, of in await self._following(instance, key):

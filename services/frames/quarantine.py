@@ -1,74 +1,63 @@
-"""Frames that stop Orthanc: suspected, tried alone, and in the end not tried any more.
+"""Frames that end their renderer: tried again once, and then not any more.
 
-When Orthanc dies, every frame that was being rendered is a suspect. A suspect is rendered alone
-the next time: if Orthanc dies again it was this frame, if the picture comes it is cleared. A frame
-whose deaths reach two is quarantined until its revision changes, over restarts.
+Each renderer decodes one frame at a time, so its end has one cause. A frame that ended two is
+quarantined until the revision of its instance changes, over restarts; an instance of which three
+frames did so is quarantined as a whole.
 """
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from services.errors import (
-    DatabaseUnavailable,
-    FrameQuarantined,
-    OrthancOutcomeUnknown,
-    OrthancTimedOut,
-)
+from services.errors import DatabaseUnavailable, FrameQuarantined
+from services.frames.records import CrashRecords
 
 _log = logging.getLogger(__name__)
 
-DEATHS = 2
-"""One death may be an accident: Orthanc can be stopped from outside at any time."""
+FRAME_CRASHES = 2
+"""One crash may be an accident: the system may kill any process when memory is short."""
+
+INSTANCE_FRAMES = 3
+"""Frames of one instance that crash: then the others are of the same kind."""
 
 _FRESH_SECONDS = 5.0
 """How long a frame that another process quarantined may still be tried by this one."""
 
 
-class DeathRecords(Protocol):
-    """Where deaths are kept over restarts; by `instance/revision/frame_index`."""
+@dataclass(frozen=True, slots=True)
+class FrameId:
+    """One frame of one revision of an instance; `frame_index` is 0-based."""
 
-    async def load(self) -> Mapping[str, int]:
-        """Return all deaths."""
+    instance_id: str
+    revision: str
+    frame_index: int
 
-    async def add(self, frame: str) -> int:
-        """Count a death and return how many that frame has now, in all processes."""
+    @classmethod
+    def parse(cls, text: str) -> "FrameId":
+        """Read `instance/revision/frame_index`."""
+        instance_id, revision, index = text.split("/")
+        return cls(instance_id, revision, int(index))
 
-    async def remove(self, frame: str) -> None:
-        """Forget the deaths of a frame."""
-
-
-@dataclass(slots=True)
-class _Flight:
-    frame: str
-    was_alone: bool
+    def __str__(self) -> str:
+        return f"{self.instance_id}/{self.revision}/{self.frame_index}"
 
 
 class Quarantine:
-    """Decides which frames are rendered, which alone, and which never.
+    """Decides which frames are rendered.
 
     Args:
-        records: Where deaths are kept.
-        is_orthanc_dead: Asks Orthanc whether it is there, right after a connection broke.
+        records: Where crashes are kept.
         clock: Seconds that never go back.
     """
 
-    def __init__(
-        self,
-        records: DeathRecords,
-        is_orthanc_dead: Callable[[], Awaitable[bool]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, records: CrashRecords, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._fresh_until = 0.0
         self._records = records
-        self._is_orthanc_dead = is_orthanc_dead
-        self._deaths: dict[str, int] = {}
-        self._suspects: set[str] = set()
-        self._flights: list[_Flight] = []
+        self._crashes: dict[FrameId, int] = {}
+        self._frames: Counter[tuple[str, str]] = Counter()
 
     async def load(self) -> None:
         """Read what former and other processes found.
@@ -77,70 +66,56 @@ class Quarantine:
             DatabaseUnavailable: MongoDB does not answer.
         """
         self._fresh_until = self._clock() + _FRESH_SECONDS
-        deaths = dict(await self._records.load())
-        # What another process cleared is no suspect here; what flew in company stays one.
-        self._suspects = (self._suspects - set(self._deaths)) | set(deaths)
-        self._deaths = deaths
+        stored = await self._records.load()
+        self._crashes = {FrameId.parse(frame): count for frame, count in stored.items()}
+        self._frames = Counter((one.instance_id, one.revision) for one in self._crashes)
 
     async def refresh(self) -> None:
-        """Read again, when that is some seconds ago, what other processes found."""
+        """Read again what other processes found, unless that was some seconds ago."""
         if self._clock() < self._fresh_until:
             return
         try:
             await self.load()
         except DatabaseUnavailable:
-            _log.warning("deaths of Orthanc that others saw are not known: no database")
+            _log.warning("crashes that other processes recorded are unknown: no database")
 
-    def is_suspect(self, frame: str) -> bool:
-        """Whether a frame is to be rendered alone.
+    def check(self, frame: FrameId) -> None:
+        """Check that a frame may be rendered.
 
         Raises:
-            FrameQuarantined: It is not to be rendered at all.
+            FrameQuarantined: It may not.
         """
-        if self.holds(frame):
+        if self._crashes.get(frame, 0) >= FRAME_CRASHES:
             raise FrameQuarantined
-        return frame in self._suspects
+        if self._frames[frame.instance_id, frame.revision] >= INSTANCE_FRAMES:
+            raise FrameQuarantined(
+                "This instance is quarantined: decoding its frames stopped the renderer repeatedly."
+            )
 
-    def holds(self, frame: str) -> bool:
-        """Whether a frame is not to be rendered any more."""
-        return self._deaths.get(frame, 0) >= DEATHS
+    def is_suspect(self, instance_id: str, revision: str) -> bool:
+        """Return whether a frame of an instance crashed: then none is rendered unasked."""
+        return self._frames[instance_id, revision] > 0
 
-    @asynccontextmanager
-    async def watched(self, frame: str) -> AsyncIterator[None]:
-        """Watch one render and judge what it did to Orthanc."""
-        flight = _Flight(frame, was_alone=not self._flights)
-        for other in self._flights:
-            other.was_alone = False
-        self._flights.append(flight)
+    async def record_crash(self, frame: FrameId) -> None:
+        """Count a crash of a frame."""
+        self._set(frame, self._crashes.get(frame, 0) + 1)
         try:
-            yield
-        except OrthancTimedOut:
-            raise
-        except OrthancOutcomeUnknown:
-            # An Orthanc that was away already refuses the connection, which is another error.
-            if await self._is_orthanc_dead():
-                await self._judge(flight)
-            raise
-        else:
-            await self._clear(frame)
-        finally:
-            self._flights.remove(flight)
-
-    async def _judge(self, flight: _Flight) -> None:
-        self._suspects.add(flight.frame)
-        if not flight.was_alone:
-            return
-        self._deaths[flight.frame] = self._deaths.get(flight.frame, 0) + 1
-        try:
-            self._deaths[flight.frame] = await self._records.add(flight.frame)
+            self._set(frame, await self._records.add(str(frame)))
         except DatabaseUnavailable:
-            _log.warning("a death of Orthanc is known to this process only: no database")
+            _log.warning("a crash is known to this process only: no database")
 
-    async def _clear(self, frame: str) -> None:
-        self._suspects.discard(frame)
-        if self._deaths.pop(frame, None) is None:
+    async def clear(self, frame: FrameId) -> None:
+        """Forget the crashes of a frame that was rendered."""
+        if frame not in self._crashes:
             return
+        del self._crashes[frame]
+        self._frames[frame.instance_id, frame.revision] -= 1
         try:
-            await self._records.remove(frame)
+            await self._records.remove(str(frame))
         except DatabaseUnavailable:
             _log.warning("a cleared frame stays suspected after a restart: no database")
+
+    def _set(self, frame: FrameId, crashes: int) -> None:
+        if frame not in self._crashes:
+            self._frames[frame.instance_id, frame.revision] += 1
+        self._crashes[frame] = crashes

@@ -252,28 +252,31 @@ async def find_study_revision(study_id: str) -> str | None:
     return None if found is None else study_revision(found["createdAt"])
 
 
-class StoredDeathRecords:
-    """`DeathRecords` in MongoDB; one atomic command each."""
+class CrashRecords:
+    """Crashes of frames in MongoDB, by `instance/revision/frame_index`; one atomic command each.
+
+    All methods raise `DatabaseUnavailable` when MongoDB does not answer.
+    """
 
     async def load(self) -> Mapping[str, int]:
-        """Return all deaths; few frames ever have one."""
+        """Return the crashes of all frames; few frames ever have one."""
         with translated_database_faults():
             documents = await SuspectFrameDocument.find_all().to_list()
-        return {document.id: document.deaths for document in documents}
+        return {document.id: document.crashes for document in documents}
 
     async def add(self, frame: str) -> int:
-        """Count a death."""
+        """Count a crash and return how many that frame has now, in all processes."""
         with translated_database_faults():
             stored = await SuspectFrameDocument.get_pymongo_collection().find_one_and_update(
                 {"_id": frame},
-                {"$inc": {"deaths": 1}, "$set": {"lastDeathAt": datetime.now(UTC)}},
+                {"$inc": {"crashes": 1}, "$set": {"lastCrashAt": datetime.now(UTC)}},
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )
         # An upsert that returns the document after it always returns one.
-        return int(stored["deaths"]) if stored else 1
+        return int(stored["crashes"]) if stored else 1
 
     async def remove(self, frame: str) -> None:
-        """Forget a frame."""
+        """Forget the crashes of a frame."""
         with translated_database_faults():
             await SuspectFrameDocument.get_pymongo_collection().delete_one({"_id": frame})

@@ -1,34 +1,34 @@
-"""Frames for everybody: checked, cached, guarded and rendered."""
+"""The one way to a picture: checked, cached, guarded and rendered."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
 from services.errors import (
     FrameNotFound,
     FrameNotRenderable,
     NotFound,
     OrthancNotFound,
-    OrthancOutcomeUnknown,
-    OrthancTimedOut,
-    OrthancUnavailable,
     PacsDisabled,
+    RendererCrashed,
 )
-from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder
-from services.frames.pipeline import FrameRenderer, RenderedFrame
+from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder, RenderedFrame
+from services.frames.pipeline import FramePipeline
 from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
-from services.frames.quarantine import DeathRecords, Quarantine
-from services.frames.queue import ParseOnceGate, RenderQueue
+from services.frames.quarantine import FrameId, Quarantine
+from services.frames.queue import RenderRate
 from services.frames.records import (
+    CrashRecords,
     PresentationLoader,
     RenderableInstance,
-    StoredDeathRecords,
     find_following,
     find_instance,
     find_study_revision,
 )
+from services.frames.renderer import RendererLimits, open_renderers
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
+from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
@@ -38,15 +38,21 @@ StudyRevisionFinder = Callable[[str], Awaitable[str | None]]
 
 _PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
 
+_RENDERINGS_PER_SECOND = 60.0
+"""Windows and sizes of one instance: as many as a screen shows while a window is dragged."""
+
+_RENDERINGS_AT_ONCE = 300
+
 
 @dataclass(frozen=True, slots=True)
 class FrameLimits:
     """Limits of all frames together and of each; bytes and pixels as the names say.
 
     Attributes:
-        slots: Frames that are rendered at once.
+        slots: Native frames that are rendered at once.
         queue_size: Frames that may wait for that.
         decode_seconds: Longest fetch of the header that a frame needs, in seconds.
+        renderers: Of the processes that decode what is encoded.
     """
 
     cache_bytes: int = 256 * 1024 * 1024
@@ -54,13 +60,21 @@ class FrameLimits:
     queue_size: int = 64
     max_pixels: int = 64_000_000
     decode_seconds: float = 30.0
+    renderers: RendererLimits = field(default_factory=RendererLimits)
 
 
 class FrameService:
-    """The one way to a picture, for signed URLs and REST alike.
+    """Frames for signed URLs and REST alike.
 
-    Attributes:
+    Args:
         signer: Mints and verifies signed paths.
+        orthanc: None while PACS integration is off, and with it `pipeline`.
+        pipeline: Renders a frame.
+        quarantine: Decides which frames are rendered.
+        limits: Limits of memory, queue and pixels.
+        find: Finds an instance by Orthanc's identifier.
+        following: Finds the instances after one in its series.
+        find_study: Finds the revision of a study, None when it is not there.
     """
 
     def __init__(
@@ -68,7 +82,7 @@ class FrameService:
         *,
         signer: FrameUrlSigner,
         orthanc: OrthancClient | None,
-        renderer: FrameRenderer | None,
+        pipeline: FramePipeline | None,
         quarantine: Quarantine,
         limits: FrameLimits,
         find: InstanceFinder,
@@ -78,25 +92,25 @@ class FrameService:
         self.signer = signer
         self._find_study = find_study
         self._orthanc = orthanc
-        self._renderer = renderer
+        self._pipeline = pipeline
         self._quarantine = quarantine
-        self._recent = InstanceCache(find)
+        self._instances = InstanceCache(find)
         self._cache = FrameCache(limits.cache_bytes)
-        self._queue = RenderQueue(limits.slots, limits.queue_size)
-        self._first = ParseOnceGate(self._queue.waiting)
+        self._rate = RenderRate(per_second=_RENDERINGS_PER_SECOND, burst=_RENDERINGS_AT_ONCE)
         self._ahead = LookAhead(
             self._cache,
-            self._queue,
-            self._recent,
-            Neighbours(following, self._recent),
-            self._get,
+            is_idle=self._is_idle,
+            is_suspect=quarantine.is_suspect,
+            instances=self._instances,
+            neighbours=Neighbours(following, self._instances),
+            render=self._get,
         )
 
     def cached(self, reference: FrameReference) -> RenderedFrame | None:
-        """Return a picture that is in memory; asks nobody.
+        """Return a picture that is in memory, without any I/O.
 
         A revision never changes its pixels, so what is in memory needs no look at the index, which
-        takes ten times as long as the answer. What another process removes, MongoDB tells.
+        takes ten times as long as the answer. MongoDB tells what another process removes.
         """
         key = _key(reference)
         frame = self._cache.find(key)
@@ -110,13 +124,13 @@ class FrameService:
         Raises:
             FrameNotFound: There is no such frame, or the instance was replaced.
             FrameNotRenderable: It can't be shown, with the reason.
-            FrameQuarantined, RenderQueueFull, OrthancUnavailable, DatabaseUnavailable:
-                As their names say.
+            FrameQuarantined, RenderQueueFull, RendererUnavailable, OrthancUnavailable,
+                DatabaseUnavailable: As their names say.
         """
         frame = self.cached(reference)
         if frame is not None:
             return frame
-        instance = await self._recent.find(reference.instance_id, reference.revision)
+        instance = await self._instances.find(reference.instance_id, reference.revision)
         if instance is None:
             raise FrameNotFound
         return await self.render(instance, reference.frame_index, reference.variant)
@@ -129,6 +143,8 @@ class FrameService:
     ) -> RenderedFrame:
         """Return the picture of a frame of an instance, 0-based; errors are those of `frame`."""
         key = FrameKey(instance.id, instance.revision, frame_index, variant)
+        if not (variant.is_as_stored or self._cache.knows(key)):
+            self._rate.take(instance.id)
         frame = await self._get(instance, key)
         self._ahead.follow(key)
         return frame
@@ -137,7 +153,7 @@ class FrameService:
         """Forget what is kept of instances that were removed or replaced."""
         self._ahead.discard(gone := set(instance_ids))
         for instance_id in gone:
-            self._recent.discard(instance_id)
+            self._instances.discard(instance_id)
             self._cache.discard(instance_id)
 
     @asynccontextmanager
@@ -171,27 +187,26 @@ class FrameService:
             await cancel_and_wait(looking_ahead)
             await self._cache.close()
 
+    def _is_idle(self) -> bool:
+        return self._pipeline is not None and self._pipeline.is_idle
+
     async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
         check_renderable(instance, key.frame_index)
         return await self._cache.get(key, lambda: self._render(instance, key))
 
     async def _render(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
-        if self._renderer is None:
+        if self._pipeline is None:
             raise PacsDisabled
-        frame = f"{key.instance_id}/{key.revision}/{key.frame_index}"
+        frame = FrameId(key.instance_id, key.revision, key.frame_index)
         await self._quarantine.refresh()
-        alone = self._quarantine.is_suspect(frame)
+        self._quarantine.check(frame)
         try:
-            async with (
-                self._first.before_others(instance),
-                self._queue.slot(alone=alone),
-                self._quarantine.watched(frame),
-            ):
-                return await self._renderer.render(instance, key.frame_index, key.variant)
-        except OrthancOutcomeUnknown:
-            if self._quarantine.holds(frame):
-                self.discard([instance.id])
+            rendered = await self._pipeline.render(instance, key.frame_index, key.variant)
+        except RendererCrashed:
+            await self._quarantine.record_crash(frame)
             raise
+        await self._quarantine.clear(frame)
+        return rendered
 
 
 def check_renderable(instance: RenderableInstance, frame_index: int) -> None:
@@ -225,7 +240,7 @@ async def open_frames(
     find: InstanceFinder = find_instance,
     following: FollowingFinder = find_following,
     find_study: StudyRevisionFinder = find_study_revision,
-    records: DeathRecords | None = None,
+    records: CrashRecords | None = None,
 ) -> AsyncIterator[FrameService]:
     """Open the frames.
 
@@ -237,35 +252,37 @@ async def open_frames(
         find: Finds an instance by Orthanc's identifier.
         following: Finds the instances after one in its series.
         find_study: Finds the revision of a study, None when it is not there.
-        records: Where deaths of Orthanc are kept; MongoDB when None.
+        records: Where crashes of renderers are kept; MongoDB when None.
     """
-
-    async def is_dead() -> bool:
-        return orthanc is not None and await _is_dead(orthanc)
-
-    renderer = None
-    if orthanc is not None and sources is not None:
-        displays = PresentationLoader(orthanc, fetch_seconds=limits.decode_seconds)
-        renderer = FrameRenderer(sources, displays, max_pixels=limits.max_pixels)
-    service = FrameService(
-        signer=signer,
-        orthanc=orthanc,
-        renderer=renderer,
-        quarantine=Quarantine(records or StoredDeathRecords(), is_dead),
-        limits=limits,
-        find=find,
-        following=following,
-        find_study=find_study,
-    )
-    async with service.running():
+    async with AsyncExitStack() as stack:
+        pipeline = None
+        if orthanc is not None and sources is not None:
+            pipeline = await _open_pipeline(stack, orthanc, sources, limits)
+        service = FrameService(
+            signer=signer,
+            orthanc=orthanc,
+            pipeline=pipeline,
+            quarantine=Quarantine(records or CrashRecords()),
+            limits=limits,
+            find=find,
+            following=following,
+            find_study=find_study,
+        )
+        await stack.enter_async_context(service.running())
         yield service
 
 
-async def _is_dead(orthanc: OrthancClient) -> bool:
-    try:
-        await orthanc.system()
-    except OrthancTimedOut:
-        return False
-    except OrthancUnavailable:
-        return True
-    return False
+async def _open_pipeline(
+    stack: AsyncExitStack, orthanc: OrthancClient, sources: OrthancFrames, limits: FrameLimits
+) -> FramePipeline:
+    return FramePipeline(
+        sources,
+        StoredCopies(orthanc, fetch_seconds=limits.decode_seconds),
+        PresentationLoader(orthanc, fetch_seconds=limits.decode_seconds),
+        await stack.enter_async_context(open_renderers(limits.renderers)),
+        slots=limits.slots,
+        # One more than there are renderers: its bytes are fetched while the others are decoded.
+        encoded_slots=limits.renderers.processes + 1,
+        queue_size=limits.queue_size,
+        max_pixels=limits.max_pixels,
+    )

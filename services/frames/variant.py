@@ -88,6 +88,11 @@ class FrameVariant:
             raise InvalidInput("windowWidth is 0.000001 or more, both are at most 1000000000.")
 
     @property
+    def is_as_stored(self) -> bool:
+        """Whether the window is the file's or the full range, in the size of the frame."""
+        return self.window_center is None and self.max_size is None
+
+    @property
     def text(self) -> str:
         """The canonical spelling: `default.png`, `full.jpg`, `w-600.5x1500-s256.png`."""
         if self.window_center is not None and self.window_width is not None:

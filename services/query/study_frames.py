@@ -7,7 +7,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from services.database import translated_database_faults
-from services.errors import AmbiguousStudy, FrameNotFound
+from services.errors import FrameNotFound
 
 _SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
 
@@ -18,7 +18,7 @@ async def find_study_frame(
     """Find a frame by its position in a study.
 
     Frames are ordered by series number, SeriesInstanceUID, instance number, SOPInstanceUID and
-    frame.
+    frame. When several patients have a study of this UID, the one that changed last counts.
 
     Args:
         database: MongoDB.
@@ -30,26 +30,23 @@ async def find_study_frame(
 
     Raises:
         FrameNotFound: The study or the frame is not there.
-        AmbiguousStudy: Several patients have a study of this UID.
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        studies = database[StudyDocument.Settings.name]
-        found = studies.find({"studyInstanceUID": study_instance_uid}, ("_id",), limit=2)
-        ids = [study["_id"] async for study in found]
-        if len(ids) > 1:
-            raise AmbiguousStudy
-        if not ids or frame_index < 0:
+        study = await database[StudyDocument.Settings.name].find_one(
+            {"studyInstanceUID": study_instance_uid}, ("_id",), sort=[("updatedAt", -1)]
+        )
+        if study is None or frame_index < 0:
             raise FrameNotFound
-        series_id, remaining = await _find_series(database, ids[0], frame_index)
+        series_id, remaining = await _find_series(database, study["_id"], frame_index)
         instances = database[InstanceDocument.Settings.name]
         members = instances.find({"orthancSeriesId": series_id}, ("numberOfFrames",))
         async for member in members.sort(INSTANCE_ORDER):
             if remaining < member["numberOfFrames"]:
-                instance = await InstanceDocument.get(member["_id"])
-                if instance is None:
+                found = await InstanceDocument.get(member["_id"])
+                if found is None:
                     break
-                return instance, remaining
+                return found, remaining
             remaining -= member["numberOfFrames"]
     raise FrameNotFound
 

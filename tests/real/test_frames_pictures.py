@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, fields
@@ -26,6 +26,7 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.frames import Fetch, OrthancFrames
 from services.orthanc.transport import open_http_client
+from tests.graph.routes.stage import NoCrashes
 from tests.pydicom_pictures import DEFAULT, decoded, expected, read
 
 _FOLDERS = (
@@ -75,20 +76,9 @@ async def opened_frames(
             sources,
             find=nothing_is_indexed,
             following=nothing_follows,
-            records=NoDeaths(),
+            records=NoCrashes(),
         ) as frames:
             yield frames
-
-
-class NoDeaths:
-    async def load(self) -> Mapping[str, int]:
-        return {}
-
-    async def add(self, frame: str) -> int:
-        raise AssertionError(frame)
-
-    async def remove(self, frame: str) -> None:
-        raise AssertionError(frame)
 
 
 @dataclass

@@ -24,14 +24,13 @@ from graph.http.endpoint import GraphQLEndpoint
 from graph.http.middleware import RequestContextMiddleware
 from graph.state import client_address, correlation_id
 from services.audit import Audit
-from services.frames.cache import FrameKey
+from services.frames.cache import FrameKey, RenderedFrame
 from services.frames.encoding import encode_png
-from services.frames.pipeline import RenderedFrame
 from services.frames.service import open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.settings import Settings
-from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance, NoDeaths
+from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance, NoCrashes
 
 FRAME = RenderedFrame.of(encode_png(np.zeros((2, 3), np.uint8)))
 ID = re.compile(r"[0-9a-f]{16}")
@@ -44,7 +43,7 @@ async def running(**given: Any) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     settings = Settings(_env_file=None, **given)
     signer = FrameUrlSigner(FrameUrlKeys((("k1", bytes(range(32))),)))
     async with open_frames(
-        signer, None, None, find=_find, following=_following, records=NoDeaths()
+        signer, None, None, find=_find, following=_following, records=NoCrashes()
     ) as frames:
         await frames._cache.get(FrameKey(INSTANCE_ID, REVISION, 0, FrameVariant()), _render)
         runtime = SimpleNamespace(

@@ -10,13 +10,15 @@ from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.routes import archives, frames
 from services.audit import Audit
-from services.frames.quarantine import DeathRecords
-from services.frames.records import RenderableInstance
+from services.frames.records import CrashRecords, RenderableInstance
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.orthanc.client import OrthancClient
@@ -27,7 +29,7 @@ ORTHANC_URL = "http://orthanc.test"
 INSTANCE_ID = "0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d"
 REVISION = "deadbeef"
 STUDY_REVISION = "0190ee0a5f80"
-NUMPY_PATH = f"/instances/{INSTANCE_ID}/frames/0/numpy"
+FILE_PATH = f"/instances/{INSTANCE_ID}/file"
 RAW_PATH = f"/instances/{INSTANCE_ID}/frames/0/raw"
 
 
@@ -58,8 +60,8 @@ class IndexedInstance:
     has_complex_display: bool = False
 
 
-class NoDeaths:
-    """Death records of an Orthanc that never died."""
+class NoCrashes(CrashRecords):
+    """Records of renderers that never crashed."""
 
     async def load(self) -> Mapping[str, int]:
         return {}
@@ -85,7 +87,7 @@ class Stage:
 async def open_stage(
     instance: RenderableInstance | None = None,
     *followers: RenderableInstance,
-    records: DeathRecords | None = None,
+    records: CrashRecords | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the routes; `instance` is what the index holds, `followers` what comes after it."""
     lookups: list[str] = []
@@ -113,7 +115,7 @@ async def open_stage(
                 find=find,
                 following=following,
                 find_study=find_study,
-                records=records or NoDeaths(),
+                records=records or NoCrashes(),
             ) as service,
             _client(service, audit := AsyncMock(spec=Audit)) as http,
         ):
@@ -140,10 +142,16 @@ def fetched(path: str) -> bytes:
     return response.content
 
 
-def npy(values: object) -> bytes:
-    """Return `.npy` bytes of an array."""
+def dicom_file(pixels: npt.NDArray[np.uint16]) -> bytes:
+    """Return a file of one native frame: 16 bits, grey, Explicit VR Little Endian."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = UID("1.2.3")
+    dataset.add_new("PixelData", "OW", pixels.astype("<u2").tobytes())
     stream = io.BytesIO()
-    np.save(stream, np.asarray(values), allow_pickle=False)
+    dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import cv2
@@ -10,20 +11,22 @@ import respx
 
 from services.frames.variant import FrameVariant, PictureFormat
 from tests.graph.routes.stage import (
+    FILE_PATH,
     INSTANCE_ID,
-    NUMPY_PATH,
     ORTHANC_URL,
     RAW_PATH,
     REVISION,
     IndexedInstance,
     Stage,
-    npy,
+    dicom_file,
     open_stage,
 )
 
 PIXELS = np.array([[[0], [50], [100]], [[150], [200], [250]]], np.uint16)
 STORED = PIXELS.astype("<u2").tobytes()
 """As Orthanc gives the bytes of the frame: `GET /instances/{id}/frames/0/raw`."""
+
+FOLLOWER_IDS = [INSTANCE_ID[:-1] + digit for digit in "0123456789"]
 
 
 @pytest.fixture
@@ -142,15 +145,13 @@ async def test_what_the_index_refuses_never_reaches_orthanc(
     assert orthanc.calls.call_count == 0
 
 
-async def test_415_is_last(orthanc: respx.MockRouter) -> None:
+async def test_a_file_that_can_not_be_read_is_415(orthanc: respx.MockRouter) -> None:
     orthanc.get(RAW_PATH).respond(500)
-    orthanc.get(NUMPY_PATH).respond(500)
+    orthanc.get(FILE_PATH).respond(content=b"no DICOM")
     async with open_stage(IndexedInstance()) as stage:
         refused = await stage.http.get(url(stage, variant=FrameVariant(40, 400)))
     assert refused.status_code == 415
-    assert refused.json() == body(
-        "FRAME_NOT_RENDERABLE", "Orthanc can't read the pixels of this frame."
-    )
+    assert refused.json() == body("FRAME_NOT_RENDERABLE", "Its file can't be read.")
 
 
 async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRouter) -> None:
@@ -172,36 +173,63 @@ async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.Mo
     assert answer.json()["error"]["code"] == "ORTHANC_UNAVAILABLE"
 
 
-async def test_the_array_is_measured_before_it_is_decoded(orthanc: respx.MockRouter) -> None:
-    header = npy(np.zeros((1, 1, 1), np.uint8)).replace(b"(1, 1, 1), }   ", b"(99999, 99999, 1), }")
+@pytest.mark.parametrize("answer", [httpx.Response(500), httpx.Response(200, content=b"short")])
+async def test_a_frame_that_orthanc_can_not_cut_is_cut_out_of_the_file_which_is_kept(
+    answer: httpx.Response, orthanc: respx.MockRouter
+) -> None:
+    cut = orthanc.get(RAW_PATH).mock(return_value=answer)
+    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS))
+    async with open_stage(IndexedInstance()) as stage:
+        shown = await stage.http.get(url(stage))
+        again = await stage.http.get(url(stage, variant=FrameVariant(full_range=True)))
+    assert (shown.status_code, again.status_code) == (200, 200)
+    picture = cv2.imdecode(np.frombuffer(shown.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.asarray(picture).tolist() == [[0, 64, 128], [192, 255, 255]]
+    assert (cut.call_count, whole.call_count) == (1, 1)
+
+
+async def test_a_file_that_ends_too_early_is_415(orthanc: respx.MockRouter) -> None:
     orthanc.get(RAW_PATH).respond(500)
-    orthanc.get(NUMPY_PATH).respond(content=header)
+    orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS[:1]))
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 415
-
-
-async def test_bytes_that_orthanc_cannot_give_are_asked_for_decoded(
-    orthanc: respx.MockRouter,
-) -> None:
-    as_stored = orthanc.get(RAW_PATH).respond(500)
-    decoded = orthanc.get(NUMPY_PATH).respond(content=npy(PIXELS))
-    async with open_stage(IndexedInstance()) as stage:
-        shown = await stage.http.get(url(stage))
-    assert shown.status_code == 200
-    assert (as_stored.call_count, decoded.call_count) == (1, 1)
-
-
-async def test_bytes_that_are_shorter_than_the_index_says_are_415(
-    orthanc: respx.MockRouter,
-) -> None:
-    orthanc.get(RAW_PATH).respond(content=b"short")
-    async with open_stage(IndexedInstance()) as stage:
-        refused = await stage.http.get(url(stage))
-    assert refused.status_code == 415
-    assert refused.json() == body(
-        "FRAME_NOT_RENDERABLE", "The pixel data of this frame is shorter than one frame."
+    assert answer.json() == body(
+        "FRAME_NOT_RENDERABLE", "Its pixel data ends before this frame does."
     )
+
+
+async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on(
+    orthanc: respx.MockRouter,
+) -> None:
+    cut = orthanc.get(RAW_PATH).mock(side_effect=httpx.ReadError("reset"))
+    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS))
+    async with open_stage(IndexedInstance()) as stage:
+        away = await stage.http.get(url(stage))
+        back = await stage.http.get(url(stage))
+    assert (away.status_code, back.status_code) == (503, 200)
+    assert (cut.call_count, whole.call_count) == (1, 1)
+
+
+async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.MockRouter) -> None:
+    """Thousands of renderings of one instance: bounded in time, and others are served meanwhile."""
+    orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
+    other = IndexedInstance(id=FOLLOWER_IDS[0])
+    async with open_stage(IndexedInstance(), other) as stage:
+        template = stage.frames.signer.frame_template(
+            INSTANCE_ID, REVISION, now=time.time()
+        ).path.replace("{frame}", "0")
+        flood = [
+            asyncio.create_task(stage.http.get(template.replace("{variant}", f"w{center}x{width}")))
+            for center in range(40)
+            for width in range(1, 51)
+        ]
+        signed = stage.frames.signer.frame_path(other.id, REVISION, 0, now=time.time())
+        async with asyncio.timeout(10):
+            assert (await stage.http.get(signed.path)).status_code == 200
+        statuses = Counter(answer.status_code for answer in await asyncio.gather(*flood))
+    assert set(statuses) == {200, 503}
+    assert statuses[200] < 600
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -231,9 +259,6 @@ async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.
         for frame_index in range(4):
             assert (await stage.http.get(url(stage, frame_index))).status_code == 200
     assert (before, route.call_count) == (4, 4)
-
-
-FOLLOWER_IDS = [INSTANCE_ID[:-1] + digit for digit in "0123456789"]
 
 
 async def test_the_images_after_the_one_asked_for_are_rendered_ahead(

@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 
 from services.errors import FrameNotRenderable
-from services.frames.cache import FrameCache, FrameKey
-from services.frames.pipeline import RenderedFrame
+from services.frames.cache import FrameCache, FrameKey, RenderedFrame
 from services.frames.variant import FrameVariant
 
 

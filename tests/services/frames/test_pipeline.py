@@ -1,4 +1,4 @@
-from services.frames.pipeline import RenderedFrame
+from services.frames.cache import RenderedFrame
 
 
 def test_pictures_have_one_tag_when_their_bytes_are_the_same() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from services.errors import RenderQueueFull
-from services.frames.queue import ParseOnceGate, RenderQueue
+from services.frames.queue import ParseOnceGate
 from tests.graph.routes.stage import IndexedInstance
 
 CINE = IndexedInstance(number_of_frames=4)
@@ -15,13 +15,12 @@ class Frames:
 
     def __init__(self) -> None:
         self.now = 1.0
-        self.queue = RenderQueue(slots=4, size=2)
-        self.first = ParseOnceGate(self.queue.waiting, lambda: self.now)
+        self.first = ParseOnceGate(2, lambda: self.now)
         self.asked: list[int] = []
         self.answers: dict[int, asyncio.Future[None]] = {}
 
     async def ask(self, frame_index: int, instance: IndexedInstance = CINE) -> None:
-        async with self.first.before_others(instance):
+        async with self.first.first_before_others(instance):
             self.asked.append(frame_index)
             self.answers[frame_index] = asyncio.get_running_loop().create_future()
             await self.answers[frame_index]
@@ -53,16 +52,14 @@ async def test_others_wait_for_the_first_frame_and_then_go_at_once() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_those_who_wait_for_the_first_frame_count_as_waiting_to_be_rendered() -> None:
+async def test_no_more_than_the_queue_holds_wait_for_the_first_frame() -> None:
     frames = Frames()
     first, *others = await frames.start(0, 1, 2, 3)
-    assert not frames.queue.is_idle
     with pytest.raises(RenderQueueFull):
         await others.pop()
     await frames.answer(0)
     await frames.answer(1, 2)
     await asyncio.gather(first, *others)
-    assert frames.queue.is_idle
 
 
 async def test_nobody_waits_within_a_minute_after_a_frame() -> None:
