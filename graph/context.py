@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -16,6 +16,9 @@ from services.query.paging import Page, PageRequest
 from services.query.tree import Slice, StoredFields, Tree
 from services.runtime import Runtime
 
+Level = Literal["Patient", "Study", "Series", "Instance"]
+"""Levels of DICOM, by the names of their types."""
+
 
 @dataclass(slots=True)
 class AccessLog:
@@ -23,15 +26,17 @@ class AccessLog:
 
     Attributes:
         fields: Root fields that were let through, in their order.
+        searches: What was searched for, found or not.
         patient_ids: Orthanc's identifiers of the patients that are in the answer.
         study_ids: Orthanc's identifiers of the studies that are in the answer.
         number_of_objects: Objects of the answer that were counted.
         minted: How many URLs, by the field that minted them.
         refusals: Root field and code of what was refused.
-        viewed: Patients and studies of which a view was written down already.
+        viewed: Patients and studies whose view has a record already.
     """
 
     fields: list[str] = field(default_factory=list)
+    searches: list[str] = field(default_factory=list)
     patient_ids: set[str] = field(default_factory=set)
     study_ids: set[str] = field(default_factory=set)
     number_of_objects: int = 0
@@ -39,32 +44,38 @@ class AccessLog:
     refusals: list[tuple[str, str]] = field(default_factory=list)
     viewed: set[str] = field(default_factory=set)
 
-    def see(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Take over whom stored documents of any level are about.
+    def add(self, documents: Iterable[Mapping[str, Any]], level: Level) -> None:
+        """Add the patients and studies that stored documents belong to.
 
-        What is below a study that was seen adds nobody: call it where a tree begins, and where it
-        leads to other studies.
+        What is below a study that was added belongs to the same patient: call it where a tree
+        begins, and where it leads to other studies.
+
+        Args:
+            documents: Stored documents of one level.
+            level: Which.
+
+        Raises:
+            KeyError: A document does not say whose it is: it must not be shown.
         """
         for document in documents:
-            patient_id = document.get("orthancPatientId")
-            if patient_id is None:
+            if level == "Patient":
                 self.patient_ids.add(document["_id"])
                 continue
-            self.patient_ids.add(patient_id)
-            self.study_ids.add(document.get("orthancStudyId") or document["_id"])
+            self.patient_ids.add(document["orthancPatientId"])
+            self.study_ids.add(document["_id" if level == "Study" else "orthancStudyId"])
 
     @property
     def is_new_view(self) -> bool:
-        """Whether the answer holds somebody whose view is not written down yet."""
+        """Whether the answer holds somebody whose view has no record yet."""
         return not self.viewed >= self.patient_ids | self.study_ids
 
-    def take(self) -> "AccessLog":
-        """Return what was collected and begin anew; `viewed` stays, and learns who was in it."""
-        taken = replace(self, viewed=set(self.viewed))
+    def drain(self) -> "AccessLog":
+        """Return what was collected and empty this log; `viewed` stays, with who was added."""
+        drained = replace(self, viewed=set(self.viewed))
         self.viewed |= self.patient_ids | self.study_ids
-        self.fields, self.patient_ids, self.study_ids = [], set(), set()
+        self.fields, self.searches, self.patient_ids, self.study_ids = [], [], set(), set()
         self.number_of_objects, self.minted, self.refusals = 0, Counter(), []
-        return taken
+        return drained
 
 
 P = TypeVar("P", bound=Hashable)
@@ -170,14 +181,18 @@ class Context:
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
 
-    def show(self, documents: Sequence[Mapping[str, Any]]) -> None:
-        """Count documents that the answer begins with, and whom they are about.
+    def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
+        """Count documents that the answer begins with, and log whom they are about.
+
+        Args:
+            documents: Stored documents of one level.
+            level: Which.
 
         Raises:
             LimitExceeded: The answer grows too large.
         """
         self.count_nodes(len(documents))
-        self.accesses.see(documents)
+        self.accesses.add(documents, level)
 
     def count_nodes(self, count: int) -> None:
         """Count objects of the answer, before they are resolved.

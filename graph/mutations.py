@@ -6,13 +6,13 @@ import strawberry
 from strawberry.file_uploads import Upload
 
 from graph.context import Info
-from graph.execution.audit import AuditedObjects, recorded
+from graph.execution.audit import add_stored, recorded
 from graph.execution.authorization import RequiresRole
 from graph.http.multipart import UploadedFile
-from graph.relay import TypeName, require_node_id
+from graph.relay import TypeName, decode_node_id, require_node_id
 from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
-from services.audit import Action
+from services.audit import Action, AuditEvent
 from services.auth.roles import Role
 from services.deletion import Level
 from services.dicom.patient_override import PatientOverride
@@ -62,12 +62,10 @@ class Mutation:
     ) -> UploadDicomPayload:
         """Store files."""
         runtime, principal = info.context.runtime, info.context.principal
-        override = PatientOverride.of(patient_id, patient_name)
-        async with recorded(
-            runtime.audit, Action.UPLOAD, principal, detail="uploadDicom"
-        ) as subjects:
+        async with recorded(runtime.audit, Action.UPLOAD, principal, detail="uploadDicom") as event:
+            override = PatientOverride.of(patient_id, patient_name)
             results = await runtime.ingest.store([_sent(file) for file in files], override)
-            subjects.add_stored(results)
+            add_stored(event, results)
         return UploadDicomPayload.of(results)
 
     @strawberry.mutation(
@@ -108,13 +106,13 @@ class Mutation:
     )
     async def synchronize(self, info: Info) -> SyncReport:
         """Compare and repair."""
-        sync = info.context.runtime.sync
-        if sync is None:
-            raise PacsDisabled
         context = info.context
         async with recorded(
             context.runtime.audit, Action.SYNCHRONIZE, context.principal, detail="synchronize"
         ):
+            sync = context.runtime.sync
+            if sync is None:
+                raise PacsDisabled
             return SyncReport.of(await sync.synchronize())
 
 
@@ -125,26 +123,26 @@ def _sent(file: object) -> SentFile:
 
 
 async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayload:
-    resource_id = require_node_id(type_name, node_id)
-    deletion = info.context.runtime.deletion
-    if deletion is None:
-        raise PacsDisabled
-    audit, principal = info.context.runtime.audit, info.context.principal
-    async with recorded(
-        audit, Action.DELETE, principal, detail=f"{type_name} {resource_id}"
-    ) as subjects:
-        _name_subject(subjects, type_name, resource_id)
-        doomed = await deletion.find(_LEVELS[type_name], resource_id)
-        subjects.patient_ids |= doomed.patient_ids
-        subjects.study_ids |= doomed.study_ids
-        deleted = await deletion.delete(doomed)
-        subjects.number_of_objects = deleted
+    runtime, principal = info.context.runtime, info.context.principal
+    # An id of another type, or of nothing, is an attempt to delete as well.
+    detail = " ".join([type_name, *(decode_node_id(node_id) or ("(no id)",))])
+    async with recorded(runtime.audit, Action.DELETE, principal, detail=detail) as event:
+        resource_id = require_node_id(type_name, node_id)
+        event.detail = f"{type_name} {resource_id}"
+        _name_subject(event, type_name, resource_id)
+        if runtime.deletion is None:
+            raise PacsDisabled
+        doomed = await runtime.deletion.find(_LEVELS[type_name], resource_id)
+        event.patient_ids |= doomed.patient_ids
+        event.study_ids |= doomed.study_ids
+        deleted = await runtime.deletion.delete(doomed)
+        event.number_of_objects = deleted
     return DeletePayload(deleted_instances=deleted)
 
 
-def _name_subject(subjects: AuditedObjects, type_name: TypeName, resource_id: str) -> None:
-    """Say whom it concerns also where nothing is indexed any more."""
+def _name_subject(event: AuditEvent, type_name: TypeName, resource_id: str) -> None:
+    """Name the patient or study even where nothing of it is indexed any more."""
     if type_name == "Patient":
-        subjects.patient_ids.add(resource_id)
+        event.patient_ids.add(resource_id)
     elif type_name == "Study":
-        subjects.study_ids.add(resource_id)
+        event.study_ids.add(resource_id)

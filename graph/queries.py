@@ -26,7 +26,9 @@ _BY_NAME = Order("orderPatientName", ascending=True)
 
 
 def _viewer_field(description: str) -> Any:  # noqa: ANN401  # Strawberry's decorator
-    return strawberry.field(description=description, extensions=[RequiresRole(Role.VIEWER)])
+    """Declare a field that looks for patients: it is in the audit trail, found or not."""
+    required = RequiresRole(Role.VIEWER, is_search=True)
+    return strawberry.field(description=description, extensions=[required])
 
 
 First = Annotated[int, strawberry.argument(description="How many at most, from `after` on.")]
@@ -87,7 +89,7 @@ class Query:
         matching = patient_filter(criteria)
         patients = info.context.runtime.lists.patients
         page = await patients.page(matching, _BY_NAME, PageRequest(first=first, after=after))
-        info.context.show(page.documents)
+        info.context.show(page.documents, "Patient")
         return connection_from(page, Patient.from_stored, partial(patients.count, matching))
 
     @_viewer_field(
@@ -137,7 +139,7 @@ class Query:
         studies = info.context.runtime.lists.studies
         request = PageRequest(first=first, after=after, last=last, before=before)
         page = await studies.page(matching, order, request)
-        info.context.show(page.documents)
+        info.context.show(page.documents, "Study")
         return connection_from(page, Study.from_stored, partial(studies.count, matching))
 
     @_viewer_field("A series by SeriesInstanceUID; null when there is none.")
@@ -162,7 +164,10 @@ class Query:
         """Find an instance."""
         return _found(info, Instance, await info.context.runtime.tree.instance(sop_instance_uid))
 
-    @_viewer_field("This server and the stores behind it.")
+    @strawberry.field(
+        description="This server and the stores behind it.",
+        extensions=[RequiresRole(Role.VIEWER)],
+    )
     async def server(self, info: Info) -> Server:
         """Ask the stores who they are."""
         return await examine_server(info.context.runtime)
@@ -171,5 +176,5 @@ class Query:
 def _found(info: Info, shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:
     if stored is None:
         return None
-    info.context.show([stored])
+    info.context.show([stored], shown.type_name)
     return shown.from_stored(stored)

@@ -7,7 +7,8 @@ from typing import Annotated
 import strawberry
 
 from graph.context import Info
-from graph.execution.authorization import admit
+from graph.execution.audit import describe_search, record_accesses
+from graph.execution.authorization import require
 from graph.types.study import Study
 from services.auth.roles import Role
 from services.sync.events import StudyChange, StudyChangeKind
@@ -59,7 +60,11 @@ class Subscription:
         ] = None,
     ) -> AsyncGenerator[StudyEvent, None]:
         """Tell what happens to studies."""
-        admit(info, Role.VIEWER)
+        require(info, Role.VIEWER)
+        context = info.context
+        arguments = {"study_instance_uid": study_instance_uid}
+        context.accesses.searches.append(describe_search("studyEvents", arguments))
+        await record_accesses(context.runtime.audit, context.accesses, context.principal)
         events = info.context.runtime.study_events
         async with (
             events.listen(study_instance_uid) as listener,
@@ -67,8 +72,8 @@ class Subscription:
         ):
             async for change in changes:
                 await info.context.start_event()
-                # Anew: the token may have been revoked, or have expired, since the last event.
-                admit(info, Role.VIEWER)
+                # The token may have been revoked, or have expired, since the last event.
+                require(info, Role.VIEWER)
                 if change.document is not None:
-                    info.context.show([change.document])
+                    info.context.show([change.document], "Study")
                 yield StudyEvent.of(change)

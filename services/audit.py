@@ -8,29 +8,33 @@ Three ways in:
 
 - `Audit.record` writes before it returns: for what changes something, ahead of its answer.
 - `Audit.record_or_queue` writes before it returns as well, but leaves the record in the queue below
-  while MongoDB is away: for uploads, which tell each sender what became of each file.
-- `Audit.note` hands over to a bounded queue that is written within a second: for views and minted
-  URLs. A full queue makes callers wait, and fails them when it stays full: nothing is shown that
-  is not written down. Refusals are the exception: strangers can cause any number of them, so
-  beyond the queue they are counted, and the count is written.
+  while MongoDB is away: for uploads, whose answer says what happened to each file.
+- `Audit.enqueue` puts the record into a bounded queue that is written within a second: for views
+  and minted URLs. A full queue makes callers wait, and fails them when it stays full: nothing is
+  shown without a record.
+
+Strangers can cause any number of refusals, so those without a credential are counted: the first of
+a kind in a minute has a record at once, all further ones share a record at the end of the minute.
 """
 
 import asyncio
 import logging
 import re
+import struct
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from beanie import PydanticObjectId
 from bson import ObjectId
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from models.audit_record import AuditRecord
-from models.names import contract_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, InvalidInput
@@ -46,69 +50,80 @@ class Action(StrEnum):
 
     UPLOAD = "upload"
     VIEW = "view"
+    """Also searches that found nobody, and the URLs that the answer holds."""
     MINT = "mint"
+    """Only URLs, of patients whose view has a record already."""
     ARCHIVE = "archive"
     DELETE = "delete"
     SYNCHRONIZE = "synchronize"
     REFUSAL = "refusal"
-    DROPPED = "dropped"
-    """`number_of_objects` refusals were not written one by one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class AuditEvent:
-    """What happened.
+    """What happened; filled in while it happens.
 
     Attributes:
         action: What was done or refused.
-        outcome: `OK` or the code of an error.
         principal: Who; None when nobody could be identified.
         correlation_id: Of the request, as in the log.
+        client_address: Peer of the connection.
+        detail: Name of the fields or the route; no patient data.
+        outcome: `OK` or the code of an error.
         patient_ids: Orthanc's identifiers of the patients concerned.
         study_ids: Orthanc's identifiers of the studies concerned.
-        number_of_objects: How many objects (files, URLs, instances) it stands for.
-        client_address: Peer of the connection.
-        detail: Name of the field or the route; no patient data.
+        number_of_objects: How many objects (files, instances, refusals) it stands for.
+        minted_urls: How many signed URLs the answer holds; None: none.
+        searched: What was searched for, as typed; None: nothing.
     """
 
     action: Action
     principal: Principal | None
     correlation_id: str
-    outcome: str = OK
-    patient_ids: Sequence[str] = ()
-    study_ids: Sequence[str] = ()
-    number_of_objects: int = 1
     client_address: str | None = None
     detail: str | None = None
+    outcome: str = OK
+    patient_ids: set[str] = field(default_factory=set)
+    study_ids: set[str] = field(default_factory=set)
+    number_of_objects: int = 1
+    minted_urls: int | None = None
+    searched: str | None = None
 
 
-def describe_deed(
-    deed: AuditEvent, *, now: datetime, retention: timedelta | None
+def describe_event(
+    event: AuditEvent, *, now: datetime, retention: timedelta | None
 ) -> dict[str, Any]:
-    """Turn a deed into the document that is stored, in the form of `AuditRecord`.
+    """Return the document that is stored, in the form of `AuditRecord`.
 
     Args:
-        deed: What happened.
+        event: What happened.
         now: When, with time zone.
         retention: How long it is kept, None: for ever.
     """
-    principal = deed.principal
-    fields: dict[str, Any] = {
-        "at": now,
-        "action": deed.action.value,
-        "outcome": deed.outcome,
-        "principal": principal.name if principal else None,
-        "role": principal.role.name.lower() if principal else None,
-        "correlation_id": deed.correlation_id,
-        "client_address": deed.client_address,
-        "orthanc_patient_ids": sorted(set(deed.patient_ids)),
-        "orthanc_study_ids": sorted(set(deed.study_ids)),
-        "number_of_objects": deed.number_of_objects,
-        "detail": deed.detail,
-        "expires_at": None if retention is None else now + retention,
-    }
-    named = {contract_name(name): value for name, value in fields.items() if value is not None}
-    return {"_id": str(ObjectId())} | named
+    principal = event.principal
+    document: dict[str, Any] = AuditRecord.model_construct(
+        id=_object_id(now),
+        at=now,
+        action=event.action.value,
+        outcome=event.outcome,
+        principal=principal.name if principal else None,
+        role=principal.role.name.lower() if principal else None,
+        correlation_id=event.correlation_id,
+        client_address=event.client_address,
+        orthanc_patient_ids=sorted(event.patient_ids),
+        orthanc_study_ids=sorted(event.study_ids),
+        number_of_objects=event.number_of_objects,
+        minted_urls=event.minted_urls,
+        searched=event.searched,
+        detail=event.detail,
+        expires_at=None if retention is None else now + retention,
+    ).model_dump(by_alias=True, exclude_none=True)
+    return document
+
+
+def _object_id(now: datetime) -> PydanticObjectId:
+    """Make an identifier that begins with a second, which need not be the present one."""
+    return PydanticObjectId(struct.pack(">I", int(now.timestamp())) + ObjectId().binary[4:])
 
 
 _SPAN = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
@@ -165,18 +180,23 @@ async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        async for record in AuditRecord.find(_query(search)).sort("at", "_id"):
+        async for record in AuditRecord.find(_query(search)).sort("_id"):
             yield record
 
 
 def _query(search: AuditSearch) -> dict[str, Any]:
-    patient = search.patient_id
+    patient, since = search.patient_id, search.since
     query: dict[str, Any] = {
-        "at": None if search.since is None else {"$gte": search.since},
+        # The identifier begins with the second, and has the index.
+        "_id": None if since is None else {"$gte": ObjectId.from_datetime(since)},
+        "at": None if since is None else {"$gte": since},
         "orthancPatientIds": None if patient is None else orthanc_ids(patient, "", "", "").patient,
         "action": search.action and search.action.value,
         "principal": search.principal,
     }
+    if search.action is Action.MINT:
+        # A view and the URLs of the same answer have one record.
+        query |= {"action": None, "$or": [{"action": "mint"}, {"mintedUrls": {"$gt": 0}}]}
     return {name: value for name, value in query.items() if value is not None}
 
 
@@ -190,7 +210,70 @@ _WAIT_SECONDS = 5.0
 """Longest wait for room in the queue, and for the last records when the server stops."""
 _DUPLICATE_KEY = 11000
 
+_SLOT_SECONDS = 60.0
+"""How long refusals of strangers are counted before the counts are written."""
+_MOST_KINDS = 50
+"""Kinds of refusals that are counted apart in one slot: so strangers cause two records a second at
+most. Each kind is a route or field, a code and an address."""
+
 Document = dict[str, Any]
+
+_Kind = tuple[str | None, str, str | None]
+
+
+class RefusalCounts:
+    """Refusals of callers without a credential, counted in slots of a minute.
+
+    Args:
+        monotonic: A clock that never goes back, in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._begun = monotonic()
+        self._counted: dict[_Kind, AuditEvent] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the slot is over."""
+        return self._monotonic() - self._begun >= _SLOT_SECONDS
+
+    def is_first(self, event: AuditEvent) -> bool:
+        """Tell whether a refusal is the first of its kind in this slot, and open its count.
+
+        One that is must have a record of its own, or be added.
+        """
+        kind = _kind_of(event)
+        if kind in self._counted or len(self._counted) >= _MOST_KINDS:
+            return False
+        self._counted[kind] = replace(event, number_of_objects=0, correlation_id="-")
+        return True
+
+    def add(self, event: AuditEvent) -> None:
+        """Count refusals; those beyond the kinds of this slot are counted together."""
+        counted = self._counted.get(_kind_of(event))
+        if counted is None:
+            others = replace(
+                event,
+                detail="(others)",
+                outcome="(various)",
+                client_address=None,
+                number_of_objects=0,
+                correlation_id="-",
+            )
+            counted = self._counted.setdefault(_kind_of(others), others)
+        counted.number_of_objects += event.number_of_objects
+
+    def drain(self) -> list[AuditEvent]:
+        """End the slot; answers what was counted in it beside the first ones."""
+        counted = [event for event in self._counted.values() if event.number_of_objects]
+        self._counted = {}
+        self._begun = self._monotonic()
+        return counted
+
+
+def _kind_of(event: AuditEvent) -> _Kind:
+    return event.detail, event.outcome, event.client_address
 
 
 class Audit:
@@ -201,6 +284,7 @@ class Audit:
         retention: How long new records are kept, None: for ever.
         queue_size: Records that may wait to be written.
         now: The clock, with time zone.
+        monotonic: A clock that never goes back, in seconds.
     """
 
     def __init__(
@@ -210,6 +294,7 @@ class Audit:
         retention: timedelta | None = None,
         queue_size: int = _QUEUE_SIZE,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._collection = database[AuditRecord.Settings.name]
         self._retention = retention
@@ -219,52 +304,54 @@ class Audit:
         self._recording: Coalescer[Document, None] = Coalescer(
             self._insert_together, max_weight=_BATCH_SIZE
         )
-        self._dropped_refusals = 0
+        self._strangers = RefusalCounts(monotonic)
 
-    async def record(self, deed: AuditEvent) -> None:
-        """Write one deed down before returning.
+    async def record(self, event: AuditEvent) -> None:
+        """Write a record before returning.
 
         Raises:
             DatabaseUnavailable: It can't be written now; it is written as soon as it can be.
         """
-        document = self._describe(deed)
+        document = self._describe(event)
         try:
             await self._recording.submit(document)
         except DatabaseUnavailable:
-            # The deed is done: its record must follow, with the same _id if it is there already.
+            # What it tells of is done: the record must follow, under its `_id` if it is there.
             await self._enqueue(document)
             raise
 
-    async def record_or_queue(self, deed: AuditEvent) -> None:
-        """Write one deed down before returning, or as soon as MongoDB is back.
+    async def record_or_queue(self, event: AuditEvent) -> None:
+        """Write a record before returning, or as soon as MongoDB is back.
 
         Raises:
             DatabaseUnavailable: MongoDB is away, the queue is full and the record is lost.
         """
-        document = self._describe(deed)
+        document = self._describe(event)
         try:
             await self._recording.submit(document)
         except DatabaseUnavailable as exc:
             await self._enqueue(document)
             _log.warning("an audit record waits: %s", exc.detail or exc.message)
 
-    async def note(self, deed: AuditEvent) -> None:
-        """Hand one deed over to be written within a second.
+    async def enqueue(self, event: AuditEvent) -> None:
+        """Have a record written within a second; refusals of strangers are counted.
 
         Raises:
-            DatabaseUnavailable: The queue is full and stays so; a refusal is counted instead.
+            DatabaseUnavailable: The queue is full and stays so.
         """
-        if deed.action is not Action.REFUSAL:
-            await self._enqueue(self._describe(deed))
-        elif self._queue.full():
-            self._dropped_refusals += 1
+        if event.action is not Action.REFUSAL or event.principal is not None:
+            await self._enqueue(self._describe(event))
+        elif self._strangers.is_first(event) and not self._queue.full():
+            self._queue.put_nowait(self._describe(event))
         else:
-            self._queue.put_nowait(self._describe(deed))
+            self._strangers.add(event)
 
     async def follow(self) -> None:
         """Write what is handed over, until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_SECONDS)
+            if self._strangers.is_due:
+                self._enqueue_counts()
             try:
                 await self.flush()
             except DatabaseUnavailable as exc:
@@ -276,7 +363,6 @@ class Audit:
         Raises:
             DatabaseUnavailable: Nothing is lost; the next call tries again.
         """
-        self._note_dropped_refusals()
         while self._unwritten or not self._queue.empty():
             while len(self._unwritten) < _BATCH_SIZE and not self._queue.empty():
                 self._unwritten.append(self._queue.get_nowait())
@@ -284,16 +370,17 @@ class Audit:
             self._unwritten = []
 
     async def aclose(self) -> None:
-        """Wait for what is being recorded."""
+        """Wait for what is being recorded; the counts of refusals are left in the queue."""
         await self._recording.aclose()
+        self._enqueue_counts()
 
     @property
     def waiting(self) -> int:
         """How many records are not written yet."""
         return self._queue.qsize() + len(self._unwritten)
 
-    def _describe(self, deed: AuditEvent) -> Document:
-        return describe_deed(deed, now=self._now(), retention=self._retention)
+    def _describe(self, event: AuditEvent) -> Document:
+        return describe_event(event, now=self._now(), retention=self._retention)
 
     async def _enqueue(self, document: Document) -> None:
         try:
@@ -303,18 +390,14 @@ class Audit:
             _log.error("An audit record was lost: the queue is full")
             raise DatabaseUnavailable(detail="the audit queue is full") from exc
 
-    def _note_dropped_refusals(self) -> None:
-        if not self._dropped_refusals or self._queue.full():
-            return
-        deed = AuditEvent(
-            action=Action.DROPPED,
-            principal=None,
-            correlation_id="-",
-            number_of_objects=self._dropped_refusals,
-            detail="refusals beyond the queue",
-        )
-        self._dropped_refusals = 0
-        self._queue.put_nowait(self._describe(deed))
+    def _enqueue_counts(self) -> None:
+        """End the slot; where the queue is full, its counts go on in the next one."""
+        counted = self._strangers.drain()
+        for event in counted:
+            if self._queue.full():
+                self._strangers.add(event)
+            else:
+                self._queue.put_nowait(self._describe(event))
 
     async def _insert_together(self, documents: Sequence[Document]) -> Sequence[None]:
         """Write what is recorded at the same time by one command."""

@@ -67,18 +67,26 @@ def _json_line(record: AuditRecord) -> str:
     return line
 
 
+def _printable(text: str) -> str:
+    # What was searched for was typed by anybody, and could hold what commands a terminal.
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def _line(record: AuditRecord) -> str:
     who = record.principal or "(nobody)"
     where = f" from {record.client_address}" if record.client_address else ""
     subjects = " ".join(record.orthanc_study_ids or record.orthanc_patient_ids)
+    count = f"x{record.number_of_objects}"
+    if record.minted_urls:
+        count += f" {record.minted_urls} URLs"
     parts = (
         f"{record.at:%Y-%m-%dT%H:%M:%S}Z",
         record.action,
         record.outcome,
         f"{who} ({record.role or 'no role'}){where}",
-        f"x{record.number_of_objects}",
+        count,
         record.correlation_id,
-        record.detail or "-",
+        _printable(record.searched or record.detail or "-"),
         subjects or "-",
     )
     return "\t".join(parts)

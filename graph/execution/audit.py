@@ -1,15 +1,18 @@
-"""What the faces of the server tell the audit trail, with the request's correlation id."""
+"""What requests and operations write into the audit trail, with their correlation id."""
 
-from collections.abc import AsyncIterator, Iterable
+import dataclasses
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
+import orjson
 from starlette.requests import HTTPConnection
 from strawberry.extensions import SchemaExtension
 
 from graph.authentication import principal_of
 from graph.context import AccessLog
 from graph.state import client_address, correlation_id, runtime_of
+from models.names import contract_name
 from services.audit import OK, Action, Audit, AuditEvent
 from services.auth.roles import Principal
 from services.errors import Error, Forbidden, FrameUrlInvalid, Unauthenticated
@@ -17,48 +20,42 @@ from services.ingest.results import StoreResult
 
 _REFUSALS = (Unauthenticated, Forbidden, FrameUrlInvalid)
 
+_SEARCH_MAX_CHARACTERS = 300
+"""Of one root field. Longer arguments are lists of UIDs and attempts to fill the disk."""
 
-_MAY_WAIT = frozenset({Action.UPLOAD})
-"""Deeds whose senders lose more by an error than the trail does by a late record: an error would
-hide which of their files are stored. Of others there is one outcome, and asking again is safe."""
+_NOT_SEARCHED = frozenset({"first", "after", "last", "before", "order_by"})
+"""Arguments of lists that choose a page, not people."""
+
+_ARGUMENT_NAMES = {"where": "filter", "node_id": "id"}
+"""Public names of arguments whose Python name is another."""
 
 
-@dataclass(slots=True)
-class AuditedObjects:
-    """Whom and what a deed concerns; filled in while it is done.
+def new_event(action: Action, principal: Principal | None, *, detail: str) -> AuditEvent:
+    """Begin the record of what this request does.
 
-    Attributes:
-        patient_ids: Orthanc's identifiers of patients.
-        study_ids: Orthanc's identifiers of studies.
-        number_of_objects: Files, URLs or instances that it stands for.
-        outcome: `OK`, or a code where a deed fails without an exception.
+    Args:
+        action: What is done.
+        principal: Who does it.
+        detail: Name of the field or the route.
     """
-
-    patient_ids: set[str] = field(default_factory=set)
-    study_ids: set[str] = field(default_factory=set)
-    number_of_objects: int = 1
-    outcome: str = OK
-
-    def add_stored(self, results: Iterable[StoreResult]) -> None:
-        """Take over what an upload did."""
-        results = list(results)
-        self.number_of_objects = len(results)
-        for result in results:
-            if result.ids is not None:
-                self.patient_ids.add(result.ids.patient)
-                self.study_ids.add(result.ids.study)
-        codes = {result.error.code for result in results if result.error is not None}
-        if codes:
-            self.outcome = ",".join(sorted(codes))
+    return AuditEvent(
+        action=action,
+        principal=principal,
+        correlation_id=correlation_id.get(),
+        client_address=client_address.get(),
+        detail=detail,
+    )
 
 
 @asynccontextmanager
 async def recorded(
     audit: Audit, action: Action, principal: Principal | None, *, detail: str
-) -> AsyncIterator[AuditedObjects]:
-    """Write a deed down when it is done or has failed, before its answer goes out.
+) -> AsyncIterator[AuditEvent]:
+    """Record an action when it is done or has failed, before its answer goes out.
 
-    That of an upload may wait in memory while MongoDB is away.
+    That of a view is queued. That of an upload may wait in memory while MongoDB is away: an error
+    would hide which of the files are stored. Other actions have one outcome, and repeating them is
+    safe: they fail when their record can't be written.
 
     Args:
         audit: The trail.
@@ -67,114 +64,158 @@ async def recorded(
         detail: Name of the field or the route.
 
     Raises:
-        DatabaseUnavailable: It can't be written down now, nor wait where it may.
+        DatabaseUnavailable: The record can't be written now, nor wait where it may.
     """
-    subjects = AuditedObjects()
+    event = new_event(action, principal, detail=detail)
     try:
-        yield subjects
+        yield event
     except BaseException as exc:
-        subjects.outcome = exc.code if isinstance(exc, Error) else Error.code
+        event.outcome = _code_of(exc)
         raise
     finally:
-        record = audit.record_or_queue if action in _MAY_WAIT else audit.record
-        await record(_deed(subjects, action, principal, detail))
+        if action is Action.VIEW:
+            await audit.enqueue(event)
+        elif action is Action.UPLOAD:
+            await audit.record_or_queue(event)
+        else:
+            await audit.record(event)
 
 
-async def note(
-    audit: Audit,
-    action: Action,
-    principal: Principal | None,
-    subjects: AuditedObjects,
-    *,
-    detail: str,
-) -> None:
-    """Hand a view, a batch of minted URLs, an archive or a refusal over to the trail.
-
-    Raises:
-        DatabaseUnavailable: Too much waits to be written; the answer must not go out.
-    """
-    await audit.note(_deed(subjects, action, principal, detail))
+def add_stored(event: AuditEvent, results: Iterable[StoreResult]) -> None:
+    """Add to the record of an upload what happened to its files."""
+    results = list(results)
+    event.number_of_objects = len(results)
+    for result in results:
+        if result.ids is not None:
+            event.patient_ids.add(result.ids.patient)
+            event.study_ids.add(result.ids.study)
+    codes = {result.error.code for result in results if result.error is not None}
+    if codes:
+        event.outcome = ",".join(sorted(codes))
 
 
-async def note_refusal(connection: HTTPConnection, error: Error) -> None:
-    """Tell the trail when an error is a refusal: who came, to which route.
+async def record_refusal(connection: HTTPConnection, error: Error) -> None:
+    """Record an error that is a refusal: who came, to which route.
 
     Args:
         connection: The request.
-        error: What it is answered with; one that is no refusal is passed over.
+        error: What it is answered with; any other error is not recorded.
     """
     if not isinstance(error, _REFUSALS):
         return
     scope = connection.scope
     # Forged URLs come without a credential, or with one that must not cost a look-up.
-    known = await principal_of(connection) if isinstance(error, Forbidden) else None
+    principal = await principal_of(connection) if isinstance(error, Forbidden) else None
     path = getattr(scope.get("route"), "path", "(no route)")
-    subjects = AuditedObjects(outcome=error.code)
-    await note(
-        runtime_of(connection).audit,
-        Action.REFUSAL,
-        known,
-        subjects,
-        detail=f"{scope.get('method', 'WEBSOCKET')} {path}",
-    )
+    detail = f"{scope.get('method', 'WEBSOCKET')} {path}"
+    event = new_event(Action.REFUSAL, principal, detail=detail)
+    event.outcome = error.code
+    await runtime_of(connection).audit.enqueue(event)
 
 
-async def note_accesses(audit: Audit, accesses: AccessLog, principal: Principal | None) -> None:
-    """Tell the trail what an operation showed, minted and was refused; one record of each kind.
+async def record_accesses(
+    audit: Audit, accesses: AccessLog, principal: Principal | None, *, outcome: str = OK
+) -> None:
+    """Record what an operation searched for, showed, minted and was refused.
+
+    Searches, views and URLs of one operation share a record; refusals have another.
 
     Args:
         audit: The trail.
-        accesses: Begins anew.
+        accesses: What the operation did; it is emptied.
         principal: Who asked.
+        outcome: `OK`, or the code of the error that ended the operation.
 
     Raises:
         DatabaseUnavailable: Too much waits to be written; the answer must not go out.
     """
-    taken = accesses.take()
-    for name, code in taken.refusals:
-        refused = AuditedObjects(outcome=code)
-        await note(audit, Action.REFUSAL, principal, refused, detail=name)
-    if taken.is_new_view:
-        viewed = AuditedObjects(taken.patient_ids, taken.study_ids, taken.number_of_objects)
-        await note(audit, Action.VIEW, principal, viewed, detail=",".join(taken.fields))
-    if taken.minted:
-        minted = AuditedObjects(taken.patient_ids, taken.study_ids, taken.minted.total())
-        await note(audit, Action.MINT, principal, minted, detail=",".join(sorted(taken.minted)))
-
-
-def _deed(
-    subjects: AuditedObjects, action: Action, principal: Principal | None, detail: str
-) -> AuditEvent:
-    return AuditEvent(
-        action=action,
-        outcome=subjects.outcome,
-        principal=principal,
-        correlation_id=correlation_id.get(),
-        patient_ids=tuple(subjects.patient_ids),
-        study_ids=tuple(subjects.study_ids),
-        number_of_objects=subjects.number_of_objects,
-        client_address=client_address.get(),
-        detail=detail,
+    done = accesses.drain()
+    if done.refusals:
+        names, codes = (sorted(set(parts)) for parts in zip(*done.refusals, strict=True))
+        refused = new_event(Action.REFUSAL, principal, detail=",".join(names))
+        refused.outcome = ",".join(codes)
+        await audit.enqueue(refused)
+    is_view = bool(done.searches) or done.is_new_view
+    if not is_view and not done.minted:
+        return
+    event = new_event(
+        Action.VIEW if is_view else Action.MINT,
+        principal,
+        detail=",".join([*done.fields, *sorted(done.minted)]),
     )
+    event.outcome = outcome
+    event.patient_ids, event.study_ids = done.patient_ids, done.study_ids
+    event.number_of_objects = done.number_of_objects
+    event.minted_urls = done.minted.total() or None
+    event.searched = "; ".join(done.searches) or None
+    await audit.enqueue(event)
+
+
+def describe_search(field_name: str, arguments: Mapping[str, object]) -> str:
+    """Write what a root field searches for.
+
+    Args:
+        field_name: Its public name.
+        arguments: Its arguments by their Python names.
+
+    Returns:
+        The name, and the arguments as JSON where there are any; 300 characters at most.
+    """
+    searched = {
+        _ARGUMENT_NAMES.get(name, contract_name(name)): _given(value)
+        for name, value in arguments.items()
+        if value is not None and name not in _NOT_SEARCHED
+    }
+    if not searched:
+        return field_name
+    text = f"{field_name} {orjson.dumps(searched, default=str).decode()}"
+    if len(text) > _SEARCH_MAX_CHARACTERS:
+        return text[: _SEARCH_MAX_CHARACTERS - 1] + "…"
+    return text
+
+
+def _given(value: object) -> object:
+    """Return an input object as its parts that are given, by their public names."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    parts = {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}
+    return {
+        contract_name(name.rstrip("_")): _given(part)
+        for name, part in parts.items()
+        if part is not None
+    }
+
+
+def _code_of(exc: BaseException) -> str:
+    return exc.code if isinstance(exc, Error) else Error.code
 
 
 class AuditedOperation(SchemaExtension):
-    """Hands what an operation did over to the audit trail before its answer goes out.
+    """Records what an operation did before its answer goes out, however it ended.
 
-    What can't be handed over fails the operation: nothing is shown that is not written down.
+    What can't be recorded fails the operation: nothing is shown without a record. It is the
+    outermost extension, so that it also sees operations that another one ended.
     """
 
     async def on_execute(self) -> AsyncIterator[None]:
-        """Tell of a query or a mutation."""
-        yield
-        await self._note()
+        """Record a query or a mutation."""
+        outcome = OK
+        try:
+            yield
+        except BaseException as exc:
+            outcome = _code_of(exc)
+            raise
+        finally:
+            await self._record(outcome)
 
     async def on_stream_result(self, result: object) -> AsyncIterator[None]:
-        """Tell of an event of a subscription, or of its refusal."""
+        """Record an event of a subscription, or its refusal."""
         del result
-        await self._note()
+        await self._record(OK)
         yield
 
-    async def _note(self) -> None:
-        context = self.execution_context.context
-        await note_accesses(context.runtime.audit, context.accesses, context.principal)
+    async def _record(self, outcome: str) -> None:
+        context: Any = self.execution_context.context
+        await record_accesses(
+            context.runtime.audit, context.accesses, context.principal, outcome=outcome
+        )

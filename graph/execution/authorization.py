@@ -1,4 +1,4 @@
-"""Root fields ask `services.auth.roles.authorize`; what is below them was let through by them."""
+"""Authorization of root fields; the fields below them need no check of their own."""
 
 from typing import Any
 
@@ -9,12 +9,13 @@ from strawberry.extensions.field_extension import (
 )
 
 from graph.context import Info
+from graph.execution.audit import describe_search
 from services.auth.roles import Role, authorize
 from services.errors import Forbidden, Unauthenticated
 
 
-def admit(info: Info, role: Role) -> None:
-    """Let the caller of a root field pass, or refuse; the audit trail will know of both.
+def require(info: Info, role: Role) -> None:
+    """Let the caller of a root field pass, or refuse; both are logged for the audit trail.
 
     Raises:
         Unauthenticated: Nobody could be identified.
@@ -34,10 +35,12 @@ class RequiresRole(FieldExtension):
 
     Args:
         role: The least role.
+        is_search: Whether the field looks for patients, so that its arguments are in the trail.
     """
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, *, is_search: bool = False) -> None:
         self.role = role
+        self.is_search = is_search
 
     def resolve(
         self,
@@ -47,7 +50,7 @@ class RequiresRole(FieldExtension):
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401  # whatever the field resolves to
         """Authorize, then resolve."""
-        admit(info, self.role)
+        self._pass(info, kwargs)
         return next_(source, info, **kwargs)
 
     async def resolve_async(
@@ -58,5 +61,10 @@ class RequiresRole(FieldExtension):
         **kwargs: Any,
     ) -> Any:  # noqa: ANN401  # whatever the field resolves to
         """Authorize, then resolve."""
-        admit(info, self.role)
+        self._pass(info, kwargs)
         return await next_(source, info, **kwargs)
+
+    def _pass(self, info: Info, arguments: dict[str, Any]) -> None:
+        require(info, self.role)
+        if self.is_search:
+            info.context.accesses.searches.append(describe_search(info.field_name, arguments))

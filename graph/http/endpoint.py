@@ -23,7 +23,7 @@ from strawberry.types.unset import UnsetType
 
 from graph.authentication import principal_of, principal_of_websocket
 from graph.context import Context
-from graph.execution.audit import note_refusal
+from graph.execution.audit import record_refusal
 from graph.execution.limits import OperationLimits, parse_limited
 from graph.graphiql import graphiql_headers, graphiql_page
 from graph.http.cors import AllowedOrigins, base_url_of
@@ -100,7 +100,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             except HTTPException as exc:
                 response = refused_by_protocol(request, exc)
             except Error as exc:
-                await note_refusal(request, exc)
+                await record_refusal(request, exc)
                 response = refused(request, exc)
             await response(scope, receive, send)
 

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from graph.execution.audit import note_refusal
+from graph.execution.audit import record_refusal
 from graph.http.multipart import UnsupportedMediaType, UploadIdle, UploadNotKept
 from graph.state import correlation_id
 from services.errors import (
@@ -92,7 +92,7 @@ _CODES: Mapping[int, str] = {404: NotFound.code, 405: "METHOD_NOT_ALLOWED"}
 
 async def refusal(request: Request, error: Error) -> JSONResponse:
     """Return the answer to a request that ended in an error of ours, and note a refusal."""
-    await note_refusal(request, error)
+    await record_refusal(request, error)
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         told = error.detail or error.message

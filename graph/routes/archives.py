@@ -31,10 +31,10 @@ async def archive(request: Request) -> Response:
         if request.method == "HEAD":
             return Response(media_type="application/zip", headers=_headers(reference))
         async with (
-            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v2") as subjects,
+            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v2") as event,
             AsyncExitStack() as opening,
         ):
-            subjects.study_ids.add(reference.study_id)
+            event.study_ids.add(reference.study_id)
             chunks = await opening.enter_async_context(frames.archive(reference))
             first = await anext(chunks, None)
             if first is None:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.authentication import principal_of
-from graph.execution.audit import AuditedObjects, note, note_refusal, recorded
+from graph.execution.audit import add_stored, describe_search, record_refusal, recorded
 from graph.http.cors import AllowedOrigins, base_url_of, origin_of
 from graph.http.errors import headers_of, status_of
 from graph.http.multipart import Form, read_form
@@ -37,15 +37,17 @@ async def upload(request: Request) -> Response:
         check_origin(request)
         principal = authorize(await principal_of(request), Role.UPLOADER)
         runtime = runtime_of(request)
-        async with read_form(request, upload_limits(runtime.settings)) as form:
+        async with (
+            read_form(request, upload_limits(runtime.settings)) as form,
+            recorded(
+                runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"
+            ) as event,
+        ):
             override = PatientOverride.of(
                 form.fields.get("patientID"), form.fields.get("patientName")
             )
-            async with recorded(
-                runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"
-            ) as subjects:
-                results = await runtime.ingest.store([_only_file(form)], override)
-                subjects.add_stored(results)
+            results = await runtime.ingest.store([_only_file(form)], override)
+            add_stored(event, results)
     except Error as error:
         return await _refused(request, error)
     return _answer(results, override)
@@ -56,15 +58,17 @@ async def study_frame(request: Request) -> Response:
     try:
         principal = authorize(await principal_of(request), Role.VIEWER)
         runtime = runtime_of(request)
-        frame_index = _frame_index(request.path_params["frame_index"])
-        instance, index = await find_study_frame(
-            runtime.database, request.path_params["study_uid"], frame_index
-        )
-        rendered = await runtime.frames.render(instance, index, FrameVariant())
-        subjects = AuditedObjects({instance.orthanc_patient_id}, {instance.orthanc_study_id})
-        await note(
-            runtime.audit, Action.VIEW, principal, subjects, detail=f"GET {_STUDY_FRAME_ROUTE}"
-        )
+        async with recorded(
+            runtime.audit, Action.VIEW, principal, detail=f"GET {_STUDY_FRAME_ROUTE}"
+        ) as event:
+            study_uid = request.path_params["study_uid"]
+            event.searched = describe_search("study", {"study_instance_uid": study_uid})
+            instance, index = await find_study_frame(
+                runtime.database, study_uid, _frame_index(request.path_params["frame_index"])
+            )
+            event.patient_ids.add(instance.orthanc_patient_id)
+            event.study_ids.add(instance.orthanc_study_id)
+            rendered = await runtime.frames.render(instance, index, FrameVariant())
     except Error as error:
         return await _refused(request, error)
     headers = {
@@ -162,7 +166,7 @@ def _frame_index(text: str) -> int:
 
 
 async def _refused(request: Request, error: Error) -> Response:
-    await note_refusal(request, error)
+    await record_refusal(request, error)
     return _refusal(error)
 
 

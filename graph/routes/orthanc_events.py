@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from graph.execution.audit import note_refusal
+from graph.execution.audit import record_refusal
 from graph.http.multipart import read_body
 from graph.state import runtime_of
 from services.errors import Error, Forbidden
@@ -25,7 +25,7 @@ async def orthanc_events(request: Request) -> Response:
     runtime = runtime_of(request)
     given = request.headers.get(SECRET_HEADER, "").encode()
     if not hmac.compare_digest(given, runtime.orthanc_events_secret.encode()):
-        await note_refusal(request, Forbidden())
+        await record_refusal(request, Forbidden())
         return Response(status_code=403)
     ids = await _deleted_ids(request)
     if ids is None:

@@ -61,7 +61,7 @@ class Patient(FromStored, Node):
         """Load a page of the studies."""
         key = (self.orthanc_patient_id, PageRequest(first=first, after=after))
         page = await info.context.loaders.studies_by_patient_id.load(key)
-        info.context.show(page.documents)
+        info.context.show(page.documents, "Study")
         return connection_from(page, Study.from_stored, self._count_studies)
 
     async def _count_studies(self) -> int:

@@ -69,7 +69,7 @@ class UploadResult:
         stored = await info.context.loaders.instance_by_id.load(self.instance_id)
         if stored is None:
             return None
-        info.context.show([stored])
+        info.context.show([stored], "Instance")
         return Instance.from_stored(stored)
 
 
@@ -109,5 +109,5 @@ class UploadDicomPayload:
 
         found = await info.context.loaders.study_by_id.load_many(self.study_ids)
         studies = [stored for stored in found if stored is not None]
-        info.context.show(studies)
+        info.context.show(studies, "Study")
         return [Study.from_stored(stored) for stored in studies]

@@ -9,6 +9,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from websockets.asyncio.client import connect
 
+from graph.relay import encode_node_id
 from services.auth.roles import Role
 from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
@@ -78,13 +79,20 @@ def record(action: str, who: str | None, detail: str, **others: Any) -> Record:
     return {"action": action, "outcome": "ok", "detail": detail} | common | principal | others
 
 
-async def test_a_query_is_one_view_and_one_mint(
+async def test_a_query_is_one_record_of_a_view_and_its_urls(
     server: RunningServer, tokens: dict[str, str], subjects: Record
 ) -> None:
     assert "errors" not in await ask(server, tokens["viewer"], TREE)
     assert await trail(server) == [
-        record("view", "viewer", "studies", **subjects, numberOfObjects=4),
-        record("mint", "viewer", "Frame.url,Study.archiveUrl", **subjects, numberOfObjects=2),
+        record(
+            "view",
+            "viewer",
+            "studies,Frame.url,Study.archiveUrl",
+            **subjects,
+            numberOfObjects=4,
+            mintedUrls=2,
+            searched="studies",
+        ),
     ]
 
 
@@ -125,10 +133,102 @@ async def test_every_way_to_read_is_a_view(
     assert viewed["orthancStudyIds"] == ([] if is_patient_only else subjects["orthancStudyIds"])
 
 
-async def test_what_shows_nobody_is_no_view(server: RunningServer, tokens: dict[str, str]) -> None:
-    query = '{ server { version } study(studyInstanceUID: "1.2") { id } }'
-    assert "errors" not in await ask(server, tokens["viewer"], query)
+async def test_what_looks_for_nobody_is_no_view(
+    server: RunningServer, tokens: dict[str, str]
+) -> None:
+    assert "errors" not in await ask(server, tokens["viewer"], "{ server { version } }")
     assert await trail(server) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "searched"),
+    [
+        ('{ patient(patientID: "X") { id } }', 'patient {"patientID":"X"}'),
+        ('{ study(studyInstanceUID: "1.2") { id } }', 'study {"studyInstanceUID":"1.2"}'),
+        ('{ series(seriesInstanceUID: "1.2") { id } }', 'series {"seriesInstanceUID":"1.2"}'),
+        ('{ instance(sopInstanceUID: "1.2") { id } }', 'instance {"sopInstanceUID":"1.2"}'),
+        ('{ node(id: "x") { id } }', 'node {"id":"x"}'),
+        (
+            '{ studies(first: 0, filter: {text: "huber"}) { totalCount } }',
+            'studies {"filter":{"text":"huber"}}',
+        ),
+        (
+            '{ studies(first: 0, filter: {text: "h"}) { pageInfo { hasNextPage } } }',
+            'studies {"filter":{"text":"h"}}',
+        ),
+        (
+            '{ patients(first: 0, filter: {patientName: "hub"}) { totalCount } }',
+            'patients {"filter":{"patientName":"hub"}}',
+        ),
+        ("{ patients(first: 0) { totalCount } }", "patients"),
+    ],
+)
+async def test_every_search_is_recorded_although_it_shows_nobody(
+    server: RunningServer, tokens: dict[str, str], query: str, searched: str
+) -> None:
+    assert "errors" not in await ask(server, tokens["viewer"], query)
+    field = searched.partition(" ")[0]
+    assert await trail(server) == [
+        record("view", "viewer", field, numberOfObjects=0, searched=searched)
+    ]
+
+
+async def test_searches_of_one_request_share_a_record(
+    server: RunningServer, tokens: dict[str, str]
+) -> None:
+    query = '{ a: study(studyInstanceUID: "1.2") { id } patients(first: 0) { totalCount } }'
+    await ask(server, tokens["viewer"], query)
+    searched = 'study {"studyInstanceUID":"1.2"}; patients'
+    assert await trail(server) == [
+        record("view", "viewer", "study,patients", numberOfObjects=0, searched=searched)
+    ]
+
+
+async def test_a_query_that_took_too_long_is_recorded(
+    server: RunningServer, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(_study_instance_uid: str) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(server.runtime.tree, "study", never)
+    answer = await ask(server, tokens["viewer"], '{ study(studyInstanceUID: "1.2") { id } }')
+    assert answer["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+    assert await trail(server) == [
+        record(
+            "view",
+            "viewer",
+            "study",
+            outcome="LIMIT_EXCEEDED",
+            numberOfObjects=0,
+            searched='study {"studyInstanceUID":"1.2"}',
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mutation", "detail"),
+    [
+        ('deletePatient(id: "%s")', "Patient Study {}"),
+        ('deleteSeries(id: "%s")', "Series Study {}"),
+        ('deleteInstance(id: "x%s")', "Instance (no id)"),
+    ],
+)
+async def test_a_deletion_by_an_id_of_something_else_is_recorded(
+    server: RunningServer, tokens: dict[str, str], subjects: Record, mutation: str, detail: str
+) -> None:
+    [study_id] = subjects["orthancStudyIds"]
+    called = mutation % encode_node_id("Study", study_id)
+    await ask(server, tokens["admin"], f"mutation {{ {called} {{ deletedInstances }} }}")
+    assert await trail(server) == [
+        record("delete", "admin", detail.format(study_id), outcome="INVALID_INPUT")
+    ]
+
+
+async def test_strangers_can_not_flood_the_trail(server: RunningServer) -> None:
+    for number in range(40):
+        await server.http.get(f"/archives/v2/forged{number}")
+        await ask(server, None, "{ studies { nodes { id } } }")
+    assert [r["numberOfObjects"] for r in await trail(server)] == [1, 1]
 
 
 async def test_refused_fields_are_refusals(server: RunningServer, tokens: dict[str, str]) -> None:
@@ -181,18 +281,24 @@ async def test_an_archive_is_written_down_before_its_first_byte(
     assert found["orthancStudyIds"] == subjects["orthancStudyIds"]
 
 
-async def test_a_frame_of_a_study_is_a_view(
+async def test_a_frame_of_a_study_is_a_view_found_or_not(
     server: RunningServer, tokens: dict[str, str], subjects: Record
 ) -> None:
     study = await server.runtime.database["studies"].find_one()
     assert study is not None
-    response = await server.http.get(
-        f"/api/dicom/studies/{study['studyInstanceUID']}/frames/0",
-        headers={"Authorization": f"Bearer {tokens['viewer']}"},
-    )
-    assert response.status_code == 200
     route = "GET /api/dicom/studies/{study_uid}/frames/{frame_index}"
-    assert await trail(server) == [record("view", "viewer", route, **subjects)]
+    headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+    statuses = [
+        (await server.http.get(f"/api/dicom/studies/{uid}/frames/0", headers=headers)).status_code
+        for uid in (study["studyInstanceUID"], "1.2")
+    ]
+    assert statuses == [200, 404]
+    found = f'study {{"studyInstanceUID":"{study["studyInstanceUID"]}"}}'
+    missed = 'study {"studyInstanceUID":"1.2"}'
+    assert await trail(server) == [
+        record("view", "viewer", route, **subjects, searched=found),
+        record("view", "viewer", route, outcome="FRAME_NOT_FOUND", searched=missed),
+    ]
 
 
 async def subscribe(server: RunningServer, token: str | None, touches: int) -> list[Record]:
@@ -217,15 +323,16 @@ async def subscribe(server: RunningServer, token: str | None, touches: int) -> l
     return messages
 
 
-async def test_a_subscription_is_one_view_and_a_mint_per_event(
+async def test_a_subscription_is_a_search_and_a_record_per_event(
     server: RunningServer, tokens: dict[str, str], subjects: Record
 ) -> None:
     messages = await subscribe(server, tokens["viewer"], 2)
     assert [message["type"] for message in messages] == ["next", "next"]
     records = await trail(server)
-    assert [record["action"] for record in records][:3] == ["view", "mint", "mint"]
-    assert [r for r in records if r["action"] == "view"] == [
-        record("view", "viewer", "studyEvents", **subjects)
+    assert records[:3] == [
+        record("view", "viewer", "studyEvents", numberOfObjects=0, searched="studyEvents"),
+        record("view", "viewer", "studyEvents,Frame.url", **subjects, mintedUrls=1),
+        record("mint", "viewer", "studyEvents,Frame.url", **subjects, mintedUrls=1),
     ]
 
 
@@ -240,10 +347,10 @@ async def test_a_refused_subscription_is_a_refusal(server: RunningServer) -> Non
 async def test_what_can_not_be_written_down_is_not_shown(
     server: RunningServer, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
-    async def full(_deed: object) -> None:
+    async def full(_event: object) -> None:
         raise DatabaseUnavailable(detail="the audit queue is full")
 
-    monkeypatch.setattr(server.runtime.audit, "note", full)
+    monkeypatch.setattr(server.runtime.audit, "enqueue", full)
     answer = await ask(server, tokens["viewer"], query)
     assert "data" not in answer
     assert answer["errors"][0]["extensions"]["code"] == "DATABASE_UNAVAILABLE"

@@ -9,7 +9,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure
 
 from services import audit as audit_module
-from services.audit import Action, Audit, AuditEvent, describe_deed, open_audit, parse_since
+from services.audit import Action, Audit, AuditEvent, describe_event, open_audit, parse_since
 from services.auth.roles import Principal, Role
 from services.errors import DatabaseUnavailable, InvalidInput
 
@@ -51,17 +51,23 @@ def database_with(collection: Collection) -> AsyncDatabase[dict[str, Any]]:
     return cast("AsyncDatabase[dict[str, Any]]", {"audit": collection})
 
 
-def deed(action: Action = Action.VIEW, **facts: Any) -> AuditEvent:
+def event(action: Action = Action.VIEW, **facts: Any) -> AuditEvent:
     return AuditEvent(action=action, principal=ANN, correlation_id="c1", **facts)
 
 
 def test_a_deed_is_described_with_the_public_names() -> None:
-    described = describe_deed(
-        deed(study_ids=["s2", "s1", "s1"], patient_ids=["p"], number_of_objects=3),
+    described = describe_event(
+        event(
+            study_ids={"s2", "s1"},
+            patient_ids={"p"},
+            number_of_objects=3,
+            minted_urls=2,
+            searched="s",
+        ),
         now=NOW,
         retention=timedelta(days=1),
     )
-    assert len(described.pop("_id")) == 24
+    assert described.pop("_id").generation_time == NOW
     assert described == {
         "at": NOW,
         "action": "view",
@@ -72,16 +78,18 @@ def test_a_deed_is_described_with_the_public_names() -> None:
         "orthancPatientIds": ["p"],
         "orthancStudyIds": ["s1", "s2"],
         "numberOfObjects": 3,
+        "mintedUrls": 2,
+        "searched": "s",
         "expiresAt": NOW + timedelta(days=1),
     }
 
 
 def test_without_retention_a_record_has_no_end() -> None:
-    assert "expiresAt" not in describe_deed(deed(), now=NOW, retention=None)
+    assert "expiresAt" not in describe_event(event(), now=NOW, retention=None)
 
 
 async def test_a_record_is_written_before_it_returns(collection: Collection) -> None:
-    await audit_on(collection).record(deed(Action.UPLOAD))
+    await audit_on(collection).record(event(Action.UPLOAD))
     assert collection.actions == ["upload"]
 
 
@@ -89,7 +97,7 @@ async def test_a_record_that_fails_says_so_and_is_written_later(collection: Coll
     audit = audit_on(collection)
     collection.fault = AutoReconnect("away")
     with pytest.raises(DatabaseUnavailable):
-        await audit.record(deed(Action.DELETE))
+        await audit.record(event(Action.DELETE))
     assert (collection.actions, audit.waiting) == ([], 1)
     collection.fault = None
     await audit.flush()
@@ -100,10 +108,10 @@ async def test_a_record_that_may_wait_is_written_before_it_returns_or_later(
     collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     audit = audit_on(collection)
-    await audit.record_or_queue(deed(Action.UPLOAD))
+    await audit.record_or_queue(event(Action.UPLOAD))
     assert (collection.actions, audit.waiting) == (["upload"], 0)
     collection.fault = AutoReconnect("away")
-    await audit.record_or_queue(deed(Action.UPLOAD))
+    await audit.record_or_queue(event(Action.UPLOAD))
     assert (collection.actions, audit.waiting) == (["upload"], 1)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     collection.fault = None
@@ -117,15 +125,15 @@ async def test_a_record_that_may_wait_and_finds_no_room_says_so(
     monkeypatch.setattr(audit_module, "_WAIT_SECONDS", 0.01)
     audit = audit_on(collection, queue_size=1)
     collection.fault = AutoReconnect("away")
-    await audit.record_or_queue(deed(Action.UPLOAD))
+    await audit.record_or_queue(event(Action.UPLOAD))
     with pytest.raises(DatabaseUnavailable):
-        await audit.record_or_queue(deed(Action.UPLOAD))
+        await audit.record_or_queue(event(Action.UPLOAD))
 
 
 async def test_notes_are_written_in_order_when_flushed(collection: Collection) -> None:
     audit = audit_on(collection)
-    await audit.note(deed(Action.VIEW))
-    await audit.note(deed(Action.MINT))
+    await audit.enqueue(event(Action.VIEW))
+    await audit.enqueue(event(Action.MINT))
     assert collection.actions == []
     await audit.flush()
     assert collection.actions == ["view", "mint"]
@@ -133,12 +141,12 @@ async def test_notes_are_written_in_order_when_flushed(collection: Collection) -
 
 async def test_nothing_is_lost_while_mongodb_is_away(collection: Collection) -> None:
     audit = audit_on(collection)
-    await audit.note(deed(Action.VIEW))
+    await audit.enqueue(event(Action.VIEW))
     collection.fault = AutoReconnect("away")
     for _ in range(2):
         with pytest.raises(DatabaseUnavailable):
             await audit.flush()
-    await audit.note(deed(Action.MINT))
+    await audit.enqueue(event(Action.MINT))
     collection.fault = None
     await audit.flush()
     assert collection.actions == ["view", "mint"]
@@ -146,7 +154,7 @@ async def test_nothing_is_lost_while_mongodb_is_away(collection: Collection) -> 
 
 async def test_records_that_are_there_already_count_as_written(collection: Collection) -> None:
     audit = audit_on(collection)
-    await audit.note(deed())
+    await audit.enqueue(event())
     collection.fault = BulkWriteError({"writeErrors": [{"code": 11000}]})
     await audit.flush()
     assert audit.waiting == 0
@@ -154,10 +162,10 @@ async def test_records_that_are_there_already_count_as_written(collection: Colle
 
 async def test_deeds_that_are_recorded_meanwhile_share_a_command(collection: Collection) -> None:
     audit = audit_on(collection)
-    await asyncio.gather(*(audit.record(deed(Action.UPLOAD)) for _ in range(5)))
+    await asyncio.gather(*(audit.record(event(Action.UPLOAD)) for _ in range(5)))
     assert collection.actions == ["upload"] * 5
     assert collection.sizes == [5]
-    await asyncio.gather(audit.record(deed(Action.UPLOAD)), audit.record(deed(Action.DELETE)))
+    await asyncio.gather(audit.record(event(Action.UPLOAD)), audit.record(event(Action.DELETE)))
     assert collection.sizes == [5, 2]
 
 
@@ -165,7 +173,7 @@ async def test_each_of_them_is_queued_when_the_command_fails(collection: Collect
     audit = audit_on(collection)
     collection.fault = ConnectionFailure()
     outcomes = await asyncio.gather(
-        *(audit.record(deed(Action.DELETE)) for _ in range(3)), return_exceptions=True
+        *(audit.record(event(Action.DELETE)) for _ in range(3)), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [DatabaseUnavailable] * 3
     assert audit.waiting == 3
@@ -176,7 +184,7 @@ async def test_each_of_them_is_queued_when_the_command_fails(collection: Collect
 
 async def test_other_faults_of_a_batch_keep_it(collection: Collection) -> None:
     audit = audit_on(collection)
-    await audit.note(deed())
+    await audit.enqueue(event())
     collection.fault = BulkWriteError({"writeErrors": [{"code": 11000}, {"code": 121}]})
     with pytest.raises(DatabaseUnavailable):
         await audit.flush()
@@ -188,25 +196,91 @@ async def test_a_view_that_can_not_be_noted_fails(
 ) -> None:
     monkeypatch.setattr(audit_module, "_WAIT_SECONDS", 0.01)
     audit = audit_on(collection, queue_size=1)
-    await audit.note(deed())
+    await audit.enqueue(event())
     with pytest.raises(DatabaseUnavailable):
-        await audit.note(deed())
+        await audit.enqueue(event())
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
-async def test_refusals_beyond_the_queue_are_counted(collection: Collection) -> None:
+def refusal(address: str = "198.51.100.7", principal: Principal | None = None) -> AuditEvent:
+    return AuditEvent(
+        action=Action.REFUSAL,
+        principal=principal,
+        correlation_id="c1",
+        client_address=address,
+        detail="GET /frames",
+        outcome="FRAME_URL_INVALID",
+    )
+
+
+async def test_refusals_of_strangers_share_a_record_a_minute(collection: Collection) -> None:
+    seconds = 0.0
+    audit = audit_on(collection, monotonic=lambda: seconds)
+    following = asyncio.create_task(audit.follow())
+    for _ in range(1000):
+        await audit.enqueue(refusal())
+    await written(collection, 1)
+    assert collection.documents[0]["numberOfObjects"] == 1
+    seconds = 60.0
+    await written(collection, 2)
+    counted = collection.documents[1]
+    assert (counted["numberOfObjects"], counted["correlationID"]) == (999, "-")
+    assert (counted["detail"], counted["outcome"]) == ("GET /frames", "FRAME_URL_INVALID")
+    assert counted["clientAddress"] == "198.51.100.7"
+    # In the next minute it begins again; a minute without refusals writes nothing.
+    await audit.enqueue(refusal())
+    await written(collection, 3)
+    following.cancel()
+    await asyncio.wait([following])
+    await audit.aclose()
+    await audit.flush()
+    assert collection.actions == ["refusal"] * 3
+
+
+async def test_strangers_of_any_number_of_addresses_share_records(collection: Collection) -> None:
+    audit = audit_on(collection)
+    for number in range(5000):
+        await audit.enqueue(refusal(f"198.51.{number // 250}.{number % 250}"))
+    await audit.aclose()
+    await audit.flush()
+    assert len(collection.documents) == 51
+    assert sum(document["numberOfObjects"] for document in collection.documents) == 5000
+    others = collection.documents[-1]
+    assert (others["detail"], others["numberOfObjects"]) == ("(others)", 4950)
+    assert "clientAddress" not in others
+
+
+async def test_refusals_of_somebody_known_have_a_record_each(collection: Collection) -> None:
+    audit = audit_on(collection)
+    for _ in range(3):
+        await audit.enqueue(refusal(principal=ANN))
+    await audit.flush()
+    assert [document["numberOfObjects"] for document in collection.documents] == [1, 1, 1]
+
+
+async def test_refusals_of_strangers_find_no_room_and_are_counted(collection: Collection) -> None:
     audit = audit_on(collection, queue_size=1)
-    for _ in range(4):
-        await audit.note(deed(Action.REFUSAL, outcome="UNAUTHENTICATED"))
+    await audit.enqueue(event())
+    for _ in range(3):
+        await audit.enqueue(refusal())
+    await audit.aclose()
+    assert audit.waiting == 1
     await audit.flush()
+    await audit.aclose()
     await audit.flush()
-    assert collection.actions == ["refusal", "dropped"]
+    assert collection.actions == ["view", "refusal"]
     assert collection.documents[1]["numberOfObjects"] == 3
+
+
+async def written(collection: Collection, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(collection.documents) < count:  # noqa: ASYNC110  # a fake tells nobody
+            await asyncio.sleep(0.01)
 
 
 async def test_what_waits_is_written_when_the_server_stops(collection: Collection) -> None:
     async with open_audit(database_with(collection)) as audit:
-        await audit.note(deed())
+        await audit.enqueue(event())
     assert collection.actions == ["view"]
 
 
@@ -214,7 +288,7 @@ async def test_what_can_not_be_written_at_the_end_is_told(
     collection: Collection, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_audit(database_with(collection)) as audit:
-        await audit.note(deed())
+        await audit.enqueue(event())
         collection.fault = AutoReconnect("away")
     assert "1 audit records were lost" in caplog.text
 
