@@ -16,18 +16,24 @@ from services.errors import (
     DatabaseUnavailable,
     OrthancError,
     OrthancNotFound,
-    OrthancOutcomeUnknown,
     OrthancTimedOut,
     OrthancUnavailable,
 )
 from services.index.pending import PendingInstances
 from services.index.record import IndexRecord
+from services.ingest.delivery import (
+    RETURN_SECONDS,
+    DeliveredFile,
+    Delivery,
+    Outage,
+    PushAnswer,
+)
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
-from services.orthanc.answers import StoreAnswer, StoredFile
+from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
-from services.tasks import Coalescer, finish_in_thread
+from services.tasks import Coalescer
 
 
 class InFlightCounter:
@@ -56,90 +62,13 @@ class InFlightCounter:
         await self._quiet.wait()
 
 
-_LOOK_UP_WAITS_SECONDS = (0.2, 0.4, 0.8, 1.6, 3.2)
-"""An Orthanc that died is back within these; the embedded one after about a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """Where the file is.
-
-    Attributes:
-        status: STORED, ALREADY_STORED or CONFLICT.
-    """
-
-    ids: OrthancIds
-    status: StoreStatus
-
-
-Answer = StoreAnswer | OrthancOutcomeUnknown
-"""What sending a file gave; an answer that broke off is one too."""
-
-
-def send(files: OrthancFiles, prepared: PreparedFile) -> Answer:
-    """Send a file to Orthanc, streamed; blocks.
-
-    Raises:
-        OrthancError: It is not stored.
-    """
-    try:
-        return files.store(prepared.pieces(), prepared.length)
-    except OrthancOutcomeUnknown as exc:
-        return exc
-
-
-async def find_outcome(
-    orthanc: OrthancClient, prepared: PreparedFile, expected: OrthancIds, answer: Answer
-) -> Pushed:
-    """Find out what became of a file that was sent.
-
-    Orthanc answers "already stored" by identifiers alone and drops other content silently, so
-    the MD5 decides. An answer that broke off is looked up.
-
-    Args:
-        orthanc: Tells what it has.
-        prepared: What was sent.
-        expected: The identifiers that the file's header gives it.
-        answer: From `send`.
-
-    Raises:
-        OrthancError: It is not stored.
-    """
-    if isinstance(answer, OrthancOutcomeUnknown):
-        whole = await finish_in_thread(prepared.md5)
-        status = await _look_up(orthanc, expected.instance, whole, answer)
-        return Pushed(expected, status)
-    ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
-    if not answer.already_stored:
-        return Pushed(ids, StoreStatus.STORED)
-    # Most files are new: hashing each while it goes out would cost a tenth of its time.
-    same = await orthanc.dicom_md5(ids.instance) == await finish_in_thread(prepared.md5)
-    return Pushed(ids, StoreStatus.ALREADY_STORED if same else StoreStatus.CONFLICT)
-
-
-async def _look_up(
-    orthanc: OrthancClient, instance_id: str, digest: str, broken: OrthancOutcomeUnknown
-) -> StoreStatus:
-    """Ask whether Orthanc has the file after all, while it may be restarting."""
-    for seconds in _LOOK_UP_WAITS_SECONDS:
-        await asyncio.sleep(seconds)
-        try:
-            stored = await orthanc.dicom_md5(instance_id)
-        except OrthancNotFound as exc:
-            raise broken from exc
-        except OrthancUnavailable:
-            continue
-        return StoreStatus.STORED if stored == digest else StoreStatus.CONFLICT
-    raise broken
-
-
 @dataclass(frozen=True, slots=True)
 class ArrivedFile:
     """A file that Orthanc has and the index not yet."""
 
     file_name: str
     checked: CheckedFile
-    pushed: Pushed
+    pushed: DeliveredFile
 
 
 class IndexBatch:
@@ -148,12 +77,17 @@ class IndexBatch:
     Args:
         orthanc: Tells what it has.
         index: `Indexer.index`.
+        outage: Waits for an Orthanc that went away.
     """
 
     def __init__(
-        self, orthanc: OrthancClient, index: Callable[[Sequence[IndexRecord]], Awaitable[None]]
+        self,
+        orthanc: OrthancClient,
+        index: Callable[[Sequence[IndexRecord]], Awaitable[None]],
+        outage: Outage,
     ) -> None:
         self._orthanc = orthanc
+        self._outage = outage
         self._write = index
 
     async def index(self, batch: Sequence[ArrivedFile]) -> list[int | Exception]:
@@ -166,9 +100,8 @@ class IndexBatch:
             DatabaseUnavailable: None of them may be indexed.
             OrthancError: Likewise.
         """
-        stored = await self._orthanc.stored_files(
-            [arrived.pushed.ids.instance for arrived in batch]
-        )
+        ids = [arrived.pushed.ids.instance for arrived in batch]
+        stored = await self._outage.asking(partial(self._orthanc.stored_files, ids))
         by_id = {one.instance_id: one for one in stored}
         entries = [
             await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
@@ -219,7 +152,8 @@ class IndexBatch:
 
     async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
         try:
-            return await self._orthanc.frame_count(instance_id) or otherwise
+            counted = partial(self._orthanc.frame_count, instance_id)
+            return await self._outage.asking(counted) or otherwise
         except OrthancUnavailable:
             raise
         except OrthancError:
@@ -247,6 +181,7 @@ class FileStorage:
         *,
         keep_tiff_preamble: bool = False,
         landing: PendingInstances | None = None,
+        return_seconds: float = RETURN_SECONDS,
     ) -> None:
         """Nothing is asked yet.
 
@@ -257,15 +192,17 @@ class FileStorage:
             limits: What a file may ask for.
             keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
             landing: Is told what is under way.
+            return_seconds: Longest wait for an Orthanc that went away, counted from when it did.
         """
-        self._orthanc = orthanc
+        outage = Outage(orthanc, return_seconds=return_seconds)
+        self._delivery = Delivery(orthanc, files, outage)
         self._files = files
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
         self._landing = landing or PendingInstances()
         self._traffic = InFlightCounter()
         self._indexing: Coalescer[ArrivedFile, int] = Coalescer(
-            IndexBatch(orthanc, index).index, max_weight=_MAX_BATCH, gather=self._gather
+            IndexBatch(orthanc, index, outage).index, max_weight=_MAX_BATCH, gather=self._gather
         )
 
     async def store(
@@ -338,17 +275,17 @@ class FileStorage:
 
     async def _checked_and_pushed(
         self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
-    ) -> tuple[CheckedFile, Pushed]:
+    ) -> tuple[CheckedFile, DeliveredFile]:
         # One thread does all that blocks: each change of thread costs as much as the check.
         work = partial(self._check_and_send, file, override, announce)
         checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
         with closing(prepared):
-            return checked, await find_outcome(self._orthanc, prepared, ids, answer)
+            return checked, await self._delivery.find_outcome(prepared, ids, answer)
 
     def _check_and_send(
         self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
-    ) -> tuple[CheckedFile, OrthancIds, PreparedFile, Answer]:
+    ) -> tuple[CheckedFile, OrthancIds, PreparedFile, PushAnswer]:
         checked = check_file(file, limits=self._limits)
         prepared = prepare(
             file,
@@ -362,7 +299,7 @@ class FileStorage:
         ids = _ids_of(checked.header)
         try:
             announce(ids.instance)
-            return checked, ids, prepared, send(self._files, prepared)
+            return checked, ids, prepared, self._delivery.send(prepared)
         except BaseException:
             prepared.close()
             raise

@@ -1,14 +1,15 @@
-"""Orthanc killed again and again, under frames and metadata queries.
+"""Orthanc killed again and again, under frames, metadata queries and uploads.
 
 It is killed three times, each time as soon as it shows frames again. With KILLS=12 it is killed
 every 5 seconds for a minute.
 """
 
 import asyncio
+import io
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,14 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from pydicom import dcmread
 
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.errors import OrthancOutcomeUnknown
+from services.files import FileRange
+from services.ingest.service import SentFile
+from services.orthanc.answers import StoreAnswer
+from services.orthanc.files import OrthancFiles
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.benchmarks.studies import ct_files
@@ -33,6 +40,7 @@ _BACK_SECONDS = 3 if "KILLS" in os.environ else 30
 """The time of a restart is measured on request only: on a busy machine it says nothing."""
 
 _INSTANCES = 40
+_UPLOADS = 200
 
 TREE = """{ studies { totalCount nodes { numberOfInstances
   series { instances { sopInstanceUID frames { url } } } } } }"""
@@ -122,3 +130,48 @@ async def test_orthanc_killed_again_and_again_costs_some_frames_and_no_query(sta
     assert {answer.status_code for answer in frames} <= {200, 503}
     refused = [answer for answer in frames if answer.status_code == 503]
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+
+
+async def test_a_crash_under_uploads_fails_none_of_them(stage: Stage) -> None:
+    contents = list(ct_files(_UPLOADS, size=128))
+    files = [SentFile(f"{n}.dcm", partial(io.BytesIO, one)) for n, one in enumerate(contents)]
+    runtime = stage.server.runtime
+    results = []
+    async for result in runtime.ingest.results(files):
+        results.append(result)
+        if len(results) in (_UPLOADS // 4, _UPLOADS // 2):
+            os.kill(stage.orthanc.child.pid, signal.SIGKILL)
+    assert stage.orthanc.child.restarts == 2
+    assert {(one.status.value, one.error and one.error.code) for one in results} <= {
+        ("STORED", None),
+        ("ALREADY_STORED", None),
+    }
+    assert runtime.orthanc is not None
+    assert (await runtime.orthanc.statistics()).instances == _UPLOADS
+    assert await runtime.database["instances"].count_documents({}) == _UPLOADS
+
+
+async def test_a_file_that_stops_orthanc_takes_no_other_with_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file kills Orthanc whenever it has come in, as a crash of its parser does."""
+    contents = list(ct_files(_UPLOADS, size=128))
+    deadly = dcmread(io.BytesIO(contents[_UPLOADS // 2])).SOPInstanceUID.encode()
+    store, kills = OrthancFiles.store, []
+
+    def store_or_die(
+        files: OrthancFiles, pieces: Iterable[bytes | FileRange], size_bytes: int
+    ) -> StoreAnswer:
+        sent = list(pieces)
+        if any(isinstance(one, bytes) and deadly in one for one in sent):
+            kills.append(stage.orthanc.child.pid)
+            os.kill(stage.orthanc.child.pid, signal.SIGKILL)
+            raise OrthancOutcomeUnknown
+        return store(files, sent, size_bytes)
+
+    monkeypatch.setattr(OrthancFiles, "store", store_or_die)
+    files = [SentFile(f"{n}.dcm", partial(io.BytesIO, one)) for n, one in enumerate(contents)]
+    results = await stage.server.runtime.ingest.store(files)
+    failed = [one.file_name for one in results if one.error is not None]
+    assert failed == [f"{_UPLOADS // 2}.dcm"]
+    assert len(kills) == 2

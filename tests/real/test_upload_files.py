@@ -227,7 +227,8 @@ async def test_without_orthanc_every_file_fails_and_nothing_is_indexed(
 ) -> None:
     nowhere = ("http://127.0.0.1:1", "", "")
     async with open_http_client(*nowhere) as http, open_orthanc_files(*nowhere) as away:
-        storage = FileStorage(OrthancClient(http), away, Indexer(database).index, WalkLimits())
+        index = Indexer(database).index
+        storage = FileStorage(OrthancClient(http), away, index, WalkLimits(), return_seconds=0.5)
         ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
         results = await ingest.store(
             [

@@ -48,6 +48,9 @@ class Failing:
     async def stored_files(self, _instance_ids: Sequence[str]) -> None:
         raise self._error
 
+    async def system(self) -> None:
+        raise self._error
+
 
 async def never_indexed(entries: Sequence["IndexRecord"]) -> None:
     raise AssertionError(entries)
@@ -62,6 +65,7 @@ async def test_a_stored_file_is_never_said_not_to_be_stored(error: OrthancError)
         cast("OrthancFiles", Taking()),
         never_indexed,
         WalkLimits(),
+        return_seconds=0.2,
     )
     ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=1)
     path = Path(str(get_testdata_file("CT_small.dcm", download=False)))

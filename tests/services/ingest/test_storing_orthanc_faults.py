@@ -13,7 +13,6 @@ from services.errors import (
     OrthancAuthenticationFailed,
     OrthancError,
     OrthancFull,
-    OrthancUnavailable,
 )
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest, SentFile
@@ -47,9 +46,7 @@ async def never_indexed(entries: Sequence["IndexRecord"]) -> None:
     raise AssertionError(entries)
 
 
-@pytest.mark.parametrize(
-    "error", [OrthancFull(), OrthancAuthenticationFailed(), OrthancError(), OrthancUnavailable()]
-)
+@pytest.mark.parametrize("error", [OrthancFull(), OrthancAuthenticationFailed(), OrthancError()])
 async def test_every_file_has_its_error_and_nothing_is_indexed(error: OrthancError) -> None:
     storage = FileStorage(
         cast("OrthancClient", None),

@@ -1,0 +1,210 @@
+"""Bringing one file into Orthanc, over a crash of Orthanc in between.
+
+Its 200 is durable, but a connection that breaks off says nothing: the file may be stored. So what
+was not answered is looked up by the identifier that its header gives it, and sent once more when
+Orthanc does not have it. Orthanc may have stopped because of that very file: files whose answer
+broke off are sent again one at a time, so that such a file stops Orthanc once more and takes no
+other with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from services.dicom.rewriting import PreparedFile
+from services.errors import (
+    OrthancNotFound,
+    OrthancOutcomeUnknown,
+    OrthancTimedOut,
+    OrthancUnavailable,
+)
+from services.ingest.results import StoreStatus
+from services.orthanc.answers import StoreAnswer
+from services.orthanc.client import OrthancClient
+from services.orthanc.files import OrthancFiles
+from services.orthanc.identifiers import OrthancIds
+from services.tasks import finish_in_thread
+
+RETURN_SECONDS = 10.0
+"""Longest wait for an Orthanc that went away; the embedded one is back after about a second."""
+
+_POLL_SECONDS = 0.1
+_ATTEMPTS = 8
+"""Orthanc may go away again while a file is looked up or sent again: not for ever."""
+
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveredFile:
+    """Where the file is.
+
+    Attributes:
+        status: STORED, ALREADY_STORED or CONFLICT.
+    """
+
+    ids: OrthancIds
+    status: StoreStatus
+
+
+PushAnswer = StoreAnswer | OrthancUnavailable
+"""What sending a file gave; none, or one that broke off, is an answer too."""
+
+
+class Outage:
+    """Waits for an Orthanc that went away.
+
+    All callers wait together, and those that come later wait no longer than the first.
+
+    Args:
+        orthanc: Asked whether it is back.
+        return_seconds: Longest wait, counted from the first caller's.
+    """
+
+    def __init__(
+        self,
+        orthanc: OrthancClient,
+        *,
+        return_seconds: float = RETURN_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._orthanc = orthanc
+        self._return_seconds = return_seconds
+        self._clock = clock
+        self._began: float | None = None
+        self._polling = asyncio.Lock()
+
+    def end(self) -> None:
+        """Take note that Orthanc answered somebody."""
+        self._began = None
+
+    async def is_over(self) -> bool:
+        """Wait until Orthanc answers; False when it is away for too long."""
+        async with self._polling:
+            if self._began is None:
+                self._began = self._clock()
+            left = self._began + self._return_seconds - self._clock()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(left, _POLL_SECONDS)):
+                    await self._wait_for_answer()
+                    self._began = None
+        return self._began is None
+
+    async def asking(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Make a call that only reads, once more when Orthanc is back from an outage.
+
+        Raises:
+            OrthancTimedOut: Orthanc is there and takes too long.
+            OrthancUnavailable: It does not come back in time, or went away again.
+        """
+        try:
+            return await call()
+        except OrthancTimedOut:
+            raise
+        except OrthancUnavailable:
+            if not await self.is_over():
+                raise
+        return await call()
+
+    async def _wait_for_answer(self) -> None:
+        while True:
+            with suppress(OrthancUnavailable):
+                await self._orthanc.system()
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+class Delivery:
+    """Sends files to Orthanc and finds out what became of them.
+
+    Args:
+        orthanc: Tells what it has.
+        files: Takes files.
+        outage: Waits for an Orthanc that went away.
+    """
+
+    def __init__(self, orthanc: OrthancClient, files: OrthancFiles, outage: Outage) -> None:
+        self._orthanc = orthanc
+        self._files = files
+        self._outage = outage
+        self._one_suspect = asyncio.Lock()
+
+    def send(self, prepared: PreparedFile) -> PushAnswer:
+        """Send a file, streamed; blocks.
+
+        Raises:
+            OrthancError: Orthanc answered and does not store it.
+        """
+        try:
+            return self._files.store(prepared.pieces(), prepared.length)
+        except OrthancUnavailable as exc:
+            return exc
+
+    async def find_outcome(
+        self, prepared: PreparedFile, expected: OrthancIds, answer: PushAnswer
+    ) -> DeliveredFile:
+        """Find out what became of a file, and send it again when Orthanc lost it.
+
+        Orthanc answers "already stored" by identifiers alone and drops other content silently, so
+        the MD5 decides.
+
+        Args:
+            prepared: What was sent.
+            expected: The identifiers that the file's header gives it.
+            answer: From `send`.
+
+        Raises:
+            OrthancError: It is not stored.
+        """
+        is_suspect = False
+        for _ in range(_ATTEMPTS):
+            if not isinstance(answer, OrthancUnavailable):
+                return await self._delivered(prepared, answer)
+            if not await self._outage.is_over():
+                raise answer
+            if not isinstance(answer, OrthancOutcomeUnknown):
+                answer = await self._send_again(prepared)
+                continue
+            try:
+                status = await self._look_up(prepared, expected)
+            except OrthancUnavailable:
+                continue
+            if status is not None:
+                return DeliveredFile(expected, status)
+            if is_suspect or isinstance(answer, OrthancTimedOut):
+                # It stopped Orthanc twice, or Orthanc may still be working on it.
+                raise answer
+            is_suspect = True
+            async with self._one_suspect:
+                answer = await self._send_again(prepared)
+        if isinstance(answer, OrthancUnavailable):
+            raise answer
+        return await self._delivered(prepared, answer)
+
+    async def _send_again(self, prepared: PreparedFile) -> PushAnswer:
+        return await self._files.in_thread(partial(self.send, prepared))
+
+    async def _look_up(self, prepared: PreparedFile, expected: OrthancIds) -> StoreStatus | None:
+        """Return what Orthanc has under the identifiers of a file; None when it has nothing."""
+        try:
+            held = await self._orthanc.dicom_md5(expected.instance)
+        except OrthancNotFound:
+            return None
+        is_same = held == await finish_in_thread(prepared.md5)
+        return StoreStatus.STORED if is_same else StoreStatus.CONFLICT
+
+    async def _delivered(self, prepared: PreparedFile, answer: StoreAnswer) -> DeliveredFile:
+        self._outage.end()
+        ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
+        if not answer.already_stored:
+            return DeliveredFile(ids, StoreStatus.STORED)
+        # Most files are new: hashing each while it goes out would cost a tenth of its time.
+        held = await self._outage.asking(partial(self._orthanc.dicom_md5, ids.instance))
+        is_same = held == await finish_in_thread(prepared.md5)
+        status = StoreStatus.ALREADY_STORED if is_same else StoreStatus.CONFLICT
+        return DeliveredFile(ids, status)
