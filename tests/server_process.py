@@ -16,11 +16,10 @@ import pytest
 from services.auth.roles import Role
 from services.embedded.data_dir import read_running_stores
 from services.frames.signing import generate_key
+from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import eventually
 from tests.servers import answered
 from tests.tokens import write_tokens_file
-
-_PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ async def serve(
             stderr=log,
         )
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             url = await _announced_url(process, data_dir / "serve.log")
         async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
             yield Served(url, data_dir, http)

@@ -16,11 +16,11 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import generate_uid
 
 from tests.frontend.examples import read_examples
+from tests.patience import PATIENCE_SECONDS
 from tests.server_process import Served, serve, serve_guarded
 
 _REPOSITORY = Path(__file__).parents[2]
 _PACKAGES = Path(__file__).parent / "node_modules"
-_PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Workshop:
             *command, cwd=self.folder, env=inherited | environment, stdout=PIPE, stderr=PIPE
         )
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 yield process
         finally:
             if process.returncode is None:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.settings import Settings
-
-_PATIENCE_SECONDS = 60
+from tests.patience import PATIENCE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Served:
 async def ended(process: Process) -> Ended:
     """Wait for the end of a process."""
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             output, errors = await process.communicate()
     except TimeoutError:
         process.kill()
@@ -85,7 +84,7 @@ async def served(shell: Shell) -> AsyncIterator[Served]:
     assert process.stdout is not None
     output = ""
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while "Ctrl-C" not in output:
                 line = await process.stdout.readline()
                 assert line, output

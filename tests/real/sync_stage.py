@@ -23,6 +23,7 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
 from services.sync.service import SyncService
+from tests.patience import PATIENCE_SECONDS
 
 FRAME_MAX_PIXELS = 64_000_000
 
@@ -104,7 +105,7 @@ class Stage:
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[bool]], *, within_seconds: float = 30
+    condition: Callable[[], Awaitable[bool]], *, within_seconds: float = PATIENCE_SECONDS
 ) -> None:
     """Wait for a condition; fail when it does not come true."""
     async with asyncio.timeout(within_seconds):

@@ -21,8 +21,8 @@ from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import run_orthanc
 from services.embedded.ports import LOOPBACK, find_free_port
 from services.embedded.stores import open_stores
+from tests.patience import PATIENCE_SECONDS
 
-_PATIENCE_SECONDS = 60
 _SERVER = """
 import asyncio, sys
 from pathlib import Path
@@ -203,12 +203,12 @@ async def test_no_child_outlives_the_server(tmp_path: Path, ending: signal.Signa
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     assert server.stdout is not None
-    assert await asyncio.wait_for(server.stdout.readline(), _PATIENCE_SECONDS) == b"ready\n"
+    assert await asyncio.wait_for(server.stdout.readline(), PATIENCE_SECONDS) == b"ready\n"
     assert len(_processes_of(tmp_path / "mongodb") + _processes_of(tmp_path / "orthanc")) == 2
     running = json.loads((tmp_path / "stores.json").read_text())
     assert running["pid"] == server.pid
     server.send_signal(ending)
-    await asyncio.wait_for(server.wait(), _PATIENCE_SECONDS)
+    await asyncio.wait_for(server.wait(), PATIENCE_SECONDS)
     await _until(lambda: _is(_processes_of(tmp_path) == []))
     assert read_running_stores(tmp_path) is None
 
@@ -225,7 +225,7 @@ async def _hanging_up(port: int) -> AsyncIterator[None]:
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             if await holds():
                 return

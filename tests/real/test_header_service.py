@@ -13,6 +13,7 @@ from services.errors import OrthancNotFound, PacsDisabled
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
 from services.query.header_json import HeaderService
+from tests.patience import PATIENCE_SECONDS
 
 REVISION = "deadbeef"
 GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
@@ -91,7 +92,7 @@ async def test_reading_goes_on_for_who_still_waits_and_ends_with_the_last(
         assert not ended.is_set()
         last.cancel()
         await asyncio.wait({last})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await ended.wait()
         http.event_hooks["request"].remove(hang)
         with pytest.raises(OrthancNotFound):

@@ -20,6 +20,7 @@ from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from services.sync.events import LISTENER_MAX_EVENTS, StudyChange, StudyChangeKind
+from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import eventually, instance_bytes, running
 from tests.servers import RunningServer, run_server
 from tests.tokens import give_tokens
@@ -65,7 +66,7 @@ async def subscribed(
 
 
 async def received(connection: ClientConnection) -> Message:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         message: Message = json.loads(await connection.recv())
         return message
 

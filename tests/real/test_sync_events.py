@@ -15,6 +15,7 @@ from services.sync.events import (
     StudyChangeKind,
     StudyEvents,
 )
+from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 UID = "1.2.826.0.1.3680043.8.498.1"
@@ -65,7 +66,7 @@ async def test_studies_are_told_again_after_the_collection_was_dropped(stage: St
         changes = listener.events()
         ids = await stage.send([instance_bytes(1, 1, 1)])
         # What happens until the stream is open again is not told.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while listener.waiting == 0:
                 await stage.sync.reconciler.reconcile(ids)
                 await asyncio.sleep(0.5)
@@ -93,5 +94,5 @@ def _summary(change: StudyChange) -> tuple[StudyChangeKind, str, int | None]:
 
 
 async def _next(changes: AsyncIterator[StudyChange]) -> StudyChange:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return await anext(changes)

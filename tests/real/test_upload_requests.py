@@ -20,6 +20,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.real.raw_requests import answer_to_half, half_sent
 from tests.servers import RunningServer, run_server, settings_on
 from tests.tokens import made_token, read_cache_of
@@ -71,7 +72,7 @@ async def guarded(
 async def _nothing_is_left(server: RunningServer) -> AsyncIterator[None]:
     before = temporary_files()
     yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while left := temporary_files() - before:  # noqa: ASYNC110  # files give no notice
             await asyncio.sleep(0.01)
     assert left == set()
@@ -208,7 +209,7 @@ async def test_a_sender_who_goes_leaves_nothing(server: RunningServer) -> None:
     started = b'--b\r\nContent-Disposition: form-data; name="0"; filename="a"\r\n\r\n'
     before = temporary_files()
     async with half_sent(server, "/graphql", headers, started + bytes(70_000)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while temporary_files() <= before:  # noqa: ASYNC110  # the server is no part of us
                 await asyncio.sleep(0.005)
     # The fixture sees that it is gone.

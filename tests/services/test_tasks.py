@@ -8,6 +8,7 @@ import pytest
 
 from services import tasks as stopping
 from services.tasks import Supervisor, cancel_and_wait, finish_in_thread
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ async def _begun(count: int) -> "asyncio.Task[None]":
 
 async def test_a_cancellation_that_was_swallowed_is_repeated() -> None:
     task = await _begun(2)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await cancel_and_wait(task, await _begun(0))
     assert task.cancelled()
 
@@ -105,7 +106,7 @@ async def test_a_background_task_that_ends_is_started_again_logged_and_named(
     clock = Clock()
     supervisor, work = Supervisor(clock=clock), Work(end)
     with caplog.at_level(logging.ERROR, "services.tasks"):
-        async with asyncio.timeout(5), supervisor.running("tokens", work):
+        async with asyncio.timeout(PATIENCE_SECONDS), supervisor.running("tokens", work):
             await work.runs.wait()
             assert supervisor.failing == {"tokens": reason}
             assert supervisor.names == ["tokens"]
@@ -129,7 +130,10 @@ async def test_a_task_is_not_started_again_while_it_is_being_stopped() -> None:
         except asyncio.CancelledError as exc:
             raise ConnectionError from exc
 
-    async with asyncio.timeout(5), Supervisor().running("sync", turns_a_cancellation_into_an_error):
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        Supervisor().running("sync", turns_a_cancellation_into_an_error),
+    ):
         await asyncio.sleep(0)
     assert starts == 1
 

@@ -7,6 +7,7 @@ from services.frames.prefetch import LookAhead, Neighbours
 from services.frames.records import RenderableInstance
 from services.frames.variant import FrameVariant
 from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance
+from tests.patience import PATIENCE_SECONDS
 
 
 def idle() -> bool:
@@ -42,7 +43,7 @@ async def test_a_frame_that_breaks_the_code_does_not_end_the_looking_ahead(
     )
     running = asyncio.create_task(ahead.run())
     ahead.follow(FrameKey(INSTANCE_ID, REVISION, 0, FrameVariant()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await done.wait()
     assert not running.done()
     running.cancel()

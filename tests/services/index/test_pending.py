@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from services.index.pending import PendingInstances
+from tests.patience import PATIENCE_SECONDS
 
 
 async def test_an_instance_is_under_way_from_its_announcement_until_it_is_stored() -> None:
@@ -29,7 +30,7 @@ async def test_waiting_ends_with_the_last_of_the_instances_that_are_asked_for() 
             for _ in range(3):
                 await asyncio.sleep(0)
             assert not waiting.done()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
 
 async def test_waiting_ends_when_its_time_is_over() -> None:

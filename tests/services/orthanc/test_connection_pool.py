@@ -20,6 +20,7 @@ from services.errors import (
 )
 from services.files import FileRange
 from services.orthanc.connection_pool import ConnectionPool
+from tests.patience import PATIENCE_SECONDS
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -216,13 +217,13 @@ def test_closing_breaks_off_what_is_under_way(server: Server) -> None:
         wait_until(lambda: bool(server.asked))
         connections.close()
         with pytest.raises(OrthancOutcomeUnknown):
-            waiting.result(timeout=4)
+            waiting.result(timeout=PATIENCE_SECONDS)
         with pytest.raises(OrthancUnavailable):
             connections.get("/after")
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.005)

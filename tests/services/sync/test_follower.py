@@ -9,6 +9,7 @@ import pytest
 from services.errors import DatabaseUnavailable, OrthancAuthenticationFailed
 from services.orthanc.answers import ChangePage
 from services.sync.follower import Follower
+from tests.patience import PATIENCE_SECONDS
 
 FOLLOWED = "the change feed is followed from its end; a comparison finds what is before"
 EMPTY = ChangePage(changes=(), last=7, is_last_page=True)
@@ -31,7 +32,7 @@ async def said_by(
         orthanc, cursor, AsyncMock(), AsyncMock(), poll_seconds=0.001, on_gap=Mock()
     )
     caplog.set_level(logging.INFO, "services.sync.follower")
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(PATIENCE_SECONDS), asyncio.TaskGroup() as tasks:
         following = tasks.create_task(follower.follow(1))
         await has_followed.wait()
         following.cancel()

@@ -7,6 +7,7 @@ import pytest
 
 from services.sync.service import SyncService
 from services.tasks import Supervisor
+from tests.patience import PATIENCE_SECONDS
 
 INSTANCE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
 
@@ -30,7 +31,7 @@ async def test_following_that_fails_starts_again(caplog: pytest.LogCaptureFixtur
     run = FailsFirst()
     supervisor = Supervisor()
     async with supervisor.running("sync", run):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await run.again.wait()
         assert supervisor.failing == {"sync": "LookupError"}
     assert "the background task 'sync' failed" in caplog.text
@@ -52,7 +53,7 @@ async def test_a_notice_that_breaks_the_code_does_not_end_the_looking(
     sync.reconciler.reconcile = fails = FailsFirst()
     looking = asyncio.create_task(sync._look_into_notices())
     sync.notice_deleted([INSTANCE])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await fails.again.wait()
     assert not looking.done()
     looking.cancel()
