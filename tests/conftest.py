@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,21 +27,18 @@ def closed_pymongo_sockets() -> Iterator[None]:
     connect = pool_shared._async_create_connection
 
     async def connect_or_close(*arguments: Any) -> socket.socket:
-        connecting = asyncio.ensure_future(connect(*arguments))
         try:
-            return await asyncio.shield(connecting)
-        except asyncio.CancelledError:
-            connecting.add_done_callback(_close_socket)
+            return await connect(*arguments)
+        except asyncio.CancelledError as cancelled:
+            for frame, _ in traceback.walk_tb(cancelled.__traceback__):
+                opened = frame.f_locals.get("sock")
+                if isinstance(opened, socket.socket):
+                    opened.close()
             raise
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pool_shared, "_async_create_connection", connect_or_close)
         yield
-
-
-def _close_socket(connecting: asyncio.Future[socket.socket]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

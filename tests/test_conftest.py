@@ -32,6 +32,26 @@ async def test_a_cancelled_connection_to_mongodb_leaves_no_socket() -> None:
     assert [str(warning.message) for warning in caught] == []
 
 
+def test_an_event_loop_that_ends_while_mongodb_is_connected_leaves_no_socket() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        for turns in range(30):
+            asyncio.run(_begin_to_connect(turns))
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+async def _begin_to_connect(turns: int) -> None:
+    connecting = asyncio.create_task(
+        pool_shared._async_create_connection(("127.0.0.1", 9), PoolOptions(connect_timeout=10))
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    # asyncio.run() cancels the task unless it has failed by now.
+    if connecting.done():
+        assert isinstance(connecting.exception(), OSError)
+
+
 async def _connect_and_cancel(address: tuple[str, int], turns: int) -> None:
     """Connect as PyMongo does, and cancel that after some turns of the event loop."""
     connecting = asyncio.create_task(
