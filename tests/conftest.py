@@ -1,44 +1,64 @@
 """Options and fixtures of the whole test run."""
 
 import asyncio
+import gc
 import signal
 import socket
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from pymongo import pool_shared
+from pymongo.network_layer import AsyncNetworkingInterface
 
 
 def pytest_configure() -> None:
     # A shell lets its background jobs ignore SIGINT, and the processes that tests start and
     # interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Hypothesis measures each example by the clock, which says nothing on a busy machine.
+    hypothesis.settings.register_profile("tests", deadline=None)
+    hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def closed_pymongo_sockets() -> Iterator[None]:
-    """Close the socket of a MongoDB client that is closed while it connects.
+    """Close what a MongoDB client leaves that is closed while it connects.
 
-    PyMongo 4.20 leaves it to the garbage collector, whose ResourceWarning fails whichever test runs
-    at that moment.
+    PyMongo 4.20 leaves the socket of a cancelled connection to the garbage collector, and a
+    connection that is cancelled before its handshake; their ResourceWarnings fail whichever test
+    runs at that moment. A client that is never closed is still reported, by its own warning.
     """
     connect = pool_shared._async_create_connection
+    open_interface = pool_shared._configured_protocol_interface
+    opened: list[AsyncNetworkingInterface] = []
 
     async def connect_or_close(*arguments: Any) -> socket.socket:
         try:
             return await connect(*arguments)
         except asyncio.CancelledError as cancelled:
             for frame, _ in traceback.walk_tb(cancelled.__traceback__):
-                opened = frame.f_locals.get("sock")
-                if isinstance(opened, socket.socket):
-                    opened.close()
+                created = frame.f_locals.get("sock")
+                if isinstance(created, socket.socket):
+                    created.close()
             raise
 
-    with pytest.MonkeyPatch.context() as patch:
+    async def open_and_keep(*arguments: Any) -> AsyncNetworkingInterface:
+        interface = await open_interface(*arguments)
+        opened[:] = [one for one in opened if not one.is_closing()]
+        opened.append(interface)
+        return interface
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(pool_shared, "_async_create_connection", connect_or_close)
+        patch.setattr("pymongo.asynchronous.pool._configured_protocol_interface", open_and_keep)
         yield
+        warnings.simplefilter("ignore", ResourceWarning)
+        opened.clear()
+        gc.collect()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

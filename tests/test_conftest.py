@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import socket
 import subprocess
 import sys
 import warnings
@@ -59,6 +60,7 @@ async def _connect_and_cancel(address: tuple[str, int], turns: int) -> None:
     )
     for _ in range(turns):
         await asyncio.sleep(0)
-    if not connecting.cancel():
-        connecting.result().close()
-    await asyncio.gather(connecting, return_exceptions=True)
+    connecting.cancel()
+    [connected] = await asyncio.gather(connecting, return_exceptions=True)
+    if isinstance(connected, socket.socket):
+        connected.close()

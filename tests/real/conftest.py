@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from tests.real.sync_stage import modality_client
 from tests.servers import RunningServer, run_server, settings_on
 
 
@@ -27,9 +27,7 @@ async def orthanc(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emb
 
 @pytest.fixture
 async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password), timeout=60
-    ) as http:
+    async with modality_client(orthanc) as http:
         for patient in (await http.get("/patients")).json():
             (await http.delete(f"/patients/{patient}")).raise_for_status()
     return orthanc

@@ -113,6 +113,21 @@ async def eventually(
             await asyncio.sleep(0.05)
 
 
+def modality_client(orthanc: EmbeddedOrthanc) -> httpx.AsyncClient:
+    """Make another client of Orthanc.
+
+    It keeps no connection: Orthanc closes those that are idle for a second, and on a busy machine a
+    request would meet the end of its connection.
+    """
+    return httpx.AsyncClient(
+        base_url=orthanc.url,
+        auth=(orthanc.username, orthanc.password),
+        timeout=PATIENCE_SECONDS,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        trust_env=False,
+    )
+
+
 @asynccontextmanager
 async def open_stage(
     mongodb: EmbeddedMongod,
@@ -128,6 +143,7 @@ async def open_stage(
         open_database(mongodb.url, name) as database,
         open_indexer(database) as indexer,
         open_http_client(orthanc.url, orthanc.username, orthanc.password) as http,
+        modality_client(orthanc) as modality,
         open_orthanc_files(orthanc.url, orthanc.username, orthanc.password) as files,
     ):
         client = OrthancClient(http)
@@ -139,7 +155,7 @@ async def open_stage(
             interval_seconds=interval_seconds,
             frame_max_pixels=FRAME_MAX_PIXELS,
         )
-        yield Stage(database, name, http, client, files, indexer, sync)
+        yield Stage(database, name, modality, client, files, indexer, sync)
         if database_name is None:
             await database.client.drop_database(name)
 

@@ -23,6 +23,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.servers import RunningServer, run_server, settings_on
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -117,6 +118,7 @@ async def fuzz(server: RunningServer, folder: Path, cases: int, *arguments: str)
         *(sys.executable, "-m", "schemathesis.cli", f"--config-file={settings}", "run"),
         *arguments,
         *(f"--max-examples={cases}", "--suppress-health-check=all", "--no-color"),
+        f"--request-timeout={PATIENCE_SECONDS}",
         *(() if cases >= _CASES_OF_LONG_RUNS else _SHORT),
         cwd=folder,
         env=os.environ | {"SCHEMATHESIS_HOOKS": _HOOKS, "PYTHONPATH": str(_REPOSITORY)},
