@@ -45,11 +45,17 @@ def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Services on the real stores, and Orthanc as another REST client sees it."""
+    """Services on the real stores.
+
+    Attributes:
+        http: The client of Orthanc that the services use.
+        modality: Another client of Orthanc.
+    """
 
     database: AsyncDatabase[dict[str, Any]]
     database_name: str
     http: httpx.AsyncClient
+    modality: httpx.AsyncClient
     orthanc: OrthancClient
     files: OrthancFiles
     indexer: Indexer
@@ -61,7 +67,7 @@ class Stage:
 
         async def post(content: bytes) -> str:
             async with gate:
-                answer = await self.http.post("/instances", content=content)
+                answer = await self.modality.post("/instances", content=content)
             assert answer.is_success, answer.text
             return str(answer.json()["ID"])
 
@@ -73,7 +79,7 @@ class Stage:
 
     async def held_ids(self) -> set[str]:
         """Return the ids of what Orthanc holds."""
-        return set((await self.http.get("/instances")).json())
+        return set((await self.modality.get("/instances")).json())
 
     async def counts(self) -> dict[str, list[tuple[int, ...]]]:
         """Return every count in the index, by collection."""
@@ -100,7 +106,7 @@ class Stage:
         if await self.instance_ids() != await self.held_ids():
             return False
         studies = [found["_id"] async for found in self.database["studies"].find({}, {"_id": 1})]
-        held = set((await self.http.get("/studies")).json())
+        held = set((await self.modality.get("/studies")).json())
         return set(studies) == held and not await self.sync.comparison.roll_ups.find_wrong(studies)
 
 
@@ -155,7 +161,7 @@ async def open_stage(
             interval_seconds=interval_seconds,
             frame_max_pixels=FRAME_MAX_PIXELS,
         )
-        yield Stage(database, name, modality, client, files, indexer, sync)
+        yield Stage(database, name, http, modality, client, files, indexer, sync)
         if database_name is None:
             await database.client.drop_database(name)
 

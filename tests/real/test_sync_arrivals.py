@@ -91,7 +91,7 @@ async def test_a_deleted_and_resent_instance_is_indexed_with_its_new_revision(
         ids = await stage.send([instance_bytes(1, 1, 1), instance_bytes(1, 1, 2)])
         await eventually(stage.is_in_step)
         before = await stage.database["instances"].find_one({"_id": ids[0]})
-        await stage.http.delete(f"/instances/{ids[0]}")
+        await stage.modality.delete(f"/instances/{ids[0]}")
         await stage.send([instance_bytes(1, 1, 1)])
         expected = (await stage.orthanc.stored_files(ids[:1]))[0].revision
 
@@ -111,7 +111,7 @@ async def test_an_instance_that_vanishes_while_it_is_indexed_leaves_no_ghost(
     index = stage.indexer.index
 
     async def index_after_deletion(entries: object) -> None:
-        await stage.http.delete(f"/instances/{ids[1]}")
+        await stage.modality.delete(f"/instances/{ids[1]}")
         await index(entries)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(stage.indexer, "index", index_after_deletion)
@@ -127,8 +127,8 @@ async def test_deletions_in_orthanc_are_found_by_comparing(stage: Stage) -> None
     report = await stage.sync.synchronize()
     assert (report.indexed, report.removed, report.up_to_date) == (9, 0, False)
     study = orthanc_ids("P1", "1.2.826.0.1.3680043.8.498.2", "", "").study
-    await stage.http.delete(f"/studies/{study}")
-    await stage.http.delete(f"/instances/{ids[0]}")
+    await stage.modality.delete(f"/studies/{study}")
+    await stage.modality.delete(f"/instances/{ids[0]}")
     checked = await stage.sync.check()
     assert (checked.indexed, checked.removed, checked.up_to_date) == (0, 4, False)
     assert len(await stage.instance_ids()) == 9
@@ -158,7 +158,7 @@ async def test_a_deletion_in_a_quiet_study_is_found_while_instances_arrive_witho
             await eventually(stage.is_in_step)
             await _pass_by(stage)
             sending = asyncio.create_task(send_without_pause())
-            await stage.http.delete(f"/instances/{quiet[0]}")
+            await stage.modality.delete(f"/instances/{quiet[0]}")
             try:
                 await eventually(is_gone)
             finally:

@@ -38,8 +38,8 @@ async def test_a_study_is_created_updated_stable_and_deleted(stage: Stage) -> No
         await stage.sync.reconciler.reconcile(ids)
         told.append(_summary(await _next(changes)))
         told.append(_summary(await _next(changes)))
-        await stage.http.delete(f"/instances/{ids[0]}")
-        await stage.http.delete(f"/instances/{ids[1]}")
+        await stage.modality.delete(f"/instances/{ids[0]}")
+        await stage.modality.delete(f"/instances/{ids[1]}")
         await stage.sync.reconciler.reconcile(ids)
         told.append(_summary(await _next(changes)))
         assert elsewhere.waiting == 0

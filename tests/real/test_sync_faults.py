@@ -62,7 +62,7 @@ async def test_faults_that_went_with_their_instance_count_no_more(
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 6)])
     refuse(stage, ids[2], monkeypatch)
     await put_on_record(stage)
-    await stage.http.delete(f"/instances/{ids[2]}")
+    await stage.modality.delete(f"/instances/{ids[2]}")
     assert not await stage.sync.comparison.census.differs()
     await let_pauses_pass(stage)
     await stage.sync.comparison.run()
@@ -95,7 +95,7 @@ async def test_pauses_grow_and_a_replaced_file_begins_anew(stage: Stage) -> None
         pauses.append(await pause_of(stage, instance_id))
     assert pauses == [0 * HOUR, 0 * HOUR, HOUR, 4 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR]
     assert await faults.passed_by(files) == {instance_id}
-    await stage.http.delete(f"/instances/{instance_id}")
+    await stage.modality.delete(f"/instances/{instance_id}")
     await stage.send([instance_bytes(1, 1, 1)])
     files = await stage.orthanc.stored_files([instance_id])
     assert await faults.passed_by(files) == set()

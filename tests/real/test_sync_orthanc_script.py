@@ -55,9 +55,13 @@ async def test_a_deletion_in_orthanc_shows_without_a_comparison(
         ):
             await stage.send([instance_bytes(1, series, 1) for series in (1, 2, 3)])
             await eventually(stage.is_in_step)
-            await stage.http.delete(f"/series/{(await stage.http.get('/series')).json()[0]}")
+            await stage.modality.delete(
+                f"/series/{(await stage.modality.get('/series')).json()[0]}"
+            )
             await eventually(stage.is_in_step, within_seconds=10)
-            await stage.http.delete(f"/studies/{(await stage.http.get('/studies')).json()[0]}")
+            await stage.modality.delete(
+                f"/studies/{(await stage.modality.get('/studies')).json()[0]}"
+            )
             await eventually(stage.is_in_step, within_seconds=10)
             assert await stage.instance_ids() == set()
 
