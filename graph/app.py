@@ -71,6 +71,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         limits=OperationLimits.from_settings(settings),
         body_max_bytes=settings.graphql_body_max_bytes,
         body_idle_seconds=settings.upload_idle_seconds,
+        websockets_per_client=settings.websockets_per_client,
     )
     return [
         # Routes are tried in this order: pictures are asked for most often.

@@ -6,7 +6,8 @@
     ├── Forbidden                 FORBIDDEN                known, but not allowed
     ├── Unauthenticated           UNAUTHENTICATED          no or unknown credentials
     ├── LimitExceeded             LIMIT_EXCEEDED           larger than a setting allows
-    │   └── RecordRefused         LIMIT_EXCEEDED           MongoDB does not take it
+    │   ├── RecordRefused         LIMIT_EXCEEDED           MongoDB does not take it
+    │   └── TooManyRequests       TOO_MANY_REQUESTS        more at once than one client may have
     ├── FileRejected              (its own code)           a file that is not stored
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
@@ -89,6 +90,12 @@ class RecordRefused(LimitExceeded):
     """MongoDB does not take this document, and trying again does not help."""
 
     default_message = "This can't be indexed: its record is larger than the database allows."
+
+
+class TooManyRequests(LimitExceeded):
+    """One client holds as much at once as it may: wait until some of it has ended."""
+
+    code = "TOO_MANY_REQUESTS"
 
 
 class FileRejected(Error):

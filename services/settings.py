@@ -228,6 +228,15 @@ class Settings(BaseSettings):
     keep_tiff_preamble: bool = Field(
         default=False, description="Keep the first 128 bytes of dual DICOM/TIFF files."
     )
+    websockets_per_client: int = Field(
+        default=200,
+        gt=0,
+        description="Most WebSockets of one client address; behind a proxy set TRUSTED_PROXIES, or "
+        "all its clients are one.",
+    )
+    archives_per_client: int = Field(
+        default=4, gt=0, description="Most archives that one client address downloads at once."
+    )
     page_max_size: int = Field(default=500, gt=0, description="Largest `first` of a list.")
     frame_max_pixels: int = Field(
         default=64_000_000, gt=0, description="Largest frame that is rendered, in pixels."

@@ -29,11 +29,13 @@ class Served:
     Attributes:
         url: Without a slash at the end.
         data_dir: Of its embedded stores and keys.
+        process_id: Of the server.
     """
 
     url: str
     data_dir: Path
     http: httpx.AsyncClient
+    process_id: int
 
     async def graphql(self, query: str, **variables: object) -> dict[str, object]:
         """Execute an operation that must succeed; answers its data."""
@@ -58,7 +60,7 @@ async def serve(
         async with asyncio.timeout(PATIENCE_SECONDS):
             url = await _announced_url(process, data_dir / "serve.log")
         async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
-            yield Served(url, data_dir, http)
+            yield Served(url, data_dir, http, process.pid)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)

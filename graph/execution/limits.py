@@ -27,6 +27,7 @@ from graphql import (
     SelectionSetNode,
     ValueNode,
     VariableNode,
+    get_introspection_query,
     parse,
     specified_rules,
 )
@@ -35,6 +36,13 @@ from strawberry.schema.schema import validate_document
 from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
+from graph.execution.introspection import (
+    NO_COST,
+    IntrospectionCost,
+    IntrospectionSizes,
+    introspection_sizes,
+    total_cost,
+)
 from services.errors import LimitExceeded
 from services.settings import Settings
 
@@ -57,6 +65,7 @@ class QueryShape:
         repetitions: Most fields of one name in one selection set, fragments written out.
         nodes: Objects that can be answered, by the page sizes that are asked for; a plain list
             counts 1, for its parent knows its length and counts it before it is read.
+        introspection: Fields that introspection can answer; all others count 1.
     """
 
     depth: int = 0
@@ -66,6 +75,23 @@ class QueryShape:
     width: int = 0
     repetitions: int = 0
     nodes: int = 0
+    introspection: IntrospectionCost = NO_COST
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaSizes:
+    """What the cost of a query depends on besides its text.
+
+    Attributes:
+        pages: Page size of each connection without being asked, by the field's name; of several
+            fields of a name the largest.
+        introspection: Lengths of the lists of introspection.
+        introspection_allowed: Largest cost of introspection.
+    """
+
+    pages: Mapping[str, int] = field(default_factory=dict)
+    introspection: IntrospectionSizes = field(default_factory=IntrospectionSizes)
+    introspection_allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +102,39 @@ class _Measured:
     names: Mapping[str, int] = field(default_factory=dict)
 
 
+_STANDARD_INTROSPECTIONS = 2
+"""Tools ask for the standard introspection once; what they add of their own has as much again."""
+
+
 @lru_cache(maxsize=4)
-def default_page_sizes(schema: GraphQLSchema) -> Mapping[str, int]:
-    """Return the default of `first` by field name; of several fields of a name the largest."""
-    sizes: dict[str, int] = {}
+def schema_sizes(schema: GraphQLSchema) -> SchemaSizes:
+    """Measure a schema."""
+    pages: dict[str, int] = {}
     for graphql_type in schema.type_map.values():
         for name, described in getattr(graphql_type, "fields", {}).items():
             first = getattr(described, "args", {}).get("first")
             if first is not None and isinstance(first.default_value, int):
-                sizes[name] = max(sizes.get(name, 0), first.default_value)
-    return sizes
+                pages[name] = max(pages.get(name, 0), first.default_value)
+    sizes = SchemaSizes(pages, introspection_sizes(schema))
+    document = parse(_STANDARD_INTROSPECTION)
+    [operation] = (d for d in document.definitions if isinstance(d, OperationDefinitionNode))
+    cost = measure(operation, document, None, sizes).introspection
+    return replace(sizes, introspection_allowed=_STANDARD_INTROSPECTIONS * cost.largest)
+
+
+_STANDARD_INTROSPECTION = get_introspection_query(
+    specified_by_url=True,
+    directive_is_repeatable=True,
+    schema_description=True,
+    input_value_deprecation=True,
+)
 
 
 def measure(
     definition: OperationDefinitionNode | FragmentDefinitionNode,
     document: DocumentNode,
     variables: Mapping[str, Any] | None,
-    page_sizes: Mapping[str, int],
+    sizes: SchemaSizes,
 ) -> QueryShape:
     """Measure an operation or a fragment.
 
@@ -100,7 +142,7 @@ def measure(
         definition: One of `document`.
         document: Parsed; its nesting is bounded by whoever parsed it.
         variables: Values as they were sent.
-        page_sizes: Page size of each connection without being asked, by the field's name.
+        sizes: Of the schema.
 
     Raises:
         GraphQLError: A fragment contains itself.
@@ -113,9 +155,7 @@ def measure(
     }
     values = _defaults(definition) | dict(variables or {})
     try:
-        return (
-            _Measuring(fragments, values, page_sizes).selection_set(definition.selection_set).shape
-        )
+        return _Measuring(fragments, values, sizes).selection_set(definition.selection_set).shape
     except RecursionError as exc:
         raise LimitExceeded("The query has too many fragments inside each other.") from exc
 
@@ -134,7 +174,7 @@ def _defaults(
 class _Measuring:
     fragments: Mapping[str, FragmentDefinitionNode]
     variables: Mapping[str, Any]
-    page_sizes: Mapping[str, int]
+    sizes: SchemaSizes
     measured: dict[str, _Measured] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
 
@@ -170,6 +210,7 @@ class _Measuring:
             width=1,
             repetitions=below.repetitions,
             nodes=self.page_size(node) * (1 + below.nodes) if has_objects else 0,
+            introspection=self.sizes.introspection.cost_of(node.name.value, below.introspection),
         )
 
     def fragment(self, name: str) -> _Measured:
@@ -185,7 +226,7 @@ class _Measuring:
         return self.measured[name]
 
     def page_size(self, node: FieldNode) -> int:
-        if node.name.value not in self.page_sizes:
+        if node.name.value not in self.sizes.pages:
             return 1
         asked = [
             self.integer(argument.value)
@@ -193,7 +234,7 @@ class _Measuring:
             if argument.name.value in _PAGE_ARGUMENTS
         ]
         given = [size for size in asked if size is not None]
-        return max(given) if given else self.page_sizes[node.name.value]
+        return max(given) if given else self.sizes.pages[node.name.value]
 
     def integer(self, node: ValueNode) -> int | None:
         value: object = None
@@ -220,6 +261,7 @@ def _joined(parts: Sequence[QueryShape], repetitions: int) -> QueryShape:
         width=sum(part.width for part in parts),
         repetitions=max(repetitions, *(part.repetitions for part in parts)),
         nodes=sum(part.nodes for part in parts),
+        introspection=total_cost(part.introspection for part in parts),
     )
 
 
@@ -310,7 +352,7 @@ class LimitedOperation(SchemaExtension):
         document = context.graphql_document
         if document is not None:
             schema: GraphQLSchema = context.schema._schema  # noqa: SLF001  # where Strawberry keeps it
-            check_document(document, context.variables, default_page_sizes(schema), self._limits)
+            check_document(document, context.variables, schema_sizes(schema), self._limits)
             context.pre_execution_errors = [
                 *_validated(schema, context.query or "", self._limits.tokens),
                 *_unnamed(context, document),
@@ -364,7 +406,7 @@ def check_text(text: str, limits: OperationLimits) -> None:
 def check_document(
     document: DocumentNode,
     variables: Mapping[str, Any] | None,
-    sizes: Mapping[str, int],
+    sizes: SchemaSizes,
     limits: OperationLimits,
 ) -> None:
     """Check everything in a document: validation reads also what is not going to run.
@@ -375,7 +417,14 @@ def check_document(
     """
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
-            check_shape(measure(definition, document, variables, sizes), limits)
+            shape = measure(definition, document, variables, sizes)
+            check_shape(shape, limits)
+            if shape.introspection_depth:
+                _check(
+                    "fields of introspection to answer",
+                    shape.introspection.largest,
+                    sizes.introspection_allowed,
+                )
         elif isinstance(definition, FragmentDefinitionNode):
             shape = measure(definition, document, variables, sizes)
             # Depth counts where a fragment is used: that of a type below __schema may be large.

@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
+from services.errors import Forbidden
 from services.settings import Settings
 
 _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", re.ASCII)
@@ -96,6 +97,36 @@ class AllowedOrigins:
         if origin in self.origins or "*" in self.origins:
             return True
         return self.pattern is not None and re.fullmatch(self.pattern, origin) is not None
+
+
+_SAME_SITE = frozenset({"same-origin", "none"})
+"""`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
+
+
+def require_allowed_origin(
+    connection: HTTPConnection, origins: AllowedOrigins, *, public_url: str | None
+) -> None:
+    """Refuse what a browser sends for a page of an origin that is not allowed.
+
+    Forms and images are requested across origins without asking. Programs other than browsers send
+    neither `Origin` nor `Sec-Fetch-Site`.
+
+    Args:
+        connection: The request.
+        origins: The rule.
+        public_url: PUBLIC_URL.
+
+    Raises:
+        Forbidden: The page is of another origin.
+    """
+    origin = connection.headers.get("origin")
+    if origin is None:
+        is_allowed = connection.headers.get("sec-fetch-site", "none") in _SAME_SITE
+    else:
+        own = origin_of(base_url_of(connection, public_url))
+        is_allowed = origin == own or origins.allow(origin)
+    if not is_allowed:
+        raise Forbidden("Pages of this origin may not use this server. See CORS_ALLOWED_ORIGINS.")
 
 
 class CrossOriginMiddleware(CORSMiddleware):

@@ -1,7 +1,9 @@
 """`/graphql`: GraphQL over HTTP and WebSocket, with uploads, limits and errors as JSON."""
 
+import logging
 from codecs import BOM_UTF8
 from collections.abc import Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
+from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.schema.base import BaseSchema
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
@@ -26,7 +29,8 @@ from graph.context import Context
 from graph.execution.audit import record_refusal
 from graph.execution.limits import OperationLimits, parse_limited
 from graph.graphiql import graphiql_headers, graphiql_page
-from graph.http.cors import AllowedOrigins, base_url_of
+from graph.http.client_slots import ClientSlots
+from graph.http.cors import AllowedOrigins, base_url_of, require_allowed_origin
 from graph.http.graphql_errors import (
     JSON,
     MULTIPART,
@@ -38,12 +42,17 @@ from graph.http.graphql_errors import (
 )
 from graph.http.multipart import UnsupportedMediaType, read_body
 from graph.http.uploads import parse_upload, starlette_request, uploads_open
-from graph.http.websocket import MessageValidator, PerOperationContext
+from graph.http.websocket import MessageValidator, PerOperationContext, refused_operation
 from graph.state import runtime_of
 from services.auth.roles import Role, authorize
-from services.errors import Error, LimitExceeded
+from services.errors import Error, LimitExceeded, TooManyRequests
+
+_log = logging.getLogger(__name__)
 
 _SUBSCRIPTION = "subscription"
+
+_INIT_SECONDS = 10
+"""From the handshake of a WebSocket to its `connection_init`; clients send it at once."""
 
 
 class _LowerCased(StarletteRequestAdapter):
@@ -63,6 +72,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         limits: Of operations.
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
         body_idle_seconds: Longest silence of the sender of a JSON body.
+        websockets_per_client: How many WebSockets one client may have open.
     """
 
     request_adapter_class = _LowerCased
@@ -77,21 +87,26 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         limits: OperationLimits,
         body_max_bytes: int,
         body_idle_seconds: float,
+        websockets_per_client: int,
     ) -> None:
         super().__init__(
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
             multipart_uploads_enabled=True,
         )
         self._origins = origins
         self._limits = limits
         self._body_max_bytes = body_max_bytes
         self._body_idle_seconds = body_idle_seconds
+        self._sockets = ClientSlots(
+            "WebSockets", websockets_per_client, setting="WEBSOCKETS_PER_CLIENT"
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request or WebSocket; every refusal is a GraphQL error in JSON."""
-        if scope["type"] != "http":
-            await super().__call__(scope, receive, send)
+        if scope["type"] == "websocket":
+            await self._serve_websocket(scope, receive, send)
             return
         request = Request(scope, receive)
         async with uploads_open(request):
@@ -104,6 +119,15 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 response = refused(request, exc)
             await response(scope, receive, send)
 
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._sockets.hold(scope):
+                await super().__call__(scope, receive, send)
+        except TooManyRequests as exc:
+            _log.warning("a WebSocket is refused: %s", exc.message)
+            websocket = WebSocket(scope, receive, send)
+            await websocket.send_denial_response(refused(websocket, exc))
+
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
         """Let pages of the allowed origins subscribe."""
         return self._origins.allow(origin)
@@ -114,13 +138,19 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Make the context of one request or connection.
 
         Raises:
-            Unauthenticated: A query was posted by nobody who is known; its body is not read.
+            Unauthenticated: The sender is not known; nothing of the query is read.
+            Forbidden: A page of another origin asks by GET.
         """
         del response
         runtime = runtime_of(request)
         identify = partial(principal_of, request)
         principal = await identify()
-        if isinstance(request, Request) and _is_json_post(request):
+        if isinstance(request, Request) and request.method == "GET":
+            # An image of any page can send it, and browsers send it without asking.
+            public_url = runtime.settings.public_url
+            require_allowed_origin(request, self._origins, public_url=public_url)
+        if isinstance(request, Request) and (request.method == "GET" or _is_json_post(request)):
+            # Before anything is parsed: introspection would answer strangers.
             authorize(principal, Role.VIEWER)
         return Context(
             runtime=runtime,
@@ -130,12 +160,18 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         )
 
     async def on_ws_connect(self, context: Context) -> UnsetType | dict[str, object] | None:
-        """Identify a WebSocket by its `connection_init`: browsers can't set its headers."""
+        """Identify a WebSocket by its `connection_init`: browsers can't set its headers.
+
+        Raises:
+            ConnectionRejectionError: It names nobody who is known; Strawberry closes with 4403.
+        """
         params = context.connection_params
         if isinstance(params, Mapping) and context.identify is not None:
             context.identify = partial(
                 principal_of_websocket, context.runtime, params, context.identify
             )
+        if await refused_operation(context, "connection_init") is not None:
+            raise ConnectionRejectionError
         return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:

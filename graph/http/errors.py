@@ -31,6 +31,7 @@ from services.errors import (
     PacsDisabled,
     RendererUnavailable,
     RenderQueueFull,
+    TooManyRequests,
     Unauthenticated,
 )
 
@@ -47,6 +48,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
     (OrthancNotFound, HTTPStatus.NOT_FOUND),
     (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
+    (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UploadNotKept, HTTPStatus.INSUFFICIENT_STORAGE),
     (UnsupportedMediaType, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
@@ -79,7 +81,8 @@ def headers_of(error: Error) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     # What is switched off or full stays so until a person acts: asking again is of no use.
     is_away = status_of(error) == HTTPStatus.SERVICE_UNAVAILABLE
-    if is_away and not isinstance(error, PacsDisabled | OrthancFull):
+    is_busy = isinstance(error, TooManyRequests)
+    if is_busy or (is_away and not isinstance(error, PacsDisabled | OrthancFull)):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return headers
 

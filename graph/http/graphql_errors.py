@@ -36,7 +36,7 @@ def wanted_media_type(connection: HTTPConnection) -> str:
     return RESPONSE_JSON if RESPONSE_JSON in connection.headers.get("accept", "") else JSON
 
 
-def refused(request: Request, error: Error) -> Response:
+def refused(request: HTTPConnection, error: Error) -> Response:
     """Answer with an error of ours."""
     return _answer(request, status_of(error), error.message, error.code, headers_of(error))
 
@@ -51,7 +51,7 @@ def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
 
 
 def _answer(
-    request: Request, status: int, message: str, code: str, headers: Mapping[str, str]
+    request: HTTPConnection, status: int, message: str, code: str, headers: Mapping[str, str]
 ) -> Response:
     error = {"message": message, "extensions": {"code": code}}
     return Response(

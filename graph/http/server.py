@@ -1,7 +1,10 @@
-"""How uvicorn serves the application: what it reads, whom it believes and what it keeps quiet."""
+"""How uvicorn serves the application: limits on what clients send and on how slowly they read."""
 
 import asyncio
 import logging
+import resource
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 
 import uvicorn
@@ -14,59 +17,148 @@ from services.settings import Settings
 _log = logging.getLogger(__name__)
 
 STALLED_SECONDS = 10.0
-"""A client that takes nothing for so long does not read: the slowest link carries some bytes."""
+"""A client must take `STALLED_BYTES` in each such interval: the slowest link carries them."""
+
+STALLED_BYTES = 16 * 1024
 
 GRACE_SECONDS = 10.0
-"""So long it may fetch what was sent and the reason, then the connection is cut."""
+"""A WebSocket's client has so long to read what was sent and the reason of the close."""
 
 TRY_AGAIN_LATER = 1013
 """Close code (RFC 6455 7.4.2, IANA's registry): clients of graphql-transport-ws connect again."""
 
+MESSAGE_TOO_BIG = 1009
+"""Close code (RFC 6455 7.4.1)."""
+
 _REASON = "You read too slowly. Connect and subscribe again."
 
 
-class WebSocketWriteTimeout(WebSocketsSansIOProtocol):
-    """uvicorn's protocol for WebSockets, without patience for clients that do not read.
+class _ReadingWatch:
+    """Notices a client that does not take what is written to it.
 
-    While a client does not read, all that is sent to it waits, with the application's task, for as
-    long as the connection lasts; and TCP lets it last.
+    TCP keeps a connection open for as long as its client answers probes, read or not; the answer,
+    its task and what feeds it (a connection to Orthanc, 16 MB of JSON) would wait as long.
+
+    Args:
+        loop: The event loop.
+        transport: Whose buffer is watched.
+        stalled: Called once, when the client took less than `STALLED_BYTES` in `STALLED_SECONDS`.
     """
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        stalled: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._stalled = stalled
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether something is written that the client has not taken yet."""
+        return self._timer is not None
+
+    def start(self) -> None:
+        """Watch until the client has taken everything."""
+        if self._timer is None:
+            self._begin_interval()
+
+    def stop(self) -> None:
+        """End the watch: the connection is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_interval(self) -> None:
+        self._unread_bytes = self._transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(STALLED_SECONDS, self._end_interval)
+
+    def _end_interval(self) -> None:
+        self._timer = None
+        unread_bytes = self._transport.get_write_buffer_size()
+        if not unread_bytes:
+            return
+        if unread_bytes > self._unread_bytes - STALLED_BYTES:
+            self._stalled()
+        else:
+            self._begin_interval()
+
+
+_INIT_MAX_BYTES = 32 * 1024
+"""Before its client is known a WebSocket takes no more than this: a large token has 16 KiB."""
+
+LARGE_MESSAGES = "orthanc_graphql.large_messages"
+"""Key of the scope's extensions: the application sets it when the client is known."""
+
+
+class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol for WebSockets, with limits on strangers and on slow readers.
+
+    uvicorn waits for a client that does not read for as long as the connection lasts, with the
+    application's task and what is sent to it; and it holds 1 MiB of an unfinished message for
+    anybody who sends one.
+    """
+
+    _watch: _ReadingWatch | None = None
+    _cut: asyncio.TimerHandle | None = None
     _is_ended = False
+    _bytes_before_init = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless a stranger sends too much."""
+        if self._is_ended:
+            return
+        is_stranger = self.handshake_initiated and LARGE_MESSAGES not in self.scope["extensions"]
+        self._bytes_before_init += len(data) if is_stranger else 0
+        if self._bytes_before_init <= _INIT_MAX_BYTES:
+            super().data_received(data)
+        if is_stranger and self._is_too_much():
+            self._end(MESSAGE_TOO_BIG, "connection_init is too large.")
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
+
+    def _is_too_much(self) -> bool:
+        # Fragments of a message are held here, and they were compressed on their way.
+        held = sum(len(fragment) for fragment in self.frames)
+        return max(self._bytes_before_init, held) > _INIT_MAX_BYTES
 
     def pause_writing(self) -> None:
-        """Begin to wait: 64 KiB are on their way that the client does not take."""
+        """Watch the client: 64 KiB are on their way that it has not taken."""
         super().pause_writing()
         if not self._is_ended:
-            self._deadline = self.loop.call_later(STALLED_SECONDS, self._end)
+            self._watch = self._watch or _ReadingWatch(self.loop, self.transport, self._stop)
+            self._watch.start()
 
     def resume_writing(self) -> None:
         """Go on: the client reads again, unless it is too late."""
         if not self._is_ended:
-            self._forget_deadline()
             super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
-        self._forget_deadline()
+        """End all timers."""
+        if self._watch is not None:
+            self._watch.stop()
+        if self._cut is not None:
+            self._cut.cancel()
         super().connection_lost(exc)
 
-    def _end(self) -> None:
-        self._is_ended = True
+    def _stop(self) -> None:
         _log.warning("a WebSocket is closed: its client does not read")
+        self._end(TRY_AGAIN_LATER, _REASON)
+
+    def _end(self, code: int, reason: str) -> None:
+        """Close with a code, and cut the connection when the client does not take that either."""
+        self._is_ended = True
         if not (self.close_sent or self.transport.is_closing()):
             self.stop_keepalive()
-            self.conn.fail(TRY_AGAIN_LATER, _REASON)
+            self.conn.fail(code, reason)
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.close_sent = True
         self.transport.close()
-        self._deadline = self.loop.call_later(GRACE_SECONDS, self.transport.abort)
-
-    def _forget_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._cut = self.loop.call_later(GRACE_SECONDS, self.transport.abort)
 
 
 HEAD_SECONDS = 30.0
@@ -87,12 +179,42 @@ class _HeadTooLarge(Exception):  # httptools hands it on as an error of its own
     pass
 
 
-class HeaderLimitsProtocol(HttpToolsProtocol):
-    """uvicorn's protocol for HTTP, without patience for heads.
+_RESERVED_DESCRIPTORS = 32
+"""Left for files, MongoDB and Orthanc: without one, uploads of others would fail."""
+
+_DESCRIPTOR_WARNING_SECONDS = 10.0
+
+
+class _DescriptorWarning:
+    """Logs at most every few seconds that descriptors run out; libuv itself says nothing."""
+
+    def __init__(self) -> None:
+        self._logged_at = float("-inf")
+
+    def log(self, limit: int) -> None:
+        now = time.monotonic()
+        if now - self._logged_at >= _DESCRIPTOR_WARNING_SECONDS:
+            self._logged_at = now
+            _log.error(
+                "new connections are closed: all but %d of %d file descriptors are in use; raise "
+                "the limit (ulimit -n, LimitNOFILE) or bound connections in the proxy",
+                _RESERVED_DESCRIPTORS,
+                limit,
+            )
+
+
+_descriptor_warning = _DescriptorWarning()
+
+
+class HttpLimitsProtocol(HttpToolsProtocol):
+    """uvicorn's protocol for HTTP, with limits on request headers and on slow readers.
 
     uvicorn ends connections that are idle between two requests; before the first, and within one's
-    headers, it waits for as long as TCP lets it, and keeps all that comes.
+    headers, it waits for as long as TCP lets it, and keeps all that comes. It waits as long for
+    clients that do not read their answer.
     """
+
+    _watch: _ReadingWatch | None = None
 
     _deadline: asyncio.TimerHandle | None = None
     _is_in_body = False
@@ -103,9 +225,35 @@ class HeaderLimitsProtocol(HttpToolsProtocol):
     """Came since the parser last told of anything: a field, a chunk's head or a trailer goes on."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request; close at once where descriptors run out."""
         super().connection_made(transport)
+        self._watch = _ReadingWatch(self.loop, transport, self._cut_reader)
         self._wait_for_headers()
+        # The system gives out the lowest free number, so a high one tells how many are in use.
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.fileno() >= limit - _RESERVED_DESCRIPTORS:
+            _descriptor_warning.log(limit)
+            transport.abort()
+
+    def pause_writing(self) -> None:
+        """Watch the client: 64 KiB are on their way that it has not taken."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def on_response_complete(self) -> None:
+        """Watch the client also where the rest of the answer is small."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        if self._watch is not None:
+            self._watch.start()
+
+    def _cut_reader(self) -> None:
+        _log.warning("a connection is cut: its client does not read the answer")
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless that is a head without end."""
@@ -137,7 +285,7 @@ class HeaderLimitsProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Wait no more: what follows has limits of its own."""
-        self._forget_deadline()
+        self._cancel_deadline()
         self._is_in_body = True
         self._begin_fields()
         super().on_headers_complete()
@@ -158,7 +306,7 @@ class HeaderLimitsProtocol(HttpToolsProtocol):
             super().send_400_response(msg)
             return
         _log.info("a connection is closed: its request's head is too large")
-        self._forget_deadline()
+        self._cancel_deadline()
         if self._is_in_body:
             # The application may have begun to answer.
             self.transport.close()
@@ -171,8 +319,10 @@ class HeaderLimitsProtocol(HttpToolsProtocol):
         self._deadline = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything."""
-        self._forget_deadline()
+        """End all timers."""
+        self._cancel_deadline()
+        if self._watch is not None:
+            self._watch.stop()
         super().connection_lost(exc)
 
     def _begin_fields(self) -> None:
@@ -186,7 +336,7 @@ class HeaderLimitsProtocol(HttpToolsProtocol):
         _log.info("a connection is closed: its request's headers did not end")
         self.transport.close()
 
-    def _forget_deadline(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -212,7 +362,7 @@ def server_config(
     return uvicorn.Config(
         app,
         # By the stricter of uvicorn's parsers: it refuses a request with two lengths.
-        http=HeaderLimitsProtocol,
+        http=HttpLimitsProtocol,
         # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
@@ -220,7 +370,7 @@ def server_config(
         log_config=None,
         access_log=False,
         server_header=False,
-        ws=WebSocketWriteTimeout,
+        ws=WebSocketLimitsProtocol,
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         timeout_graceful_shutdown=shutdown_seconds,
     )

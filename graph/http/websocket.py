@@ -1,11 +1,13 @@
-"""Messages of graphql-transport-ws as they arrive: what is none ends the connection with 4400.
+"""The protocol graphql-transport-ws: who may connect and operate, and which messages are valid.
 
-Strawberry counts on their shape; anything else would be an unexpected error, with a traceback in
-the log, and a stranger needs no credential to send one.
+A malformed message closes the connection with code 4400. Strawberry relies on the shape of
+messages; anything else would be an unexpected error with a traceback in the log, and a stranger
+needs no credential to send one.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from typing import cast
 
 from graphql import GraphQLError
 from strawberry.asgi import ASGIWebSocketAdapter
@@ -14,30 +16,68 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
     Operation,
 )
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import SubscribeMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
+    ConnectionInitMessage,
+    SubscribeMessage,
+)
 from strawberry.types.execution import PreExecutionError
 
 from graph.context import Context
-from services.errors import LimitExceeded
+from graph.execution.audit import note_accesses
+from graph.http.server import LARGE_MESSAGES
+from services.auth.roles import Role, authorize
+from services.errors import DatabaseUnavailable, Error, Forbidden, LimitExceeded, Unauthenticated
+
+
+async def refused_operation(context: Context, name: str) -> Error | None:
+    """Identify the caller again, and record a refusal.
+
+    Args:
+        context: Of the connection.
+        name: What is refused, for the audit trail.
+
+    Returns:
+        Why the caller may not even read; None when it may.
+    """
+    await context.identify_again()
+    try:
+        authorize(context.principal, Role.VIEWER)
+    except (Unauthenticated, Forbidden) as exc:
+        context.accesses.refusals.append((name, exc.code))
+        # Nothing is shown: the refusal stands also where it can't be recorded.
+        with suppress(DatabaseUnavailable):
+            await note_accesses(context.runtime.audit, context.accesses, context.principal)
+        return exc
+    return None
 
 
 class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
     """The operations of one connection."""
 
+    async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
+        """Let the connection send large messages once its client is known."""
+        await super().handle_connection_init(message)
+        if self.connection_acknowledged:
+            cast("MessageValidator", self.websocket).allow_large_messages()
+
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
-        """Start an operation, or refuse it where too many run."""
-        allowed = self.max_subscriptions_per_connection
+        """Start an operation, or refuse it where too many run or its sender is not known (now)."""
         is_new = self.connection_acknowledged and message["id"] not in self.operations
-        if not is_new or allowed is None or len(self.operations) < allowed:
+        refusal = await self._refusal_of_operation() if is_new else None
+        if refusal is None:
             await super().handle_subscribe(message)
             return
-        error = GraphQLError(
-            f"A WebSocket may have {allowed} operations at once.",
-            extensions={"code": LimitExceeded.code},
-        )
+        error = GraphQLError(refusal.message, extensions={"code": refusal.code})
         await self.send_message(
             {"id": message["id"], "type": "error", "payload": [error.formatted]}
         )
+
+    async def _refusal_of_operation(self) -> Error | None:
+        """Return why an operation is not even parsed."""
+        allowed = self.max_subscriptions_per_connection
+        if allowed is not None and len(self.operations) >= allowed:
+            return LimitExceeded(f"A WebSocket may have {allowed} operations at once.")
+        return await refused_operation(self.context, "subscribe")
 
     async def _handle_pre_execution_error(
         self, operation: Operation[Context, None], result: PreExecutionError
@@ -51,6 +91,10 @@ _REASON_MAX_BYTES = 123
 
 class MessageValidator(ASGIWebSocketAdapter):
     """The connection that Strawberry reads from and closes."""
+
+    def allow_large_messages(self) -> None:
+        """Tell the server's protocol (`graph.http.server`) that the client is known."""
+        self.ws.scope["extensions"][LARGE_MESSAGES] = {}
 
     async def iter_json(
         self, *, ignore_parsing_errors: bool = False

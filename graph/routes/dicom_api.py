@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from graph.authentication import principal_of
 from graph.execution.audit import add_stored, describe_search, record_refusal, recorded
-from graph.http.cors import AllowedOrigins, base_url_of, origin_of
+from graph.http.cors import AllowedOrigins, require_allowed_origin
 from graph.http.errors import headers_of, status_of
 from graph.http.multipart import Form, read_form
 from graph.http.uploads import upload_limits
@@ -18,7 +18,7 @@ from graph.state import runtime_of
 from services.audit import Action
 from services.auth.roles import Role, authorize
 from services.dicom.patient_override import PatientOverride
-from services.errors import Error, Forbidden, FrameNotFound, InvalidInput
+from services.errors import Error, FrameNotFound, InvalidInput
 from services.frames.variant import FrameVariant
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
@@ -27,18 +27,18 @@ from services.query.study_frames import find_study_frame
 _UPLOAD_ROUTE = "/api/dicom/upload"
 _STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"
 _STORAGE = "orthanc-pacs"
-_SAME_SITE = frozenset({"same-origin", "none"})
-"""`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
 
 
 async def upload(request: Request) -> Response:
     """Store the one file of a form: `file`, with optional `patientID` and `patientName`."""
     try:
-        check_origin(request)
-        principal = authorize(await principal_of(request), Role.UPLOADER)
         runtime = runtime_of(request)
+        settings = runtime.settings
+        origins = AllowedOrigins.from_settings(settings)
+        require_allowed_origin(request, origins, public_url=settings.public_url)
+        principal = authorize(await principal_of(request), Role.UPLOADER)
         async with (
-            read_form(request, upload_limits(runtime.settings)) as form,
+            read_form(request, upload_limits(settings)) as form,
             recorded(
                 runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"
             ) as event,
@@ -79,25 +79,6 @@ async def study_frame(request: Request) -> Response:
     if is_known(request.scope, rendered):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(rendered.content, media_type="image/png", headers=headers)
-
-
-def check_origin(request: Request) -> None:
-    """Refuse what a browser sends for a page of an origin that is not allowed.
-
-    Forms are sent across origins without asking. What is no browser sends neither header.
-
-    Raises:
-        Forbidden: The page is of another origin.
-    """
-    origin = request.headers.get("origin")
-    if origin is None:
-        is_allowed = request.headers.get("sec-fetch-site", "none") in _SAME_SITE
-    elif origin == origin_of(base_url_of(request, runtime_of(request).settings.public_url)):
-        is_allowed = True
-    else:
-        is_allowed = AllowedOrigins.from_settings(runtime_of(request).settings).allow(origin)
-    if not is_allowed:
-        raise Forbidden("Pages of this origin may not upload. See CORS_ALLOWED_ORIGINS.")
 
 
 def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from graph.http import server as slow_readers
-from graph.http.server import TRY_AGAIN_LATER, WebSocketWriteTimeout
+from graph.http.server import TRY_AGAIN_LATER, WebSocketLimitsProtocol
 from services.sync.events import LISTENER_MAX_EVENTS, Listener, StudyChange, StudyChangeKind
 from tests.real.sync_stage import eventually, instance_bytes
 from tests.real.test_subscriptions import sent
@@ -69,16 +69,16 @@ async def listeners(server: RunningServer, count: int) -> list[Listener]:
 
 
 @pytest.fixture
-def connections(monkeypatch: pytest.MonkeyPatch) -> list[WebSocketWriteTimeout]:
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[WebSocketLimitsProtocol]:
     """The connections of the server, as they are made."""
-    made: list[WebSocketWriteTimeout] = []
-    connection_made = WebSocketWriteTimeout.connection_made
+    made: list[WebSocketLimitsProtocol] = []
+    connection_made = WebSocketLimitsProtocol.connection_made
 
-    def noting(connection: WebSocketWriteTimeout, transport: asyncio.BaseTransport) -> None:
+    def noting(connection: WebSocketLimitsProtocol, transport: asyncio.BaseTransport) -> None:
         made.append(connection)
         connection_made(connection, transport)
 
-    monkeypatch.setattr(WebSocketWriteTimeout, "connection_made", noting)
+    monkeypatch.setattr(WebSocketLimitsProtocol, "connection_made", noting)
     return made
 
 
@@ -92,7 +92,7 @@ async def change_of(server: RunningServer) -> StudyChange:
 
 async def test_who_stops_reading_is_closed_with_a_code_and_the_others_miss_nothing(
     server: RunningServer,
-    connections: list[WebSocketWriteTimeout],
+    connections: list[WebSocketLimitsProtocol],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slow_readers, "STALLED_SECONDS", 2.0)
@@ -124,7 +124,7 @@ async def test_who_stops_reading_is_closed_with_a_code_and_the_others_miss_nothi
     assert "subscribe again" in closed.value.rcvd.reason
 
 
-async def until_closed(client: ClientConnection, connection: WebSocketWriteTimeout) -> None:
+async def until_closed(client: ClientConnection, connection: WebSocketLimitsProtocol) -> None:
     """Read again when the server has given up."""
 
     async def has_given_up() -> bool:
@@ -138,7 +138,7 @@ async def until_closed(client: ClientConnection, connection: WebSocketWriteTimeo
 
 async def test_who_never_reads_again_is_cut_off(
     server: RunningServer,
-    connections: list[WebSocketWriteTimeout],
+    connections: list[WebSocketLimitsProtocol],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slow_readers, "STALLED_SECONDS", 0.2)
@@ -150,12 +150,16 @@ async def test_who_never_reads_again_is_cut_off(
             stalled.tell(change)
             await asyncio.sleep(0)
         await listeners(server, 0)
-        assert connections[0].disconnected
+
+        async def is_cut() -> bool:
+            return connections[0].disconnected
+
+        await eventually(is_cut)
 
 
 async def test_who_reads_again_in_time_stays(
     server: RunningServer,
-    connections: list[WebSocketWriteTimeout],
+    connections: list[WebSocketLimitsProtocol],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(slow_readers, "STALLED_SECONDS", 30.0)
@@ -169,6 +173,6 @@ async def test_who_reads_again_in_time_stays(
             await asyncio.sleep(0)
         for _ in range(told):
             assert json.loads(await client.recv())["type"] == "next"
-        assert connections[0]._deadline is None
+        assert not connections[0]._is_ended
         listener.tell(change)
         assert json.loads(await client.recv())["type"] == "next"

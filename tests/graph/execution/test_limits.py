@@ -6,22 +6,32 @@ from typing import Self
 
 import pytest
 import strawberry
-from graphql import GraphQLError, get_introspection_query, get_operation_ast, parse
+from graphql import (
+    GraphQLError,
+    execute_sync,
+    get_introspection_query,
+    get_operation_ast,
+    parse,
+)
 
+from graph.execution.introspection import IntrospectionCost
 from graph.execution.limits import (
     LimitedOperation,
     OperationLimits,
     QueryShape,
+    SchemaSizes,
     check_document,
     check_text,
     measure,
     parse_limited,
+    schema_sizes,
 )
 from graph.schema import build_schema
 from services.errors import LimitExceeded
 from services.settings import Settings
 
-PAGE_SIZES = {"studies": 20, "patients": 20}
+SIZES = SchemaSizes({"studies": 20, "patients": 20}, introspection_allowed=1_000_000)
+SCHEMA = build_schema()._schema
 LIMITS = OperationLimits.from_settings(Settings.model_construct())
 
 
@@ -29,7 +39,7 @@ def shape(query: str, variables: dict[str, object] | None = None) -> QueryShape:
     document = parse(query)
     operation = get_operation_ast(document)
     assert operation is not None
-    return measure(operation, document, variables, PAGE_SIZES)
+    return measure(operation, document, variables, SIZES)
 
 
 def refuse(query: str) -> str:
@@ -40,7 +50,7 @@ def refuse(query: str) -> str:
 
 def check(query: str) -> None:
     check_text(query, LIMITS)
-    check_document(parse(query), None, PAGE_SIZES, LIMITS)
+    check_document(parse(query), None, SIZES, LIMITS)
 
 
 def nested_fragments(count: int) -> str:
@@ -63,6 +73,7 @@ def test_a_shape_counts_what_fragments_stand_for() -> None:
         width=2,
         repetitions=2,
         nodes=10 * (1 + 1 * (1 + 1)) + 20 * (1 + 1 * (1 + 7 * (1 + 1 * (1 + 2)))),
+        introspection=IntrospectionCost(typical=15, largest=15),
     )
 
 
@@ -196,3 +207,70 @@ async def test_the_schema_refuses_with_a_code_and_without_suggestions(
     assert result.errors is not None
     assert [error.extensions["code"] for error in result.errors if error.extensions] == [code]
     assert "Did you mean" not in result.errors[0].message
+
+
+def introspection_cost(query: str) -> tuple[int, int]:
+    """Answers the cost of a query, and what is allowed."""
+    document = parse(query)
+    operation = get_operation_ast(document)
+    assert operation is not None
+    sizes = schema_sizes(SCHEMA)
+    return measure(operation, document, None, sizes).introspection.largest, (
+        sizes.introspection_allowed
+    )
+
+
+def answered_fields(query: str) -> int:
+    """Execute, and count the fields of the answer."""
+    result = execute_sync(SCHEMA, parse(query))
+    waiting: list[object] = [result.data]
+    count = 0
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return count
+
+
+STANDARD = get_introspection_query(specified_by_url=True, input_value_deprecation=True)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        STANDARD,
+        "{__schema{types{name fields{name args{name type{name}} type{name}}}}}",
+        "{__schema{types{enumValues{name} inputFields{name} interfaces{name fields{name}}}}}",
+        "{__schema{types{fields{type{name fields{name type{name fields{name}}}}}}}}",
+        '{__type(name:"Study"){...T fields{type{...T}}}} fragment T on __Type{fields{args{name}}}',
+        "{__schema{directives{name args{name}} queryType{fields{name}}}}",
+        '{__type(name:"Node"){possibleTypes{fields{args{name}}}}}',
+    ],
+)
+def test_introspection_costs_at_least_what_it_answers(query: str) -> None:
+    cost, _ = introspection_cost(query)
+    assert cost >= answered_fields(query)
+
+
+def test_the_standard_introspection_costs_half_of_what_is_allowed() -> None:
+    cost, allowed = introspection_cost(STANDARD)
+    assert cost <= allowed / 2
+    assert cost <= 10 * answered_fields(STANDARD)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "{" + " ".join(f"a{n}:__schema{{...S}}" for n in range(20)) + "}"
+        "fragment S on __Schema{types{fields{type{ofType{fields{name}}}args{type{name}}}}}",
+        "{__schema{" + " ".join(f"a{n}:types{{...T}}" for n in range(25)) + "}}"
+        "fragment T on __Type{fields{name args{name defaultValue} type{name kind description}}}",
+        "{__schema{types{fields{type{ofType{fields{type{ofType{fields{args{name}}}}}}}}}}}",
+    ],
+)
+def test_introspection_that_multiplies_is_refused(query: str) -> None:
+    with pytest.raises(LimitExceeded, match="fields of introspection to answer"):
+        check_document(parse(query), None, schema_sizes(SCHEMA), LIMITS)

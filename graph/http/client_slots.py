@@ -1,0 +1,69 @@
+"""How much one client may hold at once: WebSockets, archives."""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+from starlette.types import Scope
+
+from services.errors import TooManyRequests
+
+_IPV6_PREFIX = 64
+"""One customer of a provider has at least so many addresses (RFC 6177)."""
+
+
+class ClientSlots:
+    """Counts what each client holds; a client is an address, of IPv6 a network of 64 bits.
+
+    Args:
+        what: What is counted, in the plural, for the message.
+        limit: How many one client may hold at once.
+        setting: Name of the setting that holds the limit.
+    """
+
+    def __init__(self, what: str, limit: int, *, setting: str) -> None:
+        self._what = what
+        self._limit = limit
+        self._setting = setting
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, scope: Scope) -> Iterator[None]:
+        """Hold one for as long as the context is open.
+
+        Args:
+            scope: Of the request; behind TRUSTED_PROXIES it names the client, else the proxy.
+
+        Raises:
+            TooManyRequests: The client holds as many as it may.
+        """
+        client = _client_of(scope)
+        if self._held[client] >= self._limit:
+            raise TooManyRequests(
+                f"At most {self._limit} {self._what} at once for one client ({self._setting})."
+            )
+        self._held[client] += 1
+        try:
+            yield
+        finally:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
+
+
+def _client_of(scope: Scope) -> str:
+    client = scope.get("client")
+    return "" if client is None else _network_of(client[0])
+
+
+@lru_cache(maxsize=1024)
+def _network_of(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:  # noqa: PLR2004  # IPv4
+        return address
+    return str(ipaddress.ip_network((parsed, _IPV6_PREFIX), strict=False))

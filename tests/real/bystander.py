@@ -1,0 +1,215 @@
+"""A second user who works on while somebody attacks the server, in a process of its own."""
+
+import asyncio
+import itertools
+import json
+import sys
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from services.auth.roles import Role
+from services.auth.tokens import changed_tokens, issue_token
+from services.settings import Settings
+from tests.real.sync_stage import instance_bytes
+from tests.served import Served, serve
+
+ALLOWED_SECONDS = {"health": 0.3, "query": 1.0, "frame": 1.0, "upload": 1.0}
+"""What a second user may have to wait, whatever others do."""
+
+_FRAME = """{ studies(first: 1) { nodes { series { instances(first: 1) {
+  frame { url } } } } } }"""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """A server that asks for tokens.
+
+    Attributes:
+        uploader: A token that may query and upload.
+        attacker: Another one.
+    """
+
+    server: Served
+    uploader: str
+    attacker: str
+    log: Path
+
+    def client(self, token: str | None) -> httpx.AsyncClient:
+        """Make a client of its own connections, with a token or without."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        limits = httpx.Limits(max_connections=None)
+        return httpx.AsyncClient(
+            base_url=self.server.url, headers=headers, timeout=120, limits=limits, trust_env=False
+        )
+
+
+@asynccontextmanager
+async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Guarded]:
+    """Run a server on the stores of the tests; `more` are further settings."""
+    assert settings.mongodb_url is not None
+    assert settings.frame_url_keys is not None
+    tokens = []
+    for name in ("uploader", "attacker"):
+        with changed_tokens(settings.data_dir / "tokens.json") as change:
+            change.tokens, token = issue_token(
+                change.tokens, name=name, role=Role.UPLOADER, now=datetime.now(UTC)
+            )
+            tokens.append(token)
+    environment = {
+        "MONGODB_URL": settings.mongodb_url.get_secret_value(),
+        "MONGODB_DATABASE": settings.mongodb_database,
+        "ORTHANC_URL": settings.orthanc_url or "",
+        "ORTHANC_USERNAME": settings.orthanc_username,
+        "ORTHANC_PASSWORD": settings.orthanc_password.get_secret_value(),
+        "FRAME_URL_KEYS": settings.frame_url_keys.get_secret_value(),
+        **more,
+    }
+    async with serve(settings.data_dir, environment) as server:
+        yield Guarded(server, *tokens, log=settings.data_dir / "serve.log")
+
+
+@dataclass(slots=True)
+class Waited:
+    """How long the second user waited, in seconds, by what they did.
+
+    Attributes:
+        worst: The longest time of each kind.
+        slowness: Seconds that pass in one second of computing: above 1 where others keep the
+            processors busy.
+    """
+
+    worst: dict[str, float] = field(default_factory=dict)
+    slowness: float = 1.0
+
+    @property
+    def too_long(self) -> dict[str, float]:
+        """What took longer than allowed on a machine that does nothing else."""
+        return {
+            name: seconds
+            for name, seconds in self.worst.items()
+            if seconds > ALLOWED_SECONDS[name] * self.slowness
+        }
+
+
+@asynccontextmanager
+async def second_user(guarded: Guarded) -> AsyncIterator[Waited]:
+    """Ask for health, a list, a frame and an upload, again and again, while inside.
+
+    The user is a process of its own: whatever the attackers do in this one does not count.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.real.bystander", guarded.server.url, guarded.uploader),
+        stdin=PIPE,
+        stdout=PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    waited = Waited()
+    try:
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"ready\n"
+        yield waited
+        process.stdin.write_eof()
+        async with asyncio.timeout(60):
+            waited.worst, waited.slowness = json.loads(await process.stdout.readline())
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+class _User:
+    """What the process does."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self._numbers = itertools.count(1)
+        self._frame_url = ""
+
+    async def prepare(self) -> None:
+        await self.upload()
+        data = (await self.ask(_FRAME)).json()["data"]
+        series = data["studies"]["nodes"][0]["series"][0]
+        self._frame_url = series["instances"][0]["frame"]["url"]
+
+    async def upload(self) -> httpx.Response:
+        content = instance_bytes(999, 1, next(self._numbers))
+        return await self._http.post("/api/dicom/upload", files={"file": ("a.dcm", content)})
+
+    async def ask(self, query: str) -> httpx.Response:
+        response = await self._http.post("/graphql", json={"query": query})
+        assert "errors" not in response.json(), response.text
+        return response
+
+    async def worst_until(self, is_over: asyncio.Event) -> dict[str, float]:
+        """Do everything at least three times; answers the longest time of each."""
+        kinds: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
+            "health": lambda: self._http.get("/healthz"),
+            "query": lambda: self.ask("{ studies(first: 5) { totalCount nodes { id } } }"),
+            "frame": lambda: self._http.get(self._frame_url),
+            "upload": self.upload,
+        }
+        worst = dict.fromkeys(kinds, 0.0)
+
+        async def repeat(name: str) -> None:
+            count = 0
+            while not is_over.is_set() or count < 3:
+                count += 1
+                begun = time.perf_counter()
+                response = await kinds[name]()
+                worst[name] = max(worst[name], round(time.perf_counter() - begun, 3))
+                assert response.status_code == 200, (name, response.status_code, response.text)
+                await asyncio.sleep(0.02)
+
+        async with asyncio.TaskGroup() as users:
+            for name in kinds:
+                users.create_task(repeat(name))
+        return worst
+
+
+async def _be_second_user(url: str, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(
+        base_url=url, headers=headers, timeout=60, trust_env=False
+    ) as http:
+        user = _User(http)
+        await user.prepare()
+        print("ready", flush=True)  # noqa: T201  # its answer
+        is_over = asyncio.Event()
+        measuring = asyncio.create_task(_slowness_until(is_over))
+        reading = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
+        reading.add_done_callback(lambda _: is_over.set())
+        answer = [await user.worst_until(is_over), await measuring]
+        print(json.dumps(answer), flush=True)  # noqa: T201  # its answer
+
+
+async def _slowness_until(is_over: asyncio.Event) -> float:
+    """Compute for 5 ms ten times a second, and see how long that takes."""
+    passed = computed = 0.0
+    while not (is_over.is_set() and computed):
+        begun, begun_computing = time.perf_counter(), time.thread_time()
+        while time.thread_time() - begun_computing < 0.005:
+            pass
+        passed += time.perf_counter() - begun
+        computed += time.thread_time() - begun_computing
+        await asyncio.sleep(0.1)
+    return max(1.0, passed / computed)
+
+
+async def resident_bytes(guarded: Guarded) -> int:
+    """Return the memory that the server's process holds now."""
+    pid = guarded.server.process_id
+    status = await asyncio.to_thread(Path(f"/proc/{pid}/status").read_text)
+    [line] = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    asyncio.run(_be_second_user(*sys.argv[1:]))

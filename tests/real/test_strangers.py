@@ -1,0 +1,152 @@
+"""Who has no credential gets nothing parsed, holds nothing for long, and keeps nobody waiting."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import CloseCode
+
+from services.settings import Settings
+from tests.real.bystander import Guarded, resident_bytes, second_user, serve_with_tokens
+
+FORBIDDEN = 4403
+INIT_TIMEOUT = 4408
+MESSAGE_TOO_BIG = 1009
+
+INTROSPECTION = (
+    "{"
+    + " ".join(f"a{n}:__schema{{...S}}" for n in range(20))
+    + "}fragment S on __Schema{types{name fields{name args{name type{name}} type{name kind}}}}"
+)
+
+
+@pytest.fixture
+async def guarded(settings: Settings) -> AsyncIterator[Guarded]:
+    async with serve_with_tokens(settings, WEBSOCKETS_PER_CLIENT="20") as running:
+        yield running
+
+
+def opened(guarded: Guarded, compression: str | None = "deflate") -> connect:
+    protocols: Any = ["graphql-transport-ws"]
+    url = guarded.server.url.replace("http", "ws") + "/graphql"
+    return connect(
+        url, subprotocols=protocols, proxy=None, close_timeout=1, compression=compression
+    )
+
+
+def initialised(token: str | None) -> str:
+    payload = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return json.dumps({"type": "connection_init", "payload": payload})
+
+
+async def close_code(connection: ClientConnection) -> int | None:
+    """Read to the end; answers its code."""
+    async with asyncio.timeout(30):
+        with suppress(ConnectionClosed):
+            while True:
+                await connection.recv()
+    return connection.close_code
+
+
+async def test_nothing_is_parsed_for_who_is_not_known(guarded: Guarded) -> None:
+    async with guarded.client(None) as http:
+        for query in ("{ __typename }", "{", INTROSPECTION):
+            answer = await http.get("/graphql", params={"query": query})
+            assert answer.status_code == 401
+            assert [e["extensions"]["code"] for e in answer.json()["errors"]] == ["UNAUTHENTICATED"]
+
+
+async def test_an_image_of_another_site_can_not_ask(guarded: Guarded) -> None:
+    parameters = {"query": "{ __typename }"}
+    async with guarded.client(guarded.attacker) as http:
+        for site in ("cross-site", "same-site"):
+            headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Accept": "image/png"}
+            answer = await http.get("/graphql", params=parameters, headers=headers)
+            assert answer.status_code == 403
+            assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        for site in ("same-origin", "none"):
+            headers = {"Sec-Fetch-Site": site}
+            answer = await http.get("/graphql", params=parameters, headers=headers)
+            assert answer.json() == {"data": {"__typename": "Query"}}
+
+
+@pytest.mark.parametrize("token", [None, "forged"])
+async def test_a_websocket_whose_init_names_nobody_is_closed(
+    guarded: Guarded, token: str | None
+) -> None:
+    async with opened(guarded) as stranger:
+        await stranger.send(initialised(token))
+        subscribe = {"id": "1", "type": "subscribe", "payload": {"query": INTROSPECTION}}
+        await stranger.send(json.dumps(subscribe))
+        assert await close_code(stranger) == FORBIDDEN
+
+
+async def test_a_websocket_that_does_not_begin_is_closed(guarded: Guarded) -> None:
+    async with opened(guarded) as silent:
+        assert await close_code(silent) == INIT_TIMEOUT
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_a_stranger_may_not_send_large_messages_and_a_known_client_may(
+    guarded: Guarded, compression: str | None
+) -> None:
+    async def unfinished() -> AsyncIterator[str]:
+        for _ in range(100):
+            yield "x" * 8_000
+        await asyncio.Event().wait()
+
+    async with opened(guarded, compression) as stranger:
+        sending = asyncio.create_task(stranger.send(unfinished()))
+        # A client that goes on sending may get a reset instead of the reason.
+        assert await close_code(stranger) in {MESSAGE_TOO_BIG, CloseCode.ABNORMAL_CLOSURE}
+        sending.cancel()
+        with suppress(asyncio.CancelledError, ConnectionClosed):
+            await sending
+    async with opened(guarded) as known:
+        await known.send(initialised(guarded.attacker))
+        assert json.loads(await known.recv())["type"] == "connection_ack"
+        payload = {"query": "{ __typename }", "variables": {"x": "x" * 900_000}}
+        await known.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+        assert json.loads(await known.recv())["payload"] == {"data": {"__typename": "Query"}}
+
+
+async def test_a_client_has_so_many_websockets_and_gets_them_back(guarded: Guarded) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            await stack.enter_async_context(opened(guarded))
+        with pytest.raises(InvalidStatus) as refused:
+            await stack.enter_async_context(opened(guarded))
+        assert refused.value.response.status_code == 429
+        body = json.loads(refused.value.response.body)
+        assert body["errors"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
+    async with opened(guarded) as again:
+        await again.send(initialised(guarded.attacker))
+        assert json.loads(await again.recv())["type"] == "connection_ack"
+
+
+async def test_strangers_keep_nobody_waiting(guarded: Guarded) -> None:
+    before = await resident_bytes(guarded)
+
+    async def ask() -> None:
+        async with guarded.client(None) as http:
+            for _ in range(100):
+                await http.get("/graphql", params={"query": INTROSPECTION})
+
+    async def connect_idly() -> None:
+        with suppress(InvalidStatus, ConnectionClosed, OSError):
+            async with opened(guarded) as idle:
+                await idle.send(["x" * 16_000, "x" * 16_000])
+                await idle.wait_closed()
+
+    async with second_user(guarded) as waited, asyncio.TaskGroup() as attack:
+        for _ in range(3):
+            attack.create_task(ask())
+        for _ in range(300):
+            attack.create_task(connect_idly())
+    assert waited.too_long == {}, waited
+    assert await resident_bytes(guarded) - before < 100 * 1024 * 1024
