@@ -78,7 +78,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         *frames.routes,
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
-        *archives.routes,
+        *archives.archive_routes(per_client=settings.archives_per_client),
         *dicom_api.routes,
         *health.health_routes(),
         *orthanc_events.routes,

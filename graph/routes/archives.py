@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from graph.execution.audit import recorded
+from graph.http.client_slots import ClientSlots
 from graph.http.errors import refusal
 from graph.routes.frames import signed_path
 from graph.state import runtime_of
@@ -18,11 +19,30 @@ from services.errors import Error, NotFound
 from services.frames.signing import ArchiveReference
 
 
-async def archive(request: Request) -> Response:
+def archive_routes(*, per_client: int) -> list[Route]:
+    """Make the routes of one application.
+
+    Args:
+        per_client: How many archives one client may download at once: each holds a connection to
+            Orthanc for as long as its reader takes.
+    """
+    slots = ClientSlots("archives", per_client, setting="ARCHIVES_PER_CLIENT")
+
+    async def answer(request: Request) -> Response:
+        return await archive(request, slots)
+
+    return [Route("/archives/v2/{signed:path}", answer, methods=["GET"])]
+
+
+async def archive(request: Request, slots: ClientSlots) -> Response:
     """Stream the archive that a signed URL points to.
 
     Errors before the first byte are statuses; one after it breaks the connection, so that half a
     ZIP never looks complete.
+
+    Args:
+        request: HEAD is answered without asking Orthanc.
+        slots: What one client may download at once.
     """
     runtime = runtime_of(request)
     frames = runtime.frames
@@ -35,6 +55,7 @@ async def archive(request: Request) -> Response:
             AsyncExitStack() as opening,
         ):
             event.study_ids.add(reference.study_id)
+            opening.enter_context(slots.hold(request.scope))
             chunks = await opening.enter_async_context(frames.archive(reference))
             first = await anext(chunks, None)
             if first is None:
@@ -45,7 +66,7 @@ async def archive(request: Request) -> Response:
 
 
 class _Archive(StreamingResponse):
-    """A ZIP on its way; its connection to Orthanc ends with it, however it ends."""
+    """Streams a ZIP; its connection to Orthanc is closed with it, however it ends."""
 
     def __init__(
         self,
@@ -76,6 +97,3 @@ def _headers(reference: ArchiveReference) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
-
-
-routes = [Route("/archives/v2/{signed:path}", archive, methods=["GET"])]

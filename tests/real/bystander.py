@@ -55,13 +55,7 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
     """Run a server on the stores of the tests; `more` are further settings."""
     assert settings.mongodb_url is not None
     assert settings.frame_url_keys is not None
-    tokens = []
-    for name in ("uploader", "attacker"):
-        with changed_tokens(settings.data_dir / "tokens.json") as change:
-            change.tokens, token = issue_token(
-                change.tokens, name=name, role=Role.UPLOADER, now=datetime.now(UTC)
-            )
-            tokens.append(token)
+    uploader, attacker = (_new_token(settings, name) for name in ("uploader", "attacker"))
     environment = {
         "MONGODB_URL": settings.mongodb_url.get_secret_value(),
         "MONGODB_DATABASE": settings.mongodb_database,
@@ -72,7 +66,15 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
         **more,
     }
     async with serve(settings.data_dir, environment) as server:
-        yield Guarded(server, *tokens, log=settings.data_dir / "serve.log")
+        yield Guarded(server, uploader, attacker, settings.data_dir / "serve.log")
+
+
+def _new_token(settings: Settings, name: str) -> str:
+    with changed_tokens(settings.data_dir / "tokens.json") as change:
+        change.tokens, token = issue_token(
+            change.tokens, name=name, role=Role.UPLOADER, now=datetime.now(UTC)
+        )
+    return token
 
 
 @dataclass(slots=True)

@@ -1,7 +1,9 @@
 """What the HTTP server lets through to the application."""
 
 import asyncio
+import resource
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -10,12 +12,15 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from graph.http import server as bounded_heads
+from graph.http import server as http_server
 from graph.http.server import server_config
 from services.settings import Settings
+
+ENDED = asyncio.Event()
+"""An endless answer has stopped."""
 
 FORWARDED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
 
@@ -33,6 +38,30 @@ async def echo(request: Request) -> PlainTextResponse:
     )
 
 
+LARGE_BYTES = 32 * 1024 * 1024
+"""More than the buffers of the system take."""
+
+
+async def large(_request: Request) -> Response:
+    """Answers at once, as GraphQL does."""
+    return Response(bytes(LARGE_BYTES))
+
+
+async def endless(request: Request) -> StreamingResponse:
+    """Answers piece by piece, as archives are; `ended` says when it has stopped."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1024 * 1024)
+                await asyncio.sleep(0)
+        finally:
+            ended.set()
+
+    ended: asyncio.Event = request.app.state.ended
+    return StreamingResponse(pieces())
+
+
 @asynccontextmanager
 async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
     """A server that answers who it takes its client for; its address."""
@@ -41,8 +70,12 @@ async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
         routes=[
             Route("/", sender, methods=["GET", "POST"]),
             Route("/echo", echo, methods=["POST"]),
+            Route("/large", large, methods=["GET"]),
+            Route("/endless", endless, methods=["GET"]),
         ]
     )
+    app.state.ended = ENDED
+    ENDED.clear()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(server_config(app, settings, shutdown_seconds=1))
         task = asyncio.create_task(server._serve([listener]))
@@ -99,7 +132,7 @@ async def test_a_request_whose_length_is_in_doubt_is_refused(lengths: str) -> No
 async def test_headers_that_do_not_end_are_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(bounded_heads, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
     async with serving() as url:
         parts = httpx.URL(url)
         reader, writer = await asyncio.open_connection(parts.host, parts.port)
@@ -111,7 +144,7 @@ async def test_headers_that_do_not_end_are_not_waited_for(
 
 
 async def test_a_body_may_take_longer_than_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_heads, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_SECONDS", 0.2)
 
     async def slow() -> AsyncIterator[bytes]:
         yield b"a"
@@ -196,3 +229,82 @@ async def test_a_large_body_in_one_piece_passes() -> None:
     async with serving() as url, httpx.AsyncClient(base_url=url) as http:
         answer = await http.post("/echo", content=b"x" * 3_000_000)
     assert answer.text == "x" * 3_000_000 + "/None"
+
+
+@asynccontextmanager
+async def unread(url: str, path: str) -> AsyncIterator[socket.socket]:
+    """Ask for an answer, and read nothing of it."""
+    address = httpx.URL(url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (address.host, address.port))
+        await loop.sock_sendall(client, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        yield client
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[http_server.HttpLimitsProtocol]:
+    """The connections of the server, as they are made."""
+    made: list[http_server.HttpLimitsProtocol] = []
+    connection_made = http_server.HttpLimitsProtocol.connection_made
+
+    def recording(connection: http_server.HttpLimitsProtocol, transport: asyncio.Transport) -> None:
+        made.append(connection)
+        connection_made(connection, transport)
+
+    monkeypatch.setattr(http_server.HttpLimitsProtocol, "connection_made", recording)
+    return made
+
+
+async def until_cut(connection: http_server.HttpLimitsProtocol) -> None:
+    async with asyncio.timeout(30):
+        while connection in connection.connections:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("path", ["/large", "/endless"])
+async def test_a_client_that_does_not_read_its_answer_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+    connections: list[http_server.HttpLimitsProtocol],
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+) -> None:
+    monkeypatch.setattr(http_server, "STALLED_SECONDS", 0.3)
+    async with serving() as url, unread(url, path):
+        while not connections:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(0.02)
+        await until_cut(connections[0])
+        if path == "/endless":
+            async with asyncio.timeout(30):
+                await ENDED.wait()
+    assert "does not read the answer" in caplog.text
+
+
+async def test_a_client_that_reads_slowly_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_server, "STALLED_SECONDS", 0.5)
+    loop = asyncio.get_running_loop()
+    async with serving() as url, unread(url, "/large") as client:
+        begun = time.monotonic()
+        async with asyncio.timeout(60):
+            while time.monotonic() - begun < 3:
+                assert await loop.sock_recv(client, 256 * 1024)
+                await asyncio.sleep(0.001)
+    assert "does not read" not in caplog.text
+
+
+async def test_running_out_of_descriptors_is_logged_and_leaves_some(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as url, httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.get(url)).is_success
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+        with pytest.raises(httpx.TransportError):
+            async with httpx.AsyncClient(trust_env=False) as another:
+                await another.get(url)
+        assert (await http.get(url)).is_success
+    [record] = [one for one in caplog.records if "file descriptors" in one.message]
+    assert record.levelname == "ERROR"

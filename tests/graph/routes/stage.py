@@ -126,7 +126,7 @@ async def open_stage(
 async def _client(service: FrameService, audit: AsyncMock) -> AsyncIterator[httpx.AsyncClient]:
     settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
     app = _with_state(
-        Starlette(routes=[*frames.routes, *archives.routes]),
+        Starlette(routes=[*frames.routes, *archives.archive_routes(per_client=2)]),
         SimpleNamespace(frames=service, settings=settings, audit=audit),
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -105,3 +106,31 @@ def collect(sent: list[Message]) -> Send:
         sent.append(message)
 
     return send
+
+
+async def test_a_client_downloads_so_many_archives_at_once_and_then_others(
+    orthanc: respx.MockRouter,
+) -> None:
+    waiting = asyncio.Event()
+
+    class Held(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            await waiting.wait()
+            yield b"PK zip"
+
+    orthanc.get(f"/studies/{STUDY_ID}/archive").mock(
+        side_effect=lambda _: httpx.Response(200, stream=Held())
+    )
+    async with open_stage() as stage:
+        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        held = [asyncio.create_task(stage.http.get(path)) for _ in range(2)]
+        while orthanc.calls.call_count < 2:  # noqa: ASYNC110  # respx tells nobody
+            await asyncio.sleep(0)
+        refused = await stage.http.get(path)
+        waiting.set()
+        answers = await asyncio.gather(*held)
+        again = await stage.http.get(path)
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "TOO_MANY_REQUESTS"
+    assert refused.headers["retry-after"] == "2"
+    assert [answer.status_code for answer in (*answers, again)] == [200, 200, 200]
