@@ -1,19 +1,20 @@
 """What every resolver may use, made for one request or one WebSocket."""
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import strawberry
-from strawberry.dataloader import DataLoader
 
 from graph.authentication import Identify
 from services.auth.roles import Principal
 from services.errors import LimitExceeded
 from services.query.paging import Page, PageRequest
 from services.query.tree import Slice, StoredFields, Tree
+from services.query.turns import CooperativeExecution
 from services.runtime import Runtime
 
 Level = Literal["Patient", "Study", "Series", "Instance"]
@@ -85,24 +86,85 @@ PagedKey = tuple[str, P]
 """A parent's identifier and which part of its children is wanted."""
 
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class BatchLoader(Generic[K, V]):
+    """Loads what the fields of one level ask for in one call, each key once.
+
+    Strawberry's DataLoader loads in the next iteration of the event loop. The fields of a wide
+    level ask in many of them, one turn after the other: this one waits for the last.
+
+    Args:
+        load: Loads values in the order of their keys.
+        turns: Of the operation.
+    """
+
+    def __init__(
+        self, load: Callable[[list[K]], Awaitable[Sequence[V]]], turns: CooperativeExecution
+    ) -> None:
+        self._load = load
+        self._turns = turns
+        self._values: dict[K, asyncio.Future[V]] = {}
+        self._wanted: dict[K, asyncio.Future[V]] = {}
+        self._loading: set[asyncio.Task[None]] = set()
+
+    def load(self, key: K) -> Awaitable[V]:
+        """Return the value of a key, when it is loaded."""
+        value = self._values.get(key)
+        if value is None or value.cancelled():
+            value = self._values[key] = asyncio.get_running_loop().create_future()
+            if not self._wanted:
+                task = asyncio.create_task(self._load_wanted())
+                self._loading.add(task)
+                task.add_done_callback(self._loading.discard)
+            self._wanted[key] = value
+        return value
+
+    async def load_many(self, keys: Iterable[K]) -> list[V]:
+        """Return the values of keys, in their order."""
+        return await asyncio.gather(*(self.load(key) for key in keys))
+
+    async def _load_wanted(self) -> None:
+        await self._turns.wait_idle()
+        wanted, self._wanted = self._wanted, {}
+        # The operation may have ended meanwhile, by its time limit or with its connection.
+        wanted = {key: value for key, value in wanted.items() if not value.cancelled()}
+        if not wanted:
+            return
+        try:
+            values = await self._load(list(wanted))
+        except Exception as exc:  # noqa: BLE001  # raised to everybody who waits
+            for value in wanted.values():
+                if not value.done():
+                    value.set_exception(exc)
+            return
+        for key, loaded in zip(wanted, values, strict=True):
+            await self._turns.yield_to_loop()
+            if not wanted[key].done():
+                wanted[key].set_result(loaded)
+
+
 class Loaders:
     """The loaders, named after what they load and by what.
 
     Args:
         tree: Reads from MongoDB.
+        turns: Of the operation.
     """
 
-    def __init__(self, tree: Tree) -> None:
-        self.patient_by_id = DataLoader(load_fn=tree.patients)
-        self.study_by_id = DataLoader(load_fn=tree.studies)
-        self.series_by_id = DataLoader(load_fn=tree.series)
-        self.instance_by_id = DataLoader(load_fn=tree.instances)
-        self.series_by_study_id = DataLoader(load_fn=tree.series_of_studies)
-        self.instances_by_series_id: DataLoader[PagedKey[Slice], list[StoredFields]] = DataLoader(
-            load_fn=_by_part(tree.instances_of_series)
+    def __init__(self, tree: Tree, turns: CooperativeExecution) -> None:
+        self.patient_by_id = BatchLoader(tree.patients, turns)
+        self.study_by_id = BatchLoader(tree.studies, turns)
+        self.series_by_id = BatchLoader(tree.series, turns)
+        self.instance_by_id = BatchLoader(tree.instances, turns)
+        self.series_by_study_id = BatchLoader(tree.series_of_studies, turns)
+        self.instances_by_series_id: BatchLoader[PagedKey[Slice], list[StoredFields]] = BatchLoader(
+            _by_part(tree.instances_of_series), turns
         )
-        self.studies_by_patient_id: DataLoader[PagedKey[PageRequest], Page] = DataLoader(
-            load_fn=_by_part(tree.studies_of_patients)
+        self.studies_by_patient_id: BatchLoader[PagedKey[PageRequest], Page] = BatchLoader(
+            _by_part(tree.studies_of_patients), turns
         )
 
 
@@ -138,6 +200,7 @@ class Context:
         now: The clock, in epoch seconds.
         connection_params: Payload of a WebSocket's `connection_init`.
         identify: Asks anew who it is; None for requests, which end before a credential does.
+        turns: In which the operation shares the event loop with others.
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
         headers_left: Headers that it may still read from Orthanc.
@@ -150,6 +213,7 @@ class Context:
     now: Callable[[], float] = time.time
     connection_params: object = None
     identify: Identify | None = field(default=None, repr=False)
+    turns: CooperativeExecution = field(init=False)
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
@@ -177,7 +241,8 @@ class Context:
             self.principal = await self.identify()
 
     def _begin(self) -> None:
-        self.loaders = Loaders(self.runtime.tree)
+        self.turns = CooperativeExecution()
+        self.loaders = Loaders(self.runtime.tree, self.turns)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
 

@@ -45,6 +45,7 @@ class Series(FromStored, Node):
     @strawberry.field(description="The study that the series belongs to.")
     async def study(self, info: Info) -> Annotated["Study", strawberry.lazy("graph.types.study")]:
         """Load the study."""
+        info.context.count_nodes(1)
         from graph.types.study import Study  # noqa: PLC0415  # the levels refer to each other
 
         return Study.from_found(await info.context.loaders.study_by_id.load(self.orthanc_study_id))
@@ -72,12 +73,13 @@ class Series(FromStored, Node):
             (self.orthanc_series_id, part)
         )
         info.context.count_nodes(len(stored) - expected)
-        return [Instance.from_stored(instance) for instance in stored]
+        return await info.context.turns.map(Instance.from_stored, stored)
 
     @strawberry.field(
         name="thumbnail",
         description="The middle frame of the series; null when it has no frame to show.",
     )
-    def thumbnail_frame(self) -> Frame | None:
+    def thumbnail_frame(self, info: Info) -> Frame | None:
         """Return the frame that stands for the series."""
+        info.context.count_nodes(1)
         return frame_of_thumbnail(self.thumbnail)

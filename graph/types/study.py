@@ -74,6 +74,7 @@ class Study(FromStored, Node):
         self, info: Info
     ) -> Annotated["Patient", strawberry.lazy("graph.types.patient")]:
         """Load the patient."""
+        info.context.count_nodes(1)
         from graph.types.patient import Patient  # noqa: PLC0415  # the levels refer to each other
 
         stored = await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
@@ -91,15 +92,16 @@ class Study(FromStored, Node):
         info.context.count_nodes(self.number_of_series)
         stored = await info.context.loaders.series_by_study_id.load(self.orthanc_study_id)
         info.context.count_nodes(len(stored) - self.number_of_series)
-        return [Series.from_stored(series) for series in stored]
+        return await info.context.turns.map(Series.from_stored, stored)
 
     @strawberry.field(
         name="thumbnail",
         description="The middle frame of the first series that has frames to show; null when none "
         "has.",
     )
-    def thumbnail_frame(self) -> Frame | None:
+    def thumbnail_frame(self, info: Info) -> Frame | None:
         """Return the frame that stands for the study."""
+        info.context.count_nodes(1)
         return frame_of_thumbnail(self.thumbnail)
 
     @strawberry.field(

@@ -1,15 +1,19 @@
 """The levels of a study tree: one MongoDB command for any number of parents."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from bson import decode_iter
+from bson.codec_options import CodecOptions
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from models.stored import StoredDocument
 from services.database import translated_database_faults
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
+from services.query.turns import CooperativeExecution
 
 StoredFields = Mapping[str, Any]
 
@@ -17,6 +21,12 @@ _K = TypeVar("_K", bound=str)
 
 _WHOLE_LEVEL = 1_000_000
 """Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
+
+_JOINED_AT_ONCE = 2_000
+"""Children in one answer of MongoDB: decoded within a turn."""
+
+_DECODED_AT_ONCE = 64
+"""Documents between two looks at the clock: some take 100 kB."""
 
 INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
     [
@@ -196,18 +206,16 @@ class Tree:
         sort: Mapping[str, int] | None = None,
         projection: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
+        collection = document.get_pymongo_collection()
         with translated_database_faults():
-            return (
-                await document.get_pymongo_collection()
-                .find(
-                    filter_,
-                    projection,
-                    sort=list(sort.items()) if sort else None,
-                    batch_size=_WHOLE_LEVEL,
-                    max_time_ms=self._max_milliseconds,
-                )
-                .to_list()
+            cursor = collection.find_raw_batches(
+                filter_,
+                projection,
+                sort=list(sort.items()) if sort else None,
+                batch_size=_WHOLE_LEVEL,
+                max_time_ms=self._max_milliseconds,
             )
+            return await _decoded(cursor, collection.codec_options)
 
     async def _children(
         self,
@@ -233,11 +241,27 @@ class Tree:
             {"$unwind": "$child"},
             {"$replaceRoot": {"newRoot": "$child"}},
         ]
+        collection = parent.get_pymongo_collection()
         with translated_database_faults():
-            cursor = await parent.get_pymongo_collection().aggregate(
-                pipeline, batchSize=_WHOLE_LEVEL, maxTimeMS=self._max_milliseconds
+            # Raw batches of an aggregation take a command more; each of these is decoded at once.
+            cursor = await collection.aggregate(
+                pipeline, batchSize=_JOINED_AT_ONCE, maxTimeMS=self._max_milliseconds
             )
-            return await cursor.to_list()
+            return [document async for document in cursor]
+
+
+async def _decoded(
+    batches: AsyncIterable[bytes], options: CodecOptions[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Decode batches in turns: one may have 16 MB, which PyMongo decodes in one go."""
+    turns = CooperativeExecution()
+    documents = []
+    async for batch in batches:
+        for document in decode_iter(batch, options):
+            documents.append(document)
+            if not len(documents) % _DECODED_AT_ONCE:
+                await turns.yield_to_loop()
+    return documents
 
 
 def _grouped(

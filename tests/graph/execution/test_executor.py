@@ -12,8 +12,9 @@ from strawberry.extensions import FieldExtension, SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from graph.execution import executor as turns
+from graph.execution import executor
 from graph.execution.executor import PlanningExecutor
+from services.query import turns
 
 if TYPE_CHECKING:
     from graphql import GraphQLResolveInfo
@@ -372,6 +373,7 @@ async def test_others_have_their_turns_while_a_long_list_is_completed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(executor, "LONG_LIST", 0)
     calls = Calls()
 
     async def other() -> None:

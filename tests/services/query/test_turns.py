@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from graph.execution import executor as turns
-from graph.execution.executor import CooperativeExecution
+from services.query import turns
+from services.query.turns import CooperativeExecution
 
 
 async def test_nobody_waits_while_a_turn_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
