@@ -9,16 +9,15 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 
 from services.auth.roles import Role
-from services.auth.tokens import changed_tokens, issue_token
 from services.settings import Settings
 from tests.real.sync_stage import instance_bytes
 from tests.served import Served, serve
+from tests.tokens import write_tokens_file
 
 ALLOWED_SECONDS = {"health": 0.3, "query": 1.0, "frame": 1.0, "upload": 1.0}
 """What a second user may have to wait, whatever others do."""
@@ -55,7 +54,8 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
     """Run a server on the stores of the tests; `more` are further settings."""
     assert settings.mongodb_url is not None
     assert settings.frame_url_keys is not None
-    uploader, attacker = (_new_token(settings, name) for name in ("uploader", "attacker"))
+    roles = {"uploader": Role.UPLOADER, "attacker": Role.UPLOADER}
+    tokens = write_tokens_file(settings.data_dir / "tokens.json", roles)
     environment = {
         "MONGODB_URL": settings.mongodb_url.get_secret_value(),
         "MONGODB_DATABASE": settings.mongodb_database,
@@ -66,15 +66,9 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
         **more,
     }
     async with serve(settings.data_dir, environment) as server:
-        yield Guarded(server, uploader, attacker, settings.data_dir / "serve.log")
-
-
-def _new_token(settings: Settings, name: str) -> str:
-    with changed_tokens(settings.data_dir / "tokens.json") as change:
-        change.tokens, token = issue_token(
-            change.tokens, name=name, role=Role.UPLOADER, now=datetime.now(UTC)
+        yield Guarded(
+            server, tokens["uploader"], tokens["attacker"], settings.data_dir / "serve.log"
         )
-    return token
 
 
 @dataclass(slots=True)

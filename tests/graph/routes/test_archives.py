@@ -122,7 +122,7 @@ async def test_a_client_downloads_so_many_archives_at_once_and_then_others(
         side_effect=lambda _: httpx.Response(200, stream=Held())
     )
     async with open_stage() as stage:
-        path = stage.frames.signer.archive_path(STUDY_ID, now=time.time()).path
+        path = stage.frames.signer.archive_path(STUDY_ID, STUDY_REVISION, now=time.time()).path
         held = [asyncio.create_task(stage.http.get(path)) for _ in range(2)]
         while orthanc.calls.call_count < 2:  # noqa: ASYNC110  # respx tells nobody
             await asyncio.sleep(0)
