@@ -24,13 +24,18 @@ class Node:
 TypeName = Literal["Patient", "Study", "Series", "Instance"]
 
 
+_NODE_ID_MAX_CHARACTERS = 128
+
+
 def encode_node_id(type_name: TypeName, orthanc_id: str) -> strawberry.ID:
     """Make the `id` of an object."""
     return strawberry.ID(base64.urlsafe_b64encode(f"{type_name}:{orthanc_id}".encode()).decode())
 
 
 def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
-    """Read type and Orthanc identifier from an `id`; None when we did not make it."""
+    """Read type and Orthanc identifier from an `id`; None when it is none of this server's."""
+    if len(node_id) > _NODE_ID_MAX_CHARACTERS:
+        return None
     try:
         text = base64.b64decode(node_id, altchars="-_", validate=True).decode("ascii")
     except (binascii.Error, UnicodeError, ValueError):

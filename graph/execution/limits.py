@@ -288,6 +288,7 @@ class OperationLimits:
         introspection_depth: The same below `__schema`: client tools ask 15 levels.
         fields: All fields, fragments written out.
         repetitions: Fields of one name in one selection set: validation compares each pair.
+        values: Values of the variables, lists and objects included.
     """
 
     text_characters: int
@@ -301,6 +302,7 @@ class OperationLimits:
     introspection_depth: int = 16
     fields: int = 2_000
     repetitions: int = 40
+    values: int = 5_000
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "OperationLimits":
@@ -352,6 +354,7 @@ class LimitedOperation(SchemaExtension):
         document = context.graphql_document
         if document is not None:
             schema: GraphQLSchema = context.schema._schema  # noqa: SLF001  # where Strawberry keeps it
+            check_variables(context.variables, self._limits)
             check_document(document, context.variables, schema_sizes(schema), self._limits)
             context.pre_execution_errors = [
                 *_validated(schema, context.query or "", self._limits.tokens),
@@ -401,6 +404,29 @@ def check_text(text: str, limits: OperationLimits) -> None:
     """
     _check("characters", len(text), limits.text_characters)
     _check("brackets inside each other", _nesting(text), limits.nesting)
+
+
+def check_variables(variables: Mapping[str, Any] | None, limits: OperationLimits) -> None:
+    """Check the values that came with a query, before they are coerced one by one.
+
+    Raises:
+        LimitExceeded: There are too many.
+    """
+    count = 0
+    waiting: list[object] = [variables]
+    while waiting and count <= limits.values:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        count += isinstance(value, _JSON_TYPES)
+    if count > limits.values:
+        raise LimitExceeded(f"The variables have too many values; {limits.values} are allowed.")
+
+
+_JSON_TYPES = (str, int, float, Mapping, list, type(None))
+"""What counts as a value of variables; files of an upload have a limit of their own."""
 
 
 def check_document(

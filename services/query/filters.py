@@ -14,6 +14,9 @@ MongoFilter = dict[str, Any]
 _MOST_TERMS = 8
 """Terms of one text that are looked for: each is one more condition on every candidate."""
 
+_MOST_CHARACTERS = 512
+"""Of one value: no DICOM value that is searched has more than 324 (PN, PS3.5 6.2)."""
+
 _MOST_VALUES = 500
 """Values in one list: more make a filter slower than several queries."""
 
@@ -90,6 +93,7 @@ def _all_of(*parts: MongoFilter) -> MongoFilter:
 
 
 def _exact(field: str, value: str | None) -> MongoFilter:
+    _check_length(field, value or "")
     return {} if value is None else {field: value}
 
 
@@ -107,6 +111,13 @@ def _any_uid(asked: Sequence[str] | None) -> MongoFilter:
 def _check_count(field: str, values: Sequence[str]) -> None:
     if len(values) > _MOST_VALUES:
         raise InvalidInput(f"{field}: at most {_MOST_VALUES} values in one filter.")
+    for value in values:
+        _check_length(field, value)
+
+
+def _check_length(field: str, value: str) -> None:
+    if len(value) > _MOST_CHARACTERS:
+        raise InvalidInput(f"{field}: at most {_MOST_CHARACTERS} characters.")
 
 
 def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
@@ -136,6 +147,8 @@ def _words(field: str, text: str | None) -> list[MongoFilter]:
     """Return one condition a term; anchored and escaped, so that each is a range of the index."""
     if text is None or not text.strip():
         return []
+    # Before it is normalised: U+FDFA becomes 18 characters.
+    _check_length("text" if field == "searchWords" else "patientName", text)
     terms = query_terms(text)[:_MOST_TERMS]
     if not terms:
         # Only punctuation was asked for, and no word consists of it.

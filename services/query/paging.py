@@ -9,6 +9,9 @@ from typing import Any
 
 from services.errors import InvalidInput
 
+_CURSOR_MAX_CHARACTERS = 8 * 1024
+"""A patient's name of three groups, in UTF-8 and base64, takes a quarter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -143,6 +146,8 @@ def _beyond(cursor: str, order: Order, *, ascending: bool) -> Mapping[str, Any]:
 
 
 def _decode_cursor(cursor: str, order: Order) -> tuple[str | datetime, str]:
+    if len(cursor) > _CURSOR_MAX_CHARACTERS:
+        raise InvalidInput("That is no cursor of this list.")
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         name, value, identifier = json.loads(base64.b64decode(padded, altchars="-_", validate=True))

@@ -22,6 +22,9 @@ _K = TypeVar("_K", bound=str)
 _WHOLE_LEVEL = 1_000_000
 """Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
 
+_IDENTIFIER_MAX_CHARACTERS = 1024
+"""Identifiers have 64 (PS3.5 6.2), and files that break the rule some more."""
+
 _JOINED_AT_ONCE = 2_000
 """Children in one answer of MongoDB: decoded within a turn."""
 
@@ -186,6 +189,8 @@ class Tree:
         self, document: type[StoredDocument], field: str, value: str, changed: str
     ) -> StoredFields | None:
         """Read the document with a DICOM identifier; of several the one that changed last."""
+        if len(value) > _IDENTIFIER_MAX_CHARACTERS:
+            return None
         with translated_database_faults():
             found: StoredFields | None = await document.get_pymongo_collection().find_one(
                 {field: value}, sort=[(changed, -1)], max_time_ms=self._max_milliseconds

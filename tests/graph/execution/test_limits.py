@@ -22,6 +22,7 @@ from graph.execution.limits import (
     SchemaSizes,
     check_document,
     check_text,
+    check_variables,
     measure,
     parse_limited,
     schema_sizes,
@@ -274,3 +275,15 @@ def test_the_standard_introspection_costs_half_of_what_is_allowed() -> None:
 def test_introspection_that_multiplies_is_refused(query: str) -> None:
     with pytest.raises(LimitExceeded, match="fields of introspection to answer"):
         check_document(parse(query), None, schema_sizes(SCHEMA), LIMITS)
+
+
+def test_variables_of_too_many_values_are_refused_before_they_are_coerced() -> None:
+    check_variables({"uids": ["1.2"] * 500, "filter": {"text": "x"}}, LIMITS)
+    check_variables({"files": [object()] * 50_000}, LIMITS)
+    for variables in (
+        {"uids": ["1.2"] * 200_000},
+        {"a": [[[]]] * 3_000},
+        {"a": {str(n): n for n in range(6_000)}},
+    ):
+        with pytest.raises(LimitExceeded, match="5000 are allowed"):
+            check_variables(variables, LIMITS)

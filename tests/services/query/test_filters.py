@@ -42,8 +42,26 @@ def test_a_word_that_can_not_be_stored_matches_nothing() -> None:
 
 
 def test_long_words_are_cut_where_stored_words_end() -> None:
-    found = study_filter(StudyCriteria(text="a" * 10_000))
+    found = study_filter(StudyCriteria(text="a" * 512))
     assert found == {"searchWords": {"$regex": "^" + "a" * 64}}
+
+
+@pytest.mark.parametrize(
+    ("criteria", "field"),
+    [
+        (StudyCriteria(text="\ufdfa" * 513), "text"),
+        (StudyCriteria(patient_name="a" * 513), "patientName"),
+        (StudyCriteria(patient_id="a" * 513), "patientID"),
+        (StudyCriteria(accession_number="a" * 513), "accessionNumber"),
+        (StudyCriteria(study_instance_uids=["1" * 513]), "studyInstanceUID"),
+        (StudyCriteria(modalities=["a" * 513]), "modalitiesInStudy"),
+    ],
+)
+def test_long_values_are_refused_before_they_are_normalised(
+    criteria: StudyCriteria, field: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"^{field}: at most 512 characters"):
+        study_filter(criteria)
 
 
 @pytest.mark.parametrize(
