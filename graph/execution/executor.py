@@ -13,6 +13,7 @@ bounds its version, `tests/graph/execution/test_private_interfaces.py` names eac
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, cast
@@ -29,6 +30,7 @@ from graphql import (
     get_argument_values,
     get_named_type,
     get_nullable_type,
+    is_introspection_type,
     is_leaf_type,
     is_object_type,
 )
@@ -45,7 +47,7 @@ LONG_LIST = 32
 """Longer lists are completed in turns; shorter ones are a part of their parent's turn."""
 
 
-class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext):
+class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext, ABC):
     """Executes one operation, and completes long lists in turns with other requests."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,6 +55,12 @@ class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext):
         # Shared with the loaders: these wait until all siblings have said what they need.
         shared = getattr(self.context_value, "turns", None)
         self._turns = shared or CooperativeExecution()
+
+    @abstractmethod
+    def count_objects(
+        self, item_type: GraphQLOutputType, details: FieldDetailsList, items: int
+    ) -> None:
+        """Count the single objects below the items of a list, or refuse them."""
 
     async def complete_awaitable_value(  # noqa: PLR0917  # graphql-core's signature
         self,
@@ -83,7 +91,9 @@ class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext):
         items: Iterable[Any],
         position_context: Any,  # noqa: ANN401  # of what is delivered later
     ) -> AwaitableOrValue[list[Any]]:
-        """Complete a list, in turns where it is long."""
+        """Complete a list, in turns where it is long; what is below it is counted before."""
+        if isinstance(items, Sized):
+            self.count_objects(item_type, field_details_list, len(items))
         if position_context is None and isinstance(items, Sized) and len(items) > LONG_LIST:
             return self._in_turns(item_type, field_details_list, info, path, items)
         return super().complete_iterable_value(
@@ -163,17 +173,19 @@ class SelectionPlan:
 
     Attributes:
         selected: The whole set. A plan is found by its identity: it must live as long.
-        others: The part that has no short way.
+        others: The part that has no fast path.
+        objects: Single objects below it (parents, frames), however deep; lists count themselves.
     """
 
     selected: GroupedFieldSet
     copied: tuple[CopiedField, ...]
     called: tuple[CalledField, ...]
     others: GroupedFieldSet
+    objects: int = 0
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing has a short way."""
+        """Whether nothing has a fast path."""
         return not self.copied and not self.called
 
 
@@ -333,6 +345,28 @@ class PlanningExecutor(CooperativeExecutionContext):
             others = await others
         return results | cast("dict[str, Any]", others)
 
+    def count_objects(
+        self, item_type: GraphQLOutputType, details: FieldDetailsList, items: int
+    ) -> None:
+        """Count the single objects below the items of a list, or refuse them.
+
+        Counted by their resolvers, 450,000 parents would be 450,000 tasks before one is too many.
+        """
+        count_nodes = getattr(self.context_value, "count_nodes", None)
+        if count_nodes is not None and (below := self._objects_below(item_type, details)):
+            count_nodes(items * below)
+
+    def _objects_below(self, output_type: GraphQLOutputType, details: FieldDetailsList) -> int:
+        named = get_named_type(output_type)
+        if not is_object_type(named) or is_introspection_type(named):
+            return 0
+        try:
+            selected = self.collect_subfields(named, details).grouped_field_set
+        except GraphQLError:
+            # A null in @skip or @include: graphql-core says so at each object.
+            return 0
+        return self._plan(named, selected).objects
+
     def is_immediate(self, output_type: GraphQLOutputType, details: FieldDetailsList) -> bool:
         """Tell whether a value and all below it are complete without anything to await."""
         named = get_named_type(output_type)
@@ -386,9 +420,10 @@ class PlanningExecutor(CooperativeExecutionContext):
         copied: list[CopiedField] = []
         called: list[CalledField] = []
         others: GroupedFieldSet = {}
+        objects = self._objects_of(parent_type, selected)
         if self.middleware_manager and self.middleware_manager.middlewares:
             # Hooks of fields see every one.
-            return SelectionPlan(selected, (), (), selected)
+            return SelectionPlan(selected, (), (), selected, objects)
         for response_name, details in selected.items():
             field = self.schema.get_field(parent_type, details[0].node.name.value)
             definition = definition_of(field) if field else None
@@ -400,7 +435,15 @@ class PlanningExecutor(CooperativeExecutionContext):
                 called.append(call)
             else:
                 others[response_name] = details
-        return SelectionPlan(selected, tuple(copied), tuple(called), others)
+        return SelectionPlan(selected, tuple(copied), tuple(called), others, objects)
+
+    def _objects_of(self, parent_type: GraphQLObjectType, selected: GroupedFieldSet) -> int:
+        count = 0
+        for details in selected.values():
+            field = self.schema.get_field(parent_type, details[0].node.name.value)
+            if field is not None and is_object_type(get_nullable_type(field.type)):
+                count += 1 + self._objects_below(field.type, details)
+        return count
 
     def _plan_call(
         self,

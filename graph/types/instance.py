@@ -99,7 +99,6 @@ class Instance(FromStored, Node):
         self, info: Info
     ) -> Annotated["Series", strawberry.lazy("graph.types.series")]:
         """Load the series."""
-        info.context.count_nodes(1)
         from graph.types.series import Series  # noqa: PLC0415  # the levels refer to each other
 
         return Series.from_found(
@@ -109,14 +108,10 @@ class Instance(FromStored, Node):
     @strawberry.field(description="One frame; null when there is no such frame to show.")
     def frame(
         self,
-        info: Info,
         index: Annotated[int, strawberry.argument(description="0-based within the instance.")] = 0,
     ) -> Frame | None:
         """Return one frame."""
-        if not 0 <= index < self.number_of_frames:
-            return None
-        info.context.count_nodes(1)
-        return self._frame(index)
+        return self._frame(index) if 0 <= index < self.number_of_frames else None
 
     @strawberry.field(description="The frames in their order, all or a window of them.")
     def frames(

@@ -45,7 +45,6 @@ class Series(FromStored, Node):
     @strawberry.field(description="The study that the series belongs to.")
     async def study(self, info: Info) -> Annotated["Study", strawberry.lazy("graph.types.study")]:
         """Load the study."""
-        info.context.count_nodes(1)
         from graph.types.study import Study  # noqa: PLC0415  # the levels refer to each other
 
         return Study.from_found(await info.context.loaders.study_by_id.load(self.orthanc_study_id))
@@ -79,7 +78,6 @@ class Series(FromStored, Node):
         name="thumbnail",
         description="The middle frame of the series; null when it has no frame to show.",
     )
-    def thumbnail_frame(self, info: Info) -> Frame | None:
+    def thumbnail_frame(self) -> Frame | None:
         """Return the frame that stands for the series."""
-        info.context.count_nodes(1)
         return frame_of_thumbnail(self.thumbnail)

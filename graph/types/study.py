@@ -74,7 +74,6 @@ class Study(FromStored, Node):
         self, info: Info
     ) -> Annotated["Patient", strawberry.lazy("graph.types.patient")]:
         """Load the patient."""
-        info.context.count_nodes(1)
         from graph.types.patient import Patient  # noqa: PLC0415  # the levels refer to each other
 
         stored = await info.context.loaders.patient_by_id.load(self.orthanc_patient_id)
@@ -99,9 +98,8 @@ class Study(FromStored, Node):
         description="The middle frame of the first series that has frames to show; null when none "
         "has.",
     )
-    def thumbnail_frame(self, info: Info) -> Frame | None:
+    def thumbnail_frame(self) -> Frame | None:
         """Return the frame that stands for the study."""
-        info.context.count_nodes(1)
         return frame_of_thumbnail(self.thumbnail)
 
     @strawberry.field(

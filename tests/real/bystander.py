@@ -54,7 +54,7 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
     """Run a server on the stores of the tests; `more` are further settings."""
     assert settings.mongodb_url is not None
     assert settings.frame_url_keys is not None
-    roles = {"uploader": Role.UPLOADER, "attacker": Role.UPLOADER}
+    roles = {"uploader": Role.UPLOADER, "attacker": Role.ADMIN}
     tokens = write_tokens_file(settings.data_dir / "tokens.json", roles)
     environment = {
         "MONGODB_URL": settings.mongodb_url.get_secret_value(),
