@@ -117,7 +117,18 @@ def _check_count(field: str, values: Sequence[str]) -> None:
 
 def _check_length(field: str, value: str) -> None:
     if len(value) > _MOST_CHARACTERS:
-        raise InvalidInput(f"{field}: at most {_MOST_CHARACTERS} characters.")
+        argument = _ARGUMENTS.get(field, field)
+        raise InvalidInput(f"{argument}: at most {_MOST_CHARACTERS} characters.")
+
+
+_ARGUMENTS = {
+    "accessionNumbers": "accessionNumber",
+    "modalitiesInStudy": "modalities",
+    "nameWords": "patientName",
+    "searchWords": "text",
+    "studyInstanceUID": "studyInstanceUIDs",
+}
+"""What callers know stored fields by, where the names differ."""
 
 
 def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
@@ -148,7 +159,7 @@ def _words(field: str, text: str | None) -> list[MongoFilter]:
     if text is None or not text.strip():
         return []
     # Before it is normalised: U+FDFA becomes 18 characters.
-    _check_length("text" if field == "searchWords" else "patientName", text)
+    _check_length(field, text)
     terms = query_terms(text)[:_MOST_TERMS]
     if not terms:
         # Only punctuation was asked for, and no word consists of it.

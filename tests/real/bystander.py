@@ -16,7 +16,7 @@ import httpx
 from services.auth.roles import Role
 from services.settings import Settings
 from tests.real.sync_stage import instance_bytes
-from tests.served import Served, serve
+from tests.server_process import Served, serve
 from tests.tokens import write_tokens_file
 
 ALLOWED_SECONDS = {"health": 0.3, "query": 1.0, "frame": 1.0, "upload": 1.0}

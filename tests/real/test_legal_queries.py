@@ -12,7 +12,7 @@ from graphql import get_introspection_query
 from pymongo import AsyncMongoClient
 
 from services.settings import Settings
-from tests.benchmarks.made_index import IndexSize, fill, instance, study_uid
+from tests.benchmarks.synthetic_index import IndexSize, fill, instance, study_uid
 from tests.real.bystander import Guarded, resident_bytes, second_user, serve_with_tokens
 
 SIZE = IndexSize(studies=500, series=4, instances=5)

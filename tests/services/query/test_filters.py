@@ -53,8 +53,8 @@ def test_long_words_are_cut_where_stored_words_end() -> None:
         (StudyCriteria(patient_name="a" * 513), "patientName"),
         (StudyCriteria(patient_id="a" * 513), "patientID"),
         (StudyCriteria(accession_number="a" * 513), "accessionNumber"),
-        (StudyCriteria(study_instance_uids=["1" * 513]), "studyInstanceUID"),
-        (StudyCriteria(modalities=["a" * 513]), "modalitiesInStudy"),
+        (StudyCriteria(study_instance_uids=["1" * 513]), "studyInstanceUIDs"),
+        (StudyCriteria(modalities=["a" * 513]), "modalities"),
     ],
 )
 def test_long_values_are_refused_before_they_are_normalised(
