@@ -186,6 +186,9 @@ def _by_part(
     return load_all
 
 
+MAX_HEADER_BYTES = 32 * 1024 * 1024
+"""JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
+
 MAX_HEADERS = 100
 """Headers of one operation: each is a file that Orthanc has to open."""
 
@@ -204,6 +207,7 @@ class Context:
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
         headers_left: Headers that it may still read from Orthanc.
+        header_bytes_left: JSON of them that it may still answer.
         accesses: What the audit trail must know before the answer goes out.
     """
 
@@ -217,6 +221,7 @@ class Context:
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
+    header_bytes_left: int = field(init=False)
     accesses: AccessLog = field(default_factory=AccessLog)
 
     def __post_init__(self) -> None:
@@ -245,6 +250,7 @@ class Context:
         self.loaders = Loaders(self.runtime.tree, self.turns)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
+        self.header_bytes_left = MAX_HEADER_BYTES
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
         """Count documents that the answer begins with, and log whom they are about.
@@ -287,6 +293,19 @@ class Context:
             raise LimitExceeded(
                 f"A query answers `tags` of at most {MAX_HEADERS} instances. Ask for fewer with "
                 "`instances(first: ..., offset: ...)`, in several queries."
+            )
+
+    def spend_header_bytes(self, json_bytes: int) -> None:
+        """Count the size of a header, when it was read.
+
+        Raises:
+            LimitExceeded: All headers of the operation are too large together.
+        """
+        self.header_bytes_left -= json_bytes
+        if self.header_bytes_left < 0:
+            raise LimitExceeded(
+                f"The `tags` of a query have at most {MAX_HEADER_BYTES} bytes together. Ask for "
+                "fewer instances in one query."
             )
 
 

@@ -156,7 +156,9 @@ class Instance(FromStored, Node):
         """Read the header from Orthanc."""
         info.context.spend_header()
         headers = info.context.runtime.headers
-        return JSON(await headers.dicom_json(self.orthanc_instance_id, self.revision))
+        header = await headers.dicom_json(self.orthanc_instance_id, self.revision)
+        info.context.spend_header_bytes(header.json_bytes)
+        return JSON(header.elements)
 
     def _frame(self, index: int) -> Frame:
         return Frame.of(self.orthanc_instance_id, self.revision, index)

@@ -7,13 +7,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+import orjson
+
 from services.dicom.json_model import header_json
 from services.errors import OrthancNotFound, PacsDisabled
 from services.orthanc.client import OrthancClient
 from services.tasks import finish_in_thread
 
-Header = dict[str, Any]
-"""Elements by tag, eight upper-case hexadecimal digits."""
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A whole header.
+
+    Attributes:
+        elements: By tag, eight upper-case hexadecimal digits (PS3.18 F.2).
+        json_bytes: How long it is as JSON; as Python objects it takes about five times as much.
+    """
+
+    elements: dict[str, Any]
+    json_bytes: int
+
 
 _Key = tuple[str, str]
 """Orthanc's identifier of an instance, and its revision."""
@@ -21,8 +34,8 @@ _Key = tuple[str, str]
 _AT_ONCE = 4
 """Files read at the same time: a query for the headers of a series must not flood Orthanc."""
 
-_KEPT = 64
-"""Headers that are remembered; a large one takes a few hundred kilobytes."""
+_KEPT_BYTES = 8 * 1024 * 1024
+"""JSON of the headers that are remembered: some thousand usual ones. A larger one is not kept."""
 
 _MEMORY_BYTES = 1024 * 1024
 """Longer headers wait on the disk."""
@@ -30,7 +43,7 @@ _MEMORY_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class _Reading:
-    """A header that is read or was read, and how many wait for it."""
+    """A header that is being read, and how many callers wait for it."""
 
     task: asyncio.Task[Header]
     waiting: int = 0
@@ -46,14 +59,21 @@ class HeaderService:
     def __init__(self, orthanc: OrthancClient | None) -> None:
         self._orthanc = orthanc
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._readings: OrderedDict[_Key, _Reading] = OrderedDict()
+        self._readings: dict[_Key, _Reading] = {}
+        self._kept: OrderedDict[_Key, Header] = OrderedDict()
+        self._kept_bytes = 0
+
+    @property
+    def kept_bytes(self) -> int:
+        """JSON of the headers that are remembered, in bytes."""
+        return self._kept_bytes
 
     async def dicom_json(self, instance_id: str, revision: str) -> Header:
         """Return the header of an instance, without bulk data.
 
         Args:
             instance_id: Orthanc's identifier.
-            revision: Of the stored file; another one is read anew.
+            revision: Of the stored file; another revision is read again.
 
         Raises:
             PacsDisabled: There is no Orthanc to ask.
@@ -64,11 +84,13 @@ class HeaderService:
         if self._orthanc is None:
             raise PacsDisabled
         key = (instance_id, revision)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
         reading = self._readings.get(key) or self._begin(self._orthanc, key)
-        self._readings.move_to_end(key)
         reading.waiting += 1
         try:
-            # Shielded: one who gives up must not take the header from the others who wait for it.
+            # Shielded: a caller that gives up must not end the reading for others that wait.
             return await asyncio.shield(reading.task)
         finally:
             reading.waiting -= 1
@@ -78,19 +100,27 @@ class HeaderService:
 
     def _begin(self, orthanc: OrthancClient, key: _Key) -> _Reading:
         reading = _Reading(asyncio.create_task(self._read(orthanc, key[0])))
-        reading.task.add_done_callback(partial(self._forget_failure, key, reading))
+        reading.task.add_done_callback(partial(self._end, key, reading))
         self._readings[key] = reading
-        if len(self._readings) > _KEPT:
-            self._readings.popitem(last=False)
         return reading
 
     async def _read(self, orthanc: OrthancClient, instance_id: str) -> Header:
         async with self._slots:
             return await _read(orthanc, instance_id)
 
-    def _forget_failure(self, key: _Key, reading: _Reading, task: asyncio.Task[Header]) -> None:
-        if task.cancelled() or task.exception() is not None:
-            self._forget(key, reading)
+    def _end(self, key: _Key, reading: _Reading, task: asyncio.Task[Header]) -> None:
+        self._forget(key, reading)
+        if not task.cancelled() and task.exception() is None:
+            self._keep(key, task.result())
+
+    def _keep(self, key: _Key, header: Header) -> None:
+        if header.json_bytes > _KEPT_BYTES or key in self._kept:
+            return
+        self._kept[key] = header
+        self._kept_bytes += header.json_bytes
+        while self._kept_bytes > _KEPT_BYTES:
+            _, oldest = self._kept.popitem(last=False)
+            self._kept_bytes -= oldest.json_bytes
 
     def _forget(self, key: _Key, reading: _Reading) -> None:
         if self._readings.get(key) is reading:
@@ -111,7 +141,12 @@ async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
                 if left <= 0:
                     break
         # typeshed does not know that it has all that BinaryIO asks for.
-        return await finish_in_thread(partial(header_json, cast("BinaryIO", file)))
+        return await finish_in_thread(partial(_parse, cast("BinaryIO", file)))
+
+
+def _parse(file: BinaryIO) -> Header:
+    elements = header_json(file)
+    return Header(elements, len(orjson.dumps(elements)))
 
 
 async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:

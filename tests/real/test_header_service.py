@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import orjson
 import pytest
 from pydicom.data import get_testdata_file
 
@@ -12,6 +13,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancNotFound, PacsDisabled
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
+from services.query import header_json as header_service
 from services.query.header_json import HeaderService
 from tests.patience import PATIENCE_SECONDS
 
@@ -43,7 +45,8 @@ async def test_the_header_is_that_of_the_file(empty_orthanc: EmbeddedOrthanc, na
     ) as http:
         found = await HeaderService(OrthancClient(http)).dicom_json(instance_id, REVISION)
     with path.open("rb") as file:
-        assert found == header_json(file)
+        assert found.elements == header_json(file)
+    assert found.json_bytes == len(orjson.dumps(found.elements))
 
 
 async def test_a_header_is_read_once_for_many_who_ask_at_once(
@@ -65,6 +68,35 @@ async def test_a_header_is_read_once_for_many_who_ask_at_once(
         )
     assert all(header == headers[0] for header in headers)
     assert asked.count(f"/instances/{instance_id}/file") == 1
+
+
+async def test_what_is_remembered_is_bounded_in_bytes(
+    empty_orthanc: EmbeddedOrthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["CT_small.dcm", "rtplan.dcm", "reportsi.dcm", "MR_small.dcm"]
+    instance_ids = [await post(empty_orthanc, file_of(name)) for name in names]
+    asked: list[str] = []
+
+    async def record(request: httpx.Request) -> None:
+        if request.url.path.endswith("/file"):
+            asked.append(request.url.path.split("/")[2])
+
+    async with open_http_client(
+        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
+    ) as http:
+        http.event_hooks["request"].append(record)
+        service = HeaderService(OrthancClient(http))
+        sizes = [(await service.dicom_json(one, REVISION)).json_bytes for one in instance_ids]
+        assert service.kept_bytes == sum(sizes)
+        smaller = HeaderService(OrthancClient(http))
+        monkeypatch.setattr(header_service, "_KEPT_BYTES", max(sizes) - 1)
+        asked.clear()
+        for _ in range(2):
+            for one in instance_ids:
+                await smaller.dicom_json(one, REVISION)
+                assert smaller.kept_bytes < max(sizes)
+    largest = instance_ids[sizes.index(max(sizes))]
+    assert asked.count(largest) == 2
 
 
 async def test_reading_goes_on_for_who_still_waits_and_ends_with_the_last(
