@@ -91,7 +91,7 @@ QUERIES = {
         "{studies(first:500){nodes{id series{id instances(first:4,offset:1){id frame{url}}}}}}"
     ),
     "many patients": Query(
-        "{patients(first:250){nodes{studies(first:100){nodes{id series{id}}}}}}"
+        "{patients(first:250){nodes{studies(first:40){nodes{id series{id}}}}}}"
     ),
     "introspection": Query(get_introspection_query()),
     "introspection twice": Query(
