@@ -30,9 +30,6 @@ COMMAND_LOG_LEVEL = "WARNING"
 _VALUES = r"pydicom\."
 """What pydicom says of a value that breaks a rule quotes the value: a name, a date, a UID."""
 
-_NO_UTF_8 = "Invalid UTF-8 sequence received from client."
-"""uvicorn tells it as an error with a traceback; the client is told by close code 1007."""
-
 
 class _CorrelationFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
@@ -85,11 +82,6 @@ def _named(exc: BaseException) -> str:
     return kind
 
 
-def is_for_the_log(record: logging.LogRecord) -> bool:
-    """Tell whether a line of `uvicorn.error` is of the server, not of what a client sent."""
-    return record.msg != _NO_UTF_8
-
-
 def configure_logging(level: str) -> None:
     """Send the logs to stderr, one line each, with time, level, logger and correlation id.
 
@@ -104,6 +96,5 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(is_for_the_log)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=_VALUES)

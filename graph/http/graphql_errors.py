@@ -7,6 +7,7 @@ import orjson
 from cross_web import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
+from strawberry.schema.exceptions import InvalidOperationTypeError
 
 from graph.http.errors import headers_of, status_of
 from services.errors import Error
@@ -15,9 +16,6 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 RESPONSE_JSON = "application/graphql-response+json"
 """GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
-
-_BY_GET = "not allowed when using GET"
-"""How Strawberry words its refusal."""
 
 _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
@@ -43,7 +41,8 @@ def refused(request: HTTPConnection, error: Error) -> Response:
 
 def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
     """Answer what HTTP or Strawberry refuses; a mutation by GET is 405 (GraphQL over HTTP, 6.2)."""
-    status = 405 if _BY_GET in refusal.reason else refusal.status_code
+    is_by_get = isinstance(refusal.__cause__, InvalidOperationTypeError)
+    status = 405 if is_by_get and request.method == "GET" else refusal.status_code
     headers = {"Cache-Control": "no-store"}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET, POST"

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import uvicorn
@@ -28,6 +28,9 @@ TRY_AGAIN_LATER = 1013
 """Close code (RFC 6455 7.4.2, IANA's registry): clients of graphql-transport-ws connect again."""
 
 MESSAGE_TOO_BIG = 1009
+"""Close code (RFC 6455 7.4.1)."""
+
+INVALID_TEXT = 1007
 """Close code (RFC 6455 7.4.1)."""
 
 _REASON = "You read too slowly. Connect and subscribe again."
@@ -95,6 +98,14 @@ LARGE_MESSAGES = "orthanc_graphql.large_messages"
 """Key of the scope's extensions: the application sets it when the client is known."""
 
 
+def _is_utf_8(fragments: Sequence[bytes]) -> bool:
+    try:
+        b"".join(fragments).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol for WebSockets, with limits on strangers and on slow readers.
 
@@ -124,6 +135,18 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
         # Fragments of a message are held here, and they were compressed on their way.
         held = sum(len(fragment) for fragment in self.frames)
         return max(self._bytes_before_init, held) > _INIT_MAX_BYTES
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand a message on; text that is not UTF-8 closes the connection (RFC 6455, 8.1).
+
+        uvicorn logs it as an error of the server, with a traceback, and anybody can send it.
+        """
+        if self.curr_msg_data_type == "bytes" or _is_utf_8(self.frames) or self.close_sent:
+            super().send_receive_event_to_app()
+            return
+        self.frames = []
+        self.conn.send_close(INVALID_TEXT)
+        self.handle_parser_exception()
 
     def pause_writing(self) -> None:
         """Watch the client: 64 KiB are on their way that it has not taken."""

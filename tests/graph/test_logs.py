@@ -55,22 +55,6 @@ def test_what_the_system_says_of_a_file_is_logged_without_its_name(
     assert CANARY not in text
 
 
-def test_text_of_a_client_that_is_no_utf_8_is_no_error_of_the_server(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    configure_logging("INFO")
-    log = logging.getLogger("uvicorn.error")
-    try:
-        b"\xff".decode()
-    except UnicodeDecodeError:
-        log.exception("Invalid UTF-8 sequence received from client.")
-        log.exception("Exception in ASGI application\n")
-    lines = capsys.readouterr().err
-    assert "Invalid UTF-8 sequence" not in lines
-    assert lines.count("UnicodeDecodeError") == 1
-    assert "Exception in ASGI application" in lines
-
-
 def test_a_line_stands_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]  # rich asks the stream

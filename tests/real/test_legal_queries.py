@@ -90,9 +90,7 @@ QUERIES = {
     "many windows": Query(
         "{studies(first:500){nodes{id series{id instances(first:4,offset:1){id frame{url}}}}}}"
     ),
-    "many patients": Query(
-        "{patients(first:250){nodes{studies(first:40){nodes{id series{id}}}}}}"
-    ),
+    "many patients": Query("{patients(first:250){nodes{studies(first:40){nodes{id series{id}}}}}}"),
     "introspection": Query(get_introspection_query()),
     "introspection twice": Query(
         "{" + aliased(2, "__schema{types{fields{name args{name}}}}") + "}"
