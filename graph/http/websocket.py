@@ -23,7 +23,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 from strawberry.types.execution import PreExecutionError
 
 from graph.context import Context
-from graph.execution.audit import note_accesses
+from graph.execution.audit import record_accesses
 from graph.http.server import LARGE_MESSAGES
 from services.auth.roles import Role, authorize
 from services.errors import DatabaseUnavailable, Error, Forbidden, LimitExceeded, Unauthenticated
@@ -46,7 +46,7 @@ async def refused_operation(context: Context, name: str) -> Error | None:
         context.accesses.refusals.append((name, exc.code))
         # Nothing is shown: the refusal stands also where it can't be recorded.
         with suppress(DatabaseUnavailable):
-            await note_accesses(context.runtime.audit, context.accesses, context.principal)
+            await record_accesses(context.runtime.audit, context.accesses, context.principal)
         return exc
     return None
 
