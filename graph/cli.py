@@ -7,17 +7,17 @@ import click
 
 _COMMANDS = {
     "serve": ("graph.commands.serve", "Run the server, with its own MongoDB and Orthanc or yours."),
-    "open": ("graph.commands.open", "Open the study browser of the running server."),
+    "open": ("graph.commands.simple:open_", "Open the study browser of the running server."),
     "doctor": ("graph.commands.doctor", "Check every part and say what to do."),
     "import": ("graph.commands.import_", "Upload folders, files and ZIPs of DICOM files."),
     "migrate": ("graph.commands.migrate", "Move the local files of the old system into Orthanc."),
     "sync": ("graph.commands.sync", "Compare MongoDB with Orthanc and repair, once."),
-    "schema": ("graph.commands.schema", "Print the GraphQL schema (SDL)."),
+    "schema": ("graph.commands.simple:schema", "Print the GraphQL schema (SDL)."),
     "token": ("graph.commands.token", "Make, list and revoke tokens."),
     "audit": ("graph.commands.audit", "Show who did what: the audit trail."),
-    "key": ("graph.commands.key", "Print a new key for FRAME_URL_KEYS."),
+    "key": ("graph.commands.simple:key", "Print a new key for FRAME_URL_KEYS."),
 }
-"""Module and one-line help of each command: `--help` needs no import."""
+"""Module, function unless it is `command`, and help of each command: `--help` imports none."""
 
 
 class _LazyGroup(click.Group):
@@ -27,7 +27,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002  # click's signature
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = import_module(_COMMANDS[cmd_name][0]).command
+        module, _, function = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), function or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's signature

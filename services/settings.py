@@ -131,10 +131,6 @@ class Settings(BaseSettings):
         "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
         "empty: nobody's.",
     )
-    graphiql_cdn: bool = Field(
-        default=False,
-        description="true: browsers may load GraphiQL from a CDN where this server has no copy.",
-    )
 
     # Who may do what
     tokens_file: Path | None = Field(

@@ -255,7 +255,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     async def render_graphql_ide(self, request: Request) -> Response:
         """Answer GraphiQL to browsers."""
-        return HTMLResponse(graphiql_page(request), headers=graphiql_headers(request))
+        return HTMLResponse(graphiql_page(), headers=graphiql_headers(request))
 
 
 def _is_json_post(request: Request) -> bool:

@@ -2,27 +2,23 @@
 
 from urllib.parse import urlsplit
 
-_CDN = "https://unpkg.com"
-
 
 def content_security_policy(
-    *, public_url: str | None = None, with_inline_styles: bool = False, with_cdn: bool = False
+    *, public_url: str | None = None, with_inline_styles: bool = False
 ) -> str:
     """Return the Content-Security-Policy of a page.
 
     Args:
         public_url: PUBLIC_URL: signed URLs start with it, so pictures come from there.
         with_inline_styles: GraphiQL's editor and menus write `<style>` elements while they run.
-        with_cdn: Whether GraphiQL's files may come from the CDN.
     """
     pictures = f" {_origin(public_url)}" if public_url else ""
-    cdn = f" {_CDN}" if with_cdn else ""
     inline = " 'unsafe-inline'" if with_inline_styles else ""
     return "; ".join(
         (
             "default-src 'none'",
-            f"script-src 'self'{cdn}",
-            f"style-src 'self'{inline}{cdn}",
+            "script-src 'self'",
+            f"style-src 'self'{inline}",
             f"img-src 'self' data: blob:{pictures}",
             f"connect-src 'self'{pictures}",
             "font-src 'self' data:",

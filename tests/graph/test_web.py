@@ -1,5 +1,3 @@
-import base64
-import hashlib
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from graph import graphiql
-from graph.commands import open as open_command
+from graph.commands import simple
 from graph.routes import web
 from graph.web.assets import GRAPHIQL_FILES, graphiql_bundle, page_bundle
 from graph.web.security import content_security_policy
@@ -31,7 +29,7 @@ _needs_npm = pytest.mark.skipif(
 
 
 def _settings(**values: object) -> SimpleNamespace:
-    return SimpleNamespace(**({"public_url": None, "graphiql_cdn": False} | values))
+    return SimpleNamespace(**({"public_url": None} | values))
 
 
 async def _get(path: str, **settings: object) -> httpx.Response:
@@ -115,20 +113,11 @@ def test_every_module_stays_readable() -> None:
 def test_graphiql_comes_from_this_server() -> None:
     bundle = graphiql_bundle()
     assert bundle is not None
-    page = graphiql.graphiql_page(_request())
+    page = graphiql.graphiql_page()
     sources = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert [source for source in sources if "//" in source] == []
     for name in GRAPHIQL_FILES:
         assert f"graphiql/{bundle.digest}/{name}" in page
-
-
-@_needs_npm
-def test_the_cdn_would_have_to_serve_the_very_same_files() -> None:
-    bundle = graphiql_bundle()
-    assert bundle is not None
-    for name, file in graphiql.CDN_FILES.items():
-        digest = base64.b64encode(hashlib.sha384(bundle.files[name].body).digest()).decode()
-        assert file.integrity == f"sha384-{digest}", name
 
 
 @pytest.fixture
@@ -138,26 +127,17 @@ def without_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_files")
 def test_without_its_files_graphiql_says_what_to_do() -> None:
-    page = graphiql.graphiql_page(_request())
+    page = graphiql.graphiql_page()
     assert "make setup" in page
     assert "<script" not in page
     assert "unpkg" not in graphiql.graphiql_headers(_request())["Content-Security-Policy"]
 
 
-@pytest.mark.usefixtures("without_files")
-def test_the_cdn_is_used_where_a_setting_allows_it() -> None:
-    page = graphiql.graphiql_page(_request(graphiql_cdn=True))
-    assert page.count('integrity="sha384-') == len(GRAPHIQL_FILES)
-    headers = graphiql.graphiql_headers(_request(graphiql_cdn=True))
-    assert "script-src 'self' https://unpkg.com" in headers["Content-Security-Policy"]
-
-
-def test_scripts_are_never_inline() -> None:
-    for inline_styles, cdn in ((False, False), (True, False), (True, True)):
-        policy = content_security_policy(with_inline_styles=inline_styles, with_cdn=cdn)
-        scripts = policy.split("; ")[1]
-        assert scripts.startswith("script-src 'self'")
-        assert "unsafe" not in scripts
+def test_scripts_come_from_this_server_and_are_never_inline() -> None:
+    for inline_styles in (False, True):
+        policy = content_security_policy(with_inline_styles=inline_styles)
+        assert policy.split("; ")[1] == "script-src 'self'"
+        assert "unpkg" not in policy
 
 
 def test_open_tells_the_address_of_the_running_server(
@@ -169,12 +149,12 @@ def test_open_tells_the_address_of_the_running_server(
     address = "http://127.0.0.1:8000"
     with lock_data_dir(tmp_path, address=address):
         write_running_stores(tmp_path, RunningStores(pid=1, address=address, stores=Stores()))
-        result = CliRunner().invoke(open_command.command, ["--data-dir", str(tmp_path)])
+        result = CliRunner().invoke(simple.open_, ["--data-dir", str(tmp_path)])
     assert (result.exit_code, result.output) == (0, f"{address}/\n")
     opened.assert_called_once_with(f"{address}/")
 
 
 def test_open_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
-    result = CliRunner().invoke(open_command.command, ["--data-dir", str(tmp_path)])
+    result = CliRunner().invoke(simple.open_, ["--data-dir", str(tmp_path)])
     assert result.exit_code == 1
     assert "orthanc-graphql serve" in result.output

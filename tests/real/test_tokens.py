@@ -244,3 +244,11 @@ async def test_a_server_that_others_can_reach_does_not_start_open(
     assert started.errors.count("\n") == 1
     assert "Refused to start without credentials" in started.errors
     assert setting in started.errors
+
+
+async def test_a_mongodb_that_is_away_is_one_clear_line(settings: Settings, tmp_path: Path) -> None:
+    shell = Shell.on_stores_of(settings, tmp_path / "data")
+    shell.environment["MONGODB_URL"] = "mongodb://127.0.0.1:9/"
+    listed = await shell.run("token", "list")
+    assert (listed.code, listed.output) == (1, "")
+    assert listed.errors == "Error: The database does not answer. Try again in a few seconds.\n"

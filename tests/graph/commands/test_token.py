@@ -1,7 +1,5 @@
 """What the command says where it can't do its work; tests/real/test_tokens.py has the rest."""
 
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner, Result
 
@@ -27,14 +25,3 @@ def test_what_makes_no_sense_is_refused_before_a_store_is_opened(
     result = token(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
-
-
-def test_a_mongodb_that_is_away_is_one_clear_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MONGODB_URL", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100")
-    monkeypatch.setenv("FRAME_URL_KEYS", f"k1:{'a' * 43}")
-    result = token("list")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: The database does not answer. Try again in a few seconds.\n"

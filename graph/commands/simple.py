@@ -1,4 +1,4 @@
-"""`orthanc-graphql open`."""
+"""`orthanc-graphql open`, `schema` and `key`: commands that print one thing."""
 
 import webbrowser
 from pathlib import Path
@@ -7,12 +7,16 @@ import click
 
 from graph.commands.options import data_dir_option, examples, load_settings
 from services.embedded.data_dir import read_running_stores
+from services.frames.signing import generate_key
 
 
-@click.command(epilog=examples("orthanc-graphql open --print", settings=("DATA_DIR", "PUBLIC_URL")))
+@click.command(
+    name="open",
+    epilog=examples("orthanc-graphql open --print", settings=("DATA_DIR", "PUBLIC_URL")),
+)
 @click.option("--print", "only_prints", is_flag=True, help="Print the address, open nothing.")
 @data_dir_option
-def command(data_dir: Path | None, *, only_prints: bool) -> None:
+def open_(data_dir: Path | None, *, only_prints: bool) -> None:
     """Open the study browser of the running server in a web browser."""
     address = _address(data_dir)
     click.echo(address)
@@ -31,3 +35,25 @@ def _address(data_dir: Path | None) -> str:
             "Start one with: orthanc-graphql serve"
         )
     return f"{running.address}/"
+
+
+@click.command(name="schema", epilog=examples("orthanc-graphql schema > schema.graphql"))
+def schema() -> None:
+    """Print the GraphQL schema (SDL), for code generators."""
+    from graph.schema import schema_sdl  # noqa: PLC0415  # building the schema is this command's work
+
+    # It ends its last line itself.
+    click.echo(schema_sdl(), nl=False)
+
+
+@click.command(
+    name="key",
+    epilog=examples('export FRAME_URL_KEYS="$(orthanc-graphql key)"', settings=("FRAME_URL_KEYS",)),
+)
+def key() -> None:
+    """Print a new key for FRAME_URL_KEYS.
+
+    Put it first in the list to sign with it; keep the old ones behind it for as long as their URLs
+    shall work (20 minutes).
+    """
+    click.echo(generate_key())
