@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from beanie import init_beanie
@@ -113,3 +114,29 @@ async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict
         with translated_database_faults():
             await init_beanie(database=database, document_models=list(DOCUMENTS))
         yield database
+
+
+CLOCK_TOLERANCE_SECONDS = 10.0
+"""Signed URLs allow for 30 s of difference between two servers."""
+
+
+def describe_clock_difference(database_time: datetime, now: datetime) -> str | None:
+    """Say how far this machine's clock is from MongoDB's; None when it is near enough.
+
+    Two servers whose clocks differ refuse each other's signed URLs, and both have the same
+    MongoDB to compare with.
+
+    Args:
+        database_time: `localTime` of MongoDB's answer to `hello`, in UTC.
+        now: The time of this machine, with time zone.
+    """
+    if database_time.tzinfo is None:
+        database_time = database_time.replace(tzinfo=UTC)
+    seconds = (now - database_time).total_seconds()
+    if abs(seconds) <= CLOCK_TOLERANCE_SECONDS:
+        return None
+    direction = "ahead of" if seconds > 0 else "behind"
+    return (
+        f"The clock of this machine is {abs(seconds):.0f} s {direction} MongoDB's: signed URLs of "
+        "other servers may be refused. Synchronize the clocks (NTP) of all machines."
+    )

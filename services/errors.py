@@ -22,8 +22,9 @@
     │       └── RendererCrashed   RENDERER_CRASHED         this frame ended its process
     └── OrthancError              ORTHANC_ERROR            Orthanc answered something unexpected
         ├── OrthancUnavailable    ORTHANC_UNAVAILABLE      no answer: nothing was done
-        ├── OrthancOutcomeUnknown ORTHANC_OUTCOME_UNKNOWN  the answer broke off: maybe it was done
-        │   └── OrthancTimedOut   ORTHANC_OUTCOME_UNKNOWN  it is there and took too long
+        │   ├── DownloadsBusy     SERVER_BUSY              all connections for archives are taken
+        │   └── OrthancOutcomeUnknown ORTHANC_OUTCOME_UNKNOWN  the answer broke off: perhaps done
+        │       └── OrthancTimedOut   ORTHANC_OUTCOME_UNKNOWN  it is there and took too long
         ├── OrthancAuthenticationFailed  ORTHANC_AUTHENTICATION_FAILED
         ├── OrthancNotFound       ORTHANC_NOT_FOUND
         ├── OrthancRefused        ORTHANC_REFUSED          it does not accept this content
@@ -194,6 +195,13 @@ class OrthancUnavailable(OrthancError):
 
     code = "ORTHANC_UNAVAILABLE"
     default_message = "Orthanc does not answer. Try again in a few seconds."
+
+
+class DownloadsBusy(OrthancUnavailable):
+    """All connections to Orthanc for archives and whole files are taken."""
+
+    code = "SERVER_BUSY"
+    default_message = "Too many archives are being downloaded. Try again in a minute."
 
 
 class OrthancOutcomeUnknown(OrthancUnavailable):

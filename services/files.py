@@ -7,12 +7,13 @@ import secrets
 import select
 import socket
 import ssl
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from services.errors import FileRejected
+from services.errors import Error, FileRejected
 
 _PASSWORD_BYTES = 32
 """256 bits: beyond guessing, and short enough for every configuration format."""
@@ -47,7 +48,44 @@ def keep_password(path: Path) -> str:
     """
     if not path.exists():
         write_private(path, secrets.token_hex(_PASSWORD_BYTES))
-    return path.read_text(encoding="utf-8").strip()
+    return read_private(path)
+
+
+class PrivateFileUnusable(Error):
+    """A file with a secret is damaged, or others may read it."""
+
+    code = "PRIVATE_FILE_UNUSABLE"
+
+
+def read_private(path: Path) -> str:
+    """Read a file that holds a secret, without the white space around it.
+
+    Raises:
+        PrivateFileUnusable: Other users may read or change it, or it holds no text.
+        OSError: It can't be read.
+    """
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        content = file.read()
+    if mode & 0o077:
+        raise PrivateFileUnusable(
+            f"Other users may read or change {path} (mode {mode:04o}), which holds a secret. "
+            f"Run: chmod 600 {path}"
+        )
+    try:
+        text = content.decode("ascii").strip()
+    except UnicodeDecodeError as exc:
+        raise _damaged(path) from exc
+    if not text:
+        raise _damaged(path)
+    return text
+
+
+def _damaged(path: Path) -> PrivateFileUnusable:
+    return PrivateFileUnusable(
+        f"{path} is empty or damaged. Restore it from a backup; what it protects can't be used "
+        "without it."
+    )
 
 
 _CHUNK_BYTES = 1024 * 1024

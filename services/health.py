@@ -1,13 +1,15 @@
-"""What the server depends on, asked and named one by one."""
+"""What the server depends on, asked and named one by one, and how its own tasks are."""
 
 import asyncio
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from pymongo import ReadPreference
 from pymongo.errors import PyMongoError
 
+from services.database import describe_clock_difference
 from services.errors import Error, OrthancError
 
 if TYPE_CHECKING:
@@ -28,34 +30,54 @@ class PartHealth:
         is_ready: It answers and can be used.
         version: Its release, None when it did not answer or is off.
         message: What is wrong and what to do, None when all is well.
+        warning: What should be repaired although the part can be used, None when all is well.
     """
 
     is_ready: bool
     version: str | None = None
     message: str | None = None
+    warning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the part as `/readyz` shows it, without what is absent."""
-        facts = {"version": self.version, "message": self.message}
+        facts = {"version": self.version, "message": self.message, "warning": self.warning}
         status = "ok" if self.is_ready else "unavailable"
         return {"status": status} | {name: fact for name, fact in facts.items() if fact}
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All dependencies by name."""
+    """All dependencies by name.
+
+    Attributes:
+        failing_tasks: Why each background task that is not well failed last, by name.
+    """
 
     parts: dict[str, PartHealth]
+    failing_tasks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
         """Whether everything that is needed answers."""
         return all(part.is_ready for part in self.parts.values())
 
+    @property
+    def status(self) -> str:
+        """`ok`, `degraded` when something needs a person, or `unavailable`.
+
+        A degraded server stays in service: its background tasks are started again by themselves,
+        and another clock may be the wrong one.
+        """
+        if not self.is_ready:
+            return "unavailable"
+        has_warnings = any(part.warning for part in self.parts.values())
+        return "degraded" if has_warnings or self.failing_tasks else "ok"
+
     def to_json(self) -> dict[str, Any]:
-        """Return the answer of `/readyz`."""
-        status = "ok" if self.is_ready else "unavailable"
-        return {"status": status} | {name: part.to_json() for name, part in self.parts.items()}
+        """Return what `/readyz` tells administrators."""
+        tasks = {"backgroundTasks": dict(self.failing_tasks)} if self.failing_tasks else {}
+        parts = {name: part.to_json() for name, part in self.parts.items()}
+        return {"status": self.status} | parts | tasks
 
 
 async def check_health(runtime: "Runtime") -> Health:
@@ -68,7 +90,10 @@ async def check_health(runtime: "Runtime") -> Health:
         _within_limit("MongoDB", check_mongodb(runtime.database)),
         _within_limit("Orthanc", check_orthanc(runtime.orthanc)),
     )
-    return Health({"mongodb": mongodb, "orthanc": orthanc})
+    parts = {"mongodb": mongodb, "orthanc": orthanc}
+    if (warning := runtime.descriptors.warning) is not None:
+        parts["server"] = PartHealth(is_ready=True, warning=warning)
+    return Health(parts, runtime.supervisor.failing)
 
 
 async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
@@ -83,7 +108,8 @@ async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
         return PartHealth(is_ready=False, message=f"{reason} ({type(exc).__name__})")
     if not hello.get("isWritablePrimary"):
         return PartHealth(is_ready=False, message="MongoDB has no primary that takes writes.")
-    return PartHealth(is_ready=True, version=str(build["version"]))
+    warning = describe_clock_difference(hello["localTime"], datetime.now(UTC))
+    return PartHealth(is_ready=True, version=str(build["version"]), warning=warning)
 
 
 async def check_orthanc(orthanc: "OrthancClient | None") -> PartHealth:

@@ -17,6 +17,7 @@ from services.auth.authenticator import Authenticator, open_authenticator
 from services.auth.open_mode import reason_to_stay_closed, remember_credentials
 from services.database import open_database
 from services.deletion import Deletion
+from services.descriptors import DescriptorWatch
 from services.dicom.layout import WalkLimits
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
@@ -145,6 +146,7 @@ async def enter_frames(
     stack: AsyncExitStack,
     settings: Settings,
     orthanc: Orthanc | None,
+    supervisor: Supervisor,
 ) -> FrameService:
     """Open what signs and renders frames."""
     given = settings.frame_url_keys
@@ -167,7 +169,9 @@ async def enter_frames(
     )
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
-    return await stack.enter_async_context(open_frames(signer, client, frames, limits))
+    return await stack.enter_async_context(
+        open_frames(signer, client, frames, limits, supervisor=supervisor)
+    )
 
 
 def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:
@@ -230,10 +234,12 @@ class Runtime:
         orthanc_url: Where Orthanc is, for admins.
         orthanc_events_secret: Proves that a notice of a deletion comes from our Orthanc.
         supervisor: Of the background tasks.
+        descriptors: Watches the file descriptors of a server.
     """
 
     settings: Settings
     supervisor: Supervisor
+    descriptors: DescriptorWatch
     authenticator: Authenticator
     audit: Audit
     database: AsyncDatabase[dict[str, Any]]
@@ -343,12 +349,13 @@ async def open_runtime(
             check(authenticator)
         orthanc = await enter_orthanc(stack, settings, connections)
         client = orthanc.client if orthanc else None
-        frames = await enter_frames(stack, settings, orthanc)
+        frames = await enter_frames(stack, settings, orthanc, supervisor)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, client, database, indexer) if client else None
         runtime = Runtime(
             settings=settings,
             supervisor=supervisor,
+            descriptors=DescriptorWatch(),
             authenticator=authenticator,
             audit=await stack.enter_async_context(
                 open_audit(
@@ -371,11 +378,18 @@ async def open_runtime(
             frames=frames,
             deletion=make_deletion(client, database, sync),
             sync=sync,
-            study_events=StudyEvents(database, stable_seconds=settings.study_stable_seconds),
+            study_events=StudyEvents(
+                database, stable_seconds=settings.study_stable_seconds, supervisor=supervisor
+            ),
         )
         stack.push_async_callback(runtime.study_events.close)
         if address is not None:
-            await stack.enter_async_context(following_removals(database, frames.discard))
+            await stack.enter_async_context(
+                supervisor.running("file descriptors", runtime.descriptors.run)
+            )
+            await stack.enter_async_context(
+                following_removals(database, frames.discard, supervisor)
+            )
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))
         yield runtime

@@ -251,22 +251,22 @@ class Supervisor:
         task = self._tasks[name]
         while True:
             task.started_at = self._clock()
+            failure: BaseException | None = None
             try:
                 await work()
-                reason = "it returned"
-                _log.error("the background task %r ended; it is started again", name)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as exc:
                 current = asyncio.current_task()
                 if current is None or current.cancelling() or ending.is_set():
                     raise
                 # Something that the task awaited was cancelled, not the task itself.
-                reason = "CancelledError"
-                _log.exception("the background task %r failed; it is started again", name)
+                failure = exc
             except Exception as exc:  # noqa: BLE001  # no failure may end a background task
-                reason = type(exc).__name__
-                _log.exception("the background task %r failed; it is started again", name)
+                failure = exc
             if ending.is_set():
                 return
+            reason = "it returned" if failure is None else type(failure).__name__
+            message = "the background task %r failed (%s); it is started again"
+            _log.error(message, name, reason, exc_info=failure)
             if self._clock() - task.started_at >= _STEADY_SECONDS:
                 task.failures = 0
             task.failures += 1

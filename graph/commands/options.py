@@ -71,6 +71,14 @@ def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
             code = runner.run(main())
     except Error as exc:
         raise click.ClickException(exc.message) from exc
+    except OSError as exc:
+        if exc.filename is None:
+            raise
+        # As of a data directory that is read-only or belongs to another user.
+        raise click.ClickException(
+            f"{exc.filename}: {exc.strerror}. Check its owner, its mode and the disk, or choose "
+            "another folder with DATA_DIR."
+        ) from exc
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     raise SystemExit(code or 0)

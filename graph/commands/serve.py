@@ -17,6 +17,7 @@ from graph.logs import configure_logging
 from services.auth.authenticator import Authenticator
 from services.auth.open_mode import refuse_open_start
 from services.demo_data import store_samples
+from services.descriptors import raise_descriptor_limit
 from services.errors import Error
 from services.runtime import Runtime, can_have_credentials, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
@@ -55,6 +56,7 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
     data directory, on loopback, and stops them when it stops.
     """
     configure_logging(log_level.upper())
+    raise_descriptor_limit()
     for misspelt in read_setting_typos():
         _log.warning("%s", misspelt)
     settings = load_settings(data_dir=data_dir)

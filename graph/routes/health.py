@@ -1,4 +1,8 @@
-"""Health: `/healthz` for the process, `/readyz` for what it depends on."""
+"""Health: `/healthz` for the process, `/readyz` for what it depends on.
+
+`/readyz` answers everybody with a status, and administrators with the details: versions and
+messages help an attacker to choose.
+"""
 
 import asyncio
 import time
@@ -10,12 +14,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from graph.authentication import principal_of
 from graph.state import runtime_of
+from services.auth.roles import Role
 from services.health import check_health
 from services.runtime import Runtime
 
 _FRESH_SECONDS = 1.0
-"""Load balancers ask every few seconds; who asks more often, and anybody may, costs nothing."""
+"""Load balancers ask every few seconds. Anybody may ask, and asking more often costs nothing."""
 
 _HEADERS = {"Cache-Control": "no-store"}
 
@@ -26,11 +32,13 @@ class Readiness:
 
     Attributes:
         is_ready: Whether everything that is needed answers.
-        facts: Its body, as JSON.
+        status: For everybody, as `Health.status`.
+        details: For administrators, as JSON.
     """
 
     is_ready: bool
-    facts: dict[str, Any]
+    status: str
+    details: dict[str, Any]
 
 
 class RecentReadiness:
@@ -70,7 +78,7 @@ async def look(runtime: Runtime) -> Readiness:
     """Ask each dependency, and how far behind the feed is; never raises."""
     # At once: each waits some seconds for a server that hangs.
     health, feed = await asyncio.gather(check_health(runtime), _feed(runtime))
-    return Readiness(health.is_ready, health.to_json() | feed)
+    return Readiness(health.is_ready, health.status, health.to_json() | feed)
 
 
 async def _feed(runtime: Runtime) -> dict[str, Any]:
@@ -87,9 +95,18 @@ def health_routes() -> list[Route]:
     recent = RecentReadiness(look)
 
     async def readyz(request: Request) -> JSONResponse:
-        """Answer each dependency by name, and the feed; 503 when one is away."""
+        """Answer whether the server is ready; 503 when something that it needs is away.
+
+        Administrators are also told each dependency by name, the failing background tasks and
+        how far behind the change feed is.
+        """
         found = await recent.of(runtime_of(request))
-        status_code = 200 if found.is_ready else 503
-        return JSONResponse(found.facts, status_code=status_code, headers=_HEADERS)
+        principal = await principal_of(request)
+        is_admin = principal is not None and principal.role >= Role.ADMIN
+        return JSONResponse(
+            found.details if is_admin else {"status": found.status},
+            status_code=200 if found.is_ready else 503,
+            headers=_HEADERS,
+        )
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]

@@ -1,6 +1,7 @@
 """MongoDB: whether it answers, is new enough, has change streams and takes writes."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import AsyncMongoClient
@@ -9,8 +10,8 @@ from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyM
 
 from models.token import TokenDocument
 from services.auth.tokens import TokenStore
-from services.database import translated_database_faults
-from services.doctor.findings import Finding, ok, problem
+from services.database import describe_clock_difference, translated_database_faults
+from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import DatabaseUnavailable
 
 _PART = "MongoDB"
@@ -116,4 +117,6 @@ async def _examine(database: AsyncDatabase[dict[str, Any]]) -> list[Finding]:
         return findings
     await database[_PROBE].insert_one({})
     await database.drop_collection(_PROBE)
-    return [ok(_PART, f"{version}, takes writes, has change streams")]
+    findings = [ok(_PART, f"{version}, takes writes, has change streams")]
+    difference = describe_clock_difference(hello["localTime"], datetime.now(UTC))
+    return findings if difference is None else [*findings, warning("Clock", difference)]

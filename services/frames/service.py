@@ -1,6 +1,5 @@
 """The one way to a picture: checked, cached, guarded and rendered."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
-from services.tasks import cancel_and_wait
+from services.tasks import Supervisor
 
 StudyRevisionFinder = Callable[[str], Awaitable[str | None]]
 
@@ -177,14 +176,17 @@ class FrameService:
             raise NotFound("Study not found") from exc
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Look ahead while the block runs; stop everything at its end."""
+    async def running(self, supervisor: Supervisor) -> AsyncIterator[None]:
+        """Look ahead while the block runs; stop everything at its end.
+
+        Args:
+            supervisor: Of the background tasks of this process.
+        """
         await self._quarantine.load()
-        looking_ahead = asyncio.create_task(self._ahead.run())
         try:
-            yield
+            async with supervisor.running("look-ahead of frames", self._ahead.run):
+                yield
         finally:
-            await cancel_and_wait(looking_ahead)
             await self._cache.close()
 
     def _is_idle(self) -> bool:
@@ -241,6 +243,7 @@ async def open_frames(
     following: FollowingFinder = find_following,
     find_study: StudyRevisionFinder = find_study_revision,
     records: CrashRecords | None = None,
+    supervisor: Supervisor | None = None,
 ) -> AsyncIterator[FrameService]:
     """Open the frames.
 
@@ -253,6 +256,7 @@ async def open_frames(
         following: Finds the instances after one in its series.
         find_study: Finds the revision of a study, None when it is not there.
         records: Where crashes of renderers are kept; MongoDB when None.
+        supervisor: Of the background tasks of this process; None: one of its own.
     """
     async with AsyncExitStack() as stack:
         pipeline = None
@@ -268,7 +272,7 @@ async def open_frames(
             following=following,
             find_study=find_study,
         )
-        await stack.enter_async_context(service.running())
+        await stack.enter_async_context(service.running(supervisor or Supervisor()))
         yield service
 
 

@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from services.errors import FrameUrlExpired, FrameUrlInvalid, InvalidInput
+from services.files import read_private
 from services.frames.variant import FrameVariant
 from services.orthanc.identifiers import is_orthanc_id
 
@@ -94,13 +95,14 @@ def load_or_create_keys(data_dir: Path) -> FrameUrlKeys:
 
     Raises:
         InvalidInput: The file holds no keys.
+        PrivateFileUnusable: The file is damaged, or others may read it.
     """
     path = data_dir / KEY_FILE_NAME
     if not path.exists():
         data_dir.mkdir(parents=True, exist_ok=True)
         text = _spell(_GENERATED_KEY_ID, secrets.token_bytes(_MINIMUM_KEY_BYTES))
         _create_once(path, text)
-    return FrameUrlKeys.parse(path.read_text(encoding="ascii"))
+    return FrameUrlKeys.parse(read_private(path))
 
 
 def _create_once(path: Path, text: str) -> None:

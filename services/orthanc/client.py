@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from services.errors import OrthancOutcomeUnknown
+from services.errors import DownloadsBusy, OrthancOutcomeUnknown, OrthancUnavailable
 from services.orthanc.answers import (
     ChangePage,
     SeriesListing,
@@ -40,6 +40,12 @@ from services.orthanc.transport import (
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
 
+_DOWNLOADS_AT_ONCE = 8
+"""Orthanc 1.10.1 has 50 HTTP threads and packs an archive in one of them."""
+
+_DOWNLOAD_SLOT_SECONDS = 5.0
+"""Longest wait for a connection of a download: a person is told to try again later."""
+
 _BEFORE_MEMBER = re.compile(r'\s*[{,]\s*"([^"\\]*)"\s*:\s*')
 _AFTER_MEMBERS = re.compile(r"\s*(?:\{\s*)?\}\s*")
 
@@ -49,11 +55,20 @@ class OrthancClient:
 
     Args:
         http: The HTTP client of `open_http_client`.
+        downloads: Another one for what is passed on as fast as its reader takes it, so that slow
+            readers never take the connections of everything else; None: the same.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
 
-    def __init__(self, http: httpx.AsyncClient, *, breaker: CircuitBreaker | None = None) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        downloads: httpx.AsyncClient | None = None,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
         self._http = http
+        self._downloads = downloads or http
         self._guarded = breaker.guarded if breaker is not None else nullcontext
 
     async def system(self) -> SystemInfo:
@@ -110,10 +125,39 @@ class OrthancClient:
 
     @asynccontextmanager
     async def study_archive(self, study_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """`GET /studies/{id}/archive`: a ZIP of the study, streamed."""
+        """`GET /studies/{id}/archive`: a ZIP of the study, streamed.
+
+        Raises:
+            DownloadsBusy: Too many archives are being read.
+            OrthancNotFound: There is no such study.
+        """
         path = path_of("studies", study_id, "archive")
-        async with streamed(self._http, path, timeout_seconds=_LIST_SECONDS) as response:
+        async with self._download(path) as response:
             yield response.aiter_bytes()
+
+    @asynccontextmanager
+    async def download(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """`GET /instances/{id}/file` for a reader outside, who may be slow.
+
+        `instance_file` is for this server, which takes what comes at once.
+
+        Raises:
+            DownloadsBusy: Too many archives and files are being read.
+            OrthancNotFound: There is no such instance.
+        """
+        async with self._download(path_of("instances", instance_id, "file")) as response:
+            yield response.aiter_bytes()
+
+    @asynccontextmanager
+    async def _download(self, path: str) -> AsyncIterator[httpx.Response]:
+        limits = timeout_of(_LIST_SECONDS, pool_seconds=_DOWNLOAD_SLOT_SECONDS)
+        try:
+            async with streamed(self._downloads, path, limits=limits) as response:
+                yield response
+        except OrthancUnavailable as exc:
+            if isinstance(exc.__cause__, httpx.PoolTimeout):
+                raise DownloadsBusy(detail=exc.detail) from exc
+            raise
 
     async def changes(self, since: int, limit: int) -> ChangePage:
         """`GET /changes`: what happened after a sequence number; deletions are not told."""
@@ -244,7 +288,8 @@ async def open_orthanc(
     kept = ConnectionPool(url, username, password, timeout_seconds=frame_seconds)
     async with (
         open_http_client(url, username, password) as http,
+        open_http_client(url, username, password, connections=_DOWNLOADS_AT_ONCE) as downloads,
         open_orthanc_files(url, username, password, breaker=breaker) as files,
         open_orthanc_frames(kept, threads=frames_at_once, breaker=breaker) as frames,
     ):
-        yield Orthanc(OrthancClient(http, breaker=breaker), files, frames)
+        yield Orthanc(OrthancClient(http, downloads=downloads, breaker=breaker), files, frames)

@@ -157,13 +157,19 @@ def open_http_client(
     )
 
 
-def timeout_of(seconds: float | None) -> httpx.Timeout:
+def timeout_of(seconds: float | None, *, pool_seconds: float | None = None) -> httpx.Timeout:
     """Return how long an answer is waited for; a connection is never waited for longer.
 
     Args:
         seconds: Longest silence, in seconds; None for an ordinary one.
+        pool_seconds: Longest wait for one of the connections, in seconds; None: as long.
     """
-    return httpx.Timeout(_ANSWER_SECONDS if seconds is None else seconds, connect=CONNECT_SECONDS)
+    answer_seconds = _ANSWER_SECONDS if seconds is None else seconds
+    return httpx.Timeout(
+        answer_seconds,
+        connect=CONNECT_SECONDS,
+        pool=answer_seconds if pool_seconds is None else pool_seconds,
+    )
 
 
 @contextmanager
@@ -262,10 +268,10 @@ async def send(
 
 @asynccontextmanager
 async def streamed(
-    http: httpx.AsyncClient, path: str, *, timeout_seconds: float | None = None
+    http: httpx.AsyncClient, path: str, *, limits: httpx.Timeout | None = None
 ) -> AsyncIterator[httpx.Response]:
     """GET a body that is read while it arrives."""
-    request = http.build_request("GET", path, timeout=timeout_of(timeout_seconds))
+    request = http.build_request("GET", path, timeout=limits or timeout_of(None))
     with translated_faults():
         async with aclosing(await send(http, request, only_reads=True, stream=True)) as response:
             raise_for_status(response.status_code)

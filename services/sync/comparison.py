@@ -73,6 +73,11 @@ class Repairs:
         self._recounted: set[str] = set()
         self._faults: dict[str, str] = {}
 
+    @property
+    def repairs(self) -> bool:
+        """Whether anything may be written."""
+        return self._repair
+
     async def reconcile(self, instance_ids: Iterable[str], *, patience: int = PATIENCE) -> bool:
         """Deal with instances that may differ.
 
@@ -349,7 +354,7 @@ class Comparison:
             for (listing, _), version in zip(studies, agreeing, strict=True)
             if version is not None
         ]
-        if records:
+        if records and work.repairs:
             with translated_database_faults():
                 await self._compared.bulk_write(records, ordered=False)
 
@@ -383,19 +388,22 @@ class Comparison:
             for study_id in chunk:
                 await work.reconcile(await self._indexed_in_study(study_id))
             await work.roll_up(chunk)
-            with translated_database_faults():
-                await self._compared.delete_many({"_id": {"$in": chunk}})
+            if work.repairs:
+                with translated_database_faults():
+                    await self._compared.delete_many({"_id": {"$in": chunk}})
 
     async def _compare_instances(self, work: Repairs) -> None:
-        """Compare the instances of all series, page by page."""
-        seen: set[str] = set()
-        page: list[SeriesListing] = []
-        while len(page) == PAGE_SERIES or not seen:
-            page = await self._orthanc.series(len(seen), PAGE_SERIES)
-            if not page:
-                break
-            seen.update(entry.series_id for entry in page)
+        """Compare the instances of all series, page by page.
+
+        The next page begins where this one ended, whatever it held: a deletion moves the later
+        series by a place, so that a page may repeat some, and miss some until the next comparison.
+        """
+        since = 0
+        while page := await self._orthanc.series(since, PAGE_SERIES):
             await self._compare_series(page, work)
+            if len(page) < PAGE_SERIES:
+                return
+            since += len(page)
 
     async def _compare_series(self, page: Sequence[SeriesListing], work: Repairs) -> None:
         held = {instance for entry in page for instance in entry.instance_ids}

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -20,7 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from models.study import StudyDocument
 from services.errors import Error, LimitExceeded
-from services.tasks import cancel_and_wait
+from services.tasks import Supervisor
 
 BURST_SECONDS = 1.0
 """Least time between two events of one study: 500 arriving images redraw a worklist once."""
@@ -198,18 +198,28 @@ class Listener:
 class StudyEvents:
     """The change stream and its listeners."""
 
-    def __init__(self, database: AsyncDatabase[dict[str, Any]], *, stable_seconds: float) -> None:
+    def __init__(
+        self,
+        database: AsyncDatabase[dict[str, Any]],
+        *,
+        stable_seconds: float,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         """Open nothing yet.
 
         Args:
             database: Where the studies are.
             stable_seconds: A study is stable when nothing new came for so long, in seconds.
+            supervisor: Of the background tasks of this process; None: one of its own.
         """
+        self._supervisor = supervisor or Supervisor()
         self._database = database
         self._studies = database[StudyDocument.Settings.name]
         self._stable_seconds = stable_seconds
         self._listeners: set[Listener] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._watching: AsyncExitStack | None = None
+        self._is_unavailable = False
         self._is_open = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -236,32 +246,39 @@ class StudyEvents:
             yield listener
         finally:
             self._listeners.discard(listener)
-            if not self._listeners:
-                await self.close()
+            async with self._turn:
+                if not self._listeners:
+                    await self._close()
 
     async def close(self) -> None:
         """Stop watching."""
+        async with self._turn:
+            await self._close()
+
+    async def _close(self) -> None:
         watching, self._watching = self._watching, None
         if watching is not None:
-            # Again and again would take 5 s: PyMongo often swallows one within a change stream.
+            # Whoever still waits for the stream to open must not wait any longer.
+            self._is_unavailable = True
+            self._is_open.set()
+            # Cancelling again would take 5 s: PyMongo often swallows a cancellation within a
+            # change stream.
             self._stop.set()
-            await cancel_and_wait(watching)
+            await watching.aclose()
 
     async def _ensure_watching(self) -> None:
-        if self._watching is None:
-            self._is_open.clear()
-            self._stop = asyncio.Event()
-            self._watching = asyncio.create_task(self._watch(self._stop), name="study events")
-        opening = asyncio.ensure_future(self._is_open.wait())
-        watching = self._watching
-        try:
-            await asyncio.wait({opening, watching}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            opening.cancel()
-        if watching.done() and not watching.cancelled():
-            self._watching = None
-            error = watching.exception()
-            raise error if isinstance(error, Error) else EventsUnavailable from error
+        async with self._turn:
+            if self._watching is None:
+                self._is_open.clear()
+                self._is_unavailable = False
+                self._stop = stop = asyncio.Event()
+                self._watching = AsyncExitStack()
+                await self._watching.enter_async_context(
+                    self._supervisor.running("study events", lambda: self._watch(stop))
+                )
+        await self._is_open.wait()
+        if self._is_unavailable:
+            raise EventsUnavailable
 
     async def _watch(self, ended: asyncio.Event) -> None:
         pacing = EventDebouncer(self._stable_seconds)
@@ -281,7 +298,10 @@ class StudyEvents:
                             break
             except OperationFailure as exc:
                 if exc.code == NO_REPLICA_SET:
-                    raise EventsUnavailable from exc
+                    self._is_unavailable = True
+                    self._is_open.set()
+                    await ended.wait()
+                    return
                 # The history is gone: go on from now.
                 resume_after = None
                 _log.warning("the change stream of studies starts again: code %s", exc.code)

@@ -31,7 +31,7 @@ from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
 from services.sync.faults import IndexFaults
 from services.sync.reader import Reading, read_entries, reason_of
-from services.tasks import cancel_and_wait
+from services.tasks import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ Discard = Callable[[Collection[str]], None]
 
 @asynccontextmanager
 async def following_removals(
-    database: AsyncDatabase[dict[str, Any]], discard: Discard
+    database: AsyncDatabase[dict[str, Any]], discard: Discard, supervisor: Supervisor
 ) -> AsyncIterator[None]:
     """Tell of removals while the block runs; without a replica set nothing is told.
 
@@ -106,16 +106,16 @@ async def following_removals(
     Args:
         database: Where the instances are.
         discard: Is given Orthanc's identifiers.
+        supervisor: Of the background tasks of this process.
     """
     ended = asyncio.Event()
     instances = database[InstanceDocument.Settings.name]
-    following = asyncio.create_task(_follow(instances, discard, ended), name="removals")
-    try:
-        yield
-    finally:
-        # PyMongo often swallows a cancellation within a change stream: the event ends the loop.
-        ended.set()
-        await cancel_and_wait(following)
+    async with supervisor.running("removals", lambda: _follow(instances, discard, ended)):
+        try:
+            yield
+        finally:
+            # PyMongo often swallows a cancellation within a change stream: the event ends the loop.
+            ended.set()
 
 
 async def _follow(
@@ -138,6 +138,7 @@ async def _follow(
                         break
         except OperationFailure as exc:
             if exc.code == NO_REPLICA_SET:
+                await ended.wait()
                 return
             resume_after = None
             _log.warning("the change stream of instances starts again: code %s", exc.code)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
+from typing import Any
 
 import httpx
 import pytest
@@ -37,7 +38,7 @@ async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: S
 async def test_a_hundred_arrivals_cost_a_few_calls_per_series(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
     calls: list[str] = []
-    stage.http.event_hooks["request"].append(_noted(calls))
+    stage.modality.event_hooks["request"].append(_noted(calls))
     done = await stage.sync.reconciler.reconcile(ids)
     assert done.indexed == set(ids)
     # Before and after: one list of files each; between them the headers of either series.
@@ -53,7 +54,7 @@ async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 21)])
     await stage.sync.reconciler.reconcile(ids)
     calls: list[str] = []
-    stage.http.event_hooks["request"].append(_noted(calls))
+    stage.modality.event_hooks["request"].append(_noted(calls))
     done = await stage.sync.reconciler.reconcile(ids)
     assert (done.indexed, done.removed, done.faults) == (set(), set(), {})
     assert calls == ["POST bulk-content"]
@@ -68,7 +69,7 @@ async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_
     calls: list[str] = []
     async with running(stage.sync):
         await eventually(stage.is_in_step)
-        stage.http.event_hooks["request"].append(_noted(calls))
+        stage.modality.event_hooks["request"].append(_noted(calls))
         with stage.indexer.landing.one_more() as announce:
             announce(own_id)
             [_, other_id] = await stage.send([own, other])
@@ -120,6 +121,32 @@ async def test_an_instance_that_vanishes_while_it_is_indexed_leaves_no_ghost(
     assert (await stage.counts())["series"] == [(2, 2)]
 
 
+STUDY_2 = "1.2.826.0.1.3680043.8.498.2"
+
+
+async def everything(stage: Stage) -> dict[str, list[dict[str, Any]]]:
+    """Return all documents of the database, by collection."""
+    names = await stage.database.list_collection_names()
+    return {name: await stage.database[name].find({}).sort("_id").to_list() for name in names}
+
+
+async def test_a_check_writes_nothing(stage: Stage) -> None:
+    ids = await stage.send([instance_bytes(study, 1, 1) for study in (1, 2, 3)])
+    await stage.sync.reconciler.reconcile(ids[:2])
+    await stage.modality.delete(f"/studies/{orthanc_ids('P1', STUDY_2, '', '').study}")
+    # Without records of earlier comparisons, and with studies that agree and that are gone.
+    await eventually(lambda: _is_stable(stage))
+    before = await everything(stage)
+    report = await stage.sync.check()
+    assert (report.indexed, report.removed) == (1, 1)
+    assert await everything(stage) == before
+
+
+async def _is_stable(stage: Stage) -> bool:
+    studies = (await stage.modality.get("/studies?expand")).json()
+    return all(study["IsStable"] for study in studies)
+
+
 async def test_deletions_in_orthanc_are_found_by_comparing(stage: Stage) -> None:
     ids = await stage.send(
         [instance_bytes(study, 1, number) for study in (1, 2, 3) for number in (1, 2, 3)]
@@ -129,7 +156,9 @@ async def test_deletions_in_orthanc_are_found_by_comparing(stage: Stage) -> None
     study = orthanc_ids("P1", "1.2.826.0.1.3680043.8.498.2", "", "").study
     await stage.modality.delete(f"/studies/{study}")
     await stage.modality.delete(f"/instances/{ids[0]}")
+    before = await everything(stage)
     checked = await stage.sync.check()
+    assert await everything(stage) == before
     assert (checked.indexed, checked.removed, checked.up_to_date) == (0, 4, False)
     assert len(await stage.instance_ids()) == 9
     report = await stage.sync.synchronize()

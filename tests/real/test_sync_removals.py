@@ -12,6 +12,7 @@ from models import InstanceDocument
 from services.runtime import Runtime
 from services.settings import Settings
 from services.sync.reconciler import following_removals
+from services.tasks import Supervisor
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually, instance_bytes
 
@@ -45,7 +46,7 @@ async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runt
     told: list[str] = []
     instances = runtime.database[InstanceDocument.Settings.name]
     documents = [{"_id": f"{number:04}", "revision": "a"} for number in range(1200)]
-    async with following_removals(runtime.database, told.extend):
+    async with following_removals(runtime.database, told.extend, Supervisor()):
         await _until_told(instances, told, "first")
         await instances.insert_many(documents)
         await instances.update_one({"_id": "0000"}, {"$set": {"useOrthancPreview": False}})
@@ -60,7 +61,7 @@ async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runt
 async def test_removals_are_told_again_after_the_collection_was_dropped(runtime: Runtime) -> None:
     told: list[str] = []
     instances = runtime.database[InstanceDocument.Settings.name]
-    async with following_removals(runtime.database, told.extend):
+    async with following_removals(runtime.database, told.extend, Supervisor()):
         await _until_told(instances, told, "before")
         await instances.drop()
         await _until_told(instances, told, "after")

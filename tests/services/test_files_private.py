@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from services.files import keep_password, make_private_folder, write_private
+from services.files import (
+    PrivateFileUnusable,
+    keep_password,
+    make_private_folder,
+    read_private,
+    write_private,
+)
 
 
 def test_only_the_owner_may_read_a_private_file(tmp_path: Path) -> None:
@@ -41,3 +47,30 @@ def test_a_file_that_is_not_written_whole_leaves_the_old_one(
     with pytest.raises(OSError, match="No space left"):
         write_private(path, "new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe\0\1", "geheim\u00fc".encode()])
+def test_a_secret_that_is_empty_or_no_text_is_refused_with_what_to_do(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    write_private(path, "")
+    path.write_bytes(content)
+    for read in (read_private, keep_password):
+        with pytest.raises(PrivateFileUnusable, match="Restore it from a backup"):
+            read(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o644, 0o640, 0o620, 0o601])
+def test_a_secret_that_others_may_read_or_change_is_refused(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    keep_password(path)
+    path.chmod(mode)
+    with pytest.raises(PrivateFileUnusable, match=f"mode {mode:04o}.*Run: chmod 600"):
+        keep_password(path)
+
+
+def test_a_secret_is_read_without_the_white_space_around_it(tmp_path: Path) -> None:
+    write_private(tmp_path / "secret", " key\n")
+    assert read_private(tmp_path / "secret") == "key"

@@ -1,9 +1,16 @@
 """Readiness is asked for once, however many want to know."""
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
-from graph.routes.health import Readiness, RecentReadiness
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from graph.routes import health
+from graph.routes.health import Readiness, RecentReadiness, health_routes
+from services.auth.roles import Principal, Role
 from services.runtime import Runtime
 
 RUNTIME = cast("Runtime", object())
@@ -20,7 +27,7 @@ class Dependencies:
     async def look(self, _runtime: Runtime) -> Readiness:
         self.asked += 1
         await self.answers.wait()
-        return Readiness(is_ready=True, facts={"asked": self.asked})
+        return Readiness(is_ready=True, status="ok", details={"asked": self.asked})
 
 
 class Clock:
@@ -41,7 +48,7 @@ async def test_simultaneous_callers_share_one_look() -> None:
     await asyncio.sleep(0)
     dependencies.answers.set()
     found = await asyncio.gather(*callers)
-    assert {answer.facts["asked"] for answer in found} == {1}
+    assert {answer.details["asked"] for answer in found} == {1}
     assert dependencies.asked == 1
 
 
@@ -51,7 +58,7 @@ async def test_an_answer_lasts_a_second() -> None:
     asked = []
     for moment in (100.0, 100.99, 101.0, 101.5, 102.0):
         clock.now = moment
-        asked.append((await recent.of(RUNTIME)).facts["asked"])
+        asked.append((await recent.of(RUNTIME)).details["asked"])
     assert asked == [1, 1, 2, 2, 3]
 
 
@@ -63,4 +70,47 @@ async def test_a_caller_who_goes_leaves_the_look_to_the_next() -> None:
     await asyncio.sleep(0)
     first.cancel()
     dependencies.answers.set()
-    assert (await second).facts == {"asked": 2}
+    assert (await second).details == {"asked": 2}
+
+
+class Authenticator:
+    """Takes the header for the role."""
+
+    async def authenticate(self, authorization: str | None) -> Principal | None:
+        return None if authorization is None else Principal("somebody", Role[authorization])
+
+
+class FakeRuntime:
+    authenticator = Authenticator()
+
+
+@pytest.mark.parametrize("status", ["ok", "degraded", "unavailable"])
+async def test_only_administrators_are_told_details(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details = {"status": status, "mongodb": {"status": "ok", "version": "6.0.5"}}
+
+    async def look(_runtime: Runtime) -> Readiness:
+        return Readiness(is_ready=status != "unavailable", status=status, details=details)
+
+    monkeypatch.setattr(health, "look", look)
+    app = Starlette(routes=health_routes())
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"runtime": FakeRuntime()}}, receive, send)
+
+    answers: dict[str | None, Any] = {}
+    transport = httpx.ASGITransport(with_state)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        for role in (None, "VIEWER", "UPLOADER", "ADMIN"):
+            headers = {} if role is None else {"Authorization": role}
+            answer = await http.get("/readyz", headers=headers)
+            assert answer.status_code == (503 if status == "unavailable" else 200)
+            answers[role] = answer.json()
+    stranger = {"status": status}
+    assert answers == {
+        None: stranger,
+        "VIEWER": stranger,
+        "UPLOADER": stranger,
+        "ADMIN": details,
+    }
