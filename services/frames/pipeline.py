@@ -153,12 +153,18 @@ class FramePipeline:
         presentation: Presentation,
         variant: FrameVariant,
     ) -> RenderedFrame:
-        content = await self._raw(instance, frame_index, bytes)
+        description, renderers = presentation.description, self._renderers
+        sent = await self._raw(instance, frame_index, bytes)
         # Orthanc believes an offset table whose entries are those of fragments, right or wrong.
-        if content is None or (instance.number_of_frames > 1 and not is_complete(content)):
-            content, _ = await self._copies.frame(instance, presentation.description, frame_index)
-        picture = await self._renderers.render(_request(content, presentation, variant))
-        return RenderedFrame.of(picture)
+        if sent is not None and (instance.number_of_frames == 1 or is_complete(sent)):
+            try:
+                picture = await renderers.render(_request(sent, presentation, variant))
+                return RenderedFrame.of(picture)
+            except FrameNotRenderable:
+                if instance.number_of_frames == 1:
+                    raise
+        content, _ = await self._copies.frame(instance, description, frame_index)
+        return RenderedFrame.of(await renderers.render(_request(content, presentation, variant)))
 
     async def _raw(
         self, instance: RenderableInstance, frame_index: int, use: Callable[[bytes], _T]

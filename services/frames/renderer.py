@@ -292,6 +292,11 @@ class RendererPool:
         with self._lock:
             return [worker.pid for worker in self._idle]
 
+    @property
+    def template_pid(self) -> int | None:
+        """Process id of the template, None before the first start."""
+        return None if self._template is None else self._template.pid
+
     def _warm_up(self) -> None:
         self._put_back(self._take())
 

@@ -1,4 +1,4 @@
-"""Cold frames beside Orthanc's own pictures; then those that a restart left, and the warm ones.
+"""Cold frames beside Orthanc's own pictures; then the renderers, and the warm frames.
 
 Every picture of a single frame is the first of its file: Orthanc reads and parses the file for
 whoever asks. The file of the cine is parsed before the clock runs, for all.
@@ -9,17 +9,19 @@ import statistics
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import data_store  # type: ignore[import-untyped]  # a folder of files
-
-from tests.benchmarks import warm_frames
+from tests.benchmarks import renderers, warm_frames
 from tests.benchmarks.lean_client import LeanClient, open_lean_client
 from tests.benchmarks.measurement import Line, Row, alternating_medians, seconds_of
 from tests.benchmarks.orthanc_access import orthanc_access
 from tests.benchmarks.stage import Stage, open_stage
-from tests.benchmarks.studies import cine_file, ct_files
+from tests.benchmarks.studies import (
+    cine_file,
+    colour_cine_file,
+    ct_files,
+    radiograph_files,
+)
 
 _FILES = 40
 """Of each picture route; nobody has asked for pictures of them before."""
@@ -27,8 +29,9 @@ _ROUTES = 4
 _SIZE = 512
 _FRAMES = 120
 _AT_ONCE = 8
-_JPEG_2000 = "RG3_J2KI.dcm"
-"""A radiograph of pydicom-data, 1760 x 1760."""
+_COLOUR_FRAMES = 60
+_RADIOGRAPHS = 12
+"""Each is asked for once: half by us, half of Orthanc."""
 _WINDOW = (1000, 2000)
 """Shows the whole gradient of the CT files, so that no rival has an easy picture to compress."""
 
@@ -58,19 +61,29 @@ class _Rivals:
 async def run() -> list[Line]:
     """Measure with cold caches, then with warm ones."""
     async with open_stage(FRAME_CACHE_BYTES="0") as stage, _rivals(stage) as rivals:
-        radiograph = next(Path(data_store.__file__).parent.rglob(_JPEG_2000)).read_bytes()
         count = _ROUTES * _FILES
-        for content in [*ct_files(count, size=_SIZE), cine_file(_FRAMES), radiograph]:
+        files = [
+            *ct_files(count, size=_SIZE),
+            cine_file(_FRAMES),
+            colour_cine_file(_COLOUR_FRAMES),
+            *radiograph_files(_RADIOGRAPHS),
+        ]
+        for content in files:
             (await stage.orthanc.post("/instances", content=content)).raise_for_status()
-        await stage.wait_for_instances(count + 2)
-        images = await _all_images(stage, count + 2)
+        await stage.wait_for_instances(len(files))
+        images = await _all_images(stage, len(files))
         singles = [image for image in images if len(image.frames) == 1]
         cold = [
             *await _single_rows(rivals, singles[:count]),
-            *await _cine_rows(rivals, next(image for image in images if len(image.frames) > 1)),
-            await _jpeg_2000_row(rivals, singles[count]),
+            *await _cine_rows(rivals, _of_frames(images, _FRAMES)),
+            await _colour_row(rivals, _of_frames(images, _COLOUR_FRAMES)),
+            await _jpeg_2000_row(rivals, singles[count:]),
         ]
-    return [*cold, *await warm_frames.run()]
+    return [*cold, *await renderers.run(), *await warm_frames.run()]
+
+
+def _of_frames(images: Sequence[Image], count: int) -> Image:
+    return next(image for image in images if len(image.frames) == count)
 
 
 @asynccontextmanager
@@ -105,7 +118,7 @@ async def _single_rows(rivals: _Rivals, images: Sequence[Image]) -> list[Row]:
     )
     case = "cold frame 512x512 16-bit"
     return [
-        _row(f"{case}, full range", times[0], "/preview", times[1], goal=6),
+        _row(f"{case}, full range", times[0], "/preview", times[1], goal=8),
         _row(f"{case}, windowed", times[2], "/rendered", times[3], goal=0.5),
     ]
 
@@ -130,15 +143,29 @@ async def _cine_rows(rivals: _Rivals, cine: Image) -> list[Row]:
     ]
 
 
-async def _jpeg_2000_row(rivals: _Rivals, image: Image) -> Row:
+async def _colour_row(rivals: _Rivals, cine: Image) -> Row:
+    previews = [f"{cine.orthanc}/frames/{index}/preview" for index in range(len(cine.frames))]
+    urls = [frame["default"] for frame in cine.frames]
+    # Orthanc reads and parses the file here, for both.
+    await _at_once(rivals.ours, urls)
+    before = await seconds_of(lambda: _at_once(rivals.ours, urls))
+    preview = await seconds_of(lambda: _at_once(rivals.orthanc, previews))
+    after = await seconds_of(lambda: _at_once(rivals.ours, urls))
+    ours = statistics.median([before, after])
+    case = f"cold JPEG colour cine of {_COLOUR_FRAMES} frames, {_AT_ONCE} at a time"
+    return _row(case, ours, "/preview", preview, goal=3)
+
+
+async def _jpeg_2000_row(rivals: _Rivals, images: Sequence[Image]) -> Row:
+    unseen = iter(images)
     times = await alternating_medians(
         [
-            lambda: rivals.ours.get(image.frames[0]["default"]),
-            lambda: rivals.orthanc.get(f"{image.orthanc}/frames/0/rendered"),
+            lambda: rivals.ours.get(next(unseen).frames[0]["default"]),
+            lambda: rivals.orthanc.get(f"{next(unseen).orthanc}/frames/0/rendered"),
         ],
-        runs=5,
+        runs=_RADIOGRAPHS // 2 - 1,
     )
-    return _row("cold JPEG 2000 radiograph", times[0], "/rendered", times[1], goal=1)
+    return _row("cold JPEG 2000 radiograph", times[0], "/rendered", times[1], goal=1.5)
 
 
 async def _at_once(client: LeanClient, paths: Sequence[str]) -> None:

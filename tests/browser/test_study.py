@@ -67,9 +67,12 @@ async def test_a_cine_plays_at_the_speed_of_the_file_and_stops(tab: Tab) -> None
     await expect(page.locator("#play")).to_have_attribute("aria-pressed", "true")
     await expect(page.locator("#picture")).to_have_attribute("data-frame", re.compile(r"\d\d"))
     await expect(page.locator("#speed-text")).to_have_text("30 /s")
+    await expect(page.locator("#picture")).to_have_attribute("src", re.compile(r"/default\.jpg$"))
+    await expect(page.locator("#picture")).to_have_attribute("alt", re.compile("lossy$"))
     await page.keyboard.press("Space")
     await expect(page.locator("#play")).to_have_attribute("aria-pressed", "false")
     frame = await page.locator("#picture").get_attribute("data-frame")
+    await expect(page.locator("#picture")).to_have_attribute("src", re.compile(r"/default\.png$"))
     await page.keyboard.press("-")
     await expect(page.locator("#speed-text")).to_have_text("29 /s")
     await expect(page.locator("#picture")).to_have_attribute("data-frame", str(frame))
@@ -79,6 +82,8 @@ async def test_dragging_changes_the_window(tab: Tab) -> None:
     page = await _open_study(tab, "#q=CQ500")
     before = await _source(page)
     await expect(page.locator("#corner-window")).to_have_text("W 100 C 40")
+    queries: list[str] = []
+    page.on("request", lambda sent: queries.append(sent.url) if "graphql" in sent.url else None)
     await page.mouse.move(600, 400)
     await page.mouse.down()
     await page.mouse.move(640, 420, steps=4)
@@ -87,6 +92,7 @@ async def test_dragging_changes_the_window(tab: Tab) -> None:
     await expect(page.locator("#corner-window")).to_have_text("W 125 C 53")
     await expect(page.locator("#picture")).to_have_attribute("src", re.compile("w53x125"))
     assert await _source(page) != before
+    assert queries == []
 
 
 async def test_presets_of_computed_tomography_are_windows_in_hounsfield_units(tab: Tab) -> None:
@@ -163,9 +169,9 @@ async def test_expired_urls_are_renewed_unnoticed(tab: Tab, samples: Served) -> 
         response = await route.fetch()
         answer: dict[str, Any] = await response.json()
         for instance in answer["data"]["node"]["instances"]:
-            for frame in instance["frames"]:
-                frame["url"] = _aged(frame["url"], signer, samples.url)
-                expired.append(frame["url"])
+            template = _aged(instance["frameUrlTemplate"], signer, samples.url)
+            instance["frameUrlTemplate"] = template
+            expired.append(template.replace("{frame}", "0").replace("{variant}", "default"))
         await route.fulfill(response=response, json=answer)
 
     await tab.page.route("**/graphql", age_first_answer)
@@ -177,16 +183,11 @@ async def test_expired_urls_are_renewed_unnoticed(tab: Tab, samples: Served) -> 
     await expect(page.locator("#reason")).to_be_hidden()
 
 
-def _aged(url: str, signer: FrameUrlSigner, base_url: str) -> str:
+def _aged(template: str, signer: FrameUrlSigner, base_url: str) -> str:
+    url = template.replace("{frame}", "0").replace("{variant}", "default")
     reference = signer.verify_frame(url.removeprefix(base_url).encode(), now=_now(url))
-    path = signer.frame_path(
-        reference.instance_id,
-        reference.revision,
-        reference.frame_index,
-        reference.variant,
-        now=_now(url) - 86_400,
-    ).path
-    return f"{base_url}{path}"
+    aged = signer.frame_template(reference.instance_id, reference.revision, now=_now(url) - 86_400)
+    return f"{base_url}{aged.path}"
 
 
 def _now(url: str) -> float:

@@ -32,6 +32,7 @@ export class Cine {
 
   stop() {
     this.#isPlaying = false;
+    this.#viewer.setPlaying(false);
     byId("play").setAttribute("aria-pressed", "false");
     byId("play").textContent = "Play";
   }
@@ -45,6 +46,7 @@ export class Cine {
     const { stack } = this.#viewer;
     if (!stack || stack.length < 2) return;
     this.#isPlaying = true;
+    this.#viewer.setPlaying(true);
     byId("play").setAttribute("aria-pressed", "true");
     byId("play").textContent = "Stop";
     await this.#takeSpeedOf(this.#viewer.place.instance);

@@ -2,7 +2,7 @@
 import { graphql, serverNow } from "./api.js";
 
 const PAGE = 500; // Instances per request, the largest page that the server gives.
-const CHUNK = 32; // URLs per request: about a second of cine ahead.
+const CHUNK = 32; // Instances whose URLs are asked for at once.
 const MARGIN = 20_000; // A URL that ends within these milliseconds is not used any more.
 
 const INSTANCES = `query Stack($series: ID!, $first: Int!, $offset: Int!) {
@@ -16,26 +16,18 @@ const INSTANCES = `query Stack($series: ID!, $first: Int!, $offset: Int!) {
   }
 }`;
 
-const URLS = `query FrameUrls($series: ID!, $first: Int!, $offset: Int!, $firstFrame: Int!, $frames: Int!,
-                $center: Float, $width: Float, $full: Boolean!) {
+const URLS = `query FrameUrls($series: ID!, $first: Int!, $offset: Int!) {
   node(id: $series) {
     ... on Series {
-      instances(first: $first, offset: $offset) {
-        id
-        frames(first: $frames, offset: $firstFrame) {
-          index urlExpiresAt url(windowCenter: $center, windowWidth: $width, fullRange: $full)
-        }
-      }
+      instances(first: $first, offset: $offset) { id frameUrlTemplate frame { urlExpiresAt } }
     }
   }
 }`;
 
-const keyOf = (instanceId, frameIndex, window) => `${window.key}/${instanceId}/${frameIndex}`;
-
 export class Stack {
   #positions = []; // {instance, instanceIndex, frameIndex}; what can't be shown has one place too.
-  #urls = new Map();
-  #asked = new Map(); // Chunks under way: neighbours wait for the same answer.
+  #templates = new Map();
+  #asked = new Map(); // Requests under way, by offset: neighbours wait for the same answer.
 
   /** @param seriesId The API's `id`: two patients' series may share one SeriesInstanceUID. */
   constructor(seriesId) {
@@ -75,55 +67,52 @@ export class Stack {
     return Math.max(0, found);
   }
 
-  /** A valid URL of a position in a window, or null. */
-  async url(position, window, { alone = false } = {}) {
-    const place = this.#positions[position];
-    const key = keyOf(place.instance.id, place.frameIndex, window);
-    if (!this.#isValid(key)) await this.#ask(alone ? onlyThis(place) : around(place), window);
-    return this.#urls.get(key)?.url ?? null;
+  /**
+   * A URL that is valid now, of one position in one window. One signature is valid for all frames
+   * and windows of an instance, so that dragging a window asks the server for pictures only.
+   * @param format "png", or "jpg" where speed counts more than exact grey levels.
+   * @returns {Promise<string|null>} null when there is none.
+   */
+  async url(position, window, { format = "png" } = {}) {
+    const { instance, instanceIndex, frameIndex } = this.#positions[position];
+    if (!this.#isValid(instance.id)) await this.#ask(chunkOf(instanceIndex));
+    const template = this.#templates.get(instance.id)?.template;
+    if (!template) return null;
+    const filled = template.replace("{frame}", frameIndex).replace("{variant}", variantOf(window));
+    return filled.replace(/png$/, format);
   }
 
-  /** Discard the URL of a position, because the server no longer accepts it. */
-  forget(position, window) {
-    const place = this.#positions[position];
-    this.#urls.delete(keyOf(place.instance.id, place.frameIndex, window));
+  /** Discard the URLs of a position's instance, because the server no longer accepts them. */
+  forget(position) {
+    this.#templates.delete(this.#positions[position].instance.id);
   }
 
-  #isValid(key) {
-    const known = this.#urls.get(key);
+  #isValid(instanceId) {
+    const known = this.#templates.get(instanceId);
     return known !== undefined && known.expiresAt - serverNow() > MARGIN;
   }
 
-  #ask(part, window) {
-    const name = JSON.stringify([part, window.key]);
-    if (!this.#asked.has(name)) {
-      this.#asked.set(name, this.#fetch(part, window).finally(() => this.#asked.delete(name)));
+  #ask(offset) {
+    if (!this.#asked.has(offset)) {
+      this.#asked.set(offset, this.#fetch(offset).finally(() => this.#asked.delete(offset)));
     }
-    return this.#asked.get(name);
+    return this.#asked.get(offset);
   }
 
-  async #fetch(part, window) {
-    const { center = null, width = null, full = false } = window;
-    const { node } = await graphql(URLS, { series: this.series, ...part, center, width, full });
-    for (const { id, frames } of node?.instances ?? []) {
-      for (const { index, url, urlExpiresAt } of frames) {
-        const expiresAt = Date.parse(urlExpiresAt);
-        this.#urls.set(keyOf(id, index, window), { url, expiresAt });
-      }
+  async #fetch(offset) {
+    const { node } = await graphql(URLS, { series: this.series, first: CHUNK, offset });
+    for (const { id, frameUrlTemplate, frame } of node?.instances ?? []) {
+      if (frame === null) continue; // It has no picture.
+      this.#templates.set(id, { template: frameUrlTemplate, expiresAt: Date.parse(frame.urlExpiresAt) });
     }
   }
 }
 
 const chunkOf = (index) => Math.floor(index / CHUNK) * CHUNK;
 
-function onlyThis({ instanceIndex, frameIndex }) {
-  return { first: 1, offset: instanceIndex, firstFrame: frameIndex, frames: 1 };
-}
-
-// The neighbours of a position: frames of a multi-frame instance, or instances of a series.
-function around({ instance, instanceIndex, frameIndex }) {
-  if (instance.numberOfFrames > 1) {
-    return { first: 1, offset: instanceIndex, firstFrame: chunkOf(frameIndex), frames: CHUNK };
-  }
-  return { first: CHUNK, offset: chunkOf(instanceIndex), firstFrame: 0, frames: 1 };
+// The spelling of a window in URLs: at most 6 significant digits.
+function variantOf({ center, width, full }) {
+  const spell = (number) => String(Number(number.toPrecision(6)) || 0);
+  if (full) return "full";
+  return width ? `w${spell(center)}x${spell(width)}` : "default";
 }

@@ -13,6 +13,7 @@ export class Viewer extends EventTarget {
   #window = parseWindow();
   #drawing = false;
   #isStale = false;
+  #isPlaying = false;
   #image = byId("picture");
 
   get stack() {
@@ -64,24 +65,31 @@ export class Viewer extends EventTarget {
     return this.#redraw({ isDragging });
   }
 
+  /** While a stack is played, pictures come as JPEG: smaller, and with slightly other grey levels. */
+  setPlaying(isPlaying) {
+    if (isPlaying === this.#isPlaying) return undefined;
+    this.#isPlaying = isPlaying;
+    return isPlaying ? undefined : this.#redraw();
+  }
+
   /** Fit the picture to the stage, or show it at 1:1. */
   setZoom(zoom) {
     byId("stage").classList.toggle("one-to-one", zoom === "1");
   }
 
   /** Load the picture of a position, with a new URL if the old one has expired. */
-  async load(position, { alone = false } = {}) {
+  async load(position) {
     const stack = this.#stack; // Another one may be open after a wait.
     for (let attempt = 1; ; attempt++) {
       const window = hasWindow(stack.at(position).instance) ? this.#window : parseWindow();
-      const url = await stack.url(position, window, { alone });
+      const url = await stack.url(position, window, { format: this.#isPlaying ? "jpg" : "png" });
       if (url === null) throw new Error("This image was deleted. Open the series again.");
       try {
         return await loadPicture(url);
       } catch (error) {
         const isOld = OLD_URL.has(error.status) && attempt < 3;
         const comesLater = error.retryAfter > 0 && attempt < RETRIES;
-        if (isOld) stack.forget(position, window);
+        if (isOld) stack.forget(position);
         else if (comesLater) await this.#waitFor(error, stack, position);
         else throw error;
       }
@@ -102,20 +110,20 @@ export class Viewer extends EventTarget {
     this.#drawing = true;
     while (this.#isStale && this.#stack) {
       this.#isStale = false;
-      await this.#draw(isDragging);
+      await this.#draw();
     }
     this.#drawing = false;
     if (this.#stack && !isDragging) this.#loadNeighbours();
   }
 
-  async #draw(isDragging) {
+  async #draw() {
     const { place } = this;
     if (!place) return this.#say("There is no image in this series.");
     if (place.instance.numberOfFrames === 0) {
       return this.#say(place.instance.notRenderableReason ?? "This object contains no picture.");
     }
     try {
-      const picture = await this.load(this.#position, { alone: isDragging });
+      const picture = await this.load(this.#position);
       if (place === this.place) this.#show(picture, place);
     } catch (error) {
       if (place === this.place) this.#say(error.message);
@@ -128,7 +136,8 @@ export class Viewer extends EventTarget {
     next.id = "picture";
     next.draggable = false;
     next.hidden = false;
-    next.alt = `Image ${this.#position + 1} of ${this.#stack.length}, ${describeWindow(this.#window, instance)}`;
+    const quality = this.#isPlaying ? ", lossy" : "";
+    next.alt = `Image ${this.#position + 1} of ${this.#stack.length}, ${describeWindow(this.#window, instance)}${quality}`;
     next.dataset.instance = instance.id;
     next.dataset.frame = frameIndex;
     if (next !== this.#image) this.#image.replaceWith(next);
