@@ -127,7 +127,7 @@ def test_private_attributes_are_still_set_where_they_are_read() -> None:
     "library", ["strawberry-graphql", "graphql-core", "uvicorn", "websockets", "pydicom"]
 )
 def test_versions_are_bounded_where_private_parts_are_used(library: str) -> None:
-    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     dependencies = tomllib.loads(text)["project"]["dependencies"]
     [bounds] = [one.removeprefix(library) for one in dependencies if one.startswith(f"{library}>")]
     assert ",<" in bounds
