@@ -64,7 +64,9 @@ class Mutation:
         runtime, principal = info.context.runtime, info.context.principal
         async with recorded(runtime.audit, Action.UPLOAD, principal, detail="uploadDicom") as event:
             override = PatientOverride.of(patient_id, patient_name)
-            results = await runtime.ingest.store([_sent(file) for file in files], override)
+            sent = [_sent(file) for file in files]
+            caller = principal.name if principal else None
+            results = await runtime.ingest.store(sent, override, caller=caller)
             add_stored(event, results)
         return UploadDicomPayload.of(results)
 

@@ -31,6 +31,7 @@ from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
+from services.orthanc.files import STORES_AT_ONCE
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.tree import Tree
@@ -194,7 +195,12 @@ def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -
             keep_tiff_preamble=settings.keep_tiff_preamble,
             landing=indexer.landing,
         )
-    return Ingest(storage, limits=limits, concurrency=settings.upload_concurrency)
+    return Ingest(
+        storage,
+        limits=limits,
+        concurrency=settings.upload_concurrency,
+        caller_concurrency=STORES_AT_ONCE // 2,
+    )
 
 
 def make_sync(

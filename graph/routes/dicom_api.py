@@ -46,7 +46,9 @@ async def upload(request: Request) -> Response:
             override = PatientOverride.of(
                 form.fields.get("patientID"), form.fields.get("patientName")
             )
-            results = await runtime.ingest.store([_only_file(form)], override)
+            results = await runtime.ingest.store(
+                [_only_file(form)], override, caller=principal.name
+            )
             add_stored(event, results)
     except Error as error:
         return await _refused(request, error)

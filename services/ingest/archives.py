@@ -6,6 +6,7 @@ thumbnails of file managers. Everything else gets a result.
 """
 
 import asyncio
+import errno
 import io
 import stat
 import struct
@@ -22,12 +23,38 @@ from services.errors import FileRejected
 from services.tasks import finish_in_thread
 
 
+class Turns:
+    """Admits the files of a call to Orthanc: so many at once, of the call and of its caller.
+
+    Args:
+        shares: What every file needs one of, the narrowest first.
+    """
+
+    def __init__(self, *shares: asyncio.Semaphore) -> None:
+        self._shares = shares
+
+    async def acquire(self) -> None:
+        """Wait for a turn."""
+        taken: list[asyncio.Semaphore] = []
+        try:
+            for share in self._shares:
+                await share.acquire()
+                taken.append(share)
+        except BaseException:
+            for share in taken:
+                share.release()
+            raise
+
+    def release(self) -> None:
+        """Give a turn back."""
+        for share in self._shares:
+            share.release()
+
+
 class UploadSlot:
     """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
 
-    def __init__(
-        self, name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
-    ) -> None:
+    def __init__(self, name: str, file: BinaryIO, turns: Turns, *, is_on_disk: bool) -> None:
         self.name = name
         self.file = file
         self._turns = turns
@@ -45,9 +72,7 @@ class UploadSlot:
             self._turns.release()
 
 
-async def acquire_slot(
-    name: str, file: BinaryIO, turns: asyncio.Semaphore, *, is_on_disk: bool
-) -> UploadSlot:
+async def acquire_slot(name: str, file: BinaryIO, turns: Turns, *, is_on_disk: bool) -> UploadSlot:
     """Wait until an open file may go to Orthanc."""
     try:
         await turns.acquire()
@@ -124,6 +149,7 @@ _LOCAL_HEADER_BYTES = 30
 """Without name and extra field (APPNOTE.TXT 4.3.7)."""
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 """Others need much memory, and `zipfile` tells their damage as faults of the disk."""
+_DAMAGED_MEMBER = "This member of the archive is damaged."
 _PASSED_OVER = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -132,6 +158,8 @@ _DAMAGE = (
     NotImplementedError,
     RuntimeError,
     ValueError,
+    OverflowError,
+    struct.error,
 )
 """All that `zipfile` raises about archives that are damaged or of a kind it does not know."""
 
@@ -141,7 +169,7 @@ class ArchiveLimits:
     """What an archive may ask for.
 
     Attributes:
-        max_members: Directories included.
+        max_members: Directories included; of all archives of one call together.
         max_bytes: Unpacked, in all.
         max_ratio: Unpacked to packed, of one member.
     """
@@ -188,6 +216,10 @@ def members(file: BinaryIO, limits: ArchiveLimits) -> Generator[Member, None, No
         archive = zipfile.ZipFile(file)
     except _DAMAGE as exc:
         raise _damaged() from exc
+    except OSError as exc:
+        if _is_damage(exc):
+            raise _damaged() from exc
+        raise
     with archive:
         infos = _wanted(archive, limits)
         remaining = limits.max_bytes
@@ -214,6 +246,9 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None
     """Refuse members that share bytes, which CPython before 3.11.8 unpacks many times over."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
     ends = [*(info.header_offset for info in ordered), directory_offset][1:]
+    if ordered and ordered[0].header_offset < 0:
+        # `zipfile` moves all offsets when the directory is not where the archive says.
+        raise _damaged()
     for info, limit in zip(ordered, ends, strict=True):
         # The local header repeats the name; its extra field is not known yet.
         name_bytes = len(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
@@ -224,7 +259,8 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None
 
 def _is_passed_over(info: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(info.filename)
-    return info.is_dir() or is_left_behind(path.name) or "__MACOSX" in path.parts
+    # Not `is_dir`, which fails on a member without a name.
+    return info.filename.endswith("/") or is_left_behind(path.name) or "__MACOSX" in path.parts
 
 
 def _unpack(
@@ -247,10 +283,19 @@ def _unpack(
             whole = chain((first, second), chunks)
             return Member(info.filename, _kept_on_disk(whole), is_on_disk=True)
     except _DAMAGE:
-        fault = FileRejected("DAMAGED_ARCHIVE", "This member of the archive is damaged.")
+        fault = FileRejected("DAMAGED_ARCHIVE", _DAMAGED_MEMBER)
+    except OSError as exc:
+        if not _is_damage(exc):
+            raise
+        fault = FileRejected("DAMAGED_ARCHIVE", _DAMAGED_MEMBER)
     except _MemberRefused as exc:
         fault = exc.fault
     return Member(info.filename, fault)
+
+
+def _is_damage(exc: OSError) -> bool:
+    """Tell a position that is outside the file from a fault of the disk."""
+    return exc.errno == errno.EINVAL
 
 
 class _MemberRefused(Exception):  # carried to the member, seen by nobody

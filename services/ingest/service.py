@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
+from weakref import WeakValueDictionary
 
 from services.dicom.patient_override import PatientOverride, validate_override
 from services.dicom.values import clean_text
@@ -13,6 +14,7 @@ from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import (
     ArchiveLimits,
     Member,
+    Turns,
     UploadSlot,
     acquire_slot,
     close_file,
@@ -57,6 +59,8 @@ class Ingest:
         limits: Of ZIP archives.
         concurrency: Files of one call that go to Orthanc at once.
         turns: Shared by all calls; None: each call has `concurrency` turns of its own.
+        caller_concurrency: Files of all calls of one caller that go to Orthanc at once: others
+            always find a free thread. None: as many as their calls allow.
     """
 
     def __init__(
@@ -66,11 +70,14 @@ class Ingest:
         limits: ArchiveLimits,
         concurrency: int,
         turns: asyncio.Semaphore | None = None,
+        caller_concurrency: int | None = None,
     ) -> None:
         self._storage = storage
         self._limits = limits
         self._concurrency = concurrency
         self._turns = turns
+        self._caller_concurrency = caller_concurrency
+        self._callers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def with_shared_turns(self, concurrency: int) -> "Ingest":
         """Return one for many calls at the same time.
@@ -86,18 +93,31 @@ class Ingest:
         )
 
     async def store(
-        self, files: Iterable[SentFile], override: PatientOverride | None = None
+        self,
+        files: Iterable[SentFile],
+        override: PatientOverride | None = None,
+        *,
+        caller: str | None = None,
     ) -> list[StoreResult]:
         """Store files and return their results; see `results`."""
-        return [result async for result in self.results(files, override)]
+        return [result async for result in self.results(files, override, caller=caller)]
 
     async def results(
-        self, files: Iterable[SentFile], override: PatientOverride | None = None
+        self,
+        files: Iterable[SentFile],
+        override: PatientOverride | None = None,
+        *,
+        caller: str | None = None,
     ) -> AsyncGenerator[StoreResult, None]:
         """Store files; yield one result per DICOM file, in the order sent.
 
         ZIP archives are recognised by content and their members take their place. One bad file
         never fails its neighbours.
+
+        Args:
+            files: DICOM files and ZIP archives.
+            override: Written into the dataset of each.
+            caller: Who sends them; all calls of one caller share `caller_concurrency`.
 
         Raises:
             PacsDisabled: PACS integration is off.
@@ -109,7 +129,7 @@ class Ingest:
         override = override or PatientOverride()
         validate_override(override.patient_id, override.patient_name)
 
-        turns = self._turns or asyncio.Semaphore(self._concurrency)
+        turns = Turns(self._turns or asyncio.Semaphore(self._concurrency), *self._share_of(caller))
 
         async def store_one(item: UploadSlot | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
@@ -131,10 +151,18 @@ class Ingest:
             async for result in ordered:
                 yield result
 
+    def _share_of(self, caller: str | None) -> list[asyncio.Semaphore]:
+        if caller is None or self._caller_concurrency is None:
+            return []
+        fresh = asyncio.Semaphore(self._caller_concurrency)
+        # Kept by the calls that use it.
+        return [self._callers.setdefault(caller, fresh)]
+
     async def _expanded(
-        self, files: Iterable[SentFile], turns: asyncio.Semaphore
+        self, files: Iterable[SentFile], turns: Turns
     ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
+        members_left = self._limits.max_members
         for sent in files:
             name = _label(sent.name)
             try:
@@ -146,28 +174,31 @@ class Ingest:
                 yield await acquire_slot(name, file, turns, is_on_disk=False)
                 continue
             with file:
-                async with aclosing(self._unpacked(name, file, turns)) as unpacked:
+                limits = replace(self._limits, max_members=members_left)
+                async with aclosing(_unpacked(name, file, limits, turns)) as unpacked:
                     async for item in unpacked:
+                        members_left = max(0, members_left - 1)
                         yield item
 
-    async def _unpacked(
-        self, name: str, file: BinaryIO, turns: asyncio.Semaphore
-    ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
-        unpacking = members(file, self._limits)
-        try:
-            while member := await _next_member(unpacking):
-                label = _label(f"{name}/{member.name}")
-                if isinstance(member.content, FileRejected):
-                    yield refused(label, member.content, StoreStatus.REJECTED)
-                else:
-                    on_disk = member.is_on_disk
-                    yield await acquire_slot(label, member.content, turns, is_on_disk=on_disk)
-        except FileRejected as exc:
-            yield refused(name, exc, StoreStatus.REJECTED)
-        except OSError as exc:
-            yield refused(name, _unreadable(exc), StoreStatus.FAILED)
-        finally:
-            unpacking.close()
+
+async def _unpacked(
+    name: str, file: BinaryIO, limits: ArchiveLimits, turns: Turns
+) -> AsyncGenerator[UploadSlot | StoreResult, None]:
+    unpacking = members(file, limits)
+    try:
+        while member := await _next_member(unpacking):
+            label = _label(f"{name}/{member.name}")
+            if isinstance(member.content, FileRejected):
+                yield refused(label, member.content, StoreStatus.REJECTED)
+            else:
+                on_disk = member.is_on_disk
+                yield await acquire_slot(label, member.content, turns, is_on_disk=on_disk)
+    except FileRejected as exc:
+        yield refused(name, exc, StoreStatus.REJECTED)
+    except OSError as exc:
+        yield refused(name, _unreadable(exc), StoreStatus.FAILED)
+    finally:
+        unpacking.close()
 
 
 async def _open(sent: SentFile) -> tuple[BinaryIO, bool]:

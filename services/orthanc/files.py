@@ -80,7 +80,7 @@ _Answer = TypeVar("_Answer")
 _STORE_SECONDS = 600
 """Orthanc answers a store when the whole file is on its disk."""
 
-_STORES_AT_ONCE = 16
+STORES_AT_ONCE = 16
 """Orthanc's own pool of HTTP threads is larger; its disk is the limit long before."""
 
 _BYTES_AT_ONCE = 1024**3
@@ -168,7 +168,7 @@ async def open_orthanc_files(
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
     connections = ConnectionPool(url, username, password, timeout_seconds=_STORE_SECONDS)
-    threads = ThreadPoolExecutor(_STORES_AT_ONCE, thread_name_prefix="files")
+    threads = ThreadPoolExecutor(STORES_AT_ONCE, thread_name_prefix="files")
     try:
         yield OrthancFiles(connections, threads, breaker=breaker)
     finally:

@@ -1,6 +1,9 @@
 import io
+import random
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +146,28 @@ def test_rare_compressions_are_refused_before_they_are_unpacked(method: int) -> 
     body = bytearray(file.getvalue())
     body[40:45] = bytes(5)
     assert unpacked(io.BytesIO(body), ArchiveLimits()) == [("a", "DAMAGED_ARCHIVE"), ("b", b"2")]
+
+
+def test_damage_is_never_called_a_fault_of_the_disk(tmp_path: Path) -> None:
+    whole = packed(*((f"{number}.dcm", bytes(range(256)) * number) for number in range(1, 6)))
+    body = whole.getvalue()
+    path = tmp_path / "damaged.zip"
+    for seed in range(600):
+        chance = random.Random(seed)  # noqa: S311  # repeatable, not secret
+        damaged = bytearray(body)
+        # Most of the directory and of its end are offsets and sizes.
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(body) - 400, len(body))] = chance.choice((0, 255, 127))
+        path.write_bytes(damaged)
+        with path.open("rb") as file, suppress(FileRejected):
+            for member in members(file, ArchiveLimits()):
+                if not isinstance(member.content, FileRejected):
+                    member.content.close()
+
+
+def test_a_directory_that_is_not_where_it_should_be_is_damage(tmp_path: Path) -> None:
+    body = packed(("a.dcm", b"a"), ("b.dcm", b"b")).getvalue()
+    path = tmp_path / "cut.zip"
+    path.write_bytes(body[20:])
+    with path.open("rb") as file:
+        assert refusal(lambda: list(members(file, ArchiveLimits()))) == "DAMAGED_ARCHIVE"
