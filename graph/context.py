@@ -157,6 +157,7 @@ class Loaders:
     def __init__(self, tree: Tree, turns: CooperativeExecution) -> None:
         self.patient_by_id = BatchLoader(tree.patients, turns)
         self.study_by_id = BatchLoader(tree.studies, turns)
+        self.studies_by_uid = BatchLoader(tree.studies_of_uids, turns)
         self.series_by_id = BatchLoader(tree.series, turns)
         self.instance_by_id = BatchLoader(tree.instances, turns)
         self.series_by_study_id = BatchLoader(tree.series_of_studies, turns)

@@ -11,6 +11,9 @@ class ComparedStudyDocument(NamedDocument):
     study_version: str
     """`version` of our study document: moves with everything that is written to it."""
 
+    index_version: int = 0
+    """`INDEX_VERSION` of the code that compared it: a later one compares it again."""
+
     class Settings:
         """Collection."""
 

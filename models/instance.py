@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from models.attributes import SeriesAttributes, StudyAttributes
 from models.stored import StoredDocument
 
 INSTANCE_ORDER = {"instanceNumber": 1, "sopInstanceUID": 1}
@@ -50,8 +51,13 @@ class InstanceDocument(StoredDocument):
     not_renderable_reason: str | None = None
     """A sentence for a person; None when the frames can be shown."""
 
-    patient_name: str | None = None
-    patient_birth_date: str | None = None
+    study_attributes: StudyAttributes | None = None
+    """What this file says about its study and patient; None in records of earlier releases."""
+    series_attributes: SeriesAttributes | None = None
+    attributes_digest: str | None = None
+    """Equal for instances that say the same of series, study and patient: counted by it."""
+    index_version: int = 0
+    """Of the code that read the file, see `services.index.record.INDEX_VERSION`."""
     indexed_at: datetime
     """When this revision was first indexed."""
 

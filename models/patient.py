@@ -4,23 +4,20 @@ from typing import ClassVar
 
 from pymongo import ASCENDING, IndexModel
 
+from models.attributes import Demographics
 from models.stored import StoredDocument
 
 
-class PatientDocument(StoredDocument):
-    """One PatientID. Name, birth date and sex are those of the study that changed last."""
+class PatientDocument(Demographics, StoredDocument):
+    """One PatientID, with the demographics of the study whose newest instance came last."""
 
     patient_id: str
-    """`""` when the files carry none."""
-    patient_name: str | None = None
-    patient_birth_date: str | None = None
-    """ISO 8601."""
-    patient_sex: str | None = None
+    """Without padding; `""` when the files carry none."""
     has_conflicting_demographics: bool = False
-    """Files under this PatientID disagree on name or birth date."""
+    """Files under this PatientID contradict each other on name, birth date, sex or issuer."""
     number_of_studies: int = 0
     name_words: list[str]
-    """Words of the name, without case and accents, for search by prefix."""
+    """Words of all names in its files, without case and accents, for search by prefix."""
     order_patient_name: str = ""
     """The name without case and accents, for ordering."""
 

@@ -3,31 +3,26 @@
 from datetime import datetime
 from typing import ClassVar
 
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from models.attributes import SeriesAttributes, StudyStatement
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 
 
-class SeriesDocument(StoredDocument):
-    """One series, with the counts of the instances that are stored for it."""
+class SeriesDocument(SeriesAttributes, StoredDocument):
+    """One series as most of its files describe it, with the counts of its stored instances."""
 
     orthanc_study_id: str
     orthanc_patient_id: str
-    series_instance_uid: str
-    series_number: int | None = None
-    modality: str | None = None
-    series_description: str | None = None
-    body_part_examined: str | None = None
-    protocol_name: str | None = None
-    manufacturer: str | None = None
 
     # Rolled up from the instances, never incremented.
     number_of_instances: int = 0
     number_of_frames: int = 0
     """Renderable frames only."""
-    demographics: list[list[str | None]]
-    """Distinct (PatientName, PatientBirthDate) of its files."""
+    study_statements: list[StudyStatement] = Field(default_factory=list)
+    """What its files say about the study and the patient, the most frequent first."""
     thumbnail: Thumbnail | None = None
     latest_indexed_at: datetime | None = None
 

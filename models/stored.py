@@ -1,19 +1,23 @@
 """What every stored document has in common."""
 
 from beanie import Document
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.names import contract_name
 
 
-class NamedDocument(Document):
-    """A document with a text as `_id` and the public names as fields."""
+class NamedModel(BaseModel):
+    """Fields that are stored, alone or in a document, by their public names."""
 
     model_config = ConfigDict(
         alias_generator=contract_name,
         populate_by_name=True,
         extra="ignore",
     )
+
+
+class NamedDocument(Document, NamedModel):
+    """A document with a text as `_id` and the public names as fields."""
 
     id: str = Field(alias="_id")  # type: ignore[assignment]  # Beanie declares an ObjectId
     """The text that MongoDB knows it by."""

@@ -3,45 +3,34 @@
 from datetime import datetime
 from typing import ClassVar
 
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
+from models.attributes import Demographics, StudyAttributes
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 
 
-class StudyDocument(StoredDocument):
-    """One study of one patient, with the patient as this study's own files describe it."""
+class StudyDocument(StudyAttributes, StoredDocument):
+    """One study of one patient, with its attributes as most of its own files say."""
 
     orthanc_patient_id: str
-    study_instance_uid: str
-    study_id: str | None = None
-    study_date: str | None = None
-    """ISO 8601."""
-    study_time: str | None = None
-    """ISO 8601, with up to six fractional digits."""
-    study_description: str | None = None
-    accession_number: str | None = None
-    referring_physician_name: str | None = None
-    institution_name: str | None = None
-
-    patient_id: str
-    patient_name: str | None = None
-    patient_birth_date: str | None = None
-    patient_sex: str | None = None
 
     # Rolled up from the series, never incremented.
     modalities_in_study: list[str]
     number_of_series: int = 0
     number_of_instances: int = 0
     number_of_frames: int = 0
-    demographics: list[list[str | None]]
-    """Distinct (PatientName, PatientBirthDate) of its files."""
+    demographics_of_files: list[Demographics] = Field(default_factory=list)
+    """Everything that its files say about who the patient is, the most frequent first."""
+    accession_numbers: list[str] = Field(default_factory=list)
+    """Of its files, the most frequent first: the study is found by each."""
     thumbnail: Thumbnail | None = None
 
     # Derived from the above, for filters and orders.
     name_words: list[str]
     search_words: list[str]
-    """Words of patient name, patient ID, accession number and description."""
+    """Words of patient name, patient ID, accession number and description, of all its files."""
     order_study_date: str = ""
     """StudyDate and StudyTime; `""` when there is no date, so that every study has a place."""
     order_patient_name: str = ""
@@ -63,7 +52,7 @@ class StudyDocument(StoredDocument):
             IndexModel([("studyInstanceUID", ASCENDING), ("updatedAt", DESCENDING)]),
             IndexModel([("orthancPatientId", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("patientID", ASCENDING), ("orderStudyDate", DESCENDING)]),
-            IndexModel([("accessionNumber", ASCENDING), ("orderStudyDate", DESCENDING)]),
+            IndexModel([("accessionNumbers", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("modalitiesInStudy", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("nameWords", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("searchWords", ASCENDING), ("orderStudyDate", DESCENDING)]),

@@ -1,14 +1,14 @@
 """The frame that stands for a study or a series."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
-from models.names import contract_name
+from models.stored import NamedModel
 
 
-class Thumbnail(BaseModel):
+class Thumbnail(NamedModel):
     """Points to one frame, with all that minting its URL needs."""
 
-    model_config = ConfigDict(alias_generator=contract_name, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(frozen=True)
 
     orthanc_instance_id: str
     revision: str

@@ -15,6 +15,7 @@
     │   ├── FrameUrlInvalid       FRAME_URL_INVALID        nobody signed this URL
     │   ├── FrameUrlExpired       FRAME_URL_EXPIRED        signed by us, and too old
     │   ├── FrameNotFound         FRAME_NOT_FOUND
+    │   ├── AmbiguousStudy        AMBIGUOUS_STUDY          several patients have a study of this UID
     │   ├── FrameNotRenderable    FRAME_NOT_RENDERABLE
     │   ├── FrameQuarantined      FRAME_QUARANTINED
     │   ├── RenderQueueFull       SERVER_BUSY
@@ -146,6 +147,17 @@ class FrameNotFound(FrameError):
 
     code = "FRAME_NOT_FOUND"
     default_message = "Frame not found"
+
+
+class AmbiguousStudy(FrameError):
+    """One StudyInstanceUID stands for studies of several patients."""
+
+    code = "AMBIGUOUS_STUDY"
+    default_message = (
+        "Several patients have a study of this StudyInstanceUID. Choose one by GraphQL, where each "
+        "frame has a `url`: { studies(first: 10, filter: {studyInstanceUIDs: [...]}) { nodes { "
+        "patient { patientID } series { instances { frames { url } } } } } }"
+    )
 
 
 class FrameNotRenderable(FrameError):

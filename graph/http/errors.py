@@ -12,6 +12,7 @@ from graph.execution.audit import record_refusal
 from graph.http.multipart import UnsupportedMediaType, UploadIdle, UploadNotKept
 from graph.state import correlation_id
 from services.errors import (
+    AmbiguousStudy,
     DatabaseUnavailable,
     Error,
     FileRejected,
@@ -56,6 +57,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (FrameQuarantined, HTTPStatus.UNPROCESSABLE_ENTITY),
     (RenderQueueFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (RendererUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (AmbiguousStudy, HTTPStatus.CONFLICT),
     (FrameError, HTTPStatus.NOT_FOUND),
     (PacsDisabled, HTTPStatus.SERVICE_UNAVAILABLE),
     (DatabaseUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),

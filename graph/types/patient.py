@@ -15,7 +15,8 @@ from services.query.paging import PageRequest
 
 
 @strawberry.type(
-    description="One PatientID. Name, birth date and sex are those of the study that changed last."
+    description="One PatientID. Name, birth date, sex and issuer are those of the study whose "
+    "newest file came last."
 )
 class Patient(FromStored, Node):
     """One stored patient."""
@@ -38,9 +39,13 @@ class Patient(FromStored, Node):
     patient_sex: str | None = strawberry.field(
         description="PatientSex (0010,0040): `M`, `F` or `O`."
     )
+    issuer_of_patient_id: str | None = strawberry.field(
+        description="IssuerOfPatientID (0010,0021): who assigned the PatientID."
+    )
     has_conflicting_demographics: bool = strawberry.field(
-        description="Files under this PatientID disagree on name or birth date: it may stand for "
-        "two people."
+        description="Files under this PatientID disagree on name, birth date, sex or issuer: "
+        "it may stand for two people. Case, spaces and component groups that only some files have "
+        "are no disagreement."
     )
     number_of_studies: int = strawberry.field(description="Studies that are stored.")
 

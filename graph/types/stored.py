@@ -86,4 +86,5 @@ def _attribute(shown: type[FromStored], name: str) -> tuple[str, str, object]:
     if name == shown.identified_by:
         return name, "_id", None
     declared = shown.document_class.model_fields[name]
-    return name, contract_name(name), None if declared.is_required() else declared.default
+    default = None if declared.is_required() else declared.get_default(call_default_factory=True)
+    return name, contract_name(name), default

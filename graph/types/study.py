@@ -14,6 +14,7 @@ from graph.types.stored import FromStored
 from models import StoredDocument, StudyDocument
 from services.dicom.values import display_name
 from services.frames.signing import study_revision
+from services.index.statements import are_contradictory
 
 if TYPE_CHECKING:
     from graph.types.patient import Patient
@@ -52,9 +53,9 @@ class Study(FromStored, Node):
         description="Frames of all its instances that can be shown."
     )
     patient_name: str | None = strawberry.field(
-        description="PatientName (0010,0010) as the files of this study say. Show this one with "
-        "the study: `patient` carries the name of the study that changed last; one PatientID may "
-        "stand for two people."
+        description="PatientName (0010,0010) as most files of this study say. Show this one with "
+        "the study: `patient` carries the name of the study whose newest file came last; one "
+        "PatientID may stand for two people."
     )
     patient_birth_date: Date | None = strawberry.field(
         description="PatientBirthDate (0010,0030) as the files of this study say."
@@ -62,11 +63,15 @@ class Study(FromStored, Node):
     patient_sex: str | None = strawberry.field(
         description="PatientSex (0010,0040) as the files of this study say."
     )
+    issuer_of_patient_id: str | None = strawberry.field(
+        description="IssuerOfPatientID (0010,0021) as the files of this study say: one PatientID "
+        "of two issuers stands for two people."
+    )
     created_at: datetime = strawberry.field(description="When this server first saw the study.")
     updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
     orthanc_patient_id: strawberry.Private[str]
     patient_id: strawberry.Private[str]
-    demographics: strawberry.Private[list[list[str | None]]]
+    demographics_of_files: strawberry.Private[list[dict[str, str]]]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
     @strawberry.field(description="The patient that the study belongs to.")
@@ -84,6 +89,20 @@ class Study(FromStored, Node):
     def patient_display_name(self) -> str | None:
         """Write the name as people do."""
         return display_name(self.patient_name)
+
+    @strawberry.field(
+        name="otherStudiesWithThisUID",
+        description="Studies of the same StudyInstanceUID under another PatientID, newest change "
+        "first; `[]` nearly always. Ask whoever sent them which patient is the right one.",
+    )
+    async def other_studies_with_this_uid(
+        self, info: Info
+    ) -> list[Annotated["Study", strawberry.lazy("graph.types.study")]]:
+        """Load the studies that share the UID."""
+        alike = await info.context.loaders.studies_by_uid.load(self.study_instance_uid)
+        others = [study for study in alike if study["_id"] != self.orthanc_study_id]
+        info.context.show(others)
+        return [Study.from_stored(study) for study in others]
 
     @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")
     async def series(self, info: Info) -> list[Series]:
@@ -123,9 +142,7 @@ class Study(FromStored, Node):
             "patientName": self.patient_name,
             "patientBirthDate": self.patient_birth_date,
             "patientSex": self.patient_sex,
-            # What is absent contradicts nothing.
-            "hasConflictingDemographics": any(
-                len(set(said) - {None}) > 1 for said in zip(*self.demographics, strict=True)
-            ),
+            "issuerOfPatientID": self.issuer_of_patient_id,
+            "hasConflictingDemographics": are_contradictory(self.demographics_of_files),
             "numberOfStudies": 1,
         }

@@ -13,12 +13,14 @@ class PatientModule:
             `Yamada^Tarou=山田^太郎`.
         patient_birth_date: ISO 8601, None when absent or no date.
         patient_sex: PatientSex.
+        issuer_of_patient_id: IssuerOfPatientID: who assigned the PatientID.
     """
 
     patient_id: str
     patient_name: str | None = None
     patient_birth_date: str | None = None
     patient_sex: str | None = None
+    issuer_of_patient_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

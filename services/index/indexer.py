@@ -13,12 +13,13 @@ from services.database import translated_database_faults, translated_index_fault
 from services.errors import DatabaseUnavailable
 from services.index.pending import PendingInstances
 from services.index.record import IndexRecord, to_stored_precision
-from services.index.rollup import Touched, roll_up
+from services.index.rollup import roll_up
 from services.index.stored_state import load_stored_state
 from services.index.writes import (
+    Parents,
     delete_instances,
+    find_lineages,
     find_parents,
-    find_tree,
     upsert_instances,
 )
 from services.tasks import Coalescer
@@ -57,7 +58,7 @@ class Indexer:
         Args:
             database: MongoDB.
             clock: The time that is written, in UTC.
-            on_changed: Forgets what this process keeps of instances that were written or removed,
+            on_changed: Forgets what this process keeps of instances that were replaced or removed,
                 such as rendered frames.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
@@ -107,14 +108,8 @@ class Indexer:
         """
         async with self._one_commit:
             with translated_database_faults():
-                parents = await find_tree(self._database, study_ids)
-                touched = Touched(
-                    series=parents.series,
-                    studies={*parents.studies, *study_ids},
-                    patients=parents.patients,
-                    children_written=True,
-                )
-                await roll_up(self._database, touched, self._now())
+                parents = Parents.of(await find_lineages(self._database, study_ids))
+                await roll_up(self._database, parents, self._now(), children_written=True)
 
     async def aclose(self) -> None:
         """Wait for what is being written."""
@@ -126,13 +121,7 @@ class Indexer:
                 parents = await find_parents(self._database, instance_ids)
                 removed = await delete_instances(self._database, instance_ids)
                 self._on_changed(instance_ids)
-                touched = Touched(
-                    series=parents.series,
-                    studies=parents.studies,
-                    patients=parents.patients,
-                    children_written=True,
-                )
-                await roll_up(self._database, touched, self._now())
+                await roll_up(self._database, parents, self._now(), children_written=True)
         return removed
 
     async def _commit(self, batch: Sequence[Sequence[IndexRecord]]) -> list[Exception | None]:
@@ -151,12 +140,16 @@ class Indexer:
             with translated_index_faults():
                 now = self._now()
                 known = await load_stored_state(self._database, entries)
-                touched = await upsert_instances(self._database, entries, known, now)
-                if touched.children_written:
-                    # Nothing is kept of instances that were not stored before.
-                    ids = {entry.ids.instance for entry in entries}
-                    self._on_changed(ids & known.revisions.keys())
-                await roll_up(self._database, touched, now, known=known)
+                written = await upsert_instances(self._database, entries, known, now)
+                if written.replaced:
+                    self._on_changed(written.replaced)
+                await roll_up(
+                    self._database,
+                    written.parents,
+                    now,
+                    children_written=written.is_changed,
+                    known=known,
+                )
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())

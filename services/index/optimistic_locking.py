@@ -87,17 +87,6 @@ def plan_write(
 _GONE = object()
 
 
-def merged(attributes: Fields, current: Fields | None) -> dict[str, Any]:
-    """Lay what a file says over what is stored; what the file does not say stays.
-
-    A dose report without a description does not take the description from its study.
-    """
-    return {
-        key: (current or {}).get(key) if value is None else value
-        for key, value in attributes.items()
-    }
-
-
 Documents = AsyncCollection[dict[str, Any]]
 
 _ATTEMPTS = 30
@@ -169,6 +158,17 @@ async def settle(
         if lost:
             await asyncio.sleep(random.uniform(0, _JITTER_SECONDS * (attempt + 1)))  # noqa: S311  # no secret
     raise DatabaseUnavailable(detail=f"{len(pending)} roll-ups lost {_ATTEMPTS} races")
+
+
+async def would_change(level: Level, ids: Collection[str]) -> set[str]:
+    """Return the documents of a level that `settle` would write or remove; write nothing."""
+    current = await _read(level.documents, ids)
+    content = await level.read_content(ids)
+    return {
+        id_
+        for id_ in ids
+        if level.plan(id_, current.get(id_), content.get(id_), must_touch=False) is not None
+    }
 
 
 async def _read(documents: Documents, ids: Collection[str]) -> Mapping[str, Fields]:

@@ -1,14 +1,30 @@
 """What the indexer is given: one SOP instance as Orthanc holds it."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
+from pydantic import BaseModel
+
+from models import InstanceDocument
+from models.attributes import SeriesAttributes, StudyAttributes
 from models.names import contract_name
-from services.dicom.header import InstanceHeader
-from services.dicom.search_words import fold, search_words
+from services.dicom.header import (
+    ImageModule,
+    InstanceHeader,
+    PatientModule,
+    SeriesModule,
+    StudyModule,
+)
 from services.orthanc.identifiers import OrthancIds
+
+INDEX_VERSION = 2
+"""Raise it when the reader of headers changes or a document of the index gets a new attribute: the
+comparison with Orthanc reads every instance again whose document has another version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,82 +49,47 @@ class IndexRecord:
 Fields = Mapping[str, Any]
 """A document or a part of one, by stored names."""
 
-_IMAGE_FIELDS = (
-    "rows",
-    "columns",
-    "samples_per_pixel",
-    "bits_allocated",
-    "bits_stored",
-    "pixel_representation",
-    "photometric_interpretation",
-    "window_center",
-    "window_width",
-    "voi_lut_function",
-    "rescale_slope",
-    "rescale_intercept",
-    "has_complex_display",
+
+def _reader(model: type[BaseModel], sources: Mapping[str, type]) -> Callable[[Any], dict[str, Any]]:
+    """Return a function that reads the fields of a model from a record, by stored names.
+
+    Args:
+        model: Declares the fields; what no source has is left out.
+        sources: Dataclasses by their path in a record; the first that has a field counts.
+    """
+    paths: dict[str, str] = {}
+    for path, source in sources.items():
+        for field in fields(source):
+            if field.name in model.model_fields:
+                paths.setdefault(field.name, f"{path}{field.name}")
+    names = [contract_name(name) for name in paths]
+    read = attrgetter(*paths.values())
+    return lambda record: dict(zip(names, read(record), strict=True))
+
+
+_read_instance = _reader(
+    InstanceDocument, {"": IndexRecord, "header.": InstanceHeader, "header.image.": ImageModule}
 )
+_read_study = _reader(
+    StudyAttributes, {"header.patient.": PatientModule, "header.study.": StudyModule}
+)
+_read_series = _reader(SeriesAttributes, {"header.series.": SeriesModule})
 
 
 def instance_fields(entry: IndexRecord) -> dict[str, Any]:
     """Return all of an instance document but `_id`, `version`, `useOrthancPreview`, `indexedAt`."""
-    header = entry.header
-    return _by_stored_names(
-        orthanc_series_id=entry.ids.series,
-        orthanc_study_id=entry.ids.study,
-        orthanc_patient_id=entry.ids.patient,
-        revision=entry.revision,
-        file_size_bytes=entry.file_size_bytes,
-        sop_instance_uid=header.sop_instance_uid,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        instance_number=header.instance_number,
-        number_of_frames=entry.number_of_frames,
-        not_renderable_reason=entry.not_renderable_reason,
-        patient_name=header.patient.patient_name,
-        patient_birth_date=header.patient.patient_birth_date,
-        **{name: getattr(header.image, name) for name in _IMAGE_FIELDS},
-    )
-
-
-def series_fields(entry: IndexRecord) -> dict[str, Any]:
-    """Return the attributes of a series as this file says (PS3.3 C.7.3.1)."""
-    return _by_stored_names(
-        orthanc_study_id=entry.ids.study,
-        orthanc_patient_id=entry.ids.patient,
-        **asdict(entry.header.series),
-    )
-
-
-def study_fields(entry: IndexRecord) -> dict[str, Any]:
-    """Return the attributes of a study and its patient as this file says (PS3.3 C.7.2.1)."""
-    header = entry.header
-    return _by_stored_names(
-        orthanc_patient_id=entry.ids.patient, **asdict(header.patient), **asdict(header.study)
-    )
-
-
-def study_search_fields(study: Fields) -> dict[str, Any]:
-    """Derive what filters and orders of studies use from the study's own attributes."""
-    name = study.get("patientName")
-    date, time = study.get("studyDate"), study.get("studyTime")
+    study, series = _given(_read_study(entry)), _given(_read_series(entry))
+    said = json.dumps([study, series]).encode()
     return {
-        "nameWords": search_words(name),
-        "searchWords": search_words(
-            name,
-            study.get("patientID"),
-            study.get("accessionNumber"),
-            study.get("studyDescription"),
-        ),
-        "orderStudyDate": f"{date}T{time or ''}" if date else "",
-        "orderPatientName": fold(name),
+        **_read_instance(entry),
+        "orthancSeriesId": entry.ids.series,
+        "orthancStudyId": entry.ids.study,
+        "orthancPatientId": entry.ids.patient,
+        "studyAttributes": study,
+        "seriesAttributes": series,
+        "attributesDigest": hashlib.blake2b(said, digest_size=8).hexdigest(),
+        "indexVersion": INDEX_VERSION,
     }
-
-
-def patient_search_fields(patient: Fields) -> dict[str, Any]:
-    """Derive what filters and orders of patients use from the patient's name."""
-    name = patient.get("patientName")
-    return {"nameWords": search_words(name), "orderPatientName": fold(name)}
 
 
 def to_stored_precision(moment: datetime) -> datetime:
@@ -116,5 +97,5 @@ def to_stored_precision(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _by_stored_names(**attributes: object) -> dict[str, Any]:
-    return {contract_name(name): value for name, value in attributes.items()}
+def _given(attributes: Fields) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}

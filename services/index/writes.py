@@ -1,21 +1,39 @@
-"""Write and delete instance documents, and tell which parents that touches."""
+"""Write and delete instance documents, and find the parents that have to be rolled up."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from pymongo import UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
-from services.index.optimistic_locking import merged, new_version
-from services.index.record import Fields, IndexRecord, instance_fields, series_fields, study_fields
-from services.index.rollup import Attributes, Touched
+from services.index.optimistic_locking import new_version
+from services.index.record import Fields, IndexRecord, instance_fields
 from services.index.stored_state import StoredState
 
 Database = AsyncDatabase[dict[str, Any]]
-_PARENTS = ("orthancSeriesId", "orthancStudyId", "orthancPatientId")
+_LINEAGE = {
+    "_id": {
+        "series": "$orthancSeriesId",
+        "study": "$orthancStudyId",
+        "patient": "$orthancPatientId",
+    }
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A study with its patient and one of its series, by Orthanc's ids.
+
+    Attributes:
+        series: None for a study whose document stands alone.
+    """
+
+    series: str | None
+    study: str
+    patient: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +44,35 @@ class Parents:
     studies: Collection[str]
     patients: Collection[str]
 
+    @classmethod
+    def of(cls, lineages: Iterable[Lineage]) -> Self:
+        """Collect the parents of lineages."""
+        known = set(lineages)
+        return cls(
+            series={one.series for one in known if one.series is not None},
+            studies={one.study for one in known},
+            patients={one.patient for one in known},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertedInstances:
+    """What writing instances did.
+
+    Attributes:
+        parents: To roll up.
+        is_changed: Any instance document is not what it was.
+        replaced: Ids of the instances that had another revision before.
+    """
+
+    parents: Parents
+    is_changed: bool
+    replaced: Sequence[str]
+
 
 async def upsert_instances(
     database: Database, entries: Sequence[IndexRecord], known: StoredState, now: datetime
-) -> Touched:
+) -> UpsertedInstances:
     """Write instance documents; those that are there with the same revision keep `indexedAt`.
 
     Args:
@@ -37,68 +80,54 @@ async def upsert_instances(
         entries: When one instance comes twice, the last counts.
         known: What is stored of them.
         now: In UTC, with no more than milliseconds.
-
-    Returns:
-        The parents to roll up.
     """
     unique = list({entry.ids.instance: entry for entry in entries}.values())
     instances = database[InstanceDocument.Settings.name]
-    news = {e.ids.instance for e in unique if known.revisions.get(e.ids.instance) != e.revision}
-    requests = [_upsert(entry, now, is_news=entry.ids.instance in news) for entry in unique]
+    requests = [
+        _upsert(entry, now, is_news=known.revisions.get(entry.ids.instance) != entry.revision)
+        for entry in unique
+    ]
     result = await instances.bulk_write(requests, ordered=False)
-    return plan_touched(
-        unique, news, children_written=bool(result.upserted_count or result.modified_count)
-    )
-
-
-def plan_touched(
-    entries: Sequence[IndexRecord], news: Collection[str], *, children_written: bool
-) -> Touched:
-    """Collect the parents of entries and what the entries say about them.
-
-    Args:
-        entries: Each instance once.
-        news: Ids of the instances that are new or were replaced.
-        children_written: Any instance document was changed.
-    """
-    return Touched(
-        series={entry.ids.series for entry in entries},
-        studies={entry.ids.study for entry in entries},
-        patients={entry.ids.patient for entry in entries},
-        children_written=children_written,
-        series_attributes=_attributes(
-            entries, news, lambda e: (e.ids.series, e.header.series), series_fields
+    return UpsertedInstances(
+        Parents.of(
+            Lineage(entry.ids.series, entry.ids.study, entry.ids.patient) for entry in unique
         ),
-        study_attributes=_attributes(
-            entries, news, lambda e: (e.ids.study, e.header.patient, e.header.study), study_fields
-        ),
+        is_changed=bool(result.upserted_count or result.modified_count),
+        replaced=[
+            entry.ids.instance
+            for entry in unique
+            if known.revisions.get(entry.ids.instance, entry.revision) != entry.revision
+        ],
     )
 
 
 async def find_parents(database: Database, instance_ids: Sequence[str]) -> Parents:
     """Find the parents of instances."""
-    condition = {"_id": {"$in": list(instance_ids)}}
-    documents = [
-        document
-        async for document in database[InstanceDocument.Settings.name].find(condition, _PARENTS)
-    ]
-    return _parents(documents)
+    return Parents.of(await _lineages(database, {"_id": {"$in": list(instance_ids)}}))
 
 
-async def find_tree(database: Database, study_ids: Sequence[str]) -> Parents:
+async def find_lineages(database: Database, study_ids: Sequence[str]) -> set[Lineage]:
     """Find the series and patients that anything stored of some studies names."""
     below = {"orthancStudyId": {"$in": list(study_ids)}}
-    instances = database[InstanceDocument.Settings.name].find(below, _PARENTS)
-    series = database[SeriesDocument.Settings.name].find(below, _PARENTS)
-    themselves = {"_id": {"$in": list(study_ids)}}
-    studies = database[StudyDocument.Settings.name].find(themselves, _PARENTS)
-    return _parents(
-        [
-            *[document async for document in instances],
-            *[{**document, "orthancSeriesId": document["_id"]} async for document in series],
-            *[{**document, "orthancStudyId": document["_id"]} async for document in studies],
-        ]
+    instances = await _lineages(database, below)
+    series = database[SeriesDocument.Settings.name].find(
+        below, ("orthancStudyId", "orthancPatientId")
     )
+    return {
+        *instances,
+        *[
+            Lineage(one["_id"], one["orthancStudyId"], one["orthancPatientId"])
+            async for one in series
+        ],
+        *await find_patients(database, study_ids),
+    }
+
+
+async def find_patients(database: Database, study_ids: Sequence[str]) -> set[Lineage]:
+    """Find the patients of some studies; their series are left out."""
+    condition = {"_id": {"$in": list(study_ids)}}
+    studies = database[StudyDocument.Settings.name].find(condition, ("orthancPatientId",))
+    return {Lineage(None, one["_id"], one["orthancPatientId"]) async for one in studies}
 
 
 async def delete_instances(database: Database, instance_ids: Sequence[str]) -> int:
@@ -108,12 +137,11 @@ async def delete_instances(database: Database, instance_ids: Sequence[str]) -> i
     return result.deleted_count
 
 
-def _parents(documents: Sequence[Fields]) -> Parents:
-    return Parents(
-        series={d["orthancSeriesId"] for d in documents if "orthancSeriesId" in d},
-        studies={d["orthancStudyId"] for d in documents},
-        patients={d["orthancPatientId"] for d in documents},
+async def _lineages(database: Database, condition: Fields) -> list[Lineage]:
+    rows = await database[InstanceDocument.Settings.name].aggregate(
+        [{"$match": condition}, {"$group": _LINEAGE}]
     )
+    return [Lineage(**row["_id"]) async for row in rows]
 
 
 def _upsert(entry: IndexRecord, now: datetime, *, is_news: bool) -> UpdateOne:
@@ -128,34 +156,3 @@ def _upsert(entry: IndexRecord, now: datetime, *, is_news: bool) -> UpdateOne:
     return UpdateOne(
         {"_id": entry.ids.instance}, {"$set": fields, "$setOnInsert": on_insert}, upsert=True
     )
-
-
-def _attributes(
-    entries: Sequence[IndexRecord],
-    news: Collection[str],
-    said_by: Callable[[IndexRecord], tuple[str, *tuple[object, ...]]],
-    fields_of: Callable[[IndexRecord], Fields],
-) -> dict[str, Attributes]:
-    """Lay what the files of each parent say over each other; old files are heard without news.
-
-    Args:
-        entries: The files.
-        news: Ids of the instances that are new or were replaced.
-        said_by: Tells the id of a file's parent and all that the file says about it.
-        fields_of: Writes that by stored names.
-    """
-    collected: dict[str, Attributes] = {}
-    heard: dict[str, object] = {}
-    for entry in sorted(entries, key=lambda entry: entry.ids.instance in news):
-        said, is_news = said_by(entry), entry.ids.instance in news
-        parent = said[0]
-        if heard.get(parent) == (said, is_news):
-            # Most files of a series say the same as the one before.
-            continue
-        heard[parent] = said, is_news
-        before = collected.get(parent)
-        if before is None or before.is_news != is_news:
-            collected[parent] = Attributes(fields_of(entry), is_news)
-        else:
-            collected[parent] = Attributes(merged(fields_of(entry), before.fields), is_news)
-    return collected

@@ -67,7 +67,7 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
     """
     parts = [
         _exact("patientID", criteria.patient_id),
-        _exact("accessionNumber", criteria.accession_number),
+        _exact("accessionNumbers", criteria.accession_number),
         _any_uid(criteria.study_instance_uids),
         _any_modality(criteria.modalities),
         _days(criteria.study_date_from, criteria.study_date_to),

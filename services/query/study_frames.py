@@ -7,7 +7,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from services.database import translated_database_faults
-from services.errors import FrameNotFound
+from services.errors import AmbiguousStudy, FrameNotFound
 
 _SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
 
@@ -18,7 +18,7 @@ async def find_study_frame(
     """Find a frame by its position in a study.
 
     Frames are ordered by series number, SeriesInstanceUID, instance number, SOPInstanceUID and
-    frame. When several patients have a study of this UID, the one that changed last counts.
+    frame.
 
     Args:
         database: MongoDB.
@@ -30,23 +30,26 @@ async def find_study_frame(
 
     Raises:
         FrameNotFound: The study or the frame is not there.
+        AmbiguousStudy: Several patients have a study of this UID.
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        study = await database[StudyDocument.Settings.name].find_one(
-            {"studyInstanceUID": study_instance_uid}, ("_id",), sort=[("updatedAt", -1)]
-        )
-        if study is None or frame_index < 0:
+        studies = database[StudyDocument.Settings.name]
+        found = studies.find({"studyInstanceUID": study_instance_uid}, ("_id",), limit=2)
+        ids = [study["_id"] async for study in found]
+        if len(ids) > 1:
+            raise AmbiguousStudy
+        if not ids or frame_index < 0:
             raise FrameNotFound
-        series_id, remaining = await _find_series(database, study["_id"], frame_index)
+        series_id, remaining = await _find_series(database, ids[0], frame_index)
         instances = database[InstanceDocument.Settings.name]
         members = instances.find({"orthancSeriesId": series_id}, ("numberOfFrames",))
         async for member in members.sort(INSTANCE_ORDER):
             if remaining < member["numberOfFrames"]:
-                found = await InstanceDocument.get(member["_id"])
-                if found is None:
+                instance = await InstanceDocument.get(member["_id"])
+                if instance is None:
                     break
-                return found, remaining
+                return instance, remaining
             remaining -= member["numberOfFrames"]
     raise FrameNotFound
 

@@ -31,6 +31,9 @@ _JOINED_AT_ONCE = 2_000
 _DECODED_AT_ONCE = 64
 """Documents between two looks at the clock: some take 100 kB."""
 
+_WITHOUT_STATEMENTS: Mapping[str, int] = {"studyStatements": 0}
+"""What roll-ups alone read of a series."""
+
 INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
     [
         "orthancSeriesId",
@@ -117,6 +120,15 @@ class Tree:
             StudyDocument, "studyInstanceUID", study_instance_uid, "updatedAt"
         )
 
+    async def studies_of_uids(self, study_instance_uids: Sequence[str]) -> list[list[StoredFields]]:
+        """Read the studies of each StudyInstanceUID, the one that changed last first."""
+        found = await self._find(
+            StudyDocument,
+            {"studyInstanceUID": {"$in": list(study_instance_uids)}},
+            {"updatedAt": -1, "_id": 1},
+        )
+        return _grouped(found, "studyInstanceUID", study_instance_uids)
+
     async def one_series(self, series_instance_uid: str) -> StoredFields | None:
         """Read a series by SeriesInstanceUID; of several the one that changed last."""
         return await self._newest(
@@ -142,6 +154,7 @@ class Tree:
             SeriesDocument,
             {"orthancStudyId": {"$in": list(study_ids)}},
             {"seriesNumber": 1, "seriesInstanceUID": 1},
+            _WITHOUT_STATEMENTS,
         )
         return _grouped(found, "orthancStudyId", study_ids)
 

@@ -24,6 +24,7 @@ from models.instance import InstanceDocument
 from models.study import StudyDocument
 from services.database import translated_database_faults
 from services.errors import OrthancNotFound
+from services.index.record import INDEX_VERSION
 from services.orthanc.answers import SeriesListing, StudyListing
 from services.orthanc.client import OrthancClient
 from services.sync.faults import IndexFaults, of_these
@@ -41,7 +42,8 @@ class SyncReport:
     Attributes:
         indexed: Instances that Orthanc holds and that were missing or replaced.
         removed: Instances that Orthanc has no more.
-        recounted: Studies whose counts or parents were wrong.
+        recounted: Studies that were not what their instances make them: they had a wrong count, or
+            said what no file says; likewise of their series and patients.
         faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
             passed by because it failed before is told only where nothing was repaired.
     """
@@ -96,13 +98,17 @@ class Repairs:
             )
         return is_same
 
-    async def roll_up(self, study_ids: Collection[str]) -> bool:
-        """Deal with studies whose counts may be wrong.
+    async def roll_up(self, study_ids: Collection[str], *, with_series: bool = True) -> bool:
+        """Deal with studies whose counts or attributes may be wrong.
+
+        Args:
+            study_ids: The studies in question.
+            with_series: Look at their instances as well.
 
         Returns:
             Whether they were right.
         """
-        wrong = await self._roll_ups.find_wrong(study_ids)
+        wrong = await self._roll_ups.find_wrong(study_ids, with_series=with_series)
         if wrong and self._repair:
             await self._roll_ups.repair(wrong)
         self._recounted |= wrong
@@ -265,11 +271,13 @@ class Comparison:
         self.roll_ups = roll_ups
         self.census = CountCheck(orthanc, database, reconciler.faults)
 
-    async def run(self, *, repair: bool = True) -> SyncReport:
+    async def run(self, *, repair: bool = True, is_thorough: bool = False) -> SyncReport:
         """Compare everything.
 
         Args:
             repair: False only tells what would be done.
+            is_thorough: Check that every study and patient says what its files say, also where
+                nothing was written since the last comparison.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer; what was done until then stays.
@@ -281,7 +289,12 @@ class Comparison:
         seen: set[str] = set()
         async for page in self._study_pages():
             seen.update(listing.study_id for listing in page)
-            await self._look_into(await self._suspicious(page, known), work)
+            suspicious = await self._suspicious(page, known)
+            await self._look_into(suspicious, work)
+            if is_thorough:
+                others = known.keys() & {listing.study_id for listing in page}
+                others -= {listing.study_id for listing, _ in suspicious}
+                await work.roll_up(others, with_series=False)
         await self._look_into_gone([study for study in known if study not in seen], work)
         if await self.census.differs():
             await self._compare_instances(work)
@@ -323,7 +336,10 @@ class Comparison:
             compared = {
                 record["_id"]: (record["lastUpdate"], record["studyVersion"])
                 async for record in self._compared.find(
-                    {"_id": {"$in": [listing.study_id for listing in page]}},
+                    {
+                        "_id": {"$in": [listing.study_id for listing in page]},
+                        "indexVersion": INDEX_VERSION,
+                    },
                     batch_size=PAGE_STUDIES,
                 )
             }
@@ -348,7 +364,11 @@ class Comparison:
         records = [
             ReplaceOne(
                 {"_id": listing.study_id},
-                {"lastUpdate": listing.last_update, "studyVersion": version},
+                {
+                    "lastUpdate": listing.last_update,
+                    "studyVersion": version,
+                    "indexVersion": INDEX_VERSION,
+                },
                 upsert=True,
             )
             for (listing, _), version in zip(studies, agreeing, strict=True)

@@ -25,7 +25,7 @@ from models.instance import InstanceDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable
 from services.index.indexer import Indexer
-from services.index.record import IndexRecord
+from services.index.record import INDEX_VERSION, IndexRecord
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
@@ -166,6 +166,7 @@ class IndexedInstance:
 
     revision: str
     study_id: str
+    index_version: int = INDEX_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ class Differences:
     """How the index differs from Orthanc for some instances.
 
     Attributes:
-        missing: In Orthanc with a revision that is not indexed.
+        missing: In Orthanc with a revision that is not indexed, or not by this version of the code.
         gone: Indexed, and not in Orthanc.
         unchanged_studies: Studies of the instances that are in agreement.
     """
@@ -200,7 +201,8 @@ def find_differences(
     missing = [
         file
         for file in by_id.values()
-        if file.instance_id not in indexed or indexed[file.instance_id].revision != file.revision
+        if (known := indexed.get(file.instance_id)) is None
+        or (known.revision, known.index_version) != (file.revision, INDEX_VERSION)
     ]
     differing = {file.instance_id for file in missing}
     return Differences(
@@ -365,10 +367,13 @@ class Reconciler:
     async def _indexed(self, instance_ids: Collection[str]) -> dict[str, IndexedInstance]:
         with translated_database_faults():
             found = await self._instances.find(
-                {"_id": {"$in": list(instance_ids)}}, {"revision": 1, "orthancStudyId": 1}
+                {"_id": {"$in": list(instance_ids)}},
+                {"revision": 1, "orthancStudyId": 1, "indexVersion": 1},
             ).to_list()
         return {
-            instance["_id"]: IndexedInstance(instance["revision"], instance["orthancStudyId"])
+            instance["_id"]: IndexedInstance(
+                instance["revision"], instance["orthancStudyId"], instance.get("indexVersion", 0)
+            )
             for instance in found
         }
 

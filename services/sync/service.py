@@ -77,7 +77,7 @@ class SyncService:
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
         self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
-        roll_ups = RollUps(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        roll_ups = RollUps(database)
         self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)
         self._lease = Lease(
@@ -114,7 +114,7 @@ class SyncService:
         """
         async with self._comparing:
             await self.reconciler.faults.make_due()
-            return await self.comparison.run()
+            return await self.comparison.run(is_thorough=True)
 
     async def check(self) -> SyncReport:
         """Compare everything and change nothing.
@@ -123,7 +123,7 @@ class SyncService:
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        return await self.comparison.run(repair=False)
+        return await self.comparison.run(repair=False, is_thorough=True)
 
     def notice_deleted(self, instance_ids: Iterable[str]) -> None:
         """Take note of instances that Orthanc says it deleted; they are looked into soon.

@@ -13,6 +13,7 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.dicom.search_words import fold, search_words
+from services.index.record import INDEX_VERSION
 from services.orthanc.identifiers import orthanc_ids
 
 Document = dict[str, Any]
@@ -81,26 +82,19 @@ def study(number: int, size: IndexSize) -> Document:
     person = number // _STUDIES_PER_PATIENT
     ids = orthanc_ids(_patient_id(person), study_uid(number), _series_uid(number, 0), "0")
     name, moment = _name(person), _BEGIN + timedelta(minutes=40 * number)
-    description = "Thorax routine" if number % 2 else "Abdomen routine"
-    accession_number = f"A{number:07}"
+    attributes = _study_attributes(number)
+    accession_number, description = attributes["accessionNumber"], attributes["studyDescription"]
     return {
         "_id": ids.study,
         "version": "made",
         "orthancPatientId": ids.patient,
-        "studyInstanceUID": study_uid(number),
-        "studyDate": moment.date().isoformat(),
-        "studyTime": moment.time().isoformat(),
-        "studyDescription": description,
-        "accessionNumber": accession_number,
-        "patientID": _patient_id(person),
-        "patientName": name,
-        "patientBirthDate": "1970-01-01",
-        "patientSex": "F",
+        **attributes,
         "modalitiesInStudy": ["CT"],
         "numberOfSeries": size.series,
         "numberOfInstances": size.series * size.instances,
         "numberOfFrames": size.series * size.instances,
-        "demographics": [[name, "1970-01-01"]],
+        "demographicsOfFiles": [_demographics(person)],
+        "accessionNumbers": [accession_number],
         "thumbnail": {
             "orthancInstanceId": ids.instance,
             "revision": _REVISION,
@@ -132,7 +126,13 @@ def series(number: int, index: int, size: IndexSize) -> Document:
         "seriesDescription": "Axial 1.0",
         "numberOfInstances": size.instances,
         "numberOfFrames": size.instances,
-        "demographics": [[_name(person), "1970-01-01"]],
+        "studyStatements": [
+            {
+                "attributes": _study_attributes(number),
+                "numberOfInstances": size.instances,
+                "latestIndexedAt": _BEGIN,
+            }
+        ],
         "thumbnail": {
             "orthancInstanceId": ids.instance,
             "revision": _REVISION,
@@ -173,9 +173,34 @@ def instance(number: int, series_index: int, index: int) -> Document:
         "rescaleIntercept": -1024.0,
         "hasComplexDisplay": False,
         "numberOfFrames": 1,
-        "patientName": _name(person),
-        "patientBirthDate": "1970-01-01",
+        "studyAttributes": _study_attributes(number),
+        "seriesAttributes": {
+            "seriesInstanceUID": uid,
+            "seriesNumber": series_index + 1,
+            "modality": "CT",
+            "seriesDescription": "Axial 1.0",
+        },
+        "attributesDigest": f"{number:08x}{series_index:08x}",
+        "indexVersion": INDEX_VERSION,
         "indexedAt": _BEGIN,
+    }
+
+
+def _demographics(person: int) -> Document:
+    return {"patientName": _name(person), "patientBirthDate": "1970-01-01", "patientSex": "F"}
+
+
+def _study_attributes(number: int) -> Document:
+    person = number // _STUDIES_PER_PATIENT
+    moment = _BEGIN + timedelta(minutes=40 * number)
+    return {
+        **_demographics(person),
+        "patientID": _patient_id(person),
+        "studyInstanceUID": study_uid(number),
+        "studyDate": moment.date().isoformat(),
+        "studyTime": moment.time().isoformat(),
+        "studyDescription": "Thorax routine" if number % 2 else "Abdomen routine",
+        "accessionNumber": f"A{number:07}",
     }
 
 

@@ -118,13 +118,13 @@ class QueryStage:
             study_instance_uid=uid,
             patient_id=patient_id,
             patient_name=name,
-            demographics=[],
             name_words=search_words(name),
             search_words=search_words(
                 name, patient_id, fields.get("accession_number"), fields.get("study_description")
             ),
             order_study_date=f"{date}T" if date else "",
             order_patient_name=fold(name),
+            accession_numbers=[one for one in [fields.get("accession_number")] if one],
             created_at=BEGIN,
             **values,
         )
@@ -152,7 +152,6 @@ class QueryStage:
             modality="CT",
             number_of_instances=instances,
             number_of_frames=instances * frames,
-            demographics=[],
             thumbnail=thumbnail,
         ).insert()
         if instances:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from bson import BSON
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
@@ -23,7 +24,7 @@ from services.dicom.header import (
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import DatabaseUnavailable, RecordRefused
 from services.index.indexer import Indexer
-from services.index.record import IndexRecord
+from services.index.record import INDEX_VERSION, IndexRecord
 from services.orthanc.identifiers import orthanc_ids
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -65,6 +66,7 @@ def entry(
     revision: str = "00000001",
     modality: str | None = "CT",
     description: str | None = "Thorax",
+    accession_number: str | None = "A1",
 ) -> IndexRecord:
     study_uid, series_uid = f"1.2.{study}", f"1.2.{study}.{series}"
     sop_uid = f"{series_uid}.{instance}"
@@ -77,7 +79,7 @@ def entry(
             study_date="2020-05-06",
             study_time="07:08:09",
             study_description=description,
-            accession_number="A1",
+            accession_number=accession_number,
         ),
         series=SeriesModule(
             series_instance_uid=series_uid, series_number=series, modality=modality
@@ -116,7 +118,20 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
         "revision": "00000001",
         "frameIndex": 2,
     }
-    demographics = [["Doe^John", "1970-01-02"]]
+    demographics = {
+        "patientName": "Doe^John",
+        "patientBirthDate": "1970-01-02",
+        "patientSex": "M",
+    }
+    study_attributes = {
+        **demographics,
+        "patientID": "P1",
+        "studyInstanceUID": "1.2.1",
+        "studyDate": "2020-05-06",
+        "studyTime": "07:08:09",
+        "studyDescription": "Thorax",
+        "accessionNumber": "A1",
+    }
     assert stored["patients"] == [
         {
             "_id": one.ids.patient,
@@ -124,6 +139,7 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "patientName": "Doe^John",
             "patientBirthDate": "1970-01-02",
             "patientSex": "M",
+            "issuerOfPatientID": None,
             "numberOfStudies": 1,
             "hasConflictingDemographics": False,
             "nameWords": ["doejohn", "john"],
@@ -138,6 +154,7 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "patientName": "Doe^John",
             "patientBirthDate": "1970-01-02",
             "patientSex": "M",
+            "issuerOfPatientID": None,
             "studyInstanceUID": "1.2.1",
             "studyID": None,
             "studyDate": "2020-05-06",
@@ -150,7 +167,8 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "numberOfInstances": 1,
             "numberOfFrames": 5,
             "modalitiesInStudy": ["CT"],
-            "demographics": demographics,
+            "demographicsOfFiles": [demographics],
+            "accessionNumbers": ["A1"],
             "thumbnail": thumbnail,
             "nameWords": ["doejohn", "john"],
             "searchWords": ["a1", "doejohn", "john", "p1", "thorax"],
@@ -175,7 +193,13 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "manufacturer": None,
             "numberOfInstances": 1,
             "numberOfFrames": 5,
-            "demographics": demographics,
+            "studyStatements": [
+                {
+                    "attributes": study_attributes,
+                    "numberOfInstances": 1,
+                    "latestIndexedAt": now,
+                }
+            ],
             "thumbnail": thumbnail,
             "latestIndexedAt": now,
         }
@@ -186,6 +210,13 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
     assert instance["useOrthancPreview"] is True
     assert instance["numberOfFrames"] == 5
     assert (instance["rows"], instance["columns"]) == (4, 6)
+    assert instance["studyAttributes"] == study_attributes
+    assert instance["seriesAttributes"] == {
+        "seriesInstanceUID": "1.2.1.1",
+        "seriesNumber": 1,
+        "modality": "CT",
+    }
+    assert instance["indexVersion"] == INDEX_VERSION
 
 
 async def test_beanie_reads_what_the_indexer_wrote(database: Database, indexer: Indexer) -> None:
@@ -262,7 +293,7 @@ async def test_middle_frames_stand_for_series_and_study(
     assert stored["studies"][0]["numberOfFrames"] == 10
 
 
-async def test_patient_shows_the_study_that_changed_last_and_flags_conflicts(
+async def test_patient_shows_the_study_that_came_last_and_flags_conflicts(
     database: Database, indexer: Indexer
 ) -> None:
     await indexer.index([entry(study=1, name="Doe^John")])
@@ -272,11 +303,81 @@ async def test_patient_shows_the_study_that_changed_last_and_flags_conflicts(
     patient = (await dump(database))["patients"][0]
     assert patient["hasConflictingDemographics"] is True
     assert patient["patientName"] == "Roe^Jane"
-    assert patient["nameWords"] == ["jane", "roejane"]
+    assert patient["nameWords"] == ["doejohn", "jane", "john", "roejane"]
     assert patient["numberOfStudies"] == 3
     await indexer.remove([entry(study=3).ids.instance])
     patient = (await dump(database))["patients"][0]
     assert (patient["hasConflictingDemographics"], patient["numberOfStudies"]) == (False, 2)
+
+
+def shown(study: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("patientName", "patientBirthDate", "accessionNumber", "studyDescription")
+    return tuple(study[name] for name in names)
+
+
+async def test_one_wrong_file_does_not_rename_a_study_and_leaves_nothing_behind(
+    database: Database, indexer: Indexer
+) -> None:
+    right = [entry(number, name="Huber^Maria", birth_date="1950-01-01") for number in range(20)]
+    await indexer.index(right)
+    before = await dump(database)
+    wrong = entry(
+        20,
+        name="Attacker^Eve",
+        birth_date="2001-01-01",
+        description="Skull",
+        accession_number="ACC9",
+    )
+    await indexer.index([wrong])
+    stored = await dump(database)
+    [study], [patient] = stored["studies"], stored["patients"]
+    assert shown(study) == ("Huber^Maria", "1950-01-01", "A1", "Thorax")
+    assert study["accessionNumbers"] == ["A1", "ACC9"]
+    assert {"huber", "attacker"} <= set(study["nameWords"])
+    assert {"huber", "attacker", "a1", "acc9", "thorax", "skull"} <= set(study["searchWords"])
+    assert patient["patientName"] == "Huber^Maria"
+    assert patient["hasConflictingDemographics"] is True
+    assert {"huber", "attacker"} <= set(patient["nameWords"])
+    await indexer.remove([wrong.ids.instance])
+    after = await dump(database)
+    for documents in (*before.values(), *after.values()):
+        for document in documents:
+            document.pop("version")
+            document.pop("updatedAt", None)
+    assert after == before
+
+
+async def test_a_study_that_most_files_describe_otherwise_says_what_they_say(
+    database: Database, indexer: Indexer
+) -> None:
+    await indexer.index([entry(1, name="Wrong^Name", series=1)])
+    await indexer.index([entry(number, series=2) for number in (1, 2)])
+    [study] = (await dump(database))["studies"]
+    assert study["patientName"] == "Doe^John"
+    await indexer.remove([entry(number, series=2).ids.instance for number in (1, 2)])
+    stored = await dump(database)
+    assert stored["studies"][0]["patientName"] == "Wrong^Name"
+    assert stored["patients"][0]["patientName"] == "Wrong^Name"
+    assert stored["patients"][0]["hasConflictingDemographics"] is False
+
+
+async def test_files_that_all_differ_do_not_make_a_document_outgrow_its_limits(
+    database: Database, indexer: Indexer
+) -> None:
+    await indexer.index([entry(number) for number in range(3)])
+    for start in range(3, 903, 300):
+        await indexer.index(
+            [
+                entry(number, name=f"{number:04}{'x' * 900}", description=f"{number:04}" * 200)
+                for number in range(start, start + 300)
+            ]
+        )
+    stored = await dump(database)
+    [study], [series] = stored["studies"], stored["series"]
+    assert study["patientName"] == "Doe^John"
+    assert (study["numberOfInstances"], series["numberOfInstances"]) == (903, 903)
+    assert "doe" in study["nameWords"]
+    assert max(len(BSON.encode(one)) for one in (study, series)) < 1_000_000
 
 
 async def test_a_file_without_description_does_not_take_it_away(

@@ -243,17 +243,18 @@ async def test_a_study_shows_its_patient_before_the_patient_is_written(stage: Qu
 @pytest.mark.parametrize(
     ("demographics", "is_conflict"),
     [
-        ([["A^B", "1970-01-02"], ["A^B", None], [None, None]], False),
-        ([["A^B", "1970-01-02"], ["A^B", "1980-01-02"]], True),
-        ([["A^B", None], ["C^D", None]], True),
+        ([("A^B", "1970-01-02"), ("A^B", None), (None, None)], False),
+        ([("A^B", "1970-01-02"), ("A^B", "1980-01-02")], True),
+        ([("A^B", None), ("C^D", None)], True),
     ],
 )
 async def test_a_patient_that_is_not_written_yet_may_be_two_people(
-    stage: QueryStage, demographics: list[list[str | None]], *, is_conflict: bool
+    stage: QueryStage, demographics: list[tuple[str | None, str | None]], *, is_conflict: bool
 ) -> None:
     await stage.store_study("P1", 1)
     studies = stage.runtime.database["studies"]
-    await studies.update_one({}, {"$set": {"demographics": demographics}})
+    said = [{"patientName": name, "patientBirthDate": date} for name, date in demographics]
+    await studies.update_one({}, {"$set": {"demographicsOfFiles": said}})
     query = "{ studies { nodes { patient { hasConflictingDemographics } } } }"
     (study,) = (await stage.data(query))["studies"]["nodes"]
     assert study["patient"]["hasConflictingDemographics"] is is_conflict

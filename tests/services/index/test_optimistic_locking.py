@@ -1,4 +1,4 @@
-from services.index.optimistic_locking import Delete, Insert, Update, merged, plan_write
+from services.index.optimistic_locking import Delete, Insert, Update, plan_write
 
 STORED = {"_id": "a", "version": "v1", "count": 1, "name": "x"}
 
@@ -50,13 +50,3 @@ def test_document_without_children_is_deleted_under_its_version() -> None:
 
 def test_absent_document_without_children_needs_nothing() -> None:
     assert plan_write("a", current=None, content=None, must_touch=True) is None
-
-
-def test_what_a_file_does_not_say_stays() -> None:
-    said = {"studyDescription": None, "accessionNumber": "2", "studyID": None}
-    stored = {"studyDescription": "Thorax", "accessionNumber": "1"}
-    assert merged(said, stored) == {
-        "studyDescription": "Thorax",
-        "accessionNumber": "2",
-        "studyID": None,
-    }

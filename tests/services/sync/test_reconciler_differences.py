@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from services.index.record import INDEX_VERSION
 from services.orthanc.answers import Change, ChangePage, StoredFile
 from services.sync.follower import FeedPosition
 from services.sync.reader import reads_whole_series
 from services.sync.reconciler import IndexedInstance, batches, find_differences
-from services.sync.rollup_check import SeriesCount, StoredParents, wrong_studies
 from services.sync.status import seconds_behind
 
 
@@ -27,6 +27,12 @@ def test_differences_are_what_is_missing_replaced_or_gone() -> None:
     assert [file.instance_id for file in found.missing] == ["replaced", "new"]
     assert found.gone == ["gone"]
     assert found.unchanged_studies == {"study"}
+
+
+def test_what_an_earlier_release_indexed_is_missing_until_it_is_read_again() -> None:
+    indexed = {"old": IndexedInstance("aaaaaaaa", "study", index_version=INDEX_VERSION - 1)}
+    held = [_file("old", "aaaaaaaa-1")]
+    assert find_differences(["old"], held, indexed).missing == held
 
 
 def test_agreement_is_no_difference() -> None:
@@ -66,45 +72,3 @@ def test_being_behind_is_the_age_of_the_oldest_change(date: str, seconds: float)
     now = datetime(2024, 1, 1, 0, 1, 30, tzinfo=UTC)
     assert seconds_behind(page, now) == seconds
     assert seconds_behind(ChangePage((), 1, is_last_page=True), now) == 0
-
-
-COUNT = SeriesCount("series", "study", "patient", instances=2, frames=5, sample="i")
-RIGHT = StoredParents(
-    series={"series": {"orthancStudyId": "study", "numberOfInstances": 2, "numberOfFrames": 5}},
-    studies={"study": {"numberOfSeries": 1, "numberOfInstances": 2, "numberOfFrames": 5}},
-    patients={"patient": {"numberOfStudies": 1}},
-    studies_of_patients={"patient": 1},
-)
-
-
-def test_right_counts_are_right() -> None:
-    assert wrong_studies(["study", "unknown"], [COUNT], RIGHT) == set()
-
-
-@pytest.mark.parametrize(
-    "stored",
-    [
-        StoredParents({}, RIGHT.studies, RIGHT.patients, RIGHT.studies_of_patients),
-        StoredParents(RIGHT.series, {}, RIGHT.patients, RIGHT.studies_of_patients),
-        StoredParents(RIGHT.series, RIGHT.studies, {}, RIGHT.studies_of_patients),
-        StoredParents(RIGHT.series, RIGHT.studies, RIGHT.patients, {"patient": 2}),
-        StoredParents(
-            RIGHT.series,
-            {"study": {**RIGHT.studies["study"], "numberOfInstances": 3}},
-            RIGHT.patients,
-            RIGHT.studies_of_patients,
-        ),
-        StoredParents(
-            {**RIGHT.series, "empty": {**RIGHT.series["series"]}},
-            RIGHT.studies,
-            RIGHT.patients,
-            RIGHT.studies_of_patients,
-        ),
-    ],
-)
-def test_missing_superfluous_and_wrong_parents_are_found(stored: StoredParents) -> None:
-    assert wrong_studies(["study"], [COUNT], stored) == {"study"}
-
-
-def test_a_study_without_instances_is_wrong() -> None:
-    assert wrong_studies(["study"], [], RIGHT) == {"study"}
