@@ -14,6 +14,7 @@ from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import run_orthanc
 from services.importing.journal import Journal
 from services.importing.run import ImportRun
+from services.index.record import INDEX_VERSION
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
@@ -174,7 +175,12 @@ async def _fill(stage: Stage, listings: Sequence[dict[str, object]]) -> None:
         for number, one in enumerate(listings)
     )
     await stage.database["comparedStudies"].insert_many(
-        {"_id": one["ID"], "lastUpdate": one["LastUpdate"], "studyVersion": f"{number:016x}"}
+        {
+            "_id": one["ID"],
+            "lastUpdate": one["LastUpdate"],
+            "studyVersion": f"{number:016x}",
+            "indexVersion": INDEX_VERSION,
+        }
         for number, one in enumerate(listings)
     )
 

@@ -11,6 +11,7 @@ import pytest
 from services.deletion import Deletion, Level
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
+from services.index.record import INDEX_VERSION
 from services.orthanc.identifiers import orthanc_ids
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 
@@ -225,6 +226,55 @@ async def test_wrong_counts_are_found_and_repaired(stage: Stage) -> None:
     }
 
 
+async def test_a_study_that_says_what_no_file_says_is_found_and_repaired(stage: Stage) -> None:
+    await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
+    await stage.sync.synchronize()
+    before = await stage.database["studies"].find_one({})
+    assert before is not None
+    # Nothing but the name is another: no count, no version, no time of Orthanc's.
+    assert (await stage.sync.synchronize()).up_to_date
+    for collection in ("studies", "patients"):
+        wrong = {"patientName": "Attacker^Eve", "nameWords": ["attacker", "eve"]}
+        await stage.database[collection].update_one({}, {"$set": wrong})
+    found = await stage.sync.check()
+    assert (found.indexed, found.removed, found.recounted) == (0, 0, 1)
+    report = await stage.sync.synchronize()
+    assert (report.indexed, report.removed, report.recounted) == (0, 0, 1)
+    after = await stage.database["studies"].find_one({})
+    patient = await stage.database["patients"].find_one({})
+    assert after is not None
+    assert patient is not None
+    changed = {"version", "updatedAt"}
+    assert {k: v for k, v in after.items() if k not in changed} == {
+        k: v for k, v in before.items() if k not in changed
+    }
+    assert patient["patientName"] == before["patientName"]
+    assert (await stage.sync.synchronize()).up_to_date
+
+
+async def test_an_index_of_an_earlier_release_is_read_again_by_itself(stage: Stage) -> None:
+    await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
+    await stage.sync.synchronize()
+    expected = await stage.database["instances"].find({}).sort("_id").to_list()
+    added = ("studyAttributes", "seriesAttributes", "attributesDigest", "indexVersion")
+    await stage.database["instances"].update_many({}, {"$unset": dict.fromkeys(added, 1)})
+    await stage.database["series"].update_many({}, {"$unset": {"studyStatements": 1}})
+    await stage.database["studies"].update_many(
+        {}, {"$unset": {"demographicsOfFiles": 1, "accessionNumbers": 1}}
+    )
+    await stage.database["comparedStudies"].update_many({}, {"$unset": {"indexVersion": 1}})
+
+    async def is_read_again() -> bool:
+        return await stage.database["instances"].find({}).sort("_id").to_list() == expected
+
+    async with running(stage.sync):
+        await eventually(is_read_again)
+        await eventually(stage.is_in_step)
+    study = await stage.database["studies"].find_one({})
+    assert study is not None
+    assert len(study["demographicsOfFiles"]) == 1
+
+
 @pytest.mark.parametrize(
     ("level", "left"),
     [(Level.PATIENT, 1), (Level.STUDY, 2), (Level.SERIES, 3), (Level.INSTANCE, 4)],
@@ -266,7 +316,11 @@ async def _pass_by(stage: Stage) -> None:
     for listing in await stage.orthanc.studies(0, 10):
         study = await stage.database["studies"].find_one({"_id": listing.study_id})
         assert study is not None
-        compared = {"lastUpdate": listing.last_update, "studyVersion": study["version"]}
+        compared = {
+            "lastUpdate": listing.last_update,
+            "studyVersion": study["version"],
+            "indexVersion": INDEX_VERSION,
+        }
         await stage.database["comparedStudies"].replace_one(
             {"_id": listing.study_id}, compared, upsert=True
         )

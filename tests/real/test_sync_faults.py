@@ -10,7 +10,7 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import RecordRefused
-from services.index.record import IndexRecord
+from services.index.record import INDEX_VERSION, IndexRecord
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 HOUR = timedelta(hours=1)
@@ -137,7 +137,11 @@ async def put_on_record(stage: Stage) -> None:
     for listing in await stage.orthanc.studies(0, 10):
         study = await stage.database["studies"].find_one({"_id": listing.study_id})
         assert study is not None
-        compared = {"lastUpdate": listing.last_update, "studyVersion": study["version"]}
+        compared = {
+            "lastUpdate": listing.last_update,
+            "studyVersion": study["version"],
+            "indexVersion": INDEX_VERSION,
+        }
         await stage.database["comparedStudies"].replace_one(
             {"_id": listing.study_id}, compared, upsert=True
         )
