@@ -94,7 +94,7 @@ class Query:
 
     @_viewer_field(
         "A study by StudyInstanceUID; null when there is none. Of two patients' studies with one "
-        "UID it is the one that changed last."
+        "UID it is the one that changed last; its `otherStudiesWithThisUID` are the others."
     )
     async def study(
         self,

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import generate_uid
 
 from graph.http import multipart
 from services.auth.authenticator import Authenticator
@@ -95,6 +97,15 @@ def temporary_files() -> set[str]:
 
 def content(name: str) -> bytes:
     return Path(str(get_testdata_file(name, download=False))).read_bytes()
+
+
+def fresh(name: str) -> bytes:
+    """Return a test file of pydicom in a study of its own."""
+    dataset = dcmread(str(get_testdata_file(name, download=False)))
+    dataset.StudyInstanceUID = generate_uid()
+    written = io.BytesIO()
+    dataset.save_as(written)
+    return written.getvalue()
 
 
 def form(
@@ -274,7 +285,7 @@ async def test_files_that_are_no_files_are_an_error_of_the_caller(
 async def test_the_rest_upload_answers_as_the_former_system(server: RunningServer) -> None:
     response = await server.http.post(
         "/api/dicom/upload",
-        files={"file": ("emri.dcm", content("MR_small.dcm"))},
+        files={"file": ("emri.dcm", fresh("MR_small.dcm"))},
         data={"patientID": "PAT001", "patientName": "Doe^Jane"},
     )
     body = response.json()
@@ -285,6 +296,30 @@ async def test_the_rest_upload_answers_as_the_former_system(server: RunningServe
     assert (frame.status_code, frame.headers["content-type"]) == (200, "image/png")
     beyond = await server.http.get(f"/api/dicom/studies/{data['studyInstanceUID']}/frames/1")
     assert (beyond.status_code, beyond.json()["success"]) == (404, False)
+
+
+async def test_a_study_uid_of_two_patients_is_told_and_never_switches_between_them(
+    server: RunningServer,
+) -> None:
+    uid, file = "", fresh("MR_small.dcm")
+    for patient in ("TWIN-A", "TWIN-B"):
+        response = await server.http.post(
+            "/api/dicom/upload",
+            files={"file": ("mr.dcm", file)},
+            data={"patientID": patient},
+        )
+        uid = response.json()["data"]["studyInstanceUID"]
+    frame = await server.http.get(f"/api/dicom/studies/{uid}/frames/0")
+    assert (frame.status_code, frame.json()["success"]) == (409, False)
+    assert "studies(first: 10, filter: {studyInstanceUIDs: [...]})" in frame.json()["message"]
+    query = f"""{{ study(studyInstanceUID: "{uid}") {{
+        patient {{ patientID }}
+        otherStudiesWithThisUID {{ patient {{ patientID }} otherStudiesWithThisUID {{ id }} }}
+    }} }}"""
+    study = (await server.http.post("/graphql", json={"query": query})).json()["data"]["study"]
+    [other] = study["otherStudiesWithThisUID"]
+    assert {study["patient"]["patientID"], other["patient"]["patientID"]} == {"TWIN-A", "TWIN-B"}
+    assert len(other["otherStudiesWithThisUID"]) == 1
 
 
 async def test_the_rest_upload_names_the_member_of_an_archive_that_fails(
