@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from models import InstanceDocument
+from models import InstanceDocument, PatientDocument
 from services.dicom.search_words import fold, search_words
 from services.index.record import Fields
 from services.index.statements import (
@@ -248,6 +248,20 @@ def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
         {"$set": {"demographics": {"$slice": ["$demographics", MAX_STATEMENTS]}}},
     ]
 
+
+WRONG_PATIENTS: Pipeline = [
+    {"$group": {"_id": "$orthancPatientId", "missing": {"$sum": 1}}},
+    {
+        "$unionWith": {
+            "coll": PatientDocument.Settings.name,
+            "pipeline": [{"$project": {"missing": {"$subtract": [0, "$numberOfStudies"]}}}],
+        }
+    },
+    {"$group": {"_id": "$_id", "missing": {"$sum": "$missing"}}},
+    {"$match": {"missing": {"$ne": 0}}},
+]
+"""The aggregation over studies that finds the patients with another number of studies than they
+say, those without any included."""
 
 _STUDY_THAT_CAME_LAST: Mapping[str, str] = {
     "latestIndexedAt": "$latestIndexedAt",

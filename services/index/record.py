@@ -23,7 +23,7 @@ from services.dicom.header import (
 from services.orthanc.identifiers import OrthancIds
 
 INDEX_VERSION = 2
-"""Raise it when the reader of headers changes or a document of the index gets a new attribute: the
+"""Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
 

@@ -11,6 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from services.index.aggregations import (
     SERIES_FIELDS,
+    WRONG_PATIENTS,
     patient_content,
     patient_pipeline,
     series_content,
@@ -168,3 +169,13 @@ async def find_wrong_parents(
         )
     ]
     return Parents(series, studies, patients)
+
+
+async def find_miscounted_patients(database: AsyncDatabase[dict[str, Any]]) -> list[str]:
+    """Return the patients with another number of studies than they say.
+
+    Whoever dies between removing a patient's study and the patient leaves nothing that names them.
+    """
+    studies = database[StudyDocument.Settings.name]
+    rows = await studies.aggregate(WRONG_PATIENTS, allowDiskUse=True)
+    return [row["_id"] async for row in rows]

@@ -9,7 +9,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from services.index.record import Fields, IndexRecord
 
-_REVISION = {"_id": "$_id", "revision": "$revision"}
+_REVISION = {"_id": "$_id", "revision": "$revision", "indexVersion": "$indexVersion"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class StoredState:
     """What was found, by `_id`.
 
     Attributes:
-        revisions: Of the instances.
+        instances: Their revisions and index versions.
         series: Whole documents, as in `studies` and `patients`.
     """
 
-    revisions: Mapping[str, str | None]
+    instances: Mapping[str, Fields]
     series: Mapping[str, Fields]
     studies: Mapping[str, Fields]
     patients: Mapping[str, Fields]
@@ -41,7 +41,7 @@ async def load_stored_state(
     )
     rows = await database[instances].aggregate(
         [
-            *_told(instances, {entry.ids.instance for entry in entries}, _REVISION),
+            *_tagged(instances, {entry.ids.instance for entry in entries}, _REVISION),
             _with(series, {entry.ids.series for entry in entries}),
             _with(studies, {entry.ids.study for entry in entries}),
             _with(patients, {entry.ids.patient for entry in entries}),
@@ -50,16 +50,15 @@ async def load_stored_state(
     found: dict[str, dict[str, Fields]] = {instances: {}, series: {}, studies: {}, patients: {}}
     async for row in rows:
         found[row["of"]][row["document"]["_id"]] = row["document"]
-    revisions = {id_: document.get("revision") for id_, document in found[instances].items()}
-    return StoredState(revisions, found[series], found[studies], found[patients])
+    return StoredState(found[instances], found[series], found[studies], found[patients])
 
 
 def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:
-    return {"$unionWith": {"coll": collection, "pipeline": _told(collection, ids, "$$ROOT")}}
+    return {"$unionWith": {"coll": collection, "pipeline": _tagged(collection, ids, "$$ROOT")}}
 
 
-def _told(collection: str, ids: Collection[str], document: object) -> list[dict[str, Any]]:
-    """Find documents and tell with each where it is from: a PatientID can make two ids alike."""
+def _tagged(collection: str, ids: Collection[str], document: object) -> list[dict[str, Any]]:
+    """Find documents with the name of their collection: a PatientID can make two ids alike."""
     return [
         {"$match": {"_id": {"$in": list(ids)}}},
         {"$project": {"_id": 0, "of": {"$literal": collection}, "document": document}},

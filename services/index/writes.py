@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from services.index.optimistic_locking import new_version
-from services.index.record import Fields, IndexRecord, instance_fields
+from services.index.record import INDEX_VERSION, Fields, IndexRecord, instance_fields
 from services.index.stored_state import StoredState
 
 Database = AsyncDatabase[dict[str, Any]]
@@ -62,7 +62,8 @@ class UpsertedInstances:
     Attributes:
         parents: To roll up.
         is_changed: Any instance document is not what it was.
-        replaced: Ids of the instances that had another revision before.
+        replaced: Ids of the instances that had another revision before, or were read by another
+            version of the code.
     """
 
     parents: Parents
@@ -83,8 +84,9 @@ async def upsert_instances(
     """
     unique = list({entry.ids.instance: entry for entry in entries}.values())
     instances = database[InstanceDocument.Settings.name]
+    before = {id_: document.get("revision") for id_, document in known.instances.items()}
     requests = [
-        _upsert(entry, now, is_news=known.revisions.get(entry.ids.instance) != entry.revision)
+        _upsert(entry, now, is_news=before.get(entry.ids.instance) != entry.revision)
         for entry in unique
     ]
     result = await instances.bulk_write(requests, ordered=False)
@@ -96,7 +98,9 @@ async def upsert_instances(
         replaced=[
             entry.ids.instance
             for entry in unique
-            if known.revisions.get(entry.ids.instance, entry.revision) != entry.revision
+            if (stored := known.instances.get(entry.ids.instance)) is not None
+            and (stored.get("revision"), stored.get("indexVersion"))
+            != (entry.revision, INDEX_VERSION)
         ],
     )
 

@@ -43,7 +43,8 @@ class SyncReport:
         indexed: Instances that Orthanc holds and that were missing or replaced.
         removed: Instances that Orthanc has no more.
         recounted: Studies that were not what their instances make them: they had a wrong count, or
-            said what no file says; likewise of their series and patients.
+            said what no file says; likewise of their series and patients. A patient without any
+            study counts as one.
         faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
             passed by because it failed before is told only where nothing was repaired.
     """
@@ -113,6 +114,13 @@ class Repairs:
             await self._roll_ups.repair(wrong)
         self._recounted |= wrong
         return not wrong
+
+    async def roll_up_patients(self) -> None:
+        """Deal with patients that do not count their studies right."""
+        wrong = await self._roll_ups.find_miscounted_patients()
+        if wrong and self._repair:
+            await self._roll_ups.repair_patients(wrong)
+        self._recounted |= wrong
 
     def report(self) -> SyncReport:
         """Return what was found until now."""
@@ -296,6 +304,7 @@ class Comparison:
                 others -= {listing.study_id for listing, _ in suspicious}
                 await work.roll_up(others, with_series=False)
         await self._look_into_gone([study for study in known if study not in seen], work)
+        await work.roll_up_patients()
         if await self.census.differs():
             await self._compare_instances(work)
         return work.report()

@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import RecordRefused
 from services.index.record import to_stored_precision
-from services.index.rollup import find_wrong_parents, roll_up
+from services.index.rollup import find_miscounted_patients, find_wrong_parents, roll_up
 from services.index.writes import Parents, find_lineages, find_patients
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,25 @@ class RollUps:
         _log.info("%d studies are rolled up again", len(study_ids))
         for chunk in _chunks(study_ids):
             await self._repair(chunk)
+
+    async def find_miscounted_patients(self) -> set[str]:
+        """Return the patients with another number of studies than they say, of all there are.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            return set(await find_miscounted_patients(self._database))
+
+    async def repair_patients(self, patient_ids: Collection[str]) -> None:
+        """Make patients what their studies make them.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_index_faults():
+            parents = Parents((), (), patient_ids)
+            await roll_up(self._database, parents, _now(), children_written=False)
 
     async def _repair(self, study_ids: Sequence[str]) -> None:
         with translated_database_faults():

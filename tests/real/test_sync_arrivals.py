@@ -252,6 +252,19 @@ async def test_a_study_that_says_what_no_file_says_is_found_and_repaired(stage: 
     assert (await stage.sync.synchronize()).up_to_date
 
 
+async def test_a_patient_whose_last_study_went_in_a_crash_goes_with_the_next_comparison(
+    stage: Stage,
+) -> None:
+    await stage.send([instance_bytes(1, 1, 1)])
+    await stage.sync.synchronize()
+    await stage.http.delete(f"/studies/{(await stage.http.get('/studies')).json()[0]}")
+    for collection in ("studies", "series", "instances"):
+        await stage.database[collection].delete_many({})
+    report = await stage.sync.comparison.run()
+    assert (report.indexed, report.removed, report.recounted) == (0, 0, 1)
+    assert await stage.database["patients"].count_documents({}) == 0
+
+
 async def test_an_index_of_an_earlier_release_is_read_again_by_itself(stage: Stage) -> None:
     await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
     await stage.sync.synchronize()
