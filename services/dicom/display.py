@@ -79,8 +79,7 @@ class PixelDescription:
         is_signed: PixelRepresentation: the samples are in two's complement.
         planar_configuration: 1: the planes of a colour follow each other. Native pixels only.
         value_type: The element that holds the pixels.
-        is_byte_swapped: Samples of 8 bits are the bytes of big-endian words (PS3.5 A.3): each two
-            of them change places.
+        is_stored_in_words: The VR of the pixels is OW, so that samples of 8 bits stand in words.
         palette: Of PALETTE COLOR; None when it is absent or can't be read.
     """
 
@@ -95,7 +94,7 @@ class PixelDescription:
     planar_configuration: int = 0
     photometric_interpretation: str = "MONOCHROME2"
     value_type: ValueType = ValueType.INTEGER
-    is_byte_swapped: bool = False
+    is_stored_in_words: bool = False
     palette: Palette | None = None
 
     @property
@@ -107,6 +106,11 @@ class PixelDescription:
     def is_big_endian(self) -> bool:
         """Whether native samples begin with their highest byte."""
         return self.transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
+
+    @property
+    def is_byte_swapped(self) -> bool:
+        """Whether each two samples change places: bytes of big-endian words (PS3.5 A.3)."""
+        return self.is_stored_in_words and self.is_big_endian and self.bits_allocated == _BYTE_BITS
 
     @property
     def frame_bits(self) -> int:
@@ -264,9 +268,7 @@ class DisplayHeader:
                 planar_configuration=_integer(dataset, "PlanarConfiguration") or 0,
                 photometric_interpretation=photometric,
                 value_type=value_type,
-                is_byte_swapped=allocated == _BYTE_BITS
-                and syntax == EXPLICIT_VR_BIG_ENDIAN
-                and self._next_bytes[4:] == b"OW",
+                is_stored_in_words=self._next_bytes[_TAG_BYTES:] == b"OW",
                 palette=self._palette() if photometric == PALETTE_COLOR else None,
             )
 
@@ -319,7 +321,8 @@ class DisplayHeader:
 
     def _value_type(self) -> ValueType:
         words = np.frombuffer(
-            self._next_bytes[:4].ljust(4, b"\0"), "<u2" if self._is_little_endian else ">u2"
+            self._next_bytes[:_TAG_BYTES].ljust(_TAG_BYTES, b"\0"),
+            "<u2" if self._is_little_endian else ">u2",
         )
         group, element = words.tolist()
         return _VALUE_TYPES.get(group << _WORD_BITS | element, ValueType.INTEGER)
@@ -356,7 +359,7 @@ class DisplayHeader:
         return None
 
 
-_TAG_AND_VR_BYTES = 6
+_TAG_BYTES, _TAG_AND_VR_BYTES = 4, 6
 _VALUE_TYPES = {0x7FE00008: ValueType.FLOAT, 0x7FE00009: ValueType.DOUBLE}
 
 

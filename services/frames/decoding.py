@@ -1,6 +1,7 @@
 """From the stored bytes of one frame to its samples."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,10 +88,11 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
 def preload() -> None:
     """Import what decoding needs, so that the first frame does not wait for it."""
     from imagecodecs import (  # noqa: F401, PLC0415  # the decoders load with their names
-        dicomrle_decode,
         jpeg2k_decode,
         jpeg8_decode,
         jpegls_decode,
+        jpegxl_decode,
+        packbits_decode,
     )
 
 
@@ -176,16 +178,45 @@ def _jpeg_xl(frame: bytes, _description: PixelDescription, _: Codestream | None)
 
 
 def _rle(frame: bytes, description: PixelDescription, _: Codestream | None) -> Samples:
-    from imagecodecs import dicomrle_decode  # noqa: PLC0415
+    """Decode segments of bytes, the highest byte of the first sample first (PS3.5 G).
 
-    word = np.dtype(f"<u{description.bits_allocated // _BYTE_BITS}")
-    shape = (description.samples_per_pixel, description.rows, description.columns)
-    size = description.samples_per_pixel * description.rows * description.columns
-    planes = np.frombuffer(dicomrle_decode(frame, word), word)
-    if planes.size < size:
-        raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+    imagecodecs decodes whole frames as well: it trusts their offsets and ends the process where
+    these are wrong, and a segment that is padded shifts the samples behind it.
+    """
+    from imagecodecs import packbits_decode  # noqa: PLC0415  # renderer processes alone need it
+
+    samples, word_bytes = description.samples_per_pixel, description.bits_allocated // _BYTE_BITS
+    pixels = description.rows * description.columns
+    planes = np.empty((samples, pixels, word_bytes), np.uint8)
+    output = np.empty(pixels + _LONGEST_RUN, np.uint8)
+    segments = _rle_segments(frame, samples * word_bytes)
+    for index, segment in enumerate(segments):
+        decoded = np.frombuffer(packbits_decode(segment, out=output.data), np.uint8)
+        if decoded.size < pixels:
+            raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+        sample, place = divmod(index, word_bytes)
+        planes[sample, :, word_bytes - 1 - place] = decoded[:pixels]
     # Planes whatever PlanarConfiguration says (PS3.5 G.2).
-    return np.moveaxis(planes[:size].reshape(shape), 0, 2)
+    shape = (samples, description.rows, description.columns)
+    return np.moveaxis(planes.view(f"<u{word_bytes}").reshape(shape), 0, 2)
+
+
+_RLE_HEADER_BYTES = 64
+_LONGEST_RUN = 128
+"""Bytes of one run: padding behind the pixels may be one more."""
+
+
+def _rle_segments(frame: bytes, count: int) -> list[bytes]:
+    """Cut a frame at the offsets of its header (PS3.5 G.5)."""
+    if len(frame) < _RLE_HEADER_BYTES:
+        raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+    declared, *offsets = np.frombuffer(frame, "<u4", _RLE_HEADER_BYTES // 4).tolist()
+    if declared != count:
+        raise FrameNotRenderable("Its SamplesPerPixel is not that of its RLE image.")
+    places = [*offsets[:count], len(frame)]
+    if places[0] < _RLE_HEADER_BYTES or places != sorted(places):
+        raise FrameNotRenderable("The RLE image of this frame is damaged.")
+    return [frame[begin:end] for begin, end in pairwise(places)]
 
 
 _DECODERS = {

@@ -27,7 +27,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from services.dicom.display import PixelDescription
 from services.errors import FrameNotRenderable
+from services.frames.decoding import decode_frame
 from services.frames.variant import FrameVariant
 from tests.pydicom_pictures import expected, render
 
@@ -128,6 +130,39 @@ def test_rle_colours(planar_configuration: int) -> None:
         PlanarConfiguration=planar_configuration,
     )
     assert_as_pydicom(dataset)
+
+
+def test_segments_of_rle_may_be_padded() -> None:
+    colours = RANDOM.integers(0, 256, (3, 3, 3)).astype(np.uint8)
+    segments = [np.append(colours[:, :, sample], 77) for sample in range(3)]
+    dataset = made(colours, syntax=RLELossless, pixels=rle(segments))
+    assert (render(dataset)[..., ::-1] == colours).all()
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "reason"),
+    [
+        (0, 1, "SamplesPerPixel"),
+        (0, 2**32 - 1, "SamplesPerPixel"),
+        (4, 2**31, "damaged"),
+        (4, 0, "damaged"),
+        (8, 64, "shorter"),
+        (12, 2**32 - 1, "damaged"),
+    ],
+)
+def test_wrong_offsets_of_rle_are_refused(at: int, number: int, reason: str) -> None:
+    colours = RANDOM.integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
+    pixels = bytearray(rle([colours[:, :, sample] for sample in range(3)]))
+    pixels[at : at + 4] = number.to_bytes(4, "little")
+    with pytest.raises(FrameNotRenderable, match=reason):
+        render(made(colours, syntax=RLELossless, pixels=pixels))
+
+
+@pytest.mark.parametrize("cut", [2, 30, 64, 90])
+def test_rle_that_is_cut_off_is_refused(cut: int) -> None:
+    values = grey(8, "u1")
+    with pytest.raises(FrameNotRenderable, match="RLE"):
+        render(made(values, syntax=RLELossless, pixels=rle([values])[:cut]))
 
 
 # 3. Bits beside the stored ones.
@@ -450,6 +485,17 @@ def test_big_endian_values(kind: str) -> None:
     assert (render(big) == render(little)).all()
 
 
+def test_big_endian_words_of_8_bits_need_not_end_with_a_frame() -> None:
+    values = RANDOM.integers(0, 256, (3, 3, 5), np.uint8)
+    in_words = np.append(values, np.uint8(0)).view("<u2").byteswap().tobytes()
+    dataset = made(values[0], syntax=ExplicitVRBigEndian, WindowCenter=128, WindowWidth=256)
+    del dataset.PixelData
+    dataset.NumberOfFrames = 3
+    dataset.add_new("PixelData", "OW", in_words)
+    for frame_index in range(3):
+        assert np.abs(render(dataset, frame_index) - values[frame_index]).max() <= 1
+
+
 # 13. High-throughput JPEG 2000.
 @pytest.mark.parametrize("is_colour", [False, True])
 def test_htj2k(is_colour: bool) -> None:
@@ -462,6 +508,22 @@ def test_htj2k(is_colour: bool) -> None:
         assert (render(dataset)[..., ::-1] == samples).all()
     else:
         assert np.abs(render(dataset) - render(made(samples))).max() == 0
+
+
+def test_jpeg_xl() -> None:
+    colours = RANDOM.integers(0, 256, (ROWS, COLUMNS, 3)).astype(np.uint8)
+    description = PixelDescription(
+        transfer_syntax_uid="1.2.840.10008.1.2.4.110",
+        rows=ROWS,
+        columns=COLUMNS,
+        samples_per_pixel=3,
+        bits_allocated=8,
+        bits_stored=8,
+        high_bit=7,
+        photometric_interpretation="RGB",
+    )
+    decoded = decode_frame(imagecodecs.jpegxl_encode(colours, lossless=True), description)
+    assert (decoded.samples == colours).all()
 
 
 # 14. Videos.
