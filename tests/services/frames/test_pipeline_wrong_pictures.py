@@ -522,7 +522,7 @@ def test_jpeg_xl() -> None:
         high_bit=7,
         photometric_interpretation="RGB",
     )
-    decoded = decode_frame(imagecodecs.jpegxl_encode(colours, lossless=True), description)
+    decoded = decode_frame(bytes(imagecodecs.jpegxl_encode(colours, lossless=True)), description)
     assert (decoded.samples == colours).all()
 
 
