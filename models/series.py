@@ -24,6 +24,8 @@ class SeriesDocument(SeriesAttributes, StoredDocument):
     study_statements: list[StudyStatement] = Field(default_factory=list)
     """What its files say about the study and the patient, the most frequent first."""
     thumbnail: Thumbnail | None = None
+    has_primary_frames: bool = True
+    """Some frames are no secondary capture, document or localizer: they may stand for the study."""
     latest_indexed_at: datetime | None = None
 
     class Settings:

@@ -33,9 +33,30 @@ SERIES_FIELDS = (
     "numberOfFrames",
     "studyStatements",
     "thumbnail",
+    "hasPrimaryFrames",
     "latestIndexedAt",
 )
 """What `study_content` reads of a series."""
+
+
+_IS_SECONDARY: Mapping[str, Any] = {
+    "$or": [
+        {
+            "$regexMatch": {
+                "input": {"$ifNull": ["$sopClassUID", ""]},
+                "regex": r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|104)(\.|$)",
+            }
+        },
+        {"$in": ["LOCALIZER", {"$ifNull": ["$imageType", []]}]},
+    ]
+}
+"""Whether an instance is a secondary capture (a scanned page, a screenshot), an encapsulated
+document or a localizer (PS3.4 B.5, PS3.3 C.8.2.1.1.1)."""
+
+_SECONDARY_MODALITIES = frozenset(
+    {"DOC", "KO", "OT", "PR", "REG", "RTPLAN", "RTSTRUCT", "SC", "SR"}
+)
+"""Modalities (PS3.3 C.7.3.1.1.1) of documents and of what belongs to other images."""
 
 
 def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
@@ -52,6 +73,9 @@ def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
                 "_id": {"series": "$orthancSeriesId", "digest": "$attributesDigest"},
                 "instances": {"$sum": 1},
                 "numberOfFrames": {"$sum": "$numberOfFrames"},
+                "secondaryFrames": {
+                    "$sum": {"$cond": [_IS_SECONDARY, "$numberOfFrames", 0]},
+                },
                 "latest": {"$max": "$indexedAt"},
                 "sample": {"$first": "$_id"},
                 "study": {"$first": "$orthancStudyId"},
@@ -70,6 +94,7 @@ def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
                 "orthancPatientId": {"$first": "$patient"},
                 "numberOfInstances": {"$sum": "$instances"},
                 "numberOfFrames": {"$sum": "$numberOfFrames"},
+                "secondaryFrames": {"$sum": "$secondaryFrames"},
                 "latestIndexedAt": {"$max": "$latest"},
                 "hits": {"$push": {"frames": "$numberOfFrames", "hit": "$found.hit"}},
                 "statements": {
@@ -152,6 +177,7 @@ def series_content(row: Fields) -> dict[str, Any]:
         "numberOfInstances": row["numberOfInstances"],
         "numberOfFrames": row["numberOfFrames"],
         "thumbnail": thumbnail,
+        "hasPrimaryFrames": row["numberOfFrames"] > row["secondaryFrames"],
         "latestIndexedAt": row["latestIndexedAt"],
         "studyStatements": [
             {
@@ -186,12 +212,27 @@ def study_content(series: Sequence[Fields]) -> dict[str, Any]:
         "numberOfInstances": sum(one["numberOfInstances"] for one in ordered),
         "numberOfFrames": sum(one["numberOfFrames"] for one in ordered),
         "modalitiesInStudy": sorted({one["modality"] for one in ordered if one.get("modality")}),
-        "thumbnail": next((one["thumbnail"] for one in ordered if one.get("thumbnail")), None),
+        "thumbnail": _study_thumbnail(ordered),
         "latestIndexedAt": max(
             (one["latestIndexedAt"] for one in ordered if one.get("latestIndexedAt")), default=None
         ),
         **(_study_attributes(statements) if statements else {}),
     }
+
+
+def _study_thumbnail(ordered: Sequence[Fields]) -> Any:  # noqa: ANN401  # as it is stored
+    """Return the thumbnail of the first series that shows the patient, else of the first one.
+
+    Scanned pages, reports and localizers often are the first series of a study.
+    """
+    shown = [one for one in ordered if one.get("thumbnail")]
+    primary = (
+        one
+        for one in shown
+        if one.get("hasPrimaryFrames", True) and one.get("modality") not in _SECONDARY_MODALITIES
+    )
+    chosen = next(primary, next(iter(shown), None))
+    return chosen and chosen["thumbnail"]
 
 
 def _study_attributes(statements: Sequence[Statement]) -> dict[str, Any]:

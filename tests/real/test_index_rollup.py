@@ -201,6 +201,7 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
                 }
             ],
             "thumbnail": thumbnail,
+            "hasPrimaryFrames": True,
             "latestIndexedAt": now,
         }
     ]
@@ -291,6 +292,42 @@ async def test_middle_frames_stand_for_series_and_study(
     assert stored["studies"][0]["thumbnail"] == middle
     assert stored["studies"][0]["modalitiesInStudy"] == ["CT", "SR"]
     assert stored["studies"][0]["numberOfFrames"] == 10
+
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@pytest.mark.parametrize(
+    ("first_series", "is_chosen"),
+    [
+        ({"modality": "CT"}, True),
+        ({"modality": "OT"}, False),
+        ({"modality": "DOC"}, False),
+        ({"modality": "CT", "sop_class_uid": SECONDARY_CAPTURE}, False),
+        ({"modality": "CT", "sop_class_uid": f"{SECONDARY_CAPTURE}.4"}, False),
+        ({"modality": "CT", "sop_class_uid": "1.2.840.10008.5.1.4.1.1.77.1.4"}, True),
+        ({"modality": "CT", "image_type": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, False),
+    ],
+)
+async def test_a_study_is_shown_by_a_series_of_the_patient_where_there_is_one(
+    database: Database, indexer: Indexer, first_series: dict[str, Any], *, is_chosen: bool
+) -> None:
+    first, second = entry(series=1, modality=first_series["modality"]), entry(series=2)
+    header = first.header
+    if "sop_class_uid" in first_series:
+        header = replace(header, sop_class_uid=first_series["sop_class_uid"])
+    await indexer.index([replace(first, header=header)])
+    await database["instances"].update_one(
+        {"_id": first.ids.instance}, {"$set": {"imageType": first_series.get("image_type", [])}}
+    )
+    await indexer.index([entry(9, series=1, modality=first_series["modality"], frames=0)])
+    [study] = (await dump(database))["studies"]
+    # There is no other yet.
+    assert study["thumbnail"]["orthancInstanceId"] == first.ids.instance
+    await indexer.index([second])
+    [study] = (await dump(database))["studies"]
+    chosen = first if is_chosen else second
+    assert study["thumbnail"]["orthancInstanceId"] == chosen.ids.instance
 
 
 async def test_patient_shows_the_study_that_came_last_and_flags_conflicts(
