@@ -188,10 +188,7 @@ def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -
             orthanc.client,
             orthanc.files,
             indexer.index,
-            WalkLimits(
-                sequence_max_depth=settings.sequence_max_depth,
-                frame_max_pixels=settings.frame_max_pixels,
-            ),
+            walk_limits(settings),
             keep_tiff_preamble=settings.keep_tiff_preamble,
             landing=indexer.landing,
         )
@@ -200,6 +197,18 @@ def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -
         limits=limits,
         concurrency=settings.upload_concurrency,
         caller_concurrency=STORES_AT_ONCE // 2,
+    )
+
+
+def walk_limits(settings: Settings) -> WalkLimits:
+    """Return what a file may ask of the check, the same for every way in."""
+    return WalkLimits(
+        sequence_max_depth=settings.sequence_max_depth,
+        sequence_max_items=settings.sequence_max_items,
+        header_max_items=settings.header_max_items,
+        dataset_max_elements=settings.dataset_max_elements,
+        header_max_elements=settings.header_max_elements,
+        frame_max_pixels=settings.frame_max_pixels,
     )
 
 

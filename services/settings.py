@@ -221,6 +221,18 @@ class Settings(BaseSettings):
     sequence_max_depth: int = Field(
         default=24, gt=0, description="Deepest nesting of sequences in a header."
     )
+    sequence_max_items: int = Field(
+        default=20_000, gt=0, description="Most items of one sequence in a header."
+    )
+    header_max_items: int = Field(
+        default=200_000, gt=0, description="Most items of all sequences in a header."
+    )
+    dataset_max_elements: int = Field(
+        default=5_000, gt=0, description="Most elements at the top level or in one item."
+    )
+    header_max_elements: int = Field(
+        default=500_000, gt=0, description="Most elements and items in a header."
+    )
     keep_tiff_preamble: bool = Field(
         default=False, description="Keep the first 128 bytes of dual DICOM/TIFF files."
     )

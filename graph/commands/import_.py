@@ -10,11 +10,10 @@ import click
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, tell
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
-from services.dicom.layout import WalkLimits
 from services.importing.journal import Journal
 from services.importing.report import Report
 from services.importing.run import ImportRun
-from services.runtime import open_runtime
+from services.runtime import open_runtime, walk_limits
 from services.settings import Settings
 
 
@@ -81,7 +80,7 @@ async def _import(
                 runtime.database,
                 journal,
                 concurrency=concurrency,
-                limits=WalkLimits(sequence_max_depth=settings.sequence_max_depth),
+                limits=walk_limits(settings),
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)

@@ -9,13 +9,12 @@ import click
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.commands.progress import shown_progress, tell
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
-from services.dicom.layout import WalkLimits
 from services.errors import PacsDisabled
 from services.importing.report import Report
 from services.migration.path_map import PathMap
 from services.migration.run import MigrationRun
 from services.migration.source import open_source
-from services.runtime import open_runtime
+from services.runtime import open_runtime, walk_limits
 from services.settings import Settings
 from services.wording import counted
 
@@ -99,7 +98,7 @@ async def _migrate(
             orthanc_url=runtime.orthanc_url,
             path_map=path_map,
             concurrency=concurrency,
-            limits=WalkLimits(sequence_max_depth=settings.sequence_max_depth),
+            limits=walk_limits(settings),
         )
         with Report(report_path) as report:
             await migration.count()

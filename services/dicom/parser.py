@@ -89,6 +89,8 @@ class Container:
 
     is_sequence: bool
     end: int | None
+    children: int = 0
+    """Items of a sequence, or elements of an item, so far."""
 
 
 class Nesting:
@@ -406,6 +408,9 @@ class ElementWalk:
         self.fragment_count = 0
         self.offset_table_entries = 0
         self.element_count = 0
+        self._top_level = Container(is_sequence=False, end=None)
+        self._items = 0
+        self._fragments_seen = 0
         self._window = window
         self._limits = limits
         self._index = index
@@ -434,7 +439,8 @@ class ElementWalk:
             The end of the last element; behind it are zero bytes or nothing.
 
         Raises:
-            FileRejected: TRUNCATED, MALFORMED, NESTED_TOO_DEEP or TOO_MANY_ELEMENTS.
+            FileRejected: TRUNCATED, MALFORMED, NESTED_TOO_DEEP, TOO_MANY_ELEMENTS or
+                TOO_MANY_ITEMS.
         """
         while True:
             self._close_at(offset)
@@ -469,14 +475,19 @@ class ElementWalk:
             return offset
         content, at = self._window.at_hand(offset)
         start = offset - at
+        dataset = top or self._top_level
         end, count, kept = self._plain.run(
             content,
             at,
             reach=self._nesting.reach() - start,
-            most=self._limits.max_elements - self.element_count,
+            most=min(
+                self._limits.header_max_elements - self.element_count,
+                self._limits.dataset_max_elements - dataset.children,
+            ),
             keep=self._keep if top is None else (),
         )
         self.element_count += count
+        dataset.children += count
         for tag, begin, to in kept:
             self.kept[tag] = start + begin, start + to
         return start + end
@@ -496,14 +507,34 @@ class ElementWalk:
 
     def _count(self) -> None:
         self.element_count += 1
-        if self.element_count > self._limits.max_elements:
-            message = f"The file has more than {self._limits.max_elements:,} elements."
+        if self.element_count > self._limits.header_max_elements:
+            message = f"The file has more than {self._limits.header_max_elements:,} elements."
             raise FileRejected("TOO_MANY_ELEMENTS", message)
+
+    def _count_element(self) -> None:
+        dataset = self._nesting.top or self._top_level
+        dataset.children += 1
+        if dataset.children > self._limits.dataset_max_elements:
+            where = "The file" if self._nesting.top is None else "An item of this file"
+            message = f"{where} has more than {self._limits.dataset_max_elements:,} elements."
+            raise FileRejected("TOO_MANY_ELEMENTS", message)
+
+    def _count_item(self, sequence: Container) -> None:
+        sequence.children += 1
+        self._items += 1
+        if sequence.children > self._limits.sequence_max_items:
+            most, where = self._limits.sequence_max_items, "A sequence of this file"
+        elif self._items > self._limits.header_max_items:
+            most, where = self._limits.header_max_items, "The header of this file"
+        else:
+            return
+        raise FileRejected("TOO_MANY_ITEMS", f"{where} has more than {most:,} items.")
 
     def _delimiter(self, element: int, length: int, offset: int) -> int:
         top = self._nesting.top
         offset += _HEAD_BYTES
         if element == _ITEM and top is not None and top.is_sequence:
+            self._count_item(top)
             self._descend(offset, length, is_sequence=False, tag=(_DELIMITER_GROUP, _ITEM))
             return offset
         expected = _SEQUENCE_END if top is not None and top.is_sequence else _ITEM_END
@@ -518,6 +549,7 @@ class ElementWalk:
         if top is not None and top.is_sequence:
             message = "A sequence of this file holds something that is no item."
             raise FileRejected("MALFORMED", message)
+        self._count_element()
         group, element, vr, value_offset, length = self._head(head, offset)
         tag = group << 16 | element
         if top is None:
@@ -605,7 +637,10 @@ class ElementWalk:
         return walk_fragments(self._window, offset, self._implicit, self._check_fragment)
 
     def _check_fragment(self, offset: int, length: int) -> None:
-        self._count()
+        self._fragments_seen += 1
+        if self._fragments_seen > self._limits.max_fragments:
+            message = f"The file has more than {self._limits.max_fragments:,} fragments."
+            raise FileRejected("TOO_MANY_ITEMS", message)
         self._nesting.check_end(offset, length, (_DELIMITER_GROUP, _ITEM))
 
 
@@ -629,7 +664,7 @@ def walk(
 
     Raises:
         FileRejected: EMPTY_FILE, NOT_DICOM, TRUNCATED, MALFORMED, NESTED_TOO_DEEP,
-            TOO_MANY_ELEMENTS, INFLATES_TOO_FAR or UNSUPPORTED_TRANSFER_SYNTAX.
+            TOO_MANY_ELEMENTS, TOO_MANY_ITEMS, INFLATES_TOO_FAR or UNSUPPORTED_TRANSFER_SYNTAX.
     """
     limits = limits or WalkLimits()
     window = ByteWindow(file)

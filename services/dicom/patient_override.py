@@ -204,13 +204,24 @@ def patient_splices(
     return [Splice(begin=layout.dataset_offset, end=header_end, replacement=replacement)]
 
 
+_PROVEN = WalkLimits(
+    sequence_max_depth=1_000,
+    sequence_max_items=2**32,
+    header_max_items=2**32,
+    dataset_max_elements=2**32,
+    header_max_elements=2**32,
+    max_fragments=2**32,
+)
+"""A second walk needs no limits."""
+
+
 def _top_level(file: BinaryIO, layout: FileLayout) -> list[tuple[int, int]]:
     index: list[tuple[int, int]] = []
     ElementWalk(
         ByteWindow(file),
         is_implicit_vr=layout.is_implicit_vr,
         is_little_endian=layout.is_little_endian,
-        limits=WalkLimits(max_elements=layout.element_count, sequence_max_depth=1_000),
+        limits=_PROVEN,
         index=index,
     ).walk(layout.dataset_offset)
     return index

@@ -74,7 +74,7 @@ def test_random_damage_is_rejected_or_accepted_but_never_an_error(
         damaged[at] = data.draw(st.integers(0, 255))
     damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
     with contextlib.suppress(FileRejected):
-        check_file(io.BytesIO(bytes(damaged)), limits=WalkLimits(max_elements=50_000))
+        check_file(io.BytesIO(bytes(damaged)), limits=WalkLimits(header_max_elements=50_000))
 
 
 @settings(max_examples=300, deadline=None)

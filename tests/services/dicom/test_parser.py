@@ -188,7 +188,7 @@ def test_what_follows_the_last_element_must_be_zero(ct_bytes: bytes) -> None:
 
 
 def test_the_number_of_elements_is_limited(ct_bytes: bytes) -> None:
-    limits = WalkLimits(max_elements=100)
+    limits = WalkLimits(header_max_elements=100)
     assert _rejection(io.BytesIO(ct_bytes), limits).code == "TOO_MANY_ELEMENTS"
 
 
@@ -214,3 +214,57 @@ def test_zero_bytes_before_other_elements_are_searched_once(
     with contextlib.suppress(FileRejected):
         walk(file)
     assert file.bytes_read < 3 * len(content)
+
+
+def _sequence_of_empty_items(count: int) -> bytes:
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * count
+    return _SEQUENCE[:8] + struct.pack("<I", len(items)) + items
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        (_sequence_of_empty_items(11), "A sequence of this file has more than 10 items."),
+        (_sequence_of_empty_items(9) * 3, "The header of this file has more than 25 items."),
+    ],
+    ids=["in one sequence", "in all"],
+)
+def test_the_number_of_items_is_limited(ct_bytes: bytes, elements: bytes, message: str) -> None:
+    limits = WalkLimits(sequence_max_items=10, header_max_items=25)
+    rejection = _rejection(_spliced(ct_bytes, elements), limits)
+    assert (rejection.code, rejection.message) == ("TOO_MANY_ITEMS", message)
+
+
+def test_items_up_to_the_limits_are_accepted(ct_bytes: bytes) -> None:
+    limits = WalkLimits(sequence_max_items=10, header_max_items=23)  # the CT has three of its own
+    layout = walk(_spliced(ct_bytes, _sequence_of_empty_items(10) * 2), limits)
+    assert layout.element_count == walk(io.BytesIO(ct_bytes)).element_count + 22
+
+
+@pytest.mark.parametrize("vr", [b"SH", b"XX"], ids=["plain", "not plain"])
+@pytest.mark.parametrize("is_in_item", [False, True])
+def test_the_number_of_elements_beside_each_other_is_limited(
+    ct_bytes: bytes, vr: bytes, *, is_in_item: bool
+) -> None:
+    elements = b"".join(struct.pack("<HH2sH", 0x0041, tag, vr, 0) for tag in range(301))
+    where = "The file"
+    if is_in_item:
+        elements = _SEQUENCE + _ITEM + elements + _ITEM_END + _SEQUENCE_END
+        where = "An item of this file"
+    rejection = _rejection(_spliced(ct_bytes, elements), WalkLimits(dataset_max_elements=300))
+    message = f"{where} has more than 300 elements."
+    assert (rejection.code, rejection.message) == ("TOO_MANY_ELEMENTS", message)
+
+
+def test_a_file_of_many_empty_items_is_refused_before_it_is_read_whole(ct_bytes: bytes) -> None:
+    file = _CountingFile(_spliced(ct_bytes, _sequence_of_empty_items(1_900_000)).getvalue())
+    assert _rejection(file).code == "TOO_MANY_ITEMS"
+    assert file.bytes_read < 1_000_000
+
+
+def test_the_number_of_fragments_is_limited(ct_bytes: bytes) -> None:
+    fragments = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 12 + _SEQUENCE_END
+    pixel_data = b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + fragments
+    file = io.BytesIO(ct_bytes[:_PIXEL_DATA_AT] + pixel_data)
+    assert walk(file, WalkLimits(max_fragments=12)).fragment_count == 11
+    assert _rejection(file, WalkLimits(max_fragments=11)).code == "TOO_MANY_ITEMS"

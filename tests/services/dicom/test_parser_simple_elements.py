@@ -81,7 +81,7 @@ def test_damaged_files_are_read_or_refused_the_same(
         damage = data.draw(_DAMAGE)
         damaged[at : at + len(damage)] = damage
     content = bytes(damaged[: data.draw(st.just(len(damaged)) | st.integers(0, len(damaged)))])
-    limits = WalkLimits(max_elements=data.draw(st.just(50_000) | st.integers(0, 300)))
+    limits = WalkLimits(header_max_elements=data.draw(st.just(50_000) | st.integers(0, 300)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(byte_window, "_WINDOW_BYTES", data.draw(st.sampled_from([8, 100, 16_384])))
         assert _outcome(content, limits) == _long_way(content, limits)
@@ -90,9 +90,9 @@ def test_damaged_files_are_read_or_refused_the_same(
 def test_plain_elements_count_up_to_the_limit(ct_bytes: bytes) -> None:
     file = io.BytesIO(ct_bytes[:_PIXEL_DATA_AT])
     count = walk(file).element_count
-    assert walk(file, WalkLimits(max_elements=count)).element_count == count
+    assert walk(file, WalkLimits(header_max_elements=count)).element_count == count
     with pytest.raises(FileRejected) as caught:
-        walk(file, WalkLimits(max_elements=count - 1))
+        walk(file, WalkLimits(header_max_elements=count - 1))
     assert caught.value.code == "TOO_MANY_ELEMENTS"
 
 
