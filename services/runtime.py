@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from services.frames.renderer import RendererLimits
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
 from services.index.indexer import Indexer, open_indexer
+from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
@@ -175,7 +177,12 @@ async def enter_frames(
     )
 
 
-def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -> Ingest:
+def make_ingest(
+    settings: Settings,
+    orthanc: Orthanc | None,
+    database: AsyncDatabase[dict[str, Any]],
+    indexer: Indexer,
+) -> Ingest:
     """Make what stores files."""
     limits = ArchiveLimits(
         max_members=settings.zip_max_members,
@@ -191,6 +198,7 @@ def make_ingest(settings: Settings, orthanc: Orthanc | None, indexer: Indexer) -
             walk_limits(settings),
             keep_tiff_preamble=settings.keep_tiff_preamble,
             landing=indexer.landing,
+            find_names=partial(load_patient_names, database),
         )
     return Ingest(
         storage,
@@ -225,7 +233,7 @@ def make_sync(
         indexer,
         poll_seconds=settings.sync_poll_seconds,
         interval_seconds=settings.sync_interval_seconds,
-        frame_max_pixels=settings.frame_max_pixels,
+        limits=walk_limits(settings),
     )
 
 
@@ -389,7 +397,7 @@ async def open_runtime(
             tree=Tree(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds),
             headers=HeaderService(client),
             indexer=indexer,
-            ingest=make_ingest(settings, orthanc, indexer),
+            ingest=make_ingest(settings, orthanc, database, indexer),
             frames=frames,
             deletion=make_deletion(client, database, sync),
             sync=sync,

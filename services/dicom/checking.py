@@ -27,20 +27,29 @@ class CheckedFile:
     not_renderable_reason: str | None
 
 
-def check_file(file: BinaryIO, *, limits: WalkLimits | None = None) -> CheckedFile:
+def check_file(
+    file: BinaryIO,
+    *,
+    limits: WalkLimits | None = None,
+    file_size: int | None = None,
+    is_stored: bool = False,
+) -> CheckedFile:
     """Check a file and read its header. Blocking: call it in a thread.
 
     Args:
         file: Seekable and binary; its position is not kept.
         limits: What the file may ask for.
+        file_size: Of the whole file, in bytes, when `file` is only its beginning; see `walk`.
+        is_stored: Orthanc has the file: its UIDs are taken as they are.
 
     Raises:
-        FileRejected: With the codes of `walk.walk`, or MISSING_UID or INVALID_UID.
+        FileRejected: With the codes of `walk`, or MISSING_UID or INVALID_UID.
     """
     limits = limits or WalkLimits()
-    layout = walk(file, limits, keep=HEADER_TAGS)
+    layout = walk(file, limits, keep=HEADER_TAGS, file_size=file_size)
     header = read_header(file, layout, limits)
-    _check_uids(header)
+    if not is_stored:
+        _check_uids(header)
     number_of_frames, reason = renderable_frames(header, layout, max_pixels=limits.frame_max_pixels)
     if number_of_frames and (fault := size_fault(file, header, layout)):
         number_of_frames, reason = 0, fault

@@ -38,7 +38,10 @@ def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> st
     kind = CODESTREAM_KINDS.get(header.transfer_syntax_uid or "")
     if kind is None or begin is None or not layout.pixel_data_is_encapsulated:
         return None
-    codestream = read_codestream(_first_fragment(file, begin), kind)
+    fragment = _first_fragment(file, begin)
+    if not fragment and not layout.is_whole:
+        return None  # behind an offset table of many frames, and not at hand
+    codestream = read_codestream(fragment, kind)
     return codestream_fault(codestream, kind, describe_pixels(header))
 
 

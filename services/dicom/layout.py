@@ -1,7 +1,8 @@
 """Where things are in a DICOM file, and the limits of the walk that finds out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 _MIB = 1024 * 1024
 
@@ -41,6 +42,28 @@ class WalkLimits:
     frame_max_pixels: int = 64_000_000
 
 
+class Element(NamedTuple):
+    """Where an element is; offsets are in bytes from the beginning of the file.
+
+    Attributes:
+        tag: Group and element number as one integer.
+        vr: Two letters, empty in Implicit VR.
+        begin: First byte of its tag.
+        value_begin: First byte of its value.
+        end: Behind its value and, with undefined length, its delimiter.
+        is_sequence: Its value consists of items of elements.
+        is_undefined_length: A delimiter closes it.
+    """
+
+    tag: int
+    vr: bytes
+    begin: int
+    value_begin: int
+    end: int
+    is_sequence: bool = False
+    is_undefined_length: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLayout:
     """The structure of one file, proven by a walk over all of its elements.
@@ -66,7 +89,9 @@ class FileLayout:
         offset_table_entries: Entries of the basic offset table.
         deepest_nesting: Sequences around the deepest element.
         element_count: Elements and items, fragments not included.
-        kept: Begin and end of the elements that the walk was asked to keep, by tag.
+        is_whole: False when only the beginning of the file was at hand: nothing is known about
+            what follows the head of its pixel data.
+        kept: The elements of the top level that the walk was asked to keep, in their order.
     """
 
     transfer_syntax_uid: str
@@ -85,14 +110,17 @@ class FileLayout:
     offset_table_entries: int = 0
     deepest_nesting: int = 0
     element_count: int = 0
-    kept: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    is_whole: bool = True
+    kept: Sequence[Element] = ()
 
     @property
     def encapsulated_frames(self) -> int | None:
-        """Frames that the fragments can hold, None when the pixel data is not encapsulated.
+        """Frames that the fragments can hold, None when not encapsulated or not known.
 
         A basic offset table names every frame (PS3.5 A.4); without one each fragment may be one.
         """
         if not self.pixel_data_is_encapsulated:
             return None
+        if not self.is_whole:
+            return self.offset_table_entries or None
         return min(self.offset_table_entries or self.fragment_count, self.fragment_count)

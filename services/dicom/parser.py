@@ -5,7 +5,7 @@ not walked to the end here. Values are skipped, never read: time and memory do n
 """
 
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NoReturn
 
@@ -23,12 +23,13 @@ from services.dicom.layout import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    Element,
     FileLayout,
     WalkLimits,
 )
 from services.errors import FileRejected
 
-_PLAIN_LONG_VRS = LONG_VRS - {b"SQ"}
+_PLAIN_LONG_VRS = LONG_VRS - {b"SQ", b"UN"}
 PLAIN_VRS = SHORT_VRS | _PLAIN_LONG_VRS
 """VRs of elements that may be plain."""
 _UNDEFINED = 0xFFFFFFFF
@@ -47,8 +48,8 @@ class PlainElements:
         self._long_length = struct.Struct(f"{order}8xI")
 
     def run(
-        self, content: bytes, at: int, *, reach: int, most: int, keep: Collection[int]
-    ) -> tuple[int, int, list[tuple[int, int, int]]]:
+        self, content: bytes, at: int, *, reach: int, most: int, keep: Container[int]
+    ) -> tuple[int, int, list[Element]]:
         """Run from one element to the first that is not plain, or whose head is not at hand.
 
         Args:
@@ -59,32 +60,33 @@ class PlainElements:
             keep: Tags whose places are wanted.
 
         Returns:
-            The end of the last element, the number of elements, and tag, begin and end of those
-            that are in `keep`; `at` and 0 when the first element is not plain.
+            The end of the last element, the number of elements, and those whose tags are in `keep`;
+            `at` and 0 when the first element is not plain.
         """
         unpack_head, unpack_length = self._head.unpack_from, self._long_length.unpack_from
         last, count, kept = len(content) - _LONG_HEAD_BYTES, 0, []
         while at <= last and count < most:
             group, element, vr, length = unpack_head(content, at)
             if vr in SHORT_VRS:
-                end = at + _HEAD_BYTES + length
+                head_bytes = _HEAD_BYTES
             elif vr in _PLAIN_LONG_VRS:
                 (length,) = unpack_length(content, at)
-                end = at + _LONG_HEAD_BYTES + length
+                head_bytes = _LONG_HEAD_BYTES
             else:
                 break
+            end = at + head_bytes + length
             if end > reach or group >= _PIXEL_DATA_GROUP or length == _UNDEFINED:
                 break
             tag = group << 16 | element
             if tag in keep:
-                kept.append((tag, at, end))
+                kept.append(Element(tag, vr, at, at + head_bytes, end))
             at = end
             count += 1
         return at, count, kept
 
 
 @dataclass(slots=True)
-class Container:
+class _OpenContainer:
     """A sequence or an item that is open; `end` is None when a delimiter tells it."""
 
     is_sequence: bool
@@ -103,15 +105,15 @@ class Nesting:
     """
 
     def __init__(self, *, file_size: int, is_implicit_vr: bool, sequence_max_depth: int) -> None:
-        self.top: Container | None = None
+        self.top: _OpenContainer | None = None
         self.deepest = 0
         self._file_size = file_size
         self.is_implicit_vr = is_implicit_vr
         self._sequence_max_depth = sequence_max_depth
-        self._outer: list[tuple[Container | None, bool]] = []
+        self._outer: list[tuple[_OpenContainer | None, bool]] = []
         self._depth = 0
 
-    def open(self, container: Container, *, is_implicit_vr: bool) -> None:
+    def open(self, container: _OpenContainer, *, is_implicit_vr: bool) -> None:
         """Enter a sequence or an item.
 
         Raises:
@@ -178,12 +180,19 @@ _SEARCHED_BYTES = 64 * 1024
 class ByteWindow:
     """A seekable file seen through a window of 16 kB, so that small reads cost no system call."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, size: int | None = None) -> None:
+        """Open the window.
+
+        Args:
+            file: The file, or its beginning.
+            size: Of the whole file, in bytes; None when it is at hand.
+        """
         self._file = file
         self._start = 0
         self._bytes = b""
         self._zeros_from: int | None = None
-        self.size = file.seek(0, 2)
+        self.is_whole = size is None
+        self.size = file.seek(0, 2) if size is None else size
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; fewer than `length` only at the end of the file."""
@@ -385,10 +394,18 @@ _VR = slice(4, 6)
 
 
 class ElementWalk:
-    """One walk over one dataset; what it found stands in its attributes afterwards.
+    """One walk over one dataset or item; what it found is in its attributes afterwards.
 
-    Tag and offset of every element of the top level are appended to `index`, when it is given;
-    begin and end of those whose tags are in `keep` stand in `kept`.
+    Args:
+        window: The file.
+        is_implicit_vr: How the elements are encoded.
+        is_little_endian: Their byte order.
+        limits: What they may ask for.
+        keep: Tags of elements whose places are wanted.
+        end: Where the dataset or item ends, None when it ends with the file or a delimiter.
+
+    Attributes:
+        kept: Those elements, without what is inside their sequences.
     """
 
     def __init__(
@@ -398,31 +415,32 @@ class ElementWalk:
         is_implicit_vr: bool,
         is_little_endian: bool,
         limits: WalkLimits,
-        index: list[tuple[int, int]] | None = None,
-        keep: Collection[int] = (),
+        keep: Container[int] = (),
+        end: int | None = None,
     ) -> None:
-        self.kept: dict[int, tuple[int, int]] = {}
+        self.kept: list[Element] = []
         self.pixel_data_offset: int | None = None
         self.pixel_data_length: int | None = None
         self.pixel_data_is_encapsulated = False
         self.fragment_count = 0
         self.offset_table_entries = 0
         self.element_count = 0
-        self._top_level = Container(is_sequence=False, end=None)
+        self._top_level = _OpenContainer(is_sequence=False, end=None)
         self._items = 0
         self._fragments_seen = 0
         self._window = window
         self._limits = limits
-        self._index = index
         self._keep = keep
-        self._keeping: tuple[int, int] | None = None
+        self._keeping: Element | None = None
+        self._end = window.size if end is None else end
         order = "<" if is_little_endian else ">"
         self._implicit = struct.Struct(f"{order}HHI")
         self._explicit = struct.Struct(f"{order}HH2sH")
         self._length = struct.Struct(f"{order}I")
+        self._item_end = struct.pack(f"{order}HH", _DELIMITER_GROUP, _ITEM_END)
         self._plain = PlainElements(is_little_endian=is_little_endian)
         self._nesting = Nesting(
-            file_size=window.size,
+            file_size=self._end,
             is_implicit_vr=is_implicit_vr,
             sequence_max_depth=limits.sequence_max_depth,
         )
@@ -432,11 +450,16 @@ class ElementWalk:
         """Sequences around the deepest element."""
         return self._nesting.deepest
 
-    def walk(self, offset: int) -> int:
+    def walk(self, offset: int, *, is_item: bool = False) -> int:
         """Walk from the first element on.
 
+        Args:
+            offset: Of that element.
+            is_item: A delimiter may end what is walked over.
+
         Returns:
-            The end of the last element; behind it are zero bytes or nothing.
+            The end of the last element; behind it are zero bytes or nothing. The end of the
+            delimiter, where there is one.
 
         Raises:
             FileRejected: TRUNCATED, MALFORMED, NESTED_TOO_DEEP, TOO_MANY_ELEMENTS or
@@ -445,8 +468,11 @@ class ElementWalk:
         while True:
             self._close_at(offset)
             head = self._window.read(offset, _HEAD_BYTES)
-            if self._nesting.top is None and self._is_finished(head, offset):
-                return offset
+            if self._nesting.top is None:
+                if is_item and head[:4] == self._item_end and offset < self._end:
+                    return offset + _HEAD_BYTES
+                if offset == self._end or self._is_finished(head, offset):
+                    return offset
             if len(head) < _HEAD_BYTES:
                 raise FileRejected("TRUNCATED", self._nesting.ends_within())
             if head[_VR] in PLAIN_VRS and (end := self._end_of_plain_elements(offset)) > offset:
@@ -464,14 +490,13 @@ class ElementWalk:
         while nesting.top is not None and nesting.top.end == offset:
             nesting.close()
         if self._keeping is not None and nesting.top is None:
-            tag, begin = self._keeping
-            self.kept[tag] = begin, offset
+            self.kept.append(self._keeping._replace(end=offset))
             self._keeping = None
 
     def _end_of_plain_elements(self, offset: int) -> int:
         top = self._nesting.top
         is_sequence = top is not None and top.is_sequence
-        if is_sequence or self._nesting.is_implicit_vr or self._index is not None:
+        if is_sequence or self._nesting.is_implicit_vr:
             return offset
         content, at = self._window.at_hand(offset)
         start = offset - at
@@ -488,8 +513,14 @@ class ElementWalk:
         )
         self.element_count += count
         dataset.children += count
-        for tag, begin, to in kept:
-            self.kept[tag] = start + begin, start + to
+        self.kept += [
+            element._replace(
+                begin=start + element.begin,
+                value_begin=start + element.value_begin,
+                end=start + element.end,
+            )
+            for element in kept
+        ]
         return start + end
 
     def _is_finished(self, head: bytes, offset: int) -> bool:
@@ -519,7 +550,7 @@ class ElementWalk:
             message = f"{where} has more than {self._limits.dataset_max_elements:,} elements."
             raise FileRejected("TOO_MANY_ELEMENTS", message)
 
-    def _count_item(self, sequence: Container) -> None:
+    def _count_item(self, sequence: _OpenContainer) -> None:
         sequence.children += 1
         self._items += 1
         if sequence.children > self._limits.sequence_max_items:
@@ -552,19 +583,23 @@ class ElementWalk:
         self._count_element()
         group, element, vr, value_offset, length = self._head(head, offset)
         tag = group << 16 | element
-        if top is None:
-            if tag in self._keep:
-                self._keeping = tag, offset
-            if self._index is not None:
-                self._index.append((tag, offset))
+        is_undefined_length = length == _UNDEFINED
+        is_encapsulated = is_undefined_length and vr in (b"OB", b"OW")
+        is_sequence = not is_encapsulated and (
+            is_undefined_length or self._is_sequence(vr, tag, value_offset, length)
+        )
+        if top is None and tag in self._keep:
+            self._keeping = Element(
+                tag, vr, offset, value_offset, 0, is_sequence, is_undefined_length
+            )
         if tag in _PIXEL_DATA and top is None:
             return self._pixel_data(tag, value_offset, length)
-        if length == _UNDEFINED and vr in (b"OB", b"OW"):
+        if is_encapsulated:
             return self._fragments(value_offset).end
-        if length == _UNDEFINED and vr not in (b"SQ", b"UN", b""):
+        if is_undefined_length and vr not in (b"SQ", b"UN", b""):
             message = f"Element {tag_text(group, element)} has no length."
             raise FileRejected("MALFORMED", message)
-        if length == _UNDEFINED or self._is_sequence(vr, tag, value_offset, length):
+        if is_sequence:
             self._descend(value_offset, length, is_sequence=True, tag=(group, element), vr=vr)
             return value_offset
         self._nesting.check_end(value_offset, length, (group, element))
@@ -588,13 +623,21 @@ class ElementWalk:
         """Tell whether a value of defined length is a sequence.
 
         Implicit VR leaves that to dictionaries, and DCMTK's knows private sequences: a value that
-        begins like one and is tiled by its items counts as one.
+        begins like one and is tiled by its items counts as one. So does one of VR UN whose tag is
+        that of a sequence (PS3.5 6.2.2 note 2).
         """
+        if vr == b"UN" and is_sequence_tag(tag):
+            return self._is_tiled_by_items(offset, offset + length) and not self._has_vr(offset)
         if vr or length < _HEAD_BYTES:
             return vr == b"SQ"
         if not tag >> 16 & 1:
             return is_sequence_tag(tag)
         return self._is_tiled_by_items(offset, offset + length)
+
+    def _has_vr(self, offset: int) -> bool:
+        """Tell whether a VR stands in the first element of the first item."""
+        vr = self._window.read(offset + _HEAD_BYTES, _HEAD_BYTES)[_VR]
+        return vr.isalpha() and vr.isupper()
 
     def _is_tiled_by_items(self, offset: int, end: int) -> bool:
         while offset < end:
@@ -617,10 +660,12 @@ class ElementWalk:
             self._nesting.check_end(offset, length, tag)
         is_implicit_vr = self._nesting.is_implicit_vr or vr == b"UN"  # PS3.5 6.2.2 note 2
         end = None if length == _UNDEFINED else offset + length
-        self._nesting.open(Container(is_sequence, end), is_implicit_vr=is_implicit_vr)
+        self._nesting.open(_OpenContainer(is_sequence, end), is_implicit_vr=is_implicit_vr)
 
     def _pixel_data(self, tag: int, offset: int, length: int) -> int:
         self.pixel_data_offset = offset
+        if not self._window.is_whole:
+            return self._beginning_of_pixel_data(tag, offset, length)
         if length != _UNDEFINED:
             self._nesting.check_end(offset, length, (tag >> 16, tag & 0xFFFF))
             self.pixel_data_length = length
@@ -632,6 +677,19 @@ class ElementWalk:
         self.offset_table_entries = fragments.offset_table_entries
         self.pixel_data_length = fragments.end - offset
         return fragments.end
+
+    def _beginning_of_pixel_data(self, tag: int, offset: int, length: int) -> int:
+        """Read what the head of the pixel data says; the rest of the file is not at hand."""
+        self.pixel_data_is_encapsulated = length == _UNDEFINED
+        if self.pixel_data_is_encapsulated:
+            self.pixel_data_length = self._end - offset
+            table = self._window.read(offset, _HEAD_BYTES)
+            if len(table) == _HEAD_BYTES:
+                self.offset_table_entries = self._implicit.unpack(table)[2] // _OFFSET_BYTES
+        else:
+            self._nesting.check_end(offset, length, (tag >> 16, tag & 0xFFFF))
+            self.pixel_data_length = length
+        return self._end
 
     def _fragments(self, offset: int) -> Fragments:
         return walk_fragments(self._window, offset, self._implicit, self._check_fragment)
@@ -649,7 +707,11 @@ _UNREADABLE_SYNTAXES = frozenset({"1.2.840.113619.5.2", "1.2.840.10008.1.2.4.95"
 
 
 def walk(
-    file: BinaryIO, limits: WalkLimits | None = None, *, keep: Collection[int] = ()
+    file: BinaryIO,
+    limits: WalkLimits | None = None,
+    *,
+    keep: Container[int] = (),
+    file_size: int | None = None,
 ) -> FileLayout:
     """Walk over a file and prove its structure.
 
@@ -661,13 +723,15 @@ def walk(
         file: Seekable and binary; its position does not matter and is not kept.
         limits: What the file may ask for.
         keep: Tags of the top level; `FileLayout.kept` tells where their elements are.
+        file_size: Of the whole file, in bytes, when `file` is only its beginning, with the head of
+            its pixel data: the walk ends there.
 
     Raises:
         FileRejected: EMPTY_FILE, NOT_DICOM, TRUNCATED, MALFORMED, NESTED_TOO_DEEP,
             TOO_MANY_ELEMENTS, TOO_MANY_ITEMS, INFLATES_TOO_FAR or UNSUPPORTED_TRANSFER_SYNTAX.
     """
     limits = limits or WalkLimits()
-    window = ByteWindow(file)
+    window = ByteWindow(file, file_size)
     if window.size == 0:
         raise FileRejected("EMPTY_FILE", "The file is empty.")
     meta = read_meta_header(window)
@@ -682,7 +746,7 @@ def walk(
 
 
 def _walk_dataset(
-    window: ByteWindow, meta: MetaHeader, limits: WalkLimits, keep: Collection[int]
+    window: ByteWindow, meta: MetaHeader, limits: WalkLimits, keep: Container[int]
 ) -> FileLayout:
     is_implicit_vr, is_little_endian = _encoding(window, meta)
     elements = ElementWalk(
@@ -711,6 +775,7 @@ def _walk_dataset(
         offset_table_entries=elements.offset_table_entries,
         deepest_nesting=elements.deepest_nesting,
         element_count=elements.element_count,
+        is_whole=window.is_whole,
         kept=elements.kept,
     )
 

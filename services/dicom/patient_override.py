@@ -1,44 +1,60 @@
-"""New PatientID and PatientName as replacements of byte ranges in a header."""
+"""Another patient for a file, as replacements of byte ranges in its header.
 
+Afterwards nothing in the header names the other patient: other IDs, names, addresses and numbers
+are removed, and PatientID and PatientName inside sequences are those of the new patient. The
+OriginalAttributesSequence (PS3.3 C.12.1.1.9.1) lists what was changed, by whom and when, without
+the former values.
+"""
+
+import struct
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import BinaryIO, Self
 
-from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset
-
-from services.dicom.element_bytes import (
-    UNDEFINED_LENGTH,
-    Encoding,
-    element_bytes,
-    item_bytes,
-    pad,
-    tag_text,
-)
+from services.dicom.deflation import inflated_copy
+from services.dicom.element_bytes import Encoding, element_bytes, item_bytes, pad
+from services.dicom.elements import Elements, dictionary_vr, header_places, kept_elements
 from services.dicom.header import InstanceHeader
-from services.dicom.layout import FileLayout, WalkLimits
-from services.dicom.parser import ByteWindow, ElementWalk
-from services.dicom.pydicom_reading import read_header_dataset
-from services.dicom.reading import DatasetAttributes
-from services.dicom.values import UTF_8, clean_person_name, clean_text, encode
+from services.dicom.layout import Element, FileLayout, WalkLimits
+from services.dicom.parser import walk
+from services.dicom.values import (
+    UTF_8,
+    clean_identifier,
+    clean_person_name,
+    clean_text,
+    encode,
+    parse_datetime,
+)
 from services.errors import FileRejected, InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
 class PatientOverride:
-    """The patient to write into stored files; None keeps what a file says."""
+    """The patient to write into stored files; None keeps what a file says.
+
+    Attributes:
+        is_confirmed: The PatientID may be one that is stored with another name.
+    """
 
     patient_id: str | None = None
     patient_name: str | None = None
+    is_confirmed: bool = False
 
     @classmethod
-    def of(cls, patient_id: str | None, patient_name: str | None) -> Self:
+    def of(
+        cls, patient_id: str | None, patient_name: str | None, *, is_confirmed: bool = False
+    ) -> Self:
         """Make one of what was sent; a value without a visible character counts as none.
 
         Forms send the inputs that nobody filled in: they must not take a patient's identity.
         """
-        return cls(_filled_in(patient_id), _filled_in(patient_name))
+        return cls(_filled_in(patient_id), _filled_in(patient_name), is_confirmed)
+
+    def changes(self, header: InstanceHeader) -> bool:
+        """Tell whether a file has another patient afterwards."""
+        return overridden(header, self).patient != header.patient
 
 
 def _filled_in(value: str | None) -> str | None:
@@ -49,97 +65,19 @@ def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHea
     """Return the header as the stored file has it."""
     patient = header.patient
     if override.patient_id is not None:
-        patient = replace(patient, patient_id=clean_text(override.patient_id) or "")
+        patient = replace(patient, patient_id=clean_identifier(override.patient_id))
+        header = replace(header, identifying_patient_id=override.patient_id.strip(" "))
     if override.patient_name is not None:
         patient = replace(patient, patient_name=clean_person_name(override.patient_name))
-    return replace(header, patient=patient)
-
-
-_CHARACTER_SET, _PATIENT_NAME = 0x00080005, 0x00100010
-_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-"""VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
-
-
-def read_character_set(file: BinaryIO, layout: FileLayout) -> str | None:
-    """Read SpecificCharacterSet and pass over all else.
-
-    Raises:
-        FileRejected: MALFORMED when pydicom can't read what the walk could.
-    """
-    dataset = read_header_dataset(file, layout, [_CHARACTER_SET])
-    return DatasetAttributes(dataset).text(_CHARACTER_SET)
-
-
-def header_in_utf8(dataset: Dataset, values: Mapping[int, bytes], encoding: Encoding) -> bytes:
-    """Write a header with its texts in UTF-8.
-
-    Args:
-        dataset: The header with raw values.
-        values: Values that replace those of the top level, in UTF-8, by tag.
-        encoding: How it is written; the one that it was read in.
-
-    Raises:
-        FileRejected: MALFORMED when a text outgrows its VR.
-    """
-    values = {_CHARACTER_SET: UTF_8.encode(), **values}
-    return _dataset_bytes(DatasetAttributes(dataset), values, encoding)
-
-
-def _dataset_bytes(
-    attributes: DatasetAttributes, values: Mapping[int, bytes], encoding: Encoding
-) -> bytes:
-    elements = {
-        tag: _element_bytes(attributes, tag, vr, encoding)
-        for tag, vr in attributes.vrs()
-        if tag & 0xFFFF != 0  # group lengths would be wrong (PS3.5 7.2)
-    }
-    for tag, value in values.items():
-        vr = {_CHARACTER_SET: "CS", _PATIENT_NAME: "PN"}.get(tag, "LO")
-        elements[tag] = element_bytes(tag, vr, pad(value, vr), encoding)
-    return b"".join(elements[tag] for tag in sorted(elements))
-
-
-def _element_bytes(attributes: DatasetAttributes, tag: int, vr: str, encoding: Encoding) -> bytes:
-    element = attributes.element(tag)
-    if not isinstance(element, RawDataElement) or vr == "SQ":
-        read = attributes.items(tag)
-        if isinstance(element, RawDataElement) and element.value and not read:
-            message = f"The sequence {tag_text(tag >> 16, tag & 0xFFFF)} can't be read."
-            raise FileRejected("MALFORMED", message)
-        items = b"".join(
-            item_bytes(_dataset_bytes(item, _character_set_of(item), encoding), encoding)
-            for item in read
-        )
-        return element_bytes(tag, "SQ", items, encoding)
-    value = element.value or b""
-    if vr in _TEXT_VRS:
-        value = pad((attributes.text(tag) or "").encode(), vr)
-    written_vr = element.VR or vr
-    undefined = element.length == UNDEFINED_LENGTH
-    return element_bytes(tag, written_vr, value, encoding, undefined_length=undefined)
-
-
-def _character_set_of(item: DatasetAttributes) -> dict[int, bytes]:
-    return {_CHARACTER_SET: UTF_8.encode()} if _CHARACTER_SET in item else {}
+    if patient == header.patient:
+        return header
+    return replace(header, patient=replace(patient, issuer_of_patient_id=None))
 
 
 _MAX_CHARACTERS = 64
 """Of a LO value and of each component group of a PN value (PS3.5 6.2)."""
 _MAX_GROUPS = 3
 _MAX_COMPONENTS = 5
-_PATIENT_NAME, _PATIENT_ID = 0x00100010, 0x00100020
-_PIXEL_DATA_GROUP = 0x7FE00000
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
-"""Headers are re-encoded in memory; larger ones are refused rather than read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splice:
-    """Bytes from `begin` up to `end` give way to `replacement`."""
-
-    begin: int
-    end: int
-    replacement: bytes
 
 
 def validate_override(patient_id: str | None, patient_name: str | None) -> None:
@@ -167,79 +105,280 @@ def _check_characters(name: str, value: str) -> None:
         raise InvalidInput(f"{name} must not contain backslashes or control characters.")
 
 
+_CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = 0x00080005, 0x00100010, 0x00100020
+_ORIGINAL_ATTRIBUTES = 0x04000561
+_MODIFIED_ATTRIBUTES, _NONCONFORMING_ATTRIBUTES = 0x04000550, 0x04000551
+_MODIFIED_AT, _MODIFYING_SYSTEM = 0x04000562, 0x04000563
+_PREVIOUS_SOURCE, _REASON = 0x04000564, 0x04000565
+_FORMER_VALUES = frozenset({_MODIFIED_ATTRIBUTES, _NONCONFORMING_ATTRIBUTES})
+_OTHER_IDENTITY = frozenset(
+    {
+        0x00081120,  # ReferencedPatientSequence
+        0x00100021,  # IssuerOfPatientID
+        0x00100022,  # TypeOfPatientID
+        0x00100024,  # IssuerOfPatientIDQualifiersSequence
+        0x00100026,  # SourcePatientGroupIdentificationSequence
+        0x00100027,  # GroupOfPatientsIdentificationSequence
+        0x00100050,  # PatientInsurancePlanCodeSequence
+        0x00101000,  # OtherPatientIDs
+        0x00101001,  # OtherPatientNames
+        0x00101002,  # OtherPatientIDsSequence
+        0x00101005,  # PatientBirthName
+        0x00101040,  # PatientAddress
+        0x00101050,  # InsurancePlanIdentification
+        0x00101060,  # PatientMotherBirthName
+        0x00101090,  # MedicalRecordLocator
+        0x00101100,  # ReferencedPatientPhotoSequence
+        0x00102154,  # PatientTelephoneNumbers
+        0x00102155,  # PatientTelecomInformation
+        0x00102297,  # ResponsiblePerson
+        0x00104000,  # PatientComments
+    }
+)
+"""Attributes that are removed: they name the other patient, or are about them alone."""
+_IDENTITY = _OTHER_IDENTITY | {_PATIENT_NAME, _PATIENT_ID}
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
+_DATE_TIME_FORMAT = "%Y%m%d%H%M%S.%f%z"
+"""DT (PS3.5 6.2): 26 characters."""
+_DELIMITER_BYTES = 8
+_SYSTEM_NAME = "orthanc-graphql"
+_MAX_HEADER_BYTES = 64 * 1024 * 1024
+"""What is written again is in memory; longer headers are refused rather than read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splice:
+    """Bytes from `begin` up to `end` are replaced by `replacement`."""
+
+    begin: int
+    end: int
+    replacement: bytes
+
+
 def patient_splices(
-    file: BinaryIO, layout: FileLayout, patient_id: str | None, patient_name: str | None
+    file: BinaryIO, layout: FileLayout, override: PatientOverride, modified_at: datetime
 ) -> list[Splice]:
     """Return the replacements that give a file another patient, by rising offset.
 
-    The new values are written in the character set of the file. When it lacks their characters,
-    the header is written anew in UTF-8 and SpecificCharacterSet says ISO_IR 192.
+    The new values are written in the character set of the file. When it does not have their
+    characters, the whole header is written in UTF-8 and SpecificCharacterSet says ISO_IR 192.
 
     Args:
         file: The file; the inflated copy of a deflated one.
         layout: What `walk` said about it.
-        patient_id: New PatientID, None to keep it.
-        patient_name: New PatientName, None to keep it.
+        override: The new patient.
+        modified_at: When this is done, with its offset from UTC.
 
     Raises:
-        FileRejected: MALFORMED when the header can't be read or is too long to be written anew.
+        FileRejected: MALFORMED when the header is too long to be written again.
     """
-    texts = {
-        tag: text
-        for tag, text in ((_PATIENT_NAME, patient_name), (_PATIENT_ID, patient_id))
-        if text is not None
-    }
-    index = _top_level(file, layout)
-    header_end = next((at for tag, at in index if tag >= _PIXEL_DATA_GROUP), layout.end_offset)
-    character_set = read_character_set(file, layout)
-    values = {tag: encode(text, character_set) for tag, text in texts.items()}
-    encoding = Encoding(layout.is_implicit_vr, layout.is_little_endian)
-    found = {tag: value for tag, value in values.items() if value is not None}
-    if len(found) == len(values):
-        return _splices(index, layout.end_offset, found, encoding)
-    if header_end - layout.dataset_offset > _MAX_HEADER_BYTES:
-        raise FileRejected("MALFORMED", f"The header is too long to be written in {UTF_8}.")
-    utf8 = {tag: text.encode() for tag, text in texts.items()}
-    replacement = header_in_utf8(read_header_dataset(file, layout), utf8, encoding)
-    return [Splice(begin=layout.dataset_offset, end=header_end, replacement=replacement)]
+    places, header_end = header_places(file, layout)
+    elements = kept_elements(file, layout, places)
+    try:
+        writer = _Writer(elements.encoding, override, modified_at, in_utf_8=False)
+        changed = writer.changed_elements(elements)
+    except _NotEncodable:
+        if header_end - layout.dataset_offset > _MAX_HEADER_BYTES:
+            message = f"The header is too long to be written in {UTF_8}."
+            raise FileRejected("MALFORMED", message) from None
+        writer = _Writer(elements.encoding, override, modified_at, in_utf_8=True)
+        replacement = writer.joined(elements, writer.changed_elements(elements))
+        return [Splice(begin=layout.dataset_offset, end=header_end, replacement=replacement)]
+    return _splices(places, header_end, changed)
 
 
-_PROVEN = WalkLimits(
-    sequence_max_depth=1_000,
-    sequence_max_items=2**32,
-    header_max_items=2**32,
-    dataset_max_elements=2**32,
-    header_max_elements=2**32,
-    max_fragments=2**32,
-)
-"""A second walk needs no limits."""
+def read_modified_at(file: BinaryIO) -> datetime | None:
+    """Return when a file was given another patient; None when it was not.
+
+    Args:
+        file: The file, or its beginning up to its pixel data.
+
+    Raises:
+        FileRejected: With the codes of `walk`.
+    """
+    layout = walk(file, keep={_ORIGINAL_ATTRIBUTES})
+    if not layout.is_deflated:
+        return _modified_at(kept_elements(file, layout))
+    with inflated_copy(file, layout.dataset_offset, WalkLimits()) as inflated:
+        return _modified_at(kept_elements(inflated, layout))
 
 
-def _top_level(file: BinaryIO, layout: FileLayout) -> list[tuple[int, int]]:
-    index: list[tuple[int, int]] = []
-    ElementWalk(
-        ByteWindow(file),
-        is_implicit_vr=layout.is_implicit_vr,
-        is_little_endian=layout.is_little_endian,
-        limits=_PROVEN,
-        index=index,
-    ).walk(layout.dataset_offset)
-    return index
+def _modified_at(elements: Elements) -> datetime | None:
+    changes = [change.text(_MODIFIED_AT) for change in elements.items(_ORIGINAL_ATTRIBUTES)]
+    modified_at = parse_datetime(changes[-1]) if changes else None
+    return None if modified_at is None else datetime.fromisoformat(modified_at)
 
 
-def _splices(
-    index: list[tuple[int, int]], end: int, values: dict[int, bytes], encoding: Encoding
-) -> list[Splice]:
-    ends = [at for _, at in index[1:]] + [end]
+def _splices(places: list[Element], header_end: int, changed: Mapping[int, bytes]) -> list[Splice]:
+    groups = {tag >> 16 for tag in changed}
+    pending = dict(changed)
     splices = []
-    for tag, value in values.items():
-        vr = "PN" if tag == _PATIENT_NAME else "LO"
-        element = element_bytes(tag, vr, pad(value, vr), encoding)
-        places = [(at, to) for (found, at), to in zip(index, ends, strict=True) if found == tag]
-        if not places:
-            at = next((at for found, at in index if found > tag), end)
-            places = [(at, at)]
-        for at, to in places:
-            splices.append(Splice(begin=at, end=to, replacement=element))
-            element = b""  # an element stands once; repetitions go
-    return sorted(splices, key=lambda splice: splice.begin)
+    for place in places:
+        is_group_length = place.tag & 0xFFFF == 0 and place.tag >> 16 in groups
+        if place.tag in changed or is_group_length:
+            # An element is written once; repetitions go, as do group lengths (PS3.5 7.2).
+            replacement = pending.pop(place.tag, b"")
+            splices.append(Splice(begin=place.begin, end=place.end, replacement=replacement))
+    for tag, replacement in sorted(pending.items()):
+        at = next((place.begin for place in places if place.tag > tag), header_end)
+        splices.append(Splice(begin=at, end=at, replacement=replacement))
+    return sorted(splices, key=lambda splice: (splice.begin, splice.end))
+
+
+class _NotEncodable(Exception):
+    """A character set of the file does not have the characters of a new value."""
+
+
+class _Writer:
+    """Writes elements and items of a file with another patient.
+
+    Args:
+        encoding: Of the file.
+        override: The new patient.
+        modified_at: When this is done.
+        in_utf_8: Write all texts in UTF-8; else keep the character sets of the file.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        override: PatientOverride,
+        modified_at: datetime,
+        *,
+        in_utf_8: bool,
+    ) -> None:
+        self._encoding = encoding
+        self._modified_at = modified_at
+        self._in_utf_8 = in_utf_8
+        new = {_PATIENT_NAME: override.patient_name, _PATIENT_ID: override.patient_id}
+        self._new = {tag: text for tag, text in new.items() if text is not None}
+        self._marks = [
+            struct.pack(f"{encoding.order}HH", tag >> 16, tag & 0xFFFF) for tag in _IDENTITY
+        ]
+
+    def changed_elements(self, elements: Elements) -> dict[int, bytes]:
+        """Return what is written instead of elements of the top level; nothing removes one.
+
+        Raises:
+            _NotEncodable: The new values need UTF-8.
+        """
+        charset = elements.text(_CHARACTER_SET)
+        changed = {tag: self._patient_element(tag, charset) for tag in self._new}
+        changed |= {element.tag: b"" for element in elements if element.tag in _OTHER_IDENTITY}
+        attributes = sorted(changed)
+        changed |= self._changed_sequences(elements, charset)
+        changed[_ORIGINAL_ATTRIBUTES] = self._original_attributes(elements, charset, attributes)
+        return changed
+
+    def joined(
+        self, elements: Elements, changed: Mapping[int, bytes], *, is_item: bool = False
+    ) -> bytes:
+        """Write all elements of a dataset or an item, some of them changed."""
+        written = {
+            element.tag: self._copied(elements, element)
+            for element in elements
+            if element.tag not in changed and element.tag & 0xFFFF != 0
+        }
+        written |= changed
+        if self._in_utf_8 and (_CHARACTER_SET in elements or not is_item):
+            written[_CHARACTER_SET] = self._bytes(_CHARACTER_SET, "CS", UTF_8)
+        return b"".join(written[tag] for tag in sorted(written))
+
+    def _changed_sequences(
+        self, elements: Elements, charset: str | None, *, is_former: bool = False
+    ) -> dict[int, bytes]:
+        """Write the sequences with attributes that name a patient."""
+        return {
+            element.tag: self._sequence(elements, element.tag, charset, is_former=is_former)
+            for element in elements
+            if element.is_sequence
+            and element.tag not in _OTHER_IDENTITY
+            and self._names_patient(elements, element)
+        }
+
+    def _names_patient(self, elements: Elements, sequence: Element) -> bool:
+        if sequence.end - sequence.begin > _MAX_HEADER_BYTES:
+            raise FileRejected("MALFORMED", "A sequence of this file is too long to be searched.")
+        content = elements.raw(sequence.tag)
+        # Searching bytes is fast; few sequences have these, and pixels and waveforms have them too.
+        return any(mark in content for mark in self._marks) and any(
+            element.tag in _IDENTITY or (element.is_sequence and self._names_patient(item, element))
+            for item in elements.items(sequence.tag)
+            for element in item
+        )
+
+    def _sequence(
+        self, elements: Elements, tag: int, charset: str | None, *, is_former: bool = False
+    ) -> bytes:
+        is_former = is_former or tag in _FORMER_VALUES
+        items = (self._item(item, charset, is_former=is_former) for item in elements.items(tag))
+        return element_bytes(tag, "SQ", b"".join(items), self._encoding)
+
+    def _item(self, item: Elements, charset: str | None, *, is_former: bool) -> bytes:
+        """Write an item; where it holds former values, those of a patient become empty."""
+        charset = item.text(_CHARACTER_SET) or charset
+        if is_former:
+            changed = {
+                tag: self._bytes(tag, dictionary_vr(tag), "") for tag in _IDENTITY if tag in item
+            }
+        else:
+            changed = {tag: b"" for tag in _OTHER_IDENTITY if tag in item}
+            changed |= {
+                tag: self._patient_element(tag, charset) for tag in self._new if tag in item
+            }
+        changed |= self._changed_sequences(item, charset, is_former=is_former)
+        return item_bytes(self.joined(item, changed, is_item=True), self._encoding)
+
+    def _original_attributes(
+        self, elements: Elements, charset: str | None, attributes: Iterable[int]
+    ) -> bytes:
+        """Write OriginalAttributesSequence with an item for this change (PS3.3 C.12.1.1.9.1)."""
+        emptied = b"".join(self._bytes(tag, dictionary_vr(tag), "") for tag in attributes)
+        modified = item_bytes(emptied, self._encoding)
+        item = [
+            element_bytes(_MODIFIED_ATTRIBUTES, "SQ", modified, self._encoding),
+            self._bytes(_MODIFIED_AT, "DT", self._modified_at.strftime(_DATE_TIME_FORMAT)),
+            self._bytes(_MODIFYING_SYSTEM, "LO", _SYSTEM_NAME),
+            self._bytes(_PREVIOUS_SOURCE, "LO", ""),
+            self._bytes(_REASON, "CS", "COERCE"),
+        ]
+        earlier = [
+            self._item(earlier, charset, is_former=False)
+            for earlier in elements.items(_ORIGINAL_ATTRIBUTES)
+        ]
+        items = b"".join([*earlier, item_bytes(b"".join(item), self._encoding)])
+        return element_bytes(_ORIGINAL_ATTRIBUTES, "SQ", items, self._encoding)
+
+    def _patient_element(self, tag: int, charset: str | None) -> bytes:
+        text = self._new[tag]
+        value = text.encode() if self._in_utf_8 else encode(text, charset)
+        if value is None:
+            raise _NotEncodable
+        vr = dictionary_vr(tag)
+        return element_bytes(tag, vr, pad(value, vr), self._encoding)
+
+    def _bytes(self, tag: int, vr: str, text: str) -> bytes:
+        return element_bytes(tag, vr, pad(text.encode("ascii"), vr), self._encoding)
+
+    def _copied(self, elements: Elements, element: Element) -> bytes:
+        if not self._in_utf_8 and elements.encoding == self._encoding:
+            return elements.raw(element.tag)
+        tag = element.tag
+        if element.is_sequence:
+            items = (self.joined(item, {}, is_item=True) for item in elements.items(tag))
+            value = b"".join(item_bytes(item, self._encoding) for item in items)
+            return element_bytes(tag, "SQ", value, self._encoding)
+        vr = elements.vr(tag)
+        value = elements.value(tag)
+        if element.is_undefined_length:
+            value = value[:-_DELIMITER_BYTES]
+        elif vr in _TEXT_VRS:
+            value = pad((elements.text(tag) or "").encode(), vr)
+        return element_bytes(
+            tag,
+            element.vr.decode("ascii") or vr,
+            value,
+            self._encoding,
+            undefined_length=element.is_undefined_length,
+        )

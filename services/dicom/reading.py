@@ -1,292 +1,73 @@
-"""Headers from files and from Orthanc's answers, by one path over one view of the attributes."""
+"""The header of one SOP instance for the index, from the bytes of its file.
 
-import io
-import struct
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, Protocol
+There is one reader for uploads, arrivals, imports and comparisons, so that a file says the same
+whichever way it came. Orthanc is never asked what a file says: it loses letters of some character
+sets, and reading a file with 60 nested sequences stops it.
+"""
 
-from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import DataElement, RawDataElement
-from pydicom.dataset import Dataset
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
 
 from services.dicom.deflation import inflated_copy
-from services.dicom.element_bytes import SHORT_VRS, bytes_text
+from services.dicom.element_bytes import bytes_text
+from services.dicom.elements import Elements, kept_elements
 from services.dicom.header import (
+    AcquisitionModule,
+    FileWindow,
+    GeometryModule,
     ImageModule,
     InstanceHeader,
     PatientModule,
     SeriesModule,
     StudyModule,
 )
-from services.dicom.layout import (
-    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
-    IMPLICIT_VR_LITTLE_ENDIAN,
-    FileLayout,
-    WalkLimits,
-)
-from services.dicom.pydicom_reading import read_elements
+from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.values import (
+    clean_identifier,
     clean_person_name,
     clean_text,
-    decode,
-    encodings_of,
     first_value,
     parse_date,
+    parse_datetime,
     parse_float,
     parse_int,
     parse_time,
+    split_values,
 )
 from services.errors import FileRejected
 
-_NUMBER_FORMATS = {
-    "US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q",
-}  # fmt: skip
-"""Binary VRs (PS3.5 6.2) as the struct module names them."""
-
-
-class Attributes(Protocol):
-    """The attributes of a dataset or of an item, by tag."""
-
-    def text(self, tag: int) -> str | None:
-        """Return the values as text, separated by backslashes; None when absent or no text."""
-
-    def items(self, tag: int) -> Sequence["Attributes"]:
-        """Return the items of a sequence; none when absent or no sequence."""
-
-    def __contains__(self, tag: int) -> bool:
-        """Tell whether the attribute is there, with or without a value."""
-
-
-class DatasetAttributes:
-    """Attributes of a pydicom dataset, read from its raw bytes: bad values are never an error."""
-
-    def __init__(self, dataset: Dataset, encodings: list[str] | None = None) -> None:
-        self._dataset = dataset
-        # Kept apart, for pydicom converts some elements while it reads a sequence.
-        self._elements: dict[int, DataElement | RawDataElement] = {
-            int(tag): element for tag, element in dataset.items()
-        }
-        self._encodings = encodings or ["latin_1"]
-        charset = self.text(0x00080005)
-        if charset is not None:
-            self._encodings = encodings_of(charset)
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._elements
-
-    def text(self, tag: int) -> str | None:
-        """Return the values as text; binary numbers are written out."""
-        raw = self._elements.get(tag)
-        if not isinstance(raw, RawDataElement):
-            return None
-        value = raw.value or b""
-        return _decoded_text(
-            self._vr(tag), value, self._encodings, is_little_endian=raw.is_little_endian
-        )
-
-    def numbers(self, tag: int, code: str) -> list[int]:
-        """Return a binary value as the integers that the struct module calls `code`."""
-        raw = self._elements.get(tag)
-        if not isinstance(raw, RawDataElement):
-            return []
-        text = _numbers(raw.value or b"", code, is_little_endian=raw.is_little_endian)
-        return [int(number) for number in text.split("\\") if number]
-
-    def element(self, tag: int) -> DataElement | RawDataElement | None:
-        """Return the element as pydicom keeps it: raw, or a sequence that it has read."""
-        return self._elements.get(tag)
-
-    def vrs(self) -> list[tuple[int, str]]:
-        """Return the tags and VRs, in order; VRs that are missing come from the dictionary."""
-        return [(tag, self._vr(tag)) for tag in self._elements]
-
-    def _vr(self, tag: int) -> str:
-        vr = str(self._elements[tag].VR or "UN")
-        return vr if vr != "UN" else _dictionary_vr(tag)
-
-    def items(self, tag: int) -> list["DatasetAttributes"]:
-        """Return the items; a sequence that pydicom can't read has none."""
-        if tag not in self._elements:
-            return []
-        try:
-            value = self._dataset[tag].value
-        except Exception:  # noqa: BLE001 - pydicom raises whatever sloppy items lead it to
-            return []
-        if not isinstance(value, list) and not hasattr(value, "__iter__"):
-            return []
-        return [
-            DatasetAttributes(item, self._encodings) for item in value if isinstance(item, Dataset)
-        ]
-
-
-class PlainAttributes:
-    """Attributes without items: their VRs and values by tag, as they stand in a file."""
-
-    def __init__(self, values: Mapping[int, tuple[str, bytes]], *, is_little_endian: bool) -> None:
-        self._values = values
-        self._is_little_endian = is_little_endian
-        self._encodings = ["latin_1"]
-        self._encodings = encodings_of(self.text(0x00080005))
-
-    def __contains__(self, tag: int) -> bool:
-        return tag in self._values
-
-    def text(self, tag: int) -> str | None:
-        """Return the values as text; binary numbers are written out."""
-        if tag not in self._values:
-            return None
-        vr, value = self._values[tag]
-        return _decoded_text(vr, value, self._encodings, is_little_endian=self._is_little_endian)
-
-    def items(self, _tag: int) -> Sequence[Attributes]:
-        """Return no items: there are no sequences."""
-        return []
-
-
-class OrthancAttributes:
-    """Attributes as Orthanc's full tag format tells them (`GET /series/{id}/instances-tags`)."""
-
-    def __init__(self, tags: Mapping[str, Any]) -> None:
-        self._tags = tags
-
-    def __contains__(self, tag: int) -> bool:
-        return _orthanc_name(tag) in self._tags
-
-    def text(self, tag: int) -> str | None:
-        """Return the values as text; None for what Orthanc leaves out as binary or too long."""
-        value = self._tags.get(_orthanc_name(tag), {}).get("Value")
-        return value if isinstance(value, str) else None
-
-    def items(self, tag: int) -> Sequence[Attributes]:
-        """Return the items of a sequence."""
-        value = self._tags.get(_orthanc_name(tag), {}).get("Value")
-        return [OrthancAttributes(item) for item in value] if isinstance(value, list) else []
-
-
-def _orthanc_name(tag: int) -> str:
-    return f"{tag >> 16:04x},{tag & 0xFFFF:04x}"
-
-
-def _dictionary_vr(tag: int) -> str:
-    try:
-        return dictionary_VR(tag).split(" or ")[0]
-    except KeyError:
-        return "UN"
-
-
-def _decoded_text(
-    vr: str, value: bytes, encodings: Sequence[str], *, is_little_endian: bool
-) -> str:
-    code = _NUMBER_FORMATS.get(vr)
-    if code is not None:
-        return _numbers(value, code, is_little_endian=is_little_endian)
-    return decode(value, encodings)
-
-
-def _numbers(value: bytes, code: str, *, is_little_endian: bool) -> str:
-    size = struct.calcsize(code)
-    count = len(value) // size
-    order = "<" if is_little_endian else ">"
-    return "\\".join(map(str, struct.unpack_from(f"{order}{count}{code}", value)))
-
-
-_CHARACTER_SET = 0x00080005
-_HEAD_BYTES = 8
-"""Tag, VR and length of 16 bits."""
-_MOST_BYTES = 128 * 1024 * 1024
-"""Of all that is read, which is in memory: functional groups of 100,000 frames have less."""
-_SPAN_BYTES = 64 * 1024
-"""Elements that stand this close are read at once, with what stands between them."""
-
-
-def read_kept_elements(file: BinaryIO, layout: FileLayout) -> Attributes:
-    """Read the elements that the walk kept, and no others.
-
-    Args:
-        file: The file, or its inflated copy; its position is not kept.
-        layout: What `walk` said about it.
-
-    Raises:
-        FileRejected: TOO_MANY_ELEMENTS when they are too large, MALFORMED when pydicom can't read
-            what the walk could.
-    """
-    size = sum(end - begin for begin, end in layout.kept.values())
-    if size > _MOST_BYTES:
-        found, most = bytes_text(size), bytes_text(_MOST_BYTES)
-        message = f"The attributes of this file have {found}; {most} are the limit."
-        raise FileRejected("TOO_MANY_ELEMENTS", message)
-    elements = _kept_bytes(file, layout)
-    if not layout.is_implicit_vr:
-        plain = _plain_attributes(elements, is_little_endian=layout.is_little_endian)
-        if plain is not None:
-            return plain
-    return DatasetAttributes(read_elements(io.BytesIO(b"".join(elements)), layout))
-
-
-def _kept_bytes(file: BinaryIO, layout: FileLayout) -> list[bytes]:
-    places = sorted(layout.kept.values())
-    if not places or places[-1][1] - places[0][0] > _SPAN_BYTES:
-        return [_bytes_at(file, begin, end) for begin, end in places]
-    start = places[0][0]
-    span = _bytes_at(file, start, places[-1][1])
-    return [span[begin - start : end - start] for begin, end in places]
-
-
-def _bytes_at(file: BinaryIO, begin: int, end: int) -> bytes:
-    file.seek(begin)
-    return file.read(end - begin)
-
-
-def _plain_attributes(elements: list[bytes], *, is_little_endian: bool) -> PlainAttributes | None:
-    """Read elements without pydicom, which takes 4 us for each and does no more about these.
-
-    Returns:
-        None when an element is not plain: a sequence, an unknown VR, or a character set that
-        pydicom does not know and might fail on.
-    """
-    unpack = struct.Struct("<HH2s" if is_little_endian else ">HH2s").unpack_from
-    values = {}
-    for element in elements:
-        group, number, vr = unpack(element)
-        if vr not in SHORT_VRS:
-            return None
-        values[group << 16 | number] = vr.decode(), element[_HEAD_BYTES:]
-    if _CHARACTER_SET in values and not _is_known(*values[_CHARACTER_SET]):
-        return None
-    return PlainAttributes(values, is_little_endian=is_little_endian)
-
-
-def _is_known(vr: str, character_sets: bytes) -> bool:
-    terms = character_sets.rstrip(b" \0").decode("latin_1").split("\\")
-    return vr == "CS" and all(term in python_encoding for term in terms)
-
-
+_HEADER_MAX_BYTES = 128 * 1024 * 1024
+"""Of all elements that are kept: functional groups of 100,000 frames have less."""
 _TEXT_CHARACTERS = 1_024
 """Kept of a text. LO has 64 and ST 1,024 (PS3.5 6.2); a file may hold megabytes all the same, and
 those of a whole series are kept together."""
 _UID_CHARACTERS = 65
 """Kept of a UID: one more than is valid (PS3.5 9.1), so that what is too long stays invalid."""
-_PIXEL_DATA_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
-_FUNCTIONAL_GROUPS = (0x52009229, 0x52009230)
+_MAX_VALUES = 32
+"""Kept of an attribute with several values: windows, echo numbers, image types."""
+_SHARED_GROUPS, _FRAME_GROUPS = 0x52009229, 0x52009230
 """Shared and per-frame functional groups (PS3.3 C.7.6.16)."""
-_DISPLAY_GROUPS = (0x00289145, 0x00289132)
-"""PixelValueTransformationSequence, FrameVOILUTSequence."""
+_PIXEL_MEASURES, _PLANE_POSITION, _PLANE_ORIENTATION = 0x00289110, 0x00209113, 0x00209116
+_PIXEL_VALUE_TRANSFORMATION, _FRAME_VOI_LUT = 0x00289145, 0x00289132
+_FRAME_CONTENT, _FRAME_ANATOMY = 0x00209111, 0x00209071
 _LUT_SEQUENCES = (0x00283000, 0x00283010)
 """ModalityLUTSequence, VOILUTSequence."""
 _FRAME_INCREMENT_POINTER = 0x00280009
-_PLANAR_CONFIGURATION = 0x00280006
-_PRESENTATION_LUT_SHAPE = 0x20500020
+_PLANAR_CONFIGURATION, _HIGH_BIT, _PRESENTATION_LUT_SHAPE = 0x00280006, 0x00280102, 0x20500020
 HEADER_TAGS = frozenset(
     {
-        0x00080005, 0x00080016, 0x00080018, 0x00080020, 0x00080030, 0x00080050, 0x00080060,
-        0x00080070, 0x00080080, 0x00080090, 0x00081030, 0x0008103E, 0x00100010, 0x00100020,
-        0x00100021, 0x00100030, 0x00100040, 0x00180015, 0x00181030, 0x0020000D, 0x0020000E,
-        0x00200010, 0x00200011, 0x00200013, 0x00280002, 0x00280004, 0x00280008, 0x00280009,
-        0x00280010, _PLANAR_CONFIGURATION, 0x00280011,
-        0x00280100, 0x00280101, 0x00280102, 0x00280103, 0x00281050, 0x00281051,
-        0x00281052, 0x00281053,
-        0x00281056, _PRESENTATION_LUT_SHAPE, *_LUT_SEQUENCES, *_FUNCTIONAL_GROUPS,
+        0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080020, 0x00080021, 0x00080022,
+        0x00080030, 0x00080031, 0x00080032, 0x0008002A, 0x00080050, 0x00080060, 0x00080070,
+        0x00080080, 0x00080090, 0x00081010, 0x00081030, 0x0008103E, 0x00081050, 0x00082144,
+        0x00100010, 0x00100020, 0x00100021, 0x00100030, 0x00100040, 0x00101010,
+        0x00180015, 0x00180050, 0x00180086, 0x00180088, 0x00181030, 0x00181063, 0x00181164,
+        0x00185101, 0x0020000D, 0x0020000E, 0x00200010, 0x00200011, 0x00200012, 0x00200013,
+        0x00200020, 0x00200032, 0x00200037, 0x00200052, 0x00200060, 0x00200062, 0x00200100,
+        0x00201041, 0x00280002, 0x00280004, 0x00280008, _FRAME_INCREMENT_POINTER, 0x00280010,
+        0x00280011, 0x00280030, 0x00280034, 0x00280100, 0x00280101, 0x00280103, 0x00280301,
+        0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281054, 0x00281055, 0x00281056,
+        0x00282110, 0x00282112, _PLANAR_CONFIGURATION, _HIGH_BIT, _PRESENTATION_LUT_SHAPE,
+        *_LUT_SEQUENCES, _SHARED_GROUPS, _FRAME_GROUPS,
     }
 )  # fmt: skip
 """What `read_header` needs `walk` to keep."""
@@ -303,188 +84,252 @@ def read_header(
         limits: Those of the walk; used for deflated files only.
 
     Raises:
-        FileRejected: TOO_MANY_ELEMENTS or MALFORMED; see `read_kept_elements`.
+        FileRejected: TOO_MANY_ELEMENTS when the elements that are kept are too long.
     """
     if not layout.is_deflated:
-        return _read_dataset(file, layout)
+        return _read_header(file, layout)
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        return _read_dataset(inflated, layout)
+        return _read_header(inflated, layout)
 
 
-def _read_dataset(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
-    attributes = read_kept_elements(file, layout)
+def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
+    size = sum(element.end - element.begin for element in layout.kept)
+    if size > _HEADER_MAX_BYTES:
+        found, most = bytes_text(size), bytes_text(_HEADER_MAX_BYTES)
+        message = f"The attributes of this file have {found}; {most} are the limit."
+        raise FileRejected("TOO_MANY_ELEMENTS", message)
+    elements = kept_elements(file, layout)
+    shared = elements.first_item(_SHARED_GROUPS)
+    groups = [group for group in (shared, elements.first_item(_FRAME_GROUPS)) if group is not None]
+    has_pixel_data = layout.pixel_data_offset is not None
     pixel_data_bytes = None
     if layout.pixel_data_offset is not None and not layout.is_deflated:
         pixel_data_bytes = layout.end_offset - layout.pixel_data_offset
-    return _header(
-        attributes,
-        has_pixel_data=layout.pixel_data_offset is not None,
-        sop_class_uid=_uid(attributes, 0x00080016) or None,
-        transfer_syntax_uid=layout.transfer_syntax_uid,
+    syntax = layout.transfer_syntax_uid
+    return InstanceHeader(
+        patient=_patient(elements),
+        study=_study(elements),
+        series=_series(elements),
+        image=_image(elements, groups, has_pixel_data=has_pixel_data),
+        geometry=_geometry(elements, groups),
+        acquisition=_acquisition(elements, groups),
+        sop_instance_uid=_uid(elements, 0x00080018),
+        identifying_patient_id=(elements.text(0x00100020) or "").strip(" \0"),
+        sop_class_uid=_uid(elements, 0x00080016) or None,
+        transfer_syntax_uid=syntax and syntax[:_UID_CHARACTERS],
+        instance_number=parse_int(elements.text(0x00200013)),
         pixel_data_bytes=pixel_data_bytes,
         frame_fragments=layout.encapsulated_frames,
     )
 
 
-def header_from_orthanc(
-    tags: Mapping[str, Any],
-    *,
-    transfer_syntax_uid: str | None,
-    sop_class_uid: str | None = None,
-    pixel_data_offset: int | None = None,
-    file_size: int | None = None,
-) -> InstanceHeader:
-    """Read a header from what Orthanc tells about an instance.
-
-    Args:
-        tags: One value of `GET /series/{id}/instances-tags` in its full format, the only one that
-            tells the tags' types and needs no dictionary: `{"0010,0010": {"Value": "Doe"}}`.
-        transfer_syntax_uid: Metadata `TransferSyntax`; missing for syntaxes that it doesn't know.
-        sop_class_uid: Metadata `SopClassUid`, for files whose dataset has none.
-        pixel_data_offset: Metadata `PixelDataOffset`, the element's first byte, from 1.9.1 on;
-            missing for deflated files and such without meta header.
-        file_size: `FileSize`, in bytes.
-    """
-    attributes = OrthancAttributes(tags)
-    pixel_data_bytes = None
-    if pixel_data_offset is not None and file_size is not None:
-        head_bytes = 8 if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN else 12
-        pixel_data_bytes = max(0, file_size - pixel_data_offset - head_bytes)
-    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-        pixel_data_bytes = None
-    return _header(
-        attributes,
-        has_pixel_data=any(tag in attributes for tag in _PIXEL_DATA_TAGS),
-        sop_class_uid=_uid(attributes, 0x00080016) or clean_text(sop_class_uid),
-        transfer_syntax_uid=clean_text(transfer_syntax_uid),
-        pixel_data_bytes=pixel_data_bytes,
-        frame_fragments=None,
-    )
-
-
-def _header(
-    attributes: Attributes,
-    *,
-    has_pixel_data: bool,
-    sop_class_uid: str | None,
-    transfer_syntax_uid: str | None,
-    pixel_data_bytes: int | None,
-    frame_fragments: int | None,
-) -> InstanceHeader:
-    return InstanceHeader(
-        patient=_patient(attributes),
-        study=_study(attributes),
-        series=_series(attributes),
-        image=_image(attributes, has_pixel_data=has_pixel_data),
-        sop_instance_uid=_uid(attributes, 0x00080018),
-        sop_class_uid=sop_class_uid and sop_class_uid[:_UID_CHARACTERS],
-        transfer_syntax_uid=transfer_syntax_uid and transfer_syntax_uid[:_UID_CHARACTERS],
-        instance_number=parse_int(attributes.text(0x00200013)),
-        pixel_data_bytes=pixel_data_bytes,
-        frame_fragments=frame_fragments,
-    )
-
-
-def _patient(attributes: Attributes) -> PatientModule:
+def _patient(elements: Elements) -> PatientModule:
     return PatientModule(
-        patient_id=_text(attributes, 0x00100020) or "",
-        patient_name=_name(attributes, 0x00100010),
-        patient_birth_date=parse_date(attributes.text(0x00100030)),
-        patient_sex=_text(attributes, 0x00100040),
-        issuer_of_patient_id=_text(attributes, 0x00100021),
+        patient_id=clean_identifier(_bounded(elements, 0x00100020)),
+        patient_name=_name(elements, 0x00100010),
+        patient_birth_date=parse_date(elements.text(0x00100030)),
+        patient_sex=_text(elements, 0x00100040),
+        issuer_of_patient_id=_text(elements, 0x00100021),
     )
 
 
-def _study(attributes: Attributes) -> StudyModule:
+def _study(elements: Elements) -> StudyModule:
     return StudyModule(
-        study_instance_uid=_uid(attributes, 0x0020000D),
-        study_id=_text(attributes, 0x00200010),
-        study_date=parse_date(attributes.text(0x00080020)),
-        study_time=parse_time(attributes.text(0x00080030)),
-        study_description=_text(attributes, 0x00081030),
-        accession_number=_text(attributes, 0x00080050),
-        referring_physician_name=_name(attributes, 0x00080090),
-        institution_name=_text(attributes, 0x00080080),
+        study_instance_uid=_uid(elements, 0x0020000D),
+        study_id=_text(elements, 0x00200010),
+        study_date=parse_date(elements.text(0x00080020)),
+        study_time=parse_time(elements.text(0x00080030)),
+        study_description=_text(elements, 0x00081030),
+        accession_number=_text(elements, 0x00080050),
+        referring_physician_name=_name(elements, 0x00080090),
+        institution_name=_text(elements, 0x00080080),
+        patient_age=_text(elements, 0x00101010),
     )
 
 
-def _series(attributes: Attributes) -> SeriesModule:
+def _series(elements: Elements) -> SeriesModule:
     return SeriesModule(
-        series_instance_uid=_uid(attributes, 0x0020000E),
-        series_number=parse_int(attributes.text(0x00200011)),
-        modality=_text(attributes, 0x00080060),
-        series_description=_text(attributes, 0x0008103E),
-        body_part_examined=_text(attributes, 0x00180015),
-        protocol_name=_text(attributes, 0x00181030),
-        manufacturer=_text(attributes, 0x00080070),
+        series_instance_uid=_uid(elements, 0x0020000E),
+        series_number=parse_int(elements.text(0x00200011)),
+        modality=_text(elements, 0x00080060),
+        series_description=_text(elements, 0x0008103E),
+        body_part_examined=_text(elements, 0x00180015),
+        protocol_name=_text(elements, 0x00181030),
+        manufacturer=_text(elements, 0x00080070),
+        series_date=parse_date(elements.text(0x00080021)),
+        series_time=parse_time(elements.text(0x00080031)),
+        performing_physician_name=_name(elements, 0x00081050),
+        station_name=_text(elements, 0x00081010),
     )
 
 
-def _image(attributes: Attributes, *, has_pixel_data: bool) -> ImageModule:
-    photometric_interpretation = _first(attributes, 0x00280004)
-    frames_text = first_value(attributes.text(0x00280008))
+def _image(elements: Elements, groups: list[Elements], *, has_pixel_data: bool) -> ImageModule:
+    frames_text = first_value(elements.text(0x00280008))
+    rescale = _macro(elements, groups, _PIXEL_VALUE_TRANSFORMATION, 0x00281053)
+    voi = _macro(elements, groups, _FRAME_VOI_LUT, 0x00281050)
     return ImageModule(
         has_pixel_data=has_pixel_data,
-        rows=parse_int(attributes.text(0x00280010)),
-        columns=parse_int(attributes.text(0x00280011)),
-        samples_per_pixel=parse_int(attributes.text(0x00280002)),
-        bits_allocated=parse_int(attributes.text(0x00280100)),
-        bits_stored=parse_int(attributes.text(0x00280101)),
-        pixel_representation=parse_int(attributes.text(0x00280103)),
-        photometric_interpretation=photometric_interpretation,
+        rows=parse_int(elements.text(0x00280010)),
+        columns=parse_int(elements.text(0x00280011)),
+        samples_per_pixel=parse_int(elements.text(0x00280002)),
+        bits_allocated=parse_int(elements.text(0x00280100)),
+        bits_stored=parse_int(elements.text(0x00280101)),
+        pixel_representation=parse_int(elements.text(0x00280103)),
+        photometric_interpretation=_first(elements, 0x00280004),
         number_of_frames=parse_int(frames_text) if frames_text else 1,
-        window_center=parse_float(attributes.text(0x00281050)),
-        window_width=parse_float(attributes.text(0x00281051)),
-        voi_lut_function=_first(attributes, 0x00281056),
-        rescale_slope=parse_float(attributes.text(0x00281053)),
-        rescale_intercept=parse_float(attributes.text(0x00281052)),
-        has_complex_display=_has_complex_display(attributes),
-        lacks_number_of_frames=_FRAME_INCREMENT_POINTER in attributes and not frames_text,
+        window_center=parse_float(voi.text(0x00281050)),
+        window_width=parse_float(voi.text(0x00281051)),
+        voi_lut_function=_first(voi, 0x00281056),
+        windows=_windows(voi),
+        rescale_slope=parse_float(rescale.text(0x00281053)),
+        rescale_intercept=parse_float(rescale.text(0x00281052)),
+        rescale_type=_first(rescale, 0x00281054),
+        lossy_image_compression={"00": False, "01": True}.get(_first(elements, 0x00282110) or ""),
+        lossy_image_compression_ratio=next(
+            iter(_numbers(elements, 0x00282112, parse_float)[::-1]), None
+        ),
+        burned_in_annotation={"YES": True, "NO": False}.get(
+            (_first(elements, 0x00280301) or "").upper()
+        ),
+        frame_time=parse_float(elements.text(0x00181063)),
+        recommended_display_frame_rate=parse_float(elements.text(0x00082144)),
+        has_complex_display=_has_complex_display(elements),
+        lacks_number_of_frames=_FRAME_INCREMENT_POINTER in elements and not frames_text,
     )
 
 
-def _has_complex_display(attributes: Attributes) -> bool:
+def _has_complex_display(elements: Elements) -> bool:
     """Tell whether showing the frames needs attributes that are not indexed."""
-    # BitsStored and HighBit.
-    stored, high_bit = (parse_int(attributes.text(tag)) for tag in (0x00280101, 0x00280102))
-    photometric = (_first(attributes, 0x00280004) or "").upper()
+    stored = parse_int(elements.text(0x00280101))
+    high_bit = parse_int(elements.text(_HIGH_BIT))
     return (
-        photometric == "PALETTE COLOR"
-        or parse_int(attributes.text(_PLANAR_CONFIGURATION)) == 1
+        (_first(elements, 0x00280004) or "").upper() == "PALETTE COLOR"
+        or parse_int(elements.text(_PLANAR_CONFIGURATION)) == 1
         or stored is None
         or (high_bit is not None and high_bit != stored - 1)
-        or _first(attributes, _PRESENTATION_LUT_SHAPE) == "INVERSE"
-        or any(tag in attributes for tag in _LUT_SEQUENCES)
-        or _has_display_groups(attributes)
+        or _first(elements, _PRESENTATION_LUT_SHAPE) == "INVERSE"
+        or any(tag in elements for tag in _LUT_SEQUENCES)
+        or _has_display_groups(elements)
     )
 
 
-def _has_display_groups(attributes: Attributes) -> bool:
+def _has_display_groups(elements: Elements) -> bool:
     """Tell whether functional groups window or rescale some frame."""
     return any(
         tag in group
-        for sequence in _FUNCTIONAL_GROUPS
-        for group in attributes.items(sequence)
-        for tag in _DISPLAY_GROUPS
+        for sequence in (_SHARED_GROUPS, _FRAME_GROUPS)
+        for group in elements.items(sequence)
+        for tag in (_PIXEL_VALUE_TRANSFORMATION, _FRAME_VOI_LUT)
     )
 
 
-def _bounded(attributes: Attributes, tag: int) -> str | None:
-    text = attributes.text(tag)
+def _geometry(elements: Elements, groups: list[Elements]) -> GeometryModule:
+    measures = _macro(elements, groups, _PIXEL_MEASURES, 0x00280030)
+    position = _macro(elements, groups, _PLANE_POSITION, 0x00200032)
+    orientation = _macro(elements, groups, _PLANE_ORIENTATION, 0x00200037)
+    anatomy = _macro(elements, groups, _FRAME_ANATOMY, 0x00200062)
+    return GeometryModule(
+        pixel_spacing=_vector(measures, 0x00280030, 2),
+        imager_pixel_spacing=_vector(elements, 0x00181164, 2),
+        pixel_aspect_ratio=_vector(elements, 0x00280034, 2),
+        image_position_patient=_vector(position, 0x00200032, 3),
+        image_orientation_patient=_vector(orientation, 0x00200037, 6),
+        frame_of_reference_uid=_uid(elements, 0x00200052) or None,
+        slice_location=parse_float(elements.text(0x00201041)),
+        slice_thickness=parse_float(measures.text(0x00180050)),
+        spacing_between_slices=parse_float(measures.text(0x00180088)),
+        laterality=_first(anatomy, 0x00200062)
+        or _first(anatomy, 0x00209072)
+        or _first(elements, 0x00200060),
+        view_position=_first(elements, 0x00185101),
+        patient_orientation=tuple(_texts(elements, 0x00200020)),
+    )
+
+
+def _acquisition(elements: Elements, groups: list[Elements]) -> AcquisitionModule:
+    content = _macro(elements, groups, _FRAME_CONTENT, 0x00189074)
+    combined = f"{first_value(elements.text(0x00080022))}{first_value(elements.text(0x00080032))}"
+    return AcquisitionModule(
+        acquisition_number=parse_int(elements.text(0x00200012)),
+        acquisition_date_time=parse_datetime(elements.text(0x0008002A))
+        or parse_datetime(combined)
+        or parse_datetime(content.text(0x00189074)),
+        echo_numbers=_numbers(elements, 0x00180086, parse_int),
+        temporal_position_identifier=parse_int(elements.text(0x00200100)),
+        image_type=tuple(_texts(elements, 0x00080008)),
+    )
+
+
+def _macro(elements: Elements, groups: list[Elements], sequence: int, tag: int) -> Elements:
+    """Return where the attributes of a functional group macro are (PS3.3 C.7.6.16).
+
+    The dataset itself where it has the tag; else the first item of the macro's sequence in the
+    shared groups or those of the first frame.
+    """
+    if tag in elements:
+        return elements
+    items = (group.first_item(sequence) for group in groups)
+    return next((item for item in items if item is not None), elements)
+
+
+def _windows(elements: Elements) -> tuple[FileWindow, ...]:
+    centers = _numbers(elements, 0x00281050, parse_float)
+    widths = _numbers(elements, 0x00281051, parse_float)
+    explanations = split_values(_bounded(elements, 0x00281055))
+    function = (_first(elements, 0x00281056) or "LINEAR").upper()
+    if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+        function = "LINEAR"
+    return tuple(
+        FileWindow(
+            center=center,
+            width=width,
+            explanation=clean_text(explanations[index]) if index < len(explanations) else None,
+            function=function,
+        )
+        for index, (center, width) in enumerate(zip(centers, widths, strict=False))
+        if width > 0
+    )
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _numbers(
+    elements: Elements, tag: int, parse: Callable[[str | None], Number | None]
+) -> tuple[Number, ...]:
+    values = map(parse, split_values(_bounded(elements, tag))[:_MAX_VALUES])
+    return tuple(value for value in values if value is not None)
+
+
+def _vector(elements: Elements, tag: int, size: int) -> tuple[float, ...] | None:
+    values = _numbers(elements, tag, parse_float)
+    return values if len(values) == size else None
+
+
+def _texts(elements: Elements, tag: int) -> list[str]:
+    """Return the values without the empty ones at the end: places count (PS3.3 C.7.6.1.1.2)."""
+    values = [clean_text(value) or "" for value in split_values(_bounded(elements, tag))]
+    while values and not values[-1]:
+        values.pop()
+    return values[:_MAX_VALUES]
+
+
+def _bounded(elements: Elements, tag: int) -> str | None:
+    text = elements.text(tag)
     return text and text[:_TEXT_CHARACTERS]
 
 
-def _text(attributes: Attributes, tag: int) -> str | None:
-    return clean_text(_bounded(attributes, tag))
+def _text(elements: Elements, tag: int) -> str | None:
+    return clean_text(_bounded(elements, tag))
 
 
-def _name(attributes: Attributes, tag: int) -> str | None:
-    return clean_person_name(_bounded(attributes, tag))
+def _name(elements: Elements, tag: int) -> str | None:
+    return clean_person_name(_bounded(elements, tag))
 
 
-def _first(attributes: Attributes, tag: int) -> str | None:
-    return clean_text(first_value(_bounded(attributes, tag)))
+def _first(elements: Elements, tag: int) -> str | None:
+    return clean_text(first_value(_bounded(elements, tag)))
 
 
-def _uid(attributes: Attributes, tag: int) -> str:
-    return (attributes.text(tag) or "").strip(" \0")[:_UID_CHARACTERS]
+def _uid(elements: Elements, tag: int) -> str:
+    return (elements.text(tag) or "").strip(" \0")[:_UID_CHARACTERS]

@@ -7,11 +7,17 @@ that pixel data is never in memory.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import BinaryIO
 
 from services.dicom.deflation import deflated_tail, inflated_copy
 from services.dicom.layout import FileLayout, WalkLimits
-from services.dicom.patient_override import Splice, patient_splices, validate_override
+from services.dicom.patient_override import (
+    PatientOverride,
+    Splice,
+    patient_splices,
+    validate_override,
+)
 from services.files import FileRange, became_shorter, extent_of
 
 _CHUNK_BYTES = 1024 * 1024
@@ -26,14 +32,16 @@ class PreparedFile:
 
     Attributes:
         parts: New bytes, or (begin, end) ranges of `source`.
-        source: The original, or a temporary file that holds it deflated anew.
+        source: The original, or a temporary file that holds it deflated again.
         length: Bytes in all.
+        is_overridden: It has another patient than the original.
         owns_source: `close` closes `source`.
     """
 
     parts: tuple[bytes | tuple[int, int], ...]
     source: BinaryIO
     length: int
+    is_overridden: bool = False
     owns_source: bool = False
 
     def pieces(self) -> Iterator[bytes | FileRange]:
@@ -42,7 +50,7 @@ class PreparedFile:
         Blocking, can be repeated.
 
         Raises:
-            FileRejected: TRUNCATED when the file became shorter meanwhile.
+            FileRejected: TRUNCATED when the file has become shorter.
         """
         for part in self.parts:
             if isinstance(part, bytes):
@@ -58,7 +66,7 @@ class PreparedFile:
         Blocking, can be repeated.
 
         Raises:
-            FileRejected: TRUNCATED when the file became shorter meanwhile.
+            FileRejected: TRUNCATED when the file has become shorter.
         """
         for part in self.parts:
             if isinstance(part, bytes):
@@ -92,8 +100,8 @@ def prepare(
     file: BinaryIO,
     layout: FileLayout,
     *,
-    patient_id: str | None = None,
-    patient_name: str | None = None,
+    override: PatientOverride | None = None,
+    modified_at: datetime | None = None,
     keep_tiff_preamble: bool = False,
     limits: WalkLimits | None = None,
 ) -> PreparedFile:
@@ -101,13 +109,13 @@ def prepare(
 
     The preamble becomes zeros, unless it is TIFF's and may stay. Zero bytes behind the last
     element are left out, because Orthanc refuses them. A deflated file with another patient is
-    inflated, spliced and deflated anew in a temporary file; without one its bytes stay.
+    inflated, spliced and deflated again in a temporary file; without one its bytes stay.
 
     Args:
         file: The file, open until the last chunk was read.
         layout: What `walk` said about it.
-        patient_id: New PatientID (LO), None to keep it.
-        patient_name: New PatientName (PN), None to keep it.
+        override: The new patient, None to keep the one of the file.
+        modified_at: When the patient is changed, with its offset from UTC; None for now.
         keep_tiff_preamble: Leave the preamble of a file that is a TIFF as well.
         limits: Those of the walk; used for deflated files only.
 
@@ -115,23 +123,28 @@ def prepare(
         InvalidInput: The new PatientID or PatientName is no valid value.
         FileRejected: MALFORMED when the header can't be rewritten.
     """
-    validate_override(patient_id, patient_name)
-    overrides = patient_id is not None or patient_name is not None
+    if override is not None:
+        validate_override(override.patient_id, override.patient_name)
+        if override.patient_id is None and override.patient_name is None:
+            override = None
+    modified_at = modified_at or datetime.now(UTC)
     if not layout.is_deflated:
-        splices = patient_splices(file, layout, patient_id, patient_name) if overrides else []
+        splices = patient_splices(file, layout, override, modified_at) if override else []
         end = layout.end_offset
         return _prepared(file, layout, splices, end, keep_tiff_preamble=keep_tiff_preamble)
-    if not overrides:
+    if override is None:
         end = layout.file_size
         return _prepared(file, layout, [], end, keep_tiff_preamble=keep_tiff_preamble)
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        splices = patient_splices(inflated, layout, patient_id, patient_name)
+        splices = patient_splices(inflated, layout, override, modified_at)
         plain = _prepared(
             inflated, layout, splices, layout.end_offset, keep_tiff_preamble=keep_tiff_preamble
         )
         source = deflated_tail(plain.chunks(), layout.dataset_offset)
     size = source.seek(0, 2)
-    return PreparedFile(parts=((0, size),), source=source, length=size, owns_source=True)
+    return PreparedFile(
+        parts=((0, size),), source=source, length=size, is_overridden=True, owns_source=True
+    )
 
 
 def _prepared(
@@ -152,7 +165,7 @@ def _prepared(
         position = splice.end
     parts.append((position, end))
     length = sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in parts)
-    return PreparedFile(parts=tuple(parts), source=file, length=length)
+    return PreparedFile(parts=tuple(parts), source=file, length=length, is_overridden=bool(splices))
 
 
 def _is_tiff(file: BinaryIO) -> bool:

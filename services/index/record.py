@@ -20,9 +20,9 @@ from services.dicom.header import (
     SeriesModule,
     StudyModule,
 )
-from services.orthanc.identifiers import OrthancIds
+from services.orthanc.identifiers import OrthancIds, orthanc_ids
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
@@ -44,6 +44,17 @@ class IndexRecord:
     file_size_bytes: int
     number_of_frames: int
     not_renderable_reason: str | None
+
+
+def header_ids(header: InstanceHeader) -> OrthancIds:
+    """Return the ids that Orthanc gives an instance with this header."""
+    patient_id = header.identifying_patient_id
+    return orthanc_ids(
+        header.patient.patient_id if patient_id is None else patient_id,
+        header.study.study_instance_uid,
+        header.series.series_instance_uid,
+        header.sop_instance_uid,
+    )
 
 
 Fields = Mapping[str, Any]

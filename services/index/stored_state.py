@@ -53,6 +53,15 @@ async def load_stored_state(
     return StoredState(found[instances], found[series], found[studies], found[patients])
 
 
+async def load_patient_names(
+    database: AsyncDatabase[dict[str, Any]], patient_id: str
+) -> Collection[str]:
+    """Return the patient names of the studies that are stored under a PatientID."""
+    studies = database[StudyDocument.Settings.name]
+    names = await studies.distinct("patientName", {"patientID": patient_id})
+    return [name for name in names if name]
+
+
 def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:
     return {"$unionWith": {"coll": collection, "pipeline": _tagged(collection, ids, "$$ROOT")}}
 

@@ -1,26 +1,26 @@
 """One file in, one result out: check, push to Orthanc, index in MongoDB."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
-from services.dicom.header import InstanceHeader
-from services.dicom.layout import WalkLimits
-from services.dicom.patient_override import PatientOverride, overridden
+from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.patient_override import PatientOverride, overridden, read_modified_at
 from services.dicom.rewriting import PreparedFile, prepare
+from services.dicom.values import names_agree
 from services.errors import (
     DatabaseUnavailable,
+    FileRejected,
     OrthancError,
     OrthancNotFound,
-    OrthancTimedOut,
-    OrthancUnavailable,
 )
 from services.index.pending import PendingInstances
-from services.index.record import IndexRecord
+from services.index.record import IndexRecord, header_ids
 from services.ingest.delivery import (
     RETURN_SECONDS,
     DeliveredFile,
@@ -30,10 +30,11 @@ from services.ingest.delivery import (
 )
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
 from services.orthanc.answers import StoredFile
+from services.orthanc.beginning import read_beginning
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
-from services.orthanc.identifiers import OrthancIds, orthanc_ids
-from services.tasks import Coalescer
+from services.orthanc.identifiers import OrthancIds
+from services.tasks import Coalescer, finish_in_thread
 
 
 class InFlightCounter:
@@ -104,7 +105,7 @@ class IndexBatch:
         stored = await self._outage.asking(partial(self._orthanc.stored_files, ids))
         by_id = {one.instance_id: one for one in stored}
         entries = [
-            await self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
+            self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
         ]
         try:
             await self._write([entry for entry in entries if isinstance(entry, IndexRecord)])
@@ -126,39 +127,23 @@ class IndexBatch:
             return exc
         return entry.number_of_frames
 
-    async def _entry(
-        self, arrived: ArrivedFile, stored: StoredFile | None
-    ) -> IndexRecord | OrthancError:
+    @staticmethod
+    def _entry(arrived: ArrivedFile, stored: StoredFile | None) -> IndexRecord | OrthancError:
         if stored is None:
             return OrthancNotFound("It was deleted from Orthanc at once.")
         checked = arrived.checked
-        frames = checked.number_of_frames
-        try:
-            if frames > 1:
-                frames = min(frames, await self._frames_of_orthanc(stored.instance_id, frames))
-        except OrthancTimedOut:
-            # Each of the others might take as long.
-            raise
-        except OrthancUnavailable as exc:
-            return exc
         return IndexRecord(
             header=checked.header,
             ids=arrived.pushed.ids,
             revision=stored.revision,
             file_size_bytes=stored.file_size_bytes,
-            number_of_frames=frames,
+            number_of_frames=checked.number_of_frames,
             not_renderable_reason=checked.not_renderable_reason,
         )
 
-    async def _frames_of_orthanc(self, instance_id: str, otherwise: int) -> int:
-        try:
-            counted = partial(self._orthanc.frame_count, instance_id)
-            return await self._outage.asking(counted) or otherwise
-        except OrthancUnavailable:
-            raise
-        except OrthancError:
-            # Orthanc can't count the frames of some files that it can show.
-            return otherwise
+
+async def _no_names(_patient_id: str) -> Collection[str]:
+    return ()
 
 
 _MAX_BATCH = 200
@@ -182,8 +167,9 @@ class FileStorage:
         keep_tiff_preamble: bool = False,
         landing: PendingInstances | None = None,
         return_seconds: float = RETURN_SECONDS,
+        find_names: Callable[[str], Awaitable[Collection[str]]] | None = None,
     ) -> None:
-        """Nothing is asked yet.
+        """Make one; Orthanc is not asked yet.
 
         Args:
             orthanc: Tells what it has.
@@ -191,7 +177,9 @@ class FileStorage:
             index: `Indexer.index`.
             limits: What a file may ask for.
             keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
-            landing: Is told what is under way.
+            landing: Tracks the instances that are being stored.
+            find_names: Finds the patient names that are stored with a PatientID; None: an override
+                needs no confirmation.
             return_seconds: Longest wait for an Orthanc that went away, counted from when it did.
         """
         outage = Outage(orthanc, return_seconds=return_seconds)
@@ -200,6 +188,7 @@ class FileStorage:
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
         self._landing = landing or PendingInstances()
+        self._find_names = find_names or _no_names
         self._traffic = InFlightCounter()
         self._indexing: Coalescer[ArrivedFile, int] = Coalescer(
             IndexBatch(orthanc, index, outage).index, max_weight=_MAX_BATCH, gather=self._gather
@@ -276,27 +265,29 @@ class FileStorage:
     async def _checked_and_pushed(
         self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
     ) -> tuple[CheckedFile, DeliveredFile]:
+        await self._require_same_patient(file, override)
         # One thread does all that blocks: each change of thread costs as much as the check.
         work = partial(self._check_and_send, file, override, announce)
         checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
         with closing(prepared):
-            return checked, await self._delivery.find_outcome(prepared, ids, answer)
+            pushed = await self._delivery.find_outcome(prepared, ids, answer)
+        is_conflict = pushed.status is StoreStatus.CONFLICT and prepared.is_overridden
+        if is_conflict and await self._differs_by_date_only(
+            file, checked.layout, override, ids.instance
+        ):
+            pushed = replace(pushed, status=StoreStatus.ALREADY_STORED)
+        return checked, pushed
 
     def _check_and_send(
         self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
     ) -> tuple[CheckedFile, OrthancIds, PreparedFile, PushAnswer]:
         checked = check_file(file, limits=self._limits)
-        prepared = prepare(
-            file,
-            checked.layout,
-            patient_id=override.patient_id,
-            patient_name=override.patient_name,
-            keep_tiff_preamble=self._keep_tiff_preamble,
-            limits=self._limits,
-        )
+        if not override.changes(checked.header):
+            override = PatientOverride()
+        prepared = self._prepared(file, checked.layout, override)
         checked = replace(checked, header=overridden(checked.header, override))
-        ids = _ids_of(checked.header)
+        ids = header_ids(checked.header)
         try:
             announce(ids.instance)
             return checked, ids, prepared, self._delivery.send(prepared)
@@ -304,11 +295,53 @@ class FileStorage:
             prepared.close()
             raise
 
+    def _prepared(
+        self,
+        file: BinaryIO,
+        layout: FileLayout,
+        override: PatientOverride,
+        modified_at: datetime | None = None,
+    ) -> PreparedFile:
+        return prepare(
+            file,
+            layout,
+            override=override,
+            modified_at=modified_at,
+            keep_tiff_preamble=self._keep_tiff_preamble,
+            limits=self._limits,
+        )
 
-def _ids_of(header: InstanceHeader) -> OrthancIds:
-    return orthanc_ids(
-        header.patient.patient_id,
-        header.study.study_instance_uid,
-        header.series.series_instance_uid,
-        header.sop_instance_uid,
-    )
+    async def _require_same_patient(self, file: BinaryIO, override: PatientOverride) -> None:
+        """Require that a PatientID that is written into a file is stored with the file's name.
+
+        Raises:
+            FileRejected: PATIENT_MISMATCH.
+        """
+        if override.patient_id is None or override.is_confirmed:
+            return
+        check = partial(check_file, file, limits=self._limits)
+        header = overridden((await self._files.in_thread(check)).header, override)
+        names = await self._find_names(header.patient.patient_id)
+        if names and not any(names_agree(header.patient.patient_name, name) for name in names):
+            message = (
+                "This PatientID is stored with another patient name. Send confirmPatient: true to "
+                "store the file under this PatientID all the same."
+            )
+            raise FileRejected("PATIENT_MISMATCH", message)
+
+    async def _differs_by_date_only(
+        self, file: BinaryIO, layout: FileLayout, override: PatientOverride, instance_id: str
+    ) -> bool:
+        """Tell whether Orthanc has this file with this patient, written at another time."""
+        for stored in await self._orthanc.stored_files([instance_id]):
+            async with read_beginning(self._orthanc, stored) as (beginning, _):
+                modified_at = await finish_in_thread(partial(read_modified_at, beginning))
+            if modified_at is None:
+                return False
+            prepared = await self._files.in_thread(
+                partial(self._prepared, file, layout, override, modified_at)
+            )
+            with closing(prepared):
+                md5 = await self._files.in_thread(prepared.md5)
+            return md5 == await self._orthanc.dicom_md5(instance_id)
+        return False

@@ -1,16 +1,16 @@
 """Whole headers of stored instances in the DICOM JSON model (PS3.18 F), read on demand."""
 
 import asyncio
-import tempfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import orjson
 
 from services.dicom.json_model import header_json
 from services.errors import OrthancNotFound, PacsDisabled
+from services.orthanc.beginning import read_beginning
 from services.orthanc.client import OrthancClient
 from services.tasks import finish_in_thread
 
@@ -36,9 +36,6 @@ _AT_ONCE = 4
 
 _KEPT_BYTES = 8 * 1024 * 1024
 """JSON of the headers that are remembered: some thousand usual ones. A larger one is not kept."""
-
-_MEMORY_BYTES = 1024 * 1024
-"""Longer headers wait on the disk."""
 
 
 @dataclass(slots=True)
@@ -128,30 +125,13 @@ class HeaderService:
 
 
 async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
-    """Read a file up to its pixels: there the header ends, and most of the file begins."""
     stored = await orthanc.stored_files([instance_id])
     if not stored:
         raise OrthancNotFound
-    left = stored[0].pixel_data_offset or stored[0].file_size_bytes
-    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as file:
-        async with orthanc.instance_file(instance_id) as chunks:
-            async for chunk in chunks:
-                await _write(file, chunk[:left])
-                left -= len(chunk)
-                if left <= 0:
-                    break
-        # typeshed does not know that it has all that BinaryIO asks for.
-        return await finish_in_thread(partial(_parse, cast("BinaryIO", file)))
+    async with read_beginning(orthanc, stored[0]) as (file, _):
+        return await finish_in_thread(partial(_parse, file))
 
 
 def _parse(file: BinaryIO) -> Header:
     elements = header_json(file)
     return Header(elements, len(orjson.dumps(elements)))
-
-
-async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:
-    """Write to memory at once, to the disk in a thread."""
-    if file.tell() + len(chunk) <= _MEMORY_BYTES:
-        file.write(chunk)
-    else:
-        await finish_in_thread(partial(file.write, chunk))

@@ -23,6 +23,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from models.instance import InstanceDocument
 from services.database import translated_database_faults
+from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable
 from services.index.indexer import Indexer
 from services.index.record import INDEX_VERSION, IndexRecord
@@ -278,13 +279,13 @@ class Reconciler:
         database: AsyncDatabase[dict[str, Any]],
         indexer: Indexer,
         *,
-        frame_max_pixels: int,
+        limits: WalkLimits,
     ) -> None:
         self._orthanc = orthanc
         self._instances = database[InstanceDocument.Settings.name]
         self.faults = IndexFaults(database)
         self._indexer = indexer
-        self._frame_max_pixels = frame_max_pixels
+        self._limits = limits
 
     async def differences(self, instance_ids: Collection[str]) -> Differences:
         """Compare at most `BATCH_INSTANCES` instances: one call and one command.
@@ -360,8 +361,7 @@ class Reconciler:
         return await read_entries(
             self._orthanc,
             [file for file in missing if file.instance_id not in passed_by],
-            frame_max_pixels=self._frame_max_pixels,
-            indexed_by_series=await self._indexed_by_series({file.series_id for file in missing}),
+            limits=self._limits,
         )
 
     async def _indexed(self, instance_ids: Collection[str]) -> dict[str, IndexedInstance]:

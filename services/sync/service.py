@@ -9,6 +9,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.index.indexer import Indexer
 from services.orthanc.client import OrthancClient
@@ -60,7 +61,7 @@ class SyncService:
         *,
         poll_seconds: float,
         interval_seconds: float,
-        frame_max_pixels: int,
+        limits: WalkLimits,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         """Start nothing yet: `run` does.
@@ -71,12 +72,12 @@ class SyncService:
             indexer: What writes it.
             poll_seconds: Pause between two looks at a quiet change feed, in seconds.
             interval_seconds: Pause between two comparisons, in seconds.
-            frame_max_pixels: Largest frame that is shown, in pixels.
+            limits: What a file may ask for, as with uploads.
             lease_seconds: After so long without a sign of life another process takes over.
         """
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
-        self.reconciler = Reconciler(orthanc, database, indexer, frame_max_pixels=frame_max_pixels)
+        self.reconciler = Reconciler(orthanc, database, indexer, limits=limits)
         roll_ups = RollUps(database)
         self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)

@@ -79,7 +79,7 @@ async def main(addresses: dict[str, str], files: list[Path]) -> None:
             indexer,
             poll_seconds=0.1,
             interval_seconds=60,
-            frame_max_pixels=64_000_000,
+            limits=WalkLimits(),
             lease_seconds=1.5,
         )
         await sync.run()

@@ -15,6 +15,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure
 
 from services.database import open_database
+from services.dicom.layout import WalkLimits
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
@@ -25,7 +26,7 @@ from services.orthanc.transport import open_http_client
 from services.sync.service import SyncService
 from tests.patience import PATIENCE_SECONDS
 
-FRAME_MAX_PIXELS = 64_000_000
+LIMITS = WalkLimits()
 
 
 def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1") -> bytes:
@@ -159,7 +160,7 @@ async def open_stage(
             indexer,
             poll_seconds=poll_seconds,
             interval_seconds=interval_seconds,
-            frame_max_pixels=FRAME_MAX_PIXELS,
+            limits=LIMITS,
         )
         yield Stage(database, name, http, modality, client, files, indexer, sync)
         if database_name is None:

@@ -1,92 +1,223 @@
-"""The header of a file and the header of Orthanc's answers are one and the same."""
+"""A file says the same whichever way it came: uploaded here, or sent to Orthanc by C-STORE."""
 
+import asyncio
 import io
-from dataclasses import replace
+import struct
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-import data_store  # type: ignore[import-untyped]  # pydicom-data has no types
-import httpx
+import pydicom
 import pydicom.data
+import pytest
+from pydicom.charset import python_encoding
+from pydicom.data import get_testdata_file
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, _config
 
-from services.dicom.checking import check_file
-from services.dicom.header import InstanceHeader
-from services.dicom.reading import header_from_orthanc
-from services.dicom.rewriting import prepare
-from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import FileRejected
+from services.dicom.layout import WalkLimits
+from services.dicom.values import clean_person_name, decode, encodings_of
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.ports import find_free_port
+from services.ingest.archives import ArchiveLimits
+from services.ingest.results import StoreStatus
+from services.ingest.service import Ingest, SentFile
+from services.ingest.storing import FileStorage
+from tests.real.sync_stage import Stage, open_stage
 
-_FOLDERS = (
-    Path(pydicom.data.__file__).parent / "test_files",
-    Path(pydicom.data.__file__).parent / "charset_files",
-    Path(data_store.__file__).parent / "data",
-)
-_KNOWN_DIFFERENCES = {
-    # Orthanc 1.10.1 drops the escape sequences of JIS X 0208 after half-width katakana.
-    "chrH32.dcm": {"patient"},
-    # It tells no PixelDataOffset of a file without meta header.
-    "OT-PAL-8-face.dcm": {"pixel_data_bytes"},
+NAMES = {
+    "": ["Doe^Jane", "Müller^Jörg", "O\u2019Neil^Zoë"],
+    "ISO_IR 100": ["Buc^Jérôme", "Müller^Jörg", "Ångström^Åsa"],
+    "ISO_IR 101": ["Łukasiewicz^Żółć", "Dvořák^Antonín"],
+    "ISO_IR 109": ["Ċetta^Ġorġ", "Ħaż-Żebbuġ"],
+    "ISO_IR 110": ["Kļaviņš^Ģirts", "Žemaitė^Ąžuolas"],
+    "ISO_IR 126": ["Διονυσιος", "Παπαδόπουλος^Γιώργος"],
+    "ISO_IR 127": ["قباني^لنزار"],
+    "ISO_IR 138": ["שרון^דבורה"],
+    "ISO_IR 144": ["Люкceмбypг", "Иванова^Мария"],  # noqa: RUF001
+    "ISO_IR 148": ["Çavuşoğlu^I\u015f\u0131k", "Öztürk^Gül"],
+    "ISO_IR 166": ["สมชาย^ใจดี"],
+    "ISO_IR 203": ["Œuvrard^Zoë", "Šimek^€uro"],
+    "ISO_IR 13": ["ﾔﾏﾀﾞ^ﾀﾛｳ"],
+    "ISO_IR 192": ["Wang^XiaoDong=王^小東", "Nguyễn^Văn An", "Müller^Jörg", "김^희중"],
+    "GB18030": ["Wang^XiaoDong=王^小东", "欧阳^娜娜"],
+    "GBK": ["Wang^XiaoDong=王^小东", "李^四"],
 }
+"""By character set (PS3.3 C.12.1.1.2), names that it can write."""
+
+ESCAPED = [
+    ("\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"),
+    (
+        "ISO 2022 IR 13\\ISO 2022 IR 87",
+        b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=\x1b$B;3ED\x1b(J^\x1b$BB@O:\x1b(J",
+    ),
+    (
+        "\\ISO 2022 IR 149",
+        b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+    ),
+    ("\\ISO 2022 IR 58", b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"),
+    ("ISO 2022 IR 6\\ISO 2022 IR 100", b"Buc^J\x1b-A\xe9r\xf4me"),
+    ("ISO 2022 IR 100\\ISO 2022 IR 144", b"M\xfcller^\x1b-L\xbb\xee\xda"),
+    ("ISO 2022 IR 100\\ISO 2022 IR 126", b"M\xfcller^\x1b-F\xc4\xe9\xef\xed"),
+]
+"""Sets with escape sequences, and names in them."""
+
+MISSPELT = [
+    *("ISO-IR 100", "ISO_IR_100", "iso_ir 100", "ISO IR 100", "ISO_IR100", "ISO8859-1", "LATIN1"),
+    *("UTF-8", "utf8", "ISO IR 192", "ISO_IR  192", "UNICODE", "ISO-IR 144", "ISO 8859-5"),
+    *("ISO2022 IR 87", "nonsense", "ISO_IR 999", "ISO 2022 IR 100", "GB 18030", "windows-1252"),
+]
+CONTRADICTED = [
+    b"M\xc3\xbcller^J\xc3\xb6rg",  # UTF-8
+    b"\xe7\x8e\x8b^\xe5\xb0\x8f\xe6\x9d\xb1",  # UTF-8 of three bytes a letter
+    b"O\x92Neil^Zo\xeb",  # Windows-1252
+    b"M\xfcller^J\xf6rg",  # Latin-1
+    b"\xc8\xd6\xe2\xf0^\xbb\xee",  # anything
+    b"\xff\xfe^\x81",
+]
+DECLARED = [*NAMES, "\\ISO 2022 IR 87", "ISO 2022 IR 100\\ISO 2022 IR 144", "UTF-8", "nonsense"]
 
 
-async def test_files_and_orthanc_tell_the_same_header(empty_orthanc: EmbeddedOrthanc) -> None:
-    differences: dict[str, set[str]] = {}
-    compared = 0
-    async with httpx.AsyncClient(
-        base_url=empty_orthanc.url,
-        auth=(empty_orthanc.username, empty_orthanc.password),
-        timeout=60,
-    ) as http:
-        for name, content in _good_files():
-            file = io.BytesIO(content)
-            checked = check_file(file)
-            sent = b"".join(prepare(file, checked.layout).chunks())
-            answer = (await http.post("/instances", content=sent)).json()
-            assert answer.get("Status") in {"Success", "AlreadyStored"}, name
-            if answer["Status"] == "AlreadyStored":
-                continue
-            compared += 1
-            from_orthanc = await _header_from_orthanc(http, answer["ID"], answer["ParentSeries"])
-            different = _different_fields(checked.header, from_orthanc)
-            if different:
-                differences[name] = different
-    assert compared > 100
-    assert differences == _KNOWN_DIFFERENCES
-
-
-def _good_files() -> list[tuple[str, bytes]]:
-    found = []
-    for path in (path for folder in _FOLDERS for path in sorted(folder.rglob("*"))):
-        if path.is_file():
-            content = path.read_bytes()
+def _values() -> list[tuple[str, bytes]]:
+    """Return 200 pairs of a character set and a name in bytes."""
+    codecs = {**python_encoding, "ISO_IR 203": "iso8859_15", "": "latin_1"}
+    values: list[tuple[str, bytes]] = []
+    for declared, names in NAMES.items():
+        for name in names:
             try:
-                check_file(io.BytesIO(content))
-            except FileRejected:
-                continue
-            found.append((path.name, content))
-    return found
+                values.append((declared, name.encode(codecs[declared])))
+            except UnicodeEncodeError:
+                values.append((declared, name.encode("cp1252")))
+    values += ESCAPED
+    values += [(declared, name) for declared in DECLARED for name in CONTRADICTED]
+    values += [
+        (declared, name)
+        for declared in MISSPELT
+        for name in (b"M\xfcller^J\xf6rg", "Müller^Jörg".encode(), b"Doe^Jane", b"\xbb\xee\xda")
+    ]
+    assert len(values) >= 200
+    return values[:220]
 
 
-async def _header_from_orthanc(
-    http: httpx.AsyncClient, instance_id: str, series_id: str
-) -> InstanceHeader:
-    tags = (await http.get(f"/series/{series_id}/instances-tags")).json()
-    query = {"Resources": [instance_id], "Level": "Instance", "Metadata": True}
-    (bulk,) = (await http.post("/tools/bulk-content", json=query)).json()
-    metadata = bulk["Metadata"]
-    offset = metadata.get("PixelDataOffset")
-    return header_from_orthanc(
-        tags[instance_id],
-        transfer_syntax_uid=metadata.get("TransferSyntax"),
-        sop_class_uid=metadata.get("SopClassUid"),
-        pixel_data_offset=int(offset) if offset else None,
-        file_size=bulk["FileSize"],
-    )
+def _file(number: int, declared: str, name: bytes) -> bytes:
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    del dataset.PixelData, dataset.DataSetTrailingPadding, dataset.SpecificCharacterSet
+    del dataset.PatientName, dataset.OtherPatientIDsSequence
+    dataset.Rows = dataset.Columns = 2
+    dataset.PixelData = bytes(8)
+    for keyword, level in (
+        ("StudyInstanceUID", 1),
+        ("SeriesInstanceUID", 2),
+        ("SOPInstanceUID", 3),
+    ):
+        setattr(dataset, keyword, f"1.2.826.0.1.3680043.8.498.77.{level}.{number}")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID = f"P{number}"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    content = buffer.getvalue()
+    charset = declared.encode() + b" " * (len(declared) % 2)
+    place = content.index(b"\x08\0\x08\0CS")
+    if declared:
+        element = b"\x08\0\x05\0CS" + struct.pack("<H", len(charset)) + charset
+        content = content[:place] + element + content[place:]
+    place = content.index(b"\x10\0\x20\0LO")
+    padded = name + b" " * (len(name) % 2)
+    elements = b"\x10\0\x10\0PN" + struct.pack("<H", len(padded)) + padded
+    return content[:place] + elements + content[place:]
 
 
-def _different_fields(from_file: InstanceHeader, from_orthanc: InstanceHeader) -> set[str]:
-    from_file = replace(from_file, frame_fragments=None)  # only a walk can count them
+@pytest.fixture(autouse=True)
+def _bytes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pynetdicom send files without reading them first."""
+    monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
+
+
+@pytest.fixture
+async def orthanc(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedOrthanc, int]]:
+    port = find_free_port()
+    async with run_orthanc(tmp_path / "orthanc", dicom_port=port) as running:
+        yield running, port
+
+
+def _send(port: int, folder: Path) -> None:
+    """Send all files of a folder by C-STORE, their bytes as they are."""
+    entity = AE()
+    entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = entity.associate("127.0.0.1", port, ae_title="ORTHANC")
+    assert association.is_established
+    for path in sorted(folder.iterdir()):
+        status = association.send_c_store(path)
+        assert status.Status == 0, path.name
+    association.release()
+
+
+async def _documents(stage: Stage) -> dict[str, list[dict[str, Any]]]:
+    left_out = dict.fromkeys(
+        ("indexedAt", "latestIndexedAt", "createdAt", "updatedAt", "version"), 0
+    ) | dict.fromkeys(("revision", "fileSizeBytes", "thumbnail.revision", "studyStatements"), 0)
     return {
-        field
-        for field in InstanceHeader.__slots__
-        if getattr(from_file, field) != getattr(from_orthanc, field)
+        name: [found async for found in stage.database[name].find({}, left_out).sort("_id")]
+        for name in ("instances", "series", "studies", "patients")
     }
+
+
+async def test_two_hundred_files_say_the_same_by_upload_and_by_c_store(
+    mongodb: EmbeddedMongod, orthanc: tuple[EmbeddedOrthanc, int], tmp_path: Path
+) -> None:
+    server, port = orthanc
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number, (declared, name) in enumerate(_values()):
+        (folder / f"{number:03}.dcm").write_bytes(_file(number, declared, name))
+    async with open_stage(mongodb, server) as stage:
+        storage = FileStorage(stage.orthanc, stage.files, stage.indexer.index, WalkLimits())
+        limits = ArchiveLimits(max_members=1, max_bytes=1, max_ratio=1)
+        ingest = Ingest(storage, limits=limits, concurrency=4)
+        results = await ingest.store(SentFile.from_path(path) for path in sorted(folder.iterdir()))
+        assert {result.status for result in results} == {StoreStatus.STORED}
+        uploaded = await _documents(stage)
+        for instance_id in await stage.held_ids():
+            await stage.http.delete(f"/instances/{instance_id}")
+        await stage.indexer.remove(list(await stage.instance_ids()))
+        assert not await stage.instance_ids()
+        await asyncio.to_thread(_send, port, folder)
+        await stage.sync.reconciler.reconcile(await stage.held_ids())
+        arrived = await _documents(stage)
+    assert len(uploaded["instances"]) >= 200
+    for collection, documents in uploaded.items():
+        for one, other in zip(documents, arrived[collection], strict=True):
+            assert one == other
+    names = {one["patientID"]: one["patientName"] for one in arrived["patients"]}
+    assert names == {f"P{number}": _expected(*value) for number, value in enumerate(_values())}
+
+
+def _expected(declared: str, name: bytes) -> str | None:
+    return clean_person_name(decode(name, encodings_of(declared)))
+
+
+async def test_a_file_that_would_stop_orthanc_is_recognised_by_its_bytes(
+    mongodb: EmbeddedMongod, orthanc: tuple[EmbeddedOrthanc, int], tmp_path: Path
+) -> None:
+    server, port = orthanc
+    folder = tmp_path / "nested"
+    folder.mkdir()
+    content = _file(1, "", b"Doe^Jane")
+    item = b""
+    for _ in range(60):
+        inner = struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item
+        item = b"\x40\0\x75\x02SQ\0\0" + struct.pack("<I", len(inner)) + inner
+    place = content.index(b"\xe0\x7f\x10\0OW")
+    (folder / "nested.dcm").write_bytes(content[:place] + item + content[place:])
+    (folder / "other.dcm").write_bytes(_file(2, "", b"Doe^John"))
+    async with open_stage(mongodb, server) as stage:
+        await asyncio.to_thread(_send, port, folder)
+        held = await stage.held_ids()
+        assert len(held) == 2
+        done = await stage.sync.reconciler.reconcile(held)
+        assert len(done.indexed) == 1
+        assert list(done.faults.values()) == [
+            "The sequences of this file are nested deeper than 24 levels."
+        ]
+        assert (await stage.http.get("/system")).is_success

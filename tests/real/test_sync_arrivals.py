@@ -36,19 +36,14 @@ async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: S
     }
 
 
-async def test_a_hundred_arrivals_cost_a_few_calls_per_series(stage: Stage) -> None:
+async def test_arrivals_cost_their_files_and_two_calls_for_all(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
     calls: list[str] = []
     stage.modality.event_hooks["request"].append(_noted(calls))
     done = await stage.sync.reconciler.reconcile(ids)
     assert done.indexed == set(ids)
-    # Before and after: one list of files each; between them the headers of either series.
-    assert sorted(calls) == [
-        "GET instances-tags",
-        "GET instances-tags",
-        "POST bulk-content",
-        "POST bulk-content",
-    ]
+    # Before and after: one list of files each; between them each file once.
+    assert sorted(calls) == ["GET file"] * 100 + ["POST bulk-content"] * 2
 
 
 async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
@@ -80,7 +75,7 @@ async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_
 
             await eventually(other_is_there)
             assert await stage.instance_ids() == {other_id}
-            assert calls.count("GET tags") + calls.count("GET instances-tags") == 1
+            assert calls.count("GET file") == 1
         # The upload ended without having indexed it.
         await eventually(stage.is_in_step)
     assert await stage.instance_ids() == {own_id, other_id}

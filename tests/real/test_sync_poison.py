@@ -49,14 +49,14 @@ async def test_a_header_that_times_out_is_put_on_record_and_the_cursor_goes_on(
     await stage.sync.reconciler.reconcile(await stage.send([instance_bytes(1, 1, 1)]))
     await FeedCursor(stage.database).move(await _beginning(stage), 1)
     ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
-    read_tags = OrthancClient.instance_tags
+    read_file = OrthancClient.instance_file
 
-    async def hanging(orthanc: OrthancClient, instance_id: str) -> object:
+    def hanging(orthanc: OrthancClient, instance_id: str) -> object:
         if instance_id == ids[1]:
             raise OrthancTimedOut
-        return await read_tags(orthanc, instance_id)
+        return read_file(orthanc, instance_id)
 
-    monkeypatch.setattr(OrthancClient, "instance_tags", hanging)
+    monkeypatch.setattr(OrthancClient, "instance_file", hanging)
     await _follow_to_the_end(stage)
     assert (await stage.held_ids()) - (await stage.instance_ids()) == {ids[1]}
     fault = await stage.database["indexFaults"].find_one({})
@@ -72,7 +72,7 @@ async def test_an_orthanc_that_reads_no_header_makes_the_feed_wait_and_nothing_i
     ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
     asked: list[str] = []
 
-    async def hanging(_: OrthancClient, instance_id: str) -> object:
+    def hanging(_: OrthancClient, instance_id: str) -> object:
         asked.append(instance_id)
         raise OrthancTimedOut
 
@@ -80,7 +80,7 @@ async def test_an_orthanc_that_reads_no_header_makes_the_feed_wait_and_nothing_i
         return asked.count(ids[0]) > MAX_ATTEMPTS
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrthancClient, "instance_tags", hanging)
+        patch.setattr(OrthancClient, "instance_file", hanging)
         follower = _follower(stage)
         following = asyncio.create_task(follower.follow(1))
         await eventually(has_been_asked_often)
@@ -97,15 +97,15 @@ async def test_a_record_that_mongodb_does_not_take_is_put_on_record_and_the_curs
 ) -> None:
     await FeedCursor(stage.database).move(await _beginning(stage), 1)
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 4)])
-    make_entry = reading._entry
+    make_record = reading._record
 
     def swollen(*given: Any) -> IndexRecord:  # passed on
-        entry = make_entry(*given)
+        entry = make_record(*given)
         if entry.ids.instance == ids[1]:
             return replace(entry, not_renderable_reason="x" * 17_000_000)
         return entry
 
-    monkeypatch.setattr(reading, "_entry", swollen)
+    monkeypatch.setattr(reading, "_record", swollen)
     await _follow_to_the_end(stage)
     assert await stage.instance_ids() == {ids[0], ids[2]}
     fault = await stage.database["indexFaults"].find_one({})
@@ -210,14 +210,14 @@ async def _beginning(stage: Stage) -> FeedPosition:
 
 def _stop_at(poison: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Orthanc's answer break off when it reads this header."""
-    read_tags = OrthancClient.instance_tags
+    read_file = OrthancClient.instance_file
 
-    async def stopping(orthanc: OrthancClient, instance_id: str) -> object:
+    def stopping(orthanc: OrthancClient, instance_id: str) -> object:
         if instance_id == poison:
             raise OrthancOutcomeUnknown
-        return await read_tags(orthanc, instance_id)
+        return read_file(orthanc, instance_id)
 
-    monkeypatch.setattr(OrthancClient, "instance_tags", stopping)
+    monkeypatch.setattr(OrthancClient, "instance_file", stopping)
 
 
 def _break_at(stage: Stage, poison: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:

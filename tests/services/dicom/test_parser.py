@@ -135,7 +135,8 @@ def test_elements_that_are_kept_are_found_whole(
 ) -> None:
     file = _spliced(ct_bytes, nested(3))
     kept = walk(file, keep={0x00080005, 0x00400275, 0x00281050, 0x7FE00010, 0x00990099}).kept
-    whole = {tag: file.getvalue()[begin:end] for tag, (begin, end) in kept.items()}
+    whole = {element.tag: file.getvalue()[element.begin : element.end] for element in kept}
+    assert [element.is_sequence for element in kept] == [False, True, False]
     assert whole.keys() == {0x00080005, 0x00400275, 0x7FE00010}
     assert whole[0x00080005] == b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"
     assert whole[0x00400275] == nested(3)

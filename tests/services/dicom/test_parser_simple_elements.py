@@ -11,7 +11,6 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from services.dicom import parser as byte_window
 from services.dicom import parser as element_walk
-from services.dicom import reading as kept_elements
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.element_bytes import LONG_VRS, SHORT_VRS
 from services.dicom.layout import WalkLimits
@@ -40,13 +39,12 @@ def _outcome(content: bytes, limits: WalkLimits) -> CheckedFile | tuple[str, str
 def _long_way(content: bytes, limits: WalkLimits) -> CheckedFile | tuple[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(element_walk, "PLAIN_VRS", frozenset())
-        patch.setattr(kept_elements, "SHORT_VRS", frozenset())
         return _outcome(content, limits)
 
 
 def _heads(content: bytes) -> list[int]:
     kept = walk(io.BytesIO(content), keep=HEADER_TAGS).kept
-    return [begin for begin, _ in kept.values()]
+    return [element.begin for element in kept]
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import pydicom.data
 import pytest
 
 from services.dicom.checking import check_file
-from services.dicom.reading import header_from_orthanc
 from services.dicom.values import is_valid_uid
 
 _CHARACTER_SET_FILES = Path(pydicom.data.__file__).parent / "charset_files"
@@ -45,35 +44,6 @@ def test_unknown_character_sets_are_read_as_well_as_can_be(
     content = ct_bytes.replace(b"ISO_IR 100", character_set, 1)
     content = content.replace(b"PN\x16\x00CompressedSamples^CT1 ", b"PN\x04\x00J\xe9r ", 1)
     assert check_file(io.BytesIO(content)).header.patient.patient_name == expected
-
-
-def test_orthancs_answer_becomes_a_header() -> None:
-    tags = {
-        "0008,0018": {"Name": "SOPInstanceUID", "Type": "String", "Value": "1.2.3"},
-        "0010,0010": {"Name": "PatientName", "Type": "String", "Value": "Doe^Jane "},
-        "0010,4000": {"Name": "PatientComments", "Type": "TooLong", "Value": None},
-        "0028,1050": {"Name": "WindowCenter", "Type": "String", "Value": "40\u00a5400"},
-        "5200,9229": {
-            "Name": "SharedFunctionalGroupsSequence",
-            "Type": "Sequence",
-            "Value": [{"0028,9132": {"Name": "", "Type": "Sequence", "Value": []}}],
-        },
-        "7fe0,0010": {"Name": "PixelData", "Type": "Null", "Value": None},
-    }
-    header = header_from_orthanc(
-        tags,
-        transfer_syntax_uid="1.2.840.10008.1.2",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        pixel_data_offset=1000,
-        file_size=2008,
-    )
-    assert header.patient.patient_name == "Doe^Jane"
-    assert header.sop_class_uid == "1.2.840.10008.5.1.4.1.1.2"
-    assert header.image.has_pixel_data
-    assert header.image.has_complex_display
-    assert header.image.window_center == 40
-    assert header.pixel_data_bytes == 1000
-    assert header.frame_fragments is None
 
 
 def test_endless_texts_are_cut_and_endless_uids_stay_invalid(ct_bytes: bytes) -> None:

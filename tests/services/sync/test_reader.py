@@ -1,84 +1,104 @@
-"""One header that Orthanc does not get at is told from an Orthanc that gets at none."""
+"""One file that Orthanc does not send is told from an Orthanc that sends none."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from unittest.mock import AsyncMock
 
 import pytest
+from pydicom.data import get_testdata_file
 
+from services.dicom.layout import WalkLimits
 from services.errors import OrthancTimedOut, OrthancUnavailable, RecordRefused
-from services.orthanc.answers import SeriesListing, StoredFile
+from services.orthanc.answers import SeriesListing, StoredFile, StudyListing
 from services.orthanc.client import OrthancClient
-from services.sync.reader import HANDFUL, HeaderReader, Headers, reason_of
+from services.sync.reader import Reading, read_entries, reason_of
 
 TOO_SLOW = "Orthanc takes too long to read its header."
 
 
-def orthanc_with(*, slow: Sequence[str], other_series: Sequence[Sequence[str]] = ()) -> AsyncMock:
-    """An Orthanc that does not answer the headers of `slow`, nor series that hold one of them."""
+def orthanc_with(
+    content: bytes, *, slow: Sequence[str], other_series: Sequence[Sequence[str]] = ()
+) -> AsyncMock:
+    """An Orthanc that does not send the files of `slow`."""
     orthanc = AsyncMock(spec=OrthancClient)
 
-    async def instance_tags(instance_id: str) -> dict[str, str]:
+    @asynccontextmanager
+    async def send(instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         if instance_id in slow:
             raise OrthancTimedOut
-        return {"of": instance_id}
 
-    orthanc.instance_tags.side_effect = instance_tags
-    orthanc.series_instance_tags.side_effect = OrthancTimedOut
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        yield chunks()
+
+    def instance_file(instance_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return send(instance_id)
+
+    orthanc.instance_file = instance_file
+    orthanc.stored_files.side_effect = lambda ids: [stored(content, id_) for id_ in ids]
+    orthanc.series_study.return_value = StudyListing("study", "patient", (), "", is_stable=True)
     orthanc.series.return_value = [
         SeriesListing(f"series {number}", "study", ids) for number, ids in enumerate(other_series)
     ]
     return orthanc
 
 
-async def read(orthanc: AsyncMock, *instance_ids: str) -> Headers:
-    files = [StoredFile(instance_id, "series", "uuid", 1, {}) for instance_id in instance_ids]
-    reader = HeaderReader(orthanc, asyncio.Semaphore(4), instance_ids)
-    return await reader.read("series", files, 0)
+def stored(content: bytes, instance_id: str) -> StoredFile:
+    return StoredFile(instance_id, "series", "uuid", len(content), {})
 
 
-async def test_one_header_that_times_out_is_a_fault_while_others_are_read() -> None:
-    orthanc = orthanc_with(slow=["b"], other_series=[["a", "b", "old"]])
-    headers = await read(orthanc, "a", "b", "c")
-    assert headers == Headers({"a": {"of": "a"}, "c": {"of": "c"}}, {"b": TOO_SLOW})
-    orthanc.instance_tags.assert_awaited_with("old")
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return Path(str(get_testdata_file("CT_small.dcm"))).read_bytes()
 
 
-async def test_an_orthanc_that_reads_no_header_at_all_is_waited_for() -> None:
-    orthanc = orthanc_with(slow=["b", "old", "older"], other_series=[["old"], ["b"], ["older"]])
+async def read(orthanc: AsyncMock, content: bytes, *instance_ids: str) -> Reading:
+    files = [stored(content, instance_id) for instance_id in instance_ids]
+    return await read_entries(orthanc, files, limits=WalkLimits())
+
+
+async def test_one_file_that_times_out_is_a_fault_while_others_are_read(content: bytes) -> None:
+    orthanc = orthanc_with(content, slow=["b"], other_series=[["a", "b", "old"]])
+    reading = await read(orthanc, content, "a", "b", "c")
+    assert [entry.ids.instance for entry in reading.entries] == ["a", "c"]
+    assert reading.faults == {"b": TOO_SLOW}
+    orthanc.stored_files.assert_awaited_once_with(["old"])
+    # Orthanc computed other ids than these: it is asked once for all of the series.
+    orthanc.series_study.assert_awaited_once_with("series")
+
+
+async def test_an_orthanc_that_sends_no_file_at_all_is_waited_for(content: bytes) -> None:
+    others = [["old"], ["b"], ["older"]]
+    orthanc = orthanc_with(content, slow=["b", "old", "older"], other_series=others)
     with pytest.raises(OrthancTimedOut):
-        await read(orthanc, "b")
+        await read(orthanc, content, "b")
 
 
-async def test_one_other_header_is_enough_to_blame_the_instance() -> None:
-    orthanc = orthanc_with(slow=["b", "old"], other_series=[["old"], ["older"]])
-    assert (await read(orthanc, "b")).faults == {"b": TOO_SLOW}
+async def test_one_other_file_is_enough_to_blame_the_instance(content: bytes) -> None:
+    orthanc = orthanc_with(content, slow=["b", "old"], other_series=[["old"], ["older"]])
+    assert (await read(orthanc, content, "b")).faults == {"b": TOO_SLOW}
 
 
-async def test_an_orthanc_that_is_away_meanwhile_is_waited_for() -> None:
-    orthanc = orthanc_with(slow=["b"])
+async def test_an_orthanc_that_goes_away_is_waited_for(content: bytes) -> None:
+    orthanc = orthanc_with(content, slow=["b"])
     orthanc.series.side_effect = OrthancUnavailable
     with pytest.raises(OrthancUnavailable):
-        await read(orthanc, "b")
+        await read(orthanc, content, "b")
 
 
-async def test_the_only_instance_of_an_orthanc_that_answers_is_a_fault() -> None:
-    assert (await read(orthanc_with(slow=["b"]), "b")).faults == {"b": TOO_SLOW}
+async def test_the_only_instance_of_an_orthanc_that_answers_is_a_fault(content: bytes) -> None:
+    assert (await read(orthanc_with(content, slow=["b"]), content, "b")).faults == {"b": TOO_SLOW}
 
 
-async def test_a_series_that_times_out_is_read_one_by_one() -> None:
-    names = [f"instance {number}" for number in range(HANDFUL + 1)]
-    orthanc = orthanc_with(slow=names[:1], other_series=[["old"]])
-    headers = await read(orthanc, *names)
-    assert (list(headers.tags), list(headers.faults)) == (names[1:], names[:1])
-
-
-async def test_a_series_that_times_out_with_orthanc_is_waited_for() -> None:
-    orthanc = orthanc_with(slow=[])
-    orthanc.system.side_effect = OrthancTimedOut
-    with pytest.raises(OrthancTimedOut):
-        await read(orthanc, *(f"instance {number}" for number in range(HANDFUL + 1)))
-    orthanc.instance_tags.assert_not_awaited()
+async def test_a_stored_file_that_is_refused_is_a_fault_with_the_reason_of_uploads(
+    content: bytes,
+) -> None:
+    cut_off = content[:2000]
+    reading = await read(orthanc_with(cut_off, slow=[]), cut_off, "a")
+    assert (reading.entries, list(reading.faults)) == ([], ["a"])
+    assert reading.faults["a"].startswith("The file ")
 
 
 def test_a_record_that_is_too_large_is_told_in_a_sentence() -> None:

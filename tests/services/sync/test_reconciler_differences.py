@@ -7,7 +7,6 @@ import pytest
 from services.index.record import INDEX_VERSION
 from services.orthanc.answers import Change, ChangePage, StoredFile
 from services.sync.follower import FeedPosition
-from services.sync.reader import reads_whole_series
 from services.sync.reconciler import IndexedInstance, batches, find_differences
 from services.sync.status import seconds_behind
 
@@ -38,16 +37,6 @@ def test_what_an_earlier_release_indexed_is_missing_until_it_is_read_again() -> 
 def test_agreement_is_no_difference() -> None:
     indexed = {"same": IndexedInstance("aaaaaaaa", "study")}
     assert not find_differences(["same", "never"], [_file("same", "aaaaaaaa-1")], indexed)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "indexed", "expected"),
-    [(8, 0, False), (9, 0, True), (9, 27, True), (9, 28, False), (2000, 0, True), (2001, 0, False)],
-)
-def test_a_series_is_read_whole_when_much_of_it_is_wanted(
-    *, wanted: int, indexed: int, expected: bool
-) -> None:
-    assert reads_whole_series(wanted, indexed) is expected
 
 
 def test_batches_cut_without_loss() -> None:

@@ -5,6 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from services.dicom.layout import WalkLimits
 from services.sync.service import SyncService
 from services.tasks import Supervisor
 from tests.patience import PATIENCE_SECONDS
@@ -47,7 +48,7 @@ async def test_a_notice_that_breaks_the_code_does_not_end_the_looking(
         MagicMock(),
         poll_seconds=60,
         interval_seconds=0.01,
-        frame_max_pixels=1,
+        limits=WalkLimits(),
     )
     sync.reconciler = MagicMock()
     sync.reconciler.reconcile = fails = FailsFirst()
