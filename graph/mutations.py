@@ -59,11 +59,21 @@ class Mutation:
                 "keeps theirs."
             ),
         ] = None,
+        *,
+        confirm_patient: Annotated[
+            bool,
+            strawberry.argument(
+                description="Write `patientID` into the files although it is stored with another "
+                "patient name. Without it such files are `REJECTED` with `PATIENT_MISMATCH`."
+            ),
+        ] = False,
     ) -> UploadDicomPayload:
         """Store files."""
         runtime, principal = info.context.runtime, info.context.principal
         async with recorded(runtime.audit, Action.UPLOAD, principal, detail="uploadDicom") as event:
-            override = PatientOverride.of(patient_id, patient_name)
+            override = PatientOverride.of(
+                patient_id, patient_name, is_confirmed=confirm_patient
+            )
             sent = [_sent(file) for file in files]
             caller = principal.name if principal else None
             results = await runtime.ingest.store(sent, override, caller=caller)

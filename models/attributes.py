@@ -36,6 +36,8 @@ class StudyAttributes(Demographics):
     accession_number: str | None = None
     referring_physician_name: str | None = None
     institution_name: str | None = None
+    patient_age: str | None = None
+    """As in the file, such as `034Y`."""
 
 
 class SeriesAttributes(NamedModel):
@@ -48,6 +50,12 @@ class SeriesAttributes(NamedModel):
     body_part_examined: str | None = None
     protocol_name: str | None = None
     manufacturer: str | None = None
+    series_date: str | None = None
+    """ISO 8601."""
+    series_time: str | None = None
+    """ISO 8601, with up to six fractional digits."""
+    performing_physician_name: str | None = None
+    station_name: str | None = None
 
 
 class StudyStatement(NamedModel):

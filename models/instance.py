@@ -3,10 +3,21 @@
 from datetime import datetime
 from typing import ClassVar
 
+from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from models.attributes import SeriesAttributes, StudyAttributes
-from models.stored import StoredDocument
+from models.stored import NamedModel, StoredDocument
+
+
+class FileWindow(NamedModel):
+    """One window of a file (PS3.3 C.11.2.1.2), in output units of the modality LUT."""
+
+    center: float
+    width: float
+    explanation: str | None = None
+    function: str = "LINEAR"
+
 
 INSTANCE_ORDER = {"instanceNumber": 1, "sopInstanceUID": 1}
 """The order of instances within their series, as MongoDB sorts."""
@@ -42,9 +53,42 @@ class InstanceDocument(StoredDocument):
     voi_lut_function: str | None = None
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
+    rescale_type: str | None = None
+    """Unit of the modality LUT's output, such as HU."""
+    windows: list[FileWindow] = Field(default_factory=list)
+    """All windows of the file; those of the first frame where they differ by frame."""
     has_complex_display: bool = False
     """Display needs more of the header than is stored here: LUT sequences, palettes, per-frame
     windows."""
+
+    lossy_image_compression: bool | None = None
+    lossy_image_compression_ratio: float | None = None
+    burned_in_annotation: bool | None = None
+    frame_time: float | None = None
+    """Milliseconds."""
+    recommended_display_frame_rate: float | None = None
+
+    # Geometry (PS3.3 C.7.6.2, C.7.6.3, C.10.7), in mm; of the first frame where frames differ.
+    pixel_spacing: list[float] | None = None
+    imager_pixel_spacing: list[float] | None = None
+    pixel_aspect_ratio: list[float] | None = None
+    image_position_patient: list[float] | None = None
+    image_orientation_patient: list[float] | None = None
+    frame_of_reference_uid: str | None = None
+    slice_location: float | None = None
+    slice_thickness: float | None = None
+    spacing_between_slices: float | None = None
+    laterality: str | None = None
+    view_position: str | None = None
+    patient_orientation: list[str] = Field(default_factory=list)
+
+    # Acquisition (PS3.3 C.7.6.1, C.8.3.1).
+    acquisition_number: int | None = None
+    acquisition_date_time: str | None = None
+    """ISO 8601, with the offset from UTC where the file has one."""
+    echo_numbers: list[int] = Field(default_factory=list)
+    temporal_position_identifier: int | None = None
+    image_type: list[str] = Field(default_factory=list)
 
     number_of_frames: int
     """Renderable frames; 0 for what has no pixels or can't be shown."""

@@ -30,7 +30,11 @@ _STORAGE = "orthanc-pacs"
 
 
 async def upload(request: Request) -> Response:
-    """Store the one file of a form: `file`, with optional `patientID` and `patientName`."""
+    """Store the one file of a form: `file`, with optional patient.
+
+    The fields `patientID` and `patientName` are written into the file; `confirmPatient` with the
+    value `true` allows a PatientID that is stored with another name.
+    """
     try:
         runtime = runtime_of(request)
         settings = runtime.settings
@@ -44,7 +48,9 @@ async def upload(request: Request) -> Response:
             ) as event,
         ):
             override = PatientOverride.of(
-                form.fields.get("patientID"), form.fields.get("patientName")
+                form.fields.get("patientID"),
+                form.fields.get("patientName"),
+                is_confirmed=form.fields.get("confirmPatient", "").strip().lower() == "true",
             )
             results = await runtime.ingest.store(
                 [_only_file(form)], override, caller=principal.name

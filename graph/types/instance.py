@@ -1,6 +1,7 @@
 """Instances: SOP instances with their frames and their header."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
 from strawberry.scalars import JSON
@@ -15,6 +16,25 @@ from services.dicom.frame_count import sop_class_name
 
 if TYPE_CHECKING:
     from graph.types.series import Series
+
+
+@strawberry.type(
+    description="A window: which values of the modality LUT are shown from black to white (PS3.3 "
+    "C.11.2)."
+)
+class Window:
+    """One window of a file."""
+
+    center: float = strawberry.field(
+        description="WindowCenter (0028,1050), in output units of the modality LUT."
+    )
+    width: float = strawberry.field(description="WindowWidth (0028,1051), in the same units.")
+    explanation: str | None = strawberry.field(
+        description="WindowCenterWidthExplanation (0028,1055), such as `BONE`."
+    )
+    function: str = strawberry.field(
+        description="VOILUTFunction (0028,1056): `LINEAR`, `LINEAR_EXACT` or `SIGMOID`."
+    )
 
 
 @strawberry.type(
@@ -60,6 +80,84 @@ class Instance(FromStored, Node):
     window_width: float | None = strawberry.field(
         description="First value of WindowWidth (0028,1051), in the same units."
     )
+    rescale_slope: float | None = strawberry.field(
+        description="RescaleSlope (0028,1053): output units of the modality LUT per stored value."
+    )
+    rescale_intercept: float | None = strawberry.field(
+        description="RescaleIntercept (0028,1052), in output units of the modality LUT."
+    )
+    rescale_type: str | None = strawberry.field(
+        description="RescaleType (0028,1054): the unit of the modality LUT's output, such as `HU`."
+    )
+    lossy_image_compression: bool | None = strawberry.field(
+        description="LossyImageCompression (0028,2110): whether the image was ever compressed with "
+        "loss."
+    )
+    lossy_image_compression_ratio: float | None = strawberry.field(
+        description="LossyImageCompressionRatio (0028,2112); the last one where there are several."
+    )
+    burned_in_annotation: bool | None = strawberry.field(
+        description="BurnedInAnnotation (0028,0301): whether the pixels may show who the patient "
+        "is."
+    )
+    frame_time: float | None = strawberry.field(
+        description="FrameTime (0018,1063): milliseconds between two frames."
+    )
+    recommended_display_frame_rate: float | None = strawberry.field(
+        description="RecommendedDisplayFrameRate (0008,2144): frames per second."
+    )
+    pixel_spacing: list[float] | None = strawberry.field(
+        description="PixelSpacing (0028,0030): distance of rows, then of columns, in mm in the "
+        "patient."
+    )
+    imager_pixel_spacing: list[float] | None = strawberry.field(
+        description="ImagerPixelSpacing (0018,1164): distance of rows, then of columns, in mm at "
+        "the detector."
+    )
+    pixel_aspect_ratio: list[float] | None = strawberry.field(
+        description="PixelAspectRatio (0028,0034): vertical, then horizontal size of a pixel."
+    )
+    image_position_patient: list[float] | None = strawberry.field(
+        description="ImagePositionPatient (0020,0032): x, y and z of the center of the first "
+        "pixel, in mm; of the first frame where frames have their own."
+    )
+    image_orientation_patient: list[float] | None = strawberry.field(
+        description="ImageOrientationPatient (0020,0037): direction cosines of the rows, then of "
+        "the columns; of the first frame where frames have their own."
+    )
+    frame_of_reference_uid: str | None = strawberry.field(
+        description="FrameOfReferenceUID (0020,0052): positions of instances with the same one can "
+        "be compared."
+    )
+    slice_location: float | None = strawberry.field(description="SliceLocation (0020,1041), in mm.")
+    slice_thickness: float | None = strawberry.field(
+        description="SliceThickness (0018,0050), in mm."
+    )
+    spacing_between_slices: float | None = strawberry.field(
+        description="SpacingBetweenSlices (0018,0088), in mm."
+    )
+    laterality: str | None = strawberry.field(
+        description="ImageLaterality (0020,0062) or Laterality (0020,0060): `L`, `R`, `B` or `U`."
+    )
+    view_position: str | None = strawberry.field(
+        description="ViewPosition (0018,5101), such as `AP` or `MLO`."
+    )
+    patient_orientation: list[str] = strawberry.field(
+        description="PatientOrientation (0020,0020): directions of the rows, then of the columns, "
+        "such as `L` and `P`."
+    )
+    acquisition_number: int | None = strawberry.field(description="AcquisitionNumber (0020,0012).")
+    echo_numbers: list[int] = strawberry.field(description="EchoNumbers (0018,0086).")
+    temporal_position_identifier: int | None = strawberry.field(
+        description="TemporalPositionIdentifier (0020,0100)."
+    )
+    image_type: list[str] = strawberry.field(
+        description="ImageType (0008,0008), such as `ORIGINAL`, `PRIMARY` and `AXIAL`; the order "
+        "matters."
+    )
+    file_size_bytes: float = strawberry.field(
+        description="Size of the stored DICOM file, in bytes."
+    )
     number_of_frames: int = strawberry.field(
         description="Frames that can be shown; 0 for what has no pixels (structured reports, RT "
         "structure sets, PDF ...) or can't be shown."
@@ -69,6 +167,8 @@ class Instance(FromStored, Node):
         "`isRenderable`."
     )
     revision: strawberry.Private[str]
+    acquisition_date_time: strawberry.Private[str | None]
+    windows: strawberry.Private[list[dict[str, Any]]]
 
     @strawberry.field(
         description="Address of the instance in Orthanc's REST API; for admins, null for others "
@@ -88,6 +188,25 @@ class Instance(FromStored, Node):
     def sop_class_name(self) -> str | None:
         """Look the SOP class up."""
         return sop_class_name(self.sop_class_uid)
+
+    @strawberry.field(
+        name="windows",
+        description="All windows of the file with their explanations, in its order; those of the "
+        "first frame where frames have their own.",
+    )
+    def windows_of_file(self) -> list[Window]:
+        """Return the windows."""
+        return [Window(**window) for window in self.windows]
+
+    @strawberry.field(
+        name="acquisitionDateTime",
+        description="AcquisitionDateTime (0008,002A), or AcquisitionDate and AcquisitionTime; "
+        "without an offset from UTC where the file has none.",
+    )
+    def acquired_at(self) -> datetime | None:
+        """Return when the image was acquired."""
+        moment = self.acquisition_date_time
+        return None if moment is None else datetime.fromisoformat(moment)
 
     @strawberry.field(description="Whether there is at least one frame to show.")
     def is_renderable(self) -> bool:

@@ -8,6 +8,7 @@ from graph.context import Info
 from graph.relay import Node, TypeName
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.instance import Instance
+from graph.types.scalars import Date, Time
 from graph.types.stored import FromStored, slice_of
 from models import SeriesDocument, StoredDocument
 
@@ -35,6 +36,12 @@ class Series(FromStored, Node):
     body_part_examined: str | None = strawberry.field(description="BodyPartExamined (0018,0015).")
     protocol_name: str | None = strawberry.field(description="ProtocolName (0018,1030).")
     manufacturer: str | None = strawberry.field(description="Manufacturer (0008,0070).")
+    series_date: Date | None = strawberry.field(description="SeriesDate (0008,0021).")
+    series_time: Time | None = strawberry.field(description="SeriesTime (0008,0031).")
+    performing_physician_name: str | None = strawberry.field(
+        description="PerformingPhysicianName (0008,1050), as stored: `Smith^Anna`."
+    )
+    station_name: str | None = strawberry.field(description="StationName (0008,1010).")
     number_of_instances: int = strawberry.field(description="Instances that are stored.")
     number_of_frames: int = strawberry.field(
         description="Frames of all its instances that can be shown."

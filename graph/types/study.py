@@ -67,6 +67,9 @@ class Study(FromStored, Node):
         description="IssuerOfPatientID (0010,0021) as the files of this study say: one PatientID "
         "of two issuers stands for two people."
     )
+    patient_age: str | None = strawberry.field(
+        description="PatientAge (0010,1010) at the time of the study, such as `034Y`."
+    )
     created_at: datetime = strawberry.field(description="When this server first saw the study.")
     updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
     orthanc_patient_id: strawberry.Private[str]

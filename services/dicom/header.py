@@ -1,6 +1,7 @@
 """What the system knows about one SOP instance, whatever it was read from."""
 
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +67,17 @@ class SeriesModule:
     station_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileWindow:
-    """One window of a file (PS3.3 C.11.2.1.2).
+class FileWindow(TypedDict):
+    """One window of a file (PS3.3 C.11.2.1.2), in output units of the modality LUT.
 
-    Attributes:
-        center: In output units of the modality LUT.
-        width: In the same units; above 0.
-        explanation: What it is for, such as `BONE`.
-        function: LINEAR, LINEAR_EXACT or SIGMOID.
+    A dictionary, as it is stored: `width` is above 0, `explanation` tells what it is for, such as
+    BONE, and `function` is LINEAR, LINEAR_EXACT or SIGMOID.
     """
 
     center: float
     width: float
-    explanation: str | None = None
-    function: str = "LINEAR"
+    explanation: str | None
+    function: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from models import InstanceDocument
 from models.attributes import SeriesAttributes, StudyAttributes
 from models.names import contract_name
 from services.dicom.header import (
+    AcquisitionModule,
+    GeometryModule,
     ImageModule,
     InstanceHeader,
     PatientModule,
@@ -79,7 +81,14 @@ def _reader(model: type[BaseModel], sources: Mapping[str, type]) -> Callable[[An
 
 
 _read_instance = _reader(
-    InstanceDocument, {"": IndexRecord, "header.": InstanceHeader, "header.image.": ImageModule}
+    InstanceDocument,
+    {
+        "": IndexRecord,
+        "header.": InstanceHeader,
+        "header.image.": ImageModule,
+        "header.geometry.": GeometryModule,
+        "header.acquisition.": AcquisitionModule,
+    },
 )
 _read_study = _reader(
     StudyAttributes, {"header.patient.": PatientModule, "header.study.": StudyModule}

@@ -4,6 +4,7 @@ import io
 import secrets
 import zipfile
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from services.errors import (
 )
 from services.index.indexer import Indexer
 from services.index.record import IndexRecord
+from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
@@ -161,6 +163,56 @@ async def test_an_override_is_in_the_stored_file_and_in_the_index(
     assert study is not None
     assert (study["_id"], study["patientID"]) == (result.study_id, "PAT001")
     assert study["patientName"] == "Doe^Jörg" == tags["0010,0010"]["Value"]
+
+
+async def test_an_override_that_is_sent_again_is_already_stored(
+    ingest: Ingest, client: OrthancClient
+) -> None:
+    override = PatientOverride(patient_id="PAT001", patient_name="Doe^Jörg")
+    for name in ("CT_small.dcm", "image_dfl.dcm"):
+        [first] = await ingest.store([sent(name, content(name))], override)
+        [again] = await ingest.store([sent(name, content(name))], override)
+        assert (first.status, again.status) == (StoreStatus.STORED, StoreStatus.ALREADY_STORED)
+        changed = variant("CT_small.dcm", StationName="other")
+    [other] = await ingest.store([sent("other.dcm", changed)], override)
+    assert other.status is StoreStatus.CONFLICT
+    assert (await client.statistics()).instances == 2
+
+
+async def test_an_override_onto_the_id_of_somebody_else_needs_a_confirmation(
+    client: OrthancClient, files: OrthancFiles, database: Database
+) -> None:
+    storage = FileStorage(
+        client,
+        files,
+        Indexer(database).index,
+        WalkLimits(),
+        find_names=partial(load_patient_names, database),
+    )
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+    own_id = "1CT1"
+    await ingest.store([sent("ct.dcm", content("CT_small.dcm"))])
+    mr = [sent("mr.dcm", content("MR_small.dcm"))]
+    for override in (
+        PatientOverride(own_id),
+        PatientOverride(f"\u00a0{own_id} "),
+        PatientOverride(own_id, "Doe^Jane"),
+    ):
+        [result] = await ingest.store(mr, override)
+        assert outcomes([result]) == [("mr.dcm", "REJECTED", "PATIENT_MISMATCH")]
+        assert result.error is not None
+        assert "confirmPatient: true" in result.error.message
+    assert (await client.statistics()).instances == 1
+    # Case and repeated spaces are no other name; a new PatientID is nobody else's.
+    for override in (
+        PatientOverride(own_id, "compressedsamples^ct1"),
+        PatientOverride("NEW", "Doe^Jane"),
+        PatientOverride(own_id, "Doe^John", is_confirmed=True),
+    ):
+        study_uid = f"1.2.826.0.1.3680043.8.498.{len(str(override))}"
+        mr = [sent("mr.dcm", variant("MR_small.dcm", SOPInstanceUID=study_uid))]
+        [result] = await ingest.store(mr, override)
+        assert outcomes([result]) == [("mr.dcm", "STORED", None)]
 
 
 async def test_an_override_that_is_no_value_is_refused_before_anything_is_stored(

@@ -1,6 +1,13 @@
 import io
 import json
+import warnings
 from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
 
 from services.dicom.json_model import header_json
 
@@ -29,3 +36,72 @@ def test_tags_are_eight_hexadecimal_digits(ct_bytes: bytes) -> None:
     place = ct_bytes.index(b"\x28\0\x10\0US")
     model = header_json(io.BytesIO(ct_bytes[:place] + pointer + ct_bytes[place:]))
     assert model["00280009"] == {"vr": "AT", "Value": ["00181063", "FFFEE00D"]}
+
+
+INLINE_MAX_BYTES = 64 * 1024
+
+
+def _comparable(model: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what the two may write differently.
+
+    Group lengths are retired, SpecificCharacterSet is that of the answer, padding within values is
+    none of them (PS3.5 6.2), an empty one of several is null (PS3.18 F.2.5), and empty lists say
+    nothing.
+    """
+    found: dict[str, Any] = {}
+    for tag, element in model.items():
+        if tag.endswith("0000") or tag >= "7FE0" or tag == "00080005":
+            continue
+        kept = {name: value for name, value in element.items() if value not in ([], "")}
+        if "Value" in kept and kept["vr"] == "SQ":
+            kept["Value"] = [_comparable(item) for item in kept["Value"]]
+        elif "Value" in kept:
+            stripped = [v.strip() if isinstance(v, str) else v for v in kept["Value"]]
+            kept["Value"] = [None if value == "" else value for value in stripped]
+        found[tag] = kept
+    return found
+
+
+def _without_long_values(dataset: Dataset) -> None:
+    for element in dataset.iterall():
+        if isinstance(element.value, bytes) and len(element.value) > INLINE_MAX_BYTES:
+            element.value = b""
+
+
+def test_models_are_those_of_pydicom(good_files: list[Path]) -> None:
+    differences = {}
+    for path in good_files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of what these files are here for
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+            _without_long_values(dataset)
+            theirs = _comparable(dataset.to_json_dict(suppress_invalid_tags=True))
+        ours = _comparable(header_json(io.BytesIO(path.read_bytes())))
+        different = {tag for tag in ours | theirs if ours.get(tag) != theirs.get(tag)}
+        if different:
+            differences[path.name] = different
+    # A number that is none: pydicom suppresses the element.
+    assert differences == {"badVR.dcm": {"00280008"}}
+
+
+def test_implicit_vr_has_signed_values_private_values_and_small_binaries() -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    dataset.PixelRepresentation = 1
+    dataset.add_new(0x00280120, "SS", -2000)
+    known = dataset.private_block(0x0009, "GEMS_IDEN_01", create=True)
+    known.add_new(0x02, "SH", "CT01")
+    unknown = dataset.private_block(0x0041, "ACME 1.0", create=True)
+    unknown.add_new(0x10, "LO", "text")
+    dataset.add_new(0x00281201, "OW", b"\x01\x00\x02\x00")
+    dataset.add_new(0x00281202, "OW", bytes(INLINE_MAX_BYTES + 2))
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, implicit_vr=True, little_endian=True)
+    model = header_json(file)
+    assert model["00280120"] == {"vr": "SS", "Value": [-2000]}
+    assert model["00090010"] == {"vr": "LO", "Value": ["GEMS_IDEN_01"]}
+    assert model["00091002"] == {"vr": "SH", "Value": ["CT01"]}
+    assert model["00410010"] == {"vr": "LO", "Value": ["ACME 1.0"]}
+    assert model["00411010"] == {"vr": "UN", "InlineBinary": "dGV4dA=="}
+    assert model["00281201"] == {"vr": "OW", "InlineBinary": "AQACAA=="}
+    assert model["00281202"] == {"vr": "OW"}
