@@ -163,6 +163,7 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "accessionNumber": "A1",
             "referringPhysicianName": None,
             "institutionName": None,
+            "patientAge": None,
             "numberOfSeries": 1,
             "numberOfInstances": 1,
             "numberOfFrames": 5,
@@ -191,6 +192,10 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "bodyPartExamined": None,
             "protocolName": None,
             "manufacturer": None,
+            "seriesDate": None,
+            "seriesTime": None,
+            "performingPhysicianName": None,
+            "stationName": None,
             "numberOfInstances": 1,
             "numberOfFrames": 5,
             "studyStatements": [
