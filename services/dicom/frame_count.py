@@ -145,6 +145,7 @@ def display_fault(
         return f"Its frames of {image.columns} x {image.rows} pixels are larger than allowed."
     return (
         format_fault(describe_pixels(header))
+        or ("Its palette is missing." if image.lacks_palette else None)
         or _frames_fault(header)
         or _length_fault(header, layout)
     )
@@ -190,6 +191,9 @@ def _provable_frames(header: InstanceHeader, layout: FileLayout | None) -> int |
         length = layout.pixel_data_length
     if length is None:
         return None
-    if layout is None and header.transfer_syntax_uid not in NATIVE_SYNTAXES:
+    is_encapsulated = header.transfer_syntax_uid not in NATIVE_SYNTAXES
+    if layout is not None:
+        is_encapsulated = layout.pixel_data_is_encapsulated
+    if is_encapsulated:
         return length // _FRAGMENT_HEAD_BYTES
     return length * _BITS // max(1, describe_pixels(header).frame_bits)

@@ -144,6 +144,7 @@ class ImageModule:
         recommended_display_frame_rate: Frames a second.
         has_complex_display: Showing it needs more than these attributes: a LUT sequence, a
             palette, or windows and rescaling per frame in functional groups.
+        lacks_palette: Its pixels are indexes into a palette that is not there.
         lacks_number_of_frames: FrameIncrementPointer is there and NumberOfFrames is not; decoding
             such a file stops an Orthanc with GDCM.
     """
@@ -170,6 +171,7 @@ class ImageModule:
     frame_time: float | None = None
     recommended_display_frame_rate: float | None = None
     has_complex_display: bool = False
+    lacks_palette: bool = False
     lacks_number_of_frames: bool = False
 
 

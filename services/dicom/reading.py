@@ -52,6 +52,10 @@ _PIXEL_VALUE_TRANSFORMATION, _FRAME_VOI_LUT = 0x00289145, 0x00289132
 _FRAME_CONTENT, _FRAME_ANATOMY = 0x00209111, 0x00209071
 _LUT_SEQUENCES = (0x00283000, 0x00283010)
 """ModalityLUTSequence, VOILUTSequence."""
+_PALETTE = tuple(
+    (0x00281101 + channel, 0x00281201 + channel, 0x00281221 + channel) for channel in range(3)
+)
+"""Descriptor, data and segmented data of the red, green and blue palette (PS3.3 C.7.9)."""
 _FRAME_INCREMENT_POINTER = 0x00280009
 _PLANAR_CONFIGURATION, _HIGH_BIT, _PRESENTATION_LUT_SHAPE = 0x00280006, 0x00280102, 0x20500020
 HEADER_TAGS = frozenset(
@@ -67,7 +71,7 @@ HEADER_TAGS = frozenset(
         0x00280011, 0x00280030, 0x00280034, 0x00280100, 0x00280101, 0x00280103, 0x00280301,
         0x00281050, 0x00281051, 0x00281052, 0x00281053, 0x00281054, 0x00281055, 0x00281056,
         0x00282110, 0x00282112, _PLANAR_CONFIGURATION, _HIGH_BIT, _PRESENTATION_LUT_SHAPE,
-        *_LUT_SEQUENCES, _SHARED_GROUPS, _FRAME_GROUPS,
+        *_LUT_SEQUENCES, *_PALETTE[0], *_PALETTE[1], *_PALETTE[2], _SHARED_GROUPS, _FRAME_GROUPS,
     }
 )  # fmt: skip
 """What `read_header` needs `walk` to keep."""
@@ -194,8 +198,17 @@ def _image(elements: Elements, groups: list[Elements], *, has_pixel_data: bool) 
         frame_time=parse_float(elements.text(0x00181063)),
         recommended_display_frame_rate=parse_float(elements.text(0x00082144)),
         has_complex_display=_has_complex_display(elements),
+        lacks_palette=_is_palette_color(elements)
+        and not all(
+            descriptor in elements and (data in elements or segmented in elements)
+            for descriptor, data, segmented in _PALETTE
+        ),
         lacks_number_of_frames=_FRAME_INCREMENT_POINTER in elements and not frames_text,
     )
+
+
+def _is_palette_color(elements: Elements) -> bool:
+    return (_first(elements, 0x00280004) or "").upper() == "PALETTE COLOR"
 
 
 def _has_complex_display(elements: Elements) -> bool:
@@ -203,7 +216,7 @@ def _has_complex_display(elements: Elements) -> bool:
     stored = parse_int(elements.text(0x00280101))
     high_bit = parse_int(elements.text(_HIGH_BIT))
     return (
-        (_first(elements, 0x00280004) or "").upper() == "PALETTE COLOR"
+        _is_palette_color(elements)
         or parse_int(elements.text(_PLANAR_CONFIGURATION)) == 1
         or stored is None
         or (high_bit is not None and high_bit != stored - 1)

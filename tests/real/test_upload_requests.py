@@ -298,6 +298,71 @@ async def test_the_rest_upload_answers_as_the_former_system(server: RunningServe
     assert (beyond.status_code, beyond.json()["success"]) == (404, False)
 
 
+async def test_an_id_with_another_name_needs_a_confirmation_by_both_ways(
+    server: RunningServer,
+) -> None:
+    async def by_rest(**fields: str) -> tuple[bool, str | None]:
+        response = await server.http.post(
+            "/api/dicom/upload", files={"file": ("mr.dcm", fresh("MR_small.dcm"))}, data=fields
+        )
+        body = response.json()
+        return body["success"], body.get("message")
+
+    assert (await by_rest(patientID="TAKEN", patientName="Owner^First"))[0] is True
+    refused = await by_rest(patientID="TAKEN", patientName="Other^Second")
+    assert refused[0] is False
+    assert "confirmPatient" in str(refused[1])
+    confirmed = await by_rest(patientID="TAKEN", patientName="Other^Second", confirmPatient="true")
+    assert confirmed[0] is True
+    arguments = 'patientID: "TAKEN", patientName: "Third^Name"'
+    outcomes = []
+    for argument in ("", ", confirmPatient: true"):
+        query = f"""mutation ($files: [Upload!]!) {{
+            uploadDicom(files: $files, {arguments}{argument}) {{
+                results {{ status error {{ code }} instance {{ {FIELDS} }} }} }} }}"""
+        response = await server.http.post(
+            "/graphql",
+            headers={"GraphQL-Preflight": "1"},
+            data={
+                "operations": json.dumps({"query": query, "variables": {"files": [None]}}),
+                "map": json.dumps({"0": ["variables.files.0"]}),
+            },
+            files={"0": ("mr.dcm", fresh("MR_small.dcm"))},
+        )
+        outcomes += response.json()["data"]["uploadDicom"]["results"]
+    assert outcomes[0] == {
+        "status": "REJECTED",
+        "error": {"code": "PATIENT_MISMATCH"},
+        "instance": None,
+    }
+    assert (outcomes[1]["status"], outcomes[1]["error"]) == ("STORED", None)
+    instance = outcomes[1]["instance"]
+    assert instance.pop("fileSizeBytes") > 8_000
+    assert instance == {
+        "pixelSpacing": [0.3125, 0.3125],
+        "imagerPixelSpacing": None,
+        "imagePositionPatient": [-83.9063, -91.2, 6.6406],
+        "imageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "sliceThickness": 0.8,
+        "spacingBetweenSlices": None,
+        "acquisitionDateTime": None,
+        "echoNumbers": [1],
+        "imageType": ["DERIVED", "SECONDARY", "OTHER"],
+        "windows": [{"center": 600, "width": 1600, "explanation": None, "function": "LINEAR"}],
+        "burnedInAnnotation": None,
+        "patientOrientation": [],
+        "series": {"seriesDate": None, "stationName": "000000000", "study": {"patientAge": None}},
+    }
+
+
+FIELDS = """
+  fileSizeBytes pixelSpacing imagerPixelSpacing imagePositionPatient imageOrientationPatient
+  sliceThickness spacingBetweenSlices acquisitionDateTime echoNumbers imageType
+  windows { center width explanation function } burnedInAnnotation patientOrientation
+  series { seriesDate stationName study { patientAge } }
+"""
+
+
 async def test_a_study_uid_of_two_patients_is_told_and_never_switches_between_them(
     server: RunningServer,
 ) -> None:

@@ -3,9 +3,11 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
 
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
@@ -95,3 +97,53 @@ def test_frames_beyond_the_limit_are_not_counted(ct_bytes: bytes) -> None:
     checked = check_file(io.BytesIO(ct_bytes), limits=WalkLimits(frame_max_pixels=128 * 128 - 1))
     assert checked.number_of_frames == 0
     assert "larger than allowed" in (checked.not_renderable_reason or "")
+
+
+@pytest.mark.parametrize(
+    "keyword", ["RedPaletteColorLookupTableDescriptor", "BluePaletteColorLookupTableData"]
+)
+def test_a_palette_that_is_missing_is_known_at_the_check(keyword: str) -> None:
+    path = str(get_testdata_file("examples_palette.dcm", download=False))
+    dataset = pydicom.dcmread(path)
+    assert check_file(io.BytesIO(Path(path).read_bytes())).number_of_frames == 1
+    delattr(dataset, keyword)
+    file = io.BytesIO()
+    dataset.save_as(file)
+    checked = check_file(file)
+    assert (checked.number_of_frames, checked.not_renderable_reason) == (
+        0,
+        "Its palette is missing.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"PhotometricInterpretation": None}, "Its PhotometricInterpretation is missing."),
+        (
+            {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
+            "Its SamplesPerPixel is not that of its JPEG 2000 image.",
+        ),
+        ({"Rows": 65}, "Its Rows and Columns are not those of its JPEG 2000 image."),
+        (
+            {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
+            "Its BitsAllocated is less than the bits of its JPEG 2000 image.",
+        ),
+    ],
+)
+def test_a_header_that_contradicts_its_jpeg_2000_is_known_at_the_check(
+    changes: dict[str, object], reason: str
+) -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file("JPEG2000.dcm", download=False)))
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    file = io.BytesIO()
+    dataset.save_as(file)
+    checked = check_file(file)
+    assert (checked.number_of_frames, checked.not_renderable_reason) == (0, reason)
+    # The beginning of the file is enough.
+    beginning = io.BytesIO(file.getvalue()[:20_000])
+    assert check_file(beginning, file_size=len(file.getvalue())).not_renderable_reason == reason

@@ -12,6 +12,7 @@ from services.dicom.header import (
     SeriesModule,
     StudyModule,
 )
+from services.dicom.layout import FileLayout
 
 _NATIVE = "1.2.840.10008.1.2.1"
 _JPEG_2000 = "1.2.840.10008.1.2.4.90"
@@ -178,3 +179,24 @@ def test_frames_of_less_than_a_bit_are_no_fault() -> None:
         bits_stored=1,
     )
     assert renderable_frames(_header(image)) == (3, None)
+
+
+def test_frames_of_a_beginning_without_offset_table_are_those_that_are_declared() -> None:
+    header = _header(transfer_syntax_uid=_JPEG_2000, pixel_data_bytes=None, frame_fragments=None)
+    layout = FileLayout(
+        transfer_syntax_uid=_JPEG_2000,
+        is_implicit_vr=False,
+        is_little_endian=True,
+        is_deflated=False,
+        has_preamble=True,
+        meta_offset=132,
+        dataset_offset=300,
+        end_offset=2_000_000,
+        file_size=2_000_000,
+        pixel_data_offset=1_000,
+        # Less than one frame has without compression.
+        pixel_data_length=30,
+        pixel_data_is_encapsulated=True,
+        is_whole=False,
+    )
+    assert renderable_frames(header, layout) == (3, None)
