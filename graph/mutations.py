@@ -71,9 +71,7 @@ class Mutation:
         """Store files."""
         runtime, principal = info.context.runtime, info.context.principal
         async with recorded(runtime.audit, Action.UPLOAD, principal, detail="uploadDicom") as event:
-            override = PatientOverride.of(
-                patient_id, patient_name, is_confirmed=confirm_patient
-            )
+            override = PatientOverride.of(patient_id, patient_name, is_confirmed=confirm_patient)
             sent = [_sent(file) for file in files]
             caller = principal.name if principal else None
             results = await runtime.ingest.store(sent, override, caller=caller)

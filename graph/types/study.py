@@ -104,7 +104,7 @@ class Study(FromStored, Node):
         """Load the studies that share the UID."""
         alike = await info.context.loaders.studies_by_uid.load(self.study_instance_uid)
         others = [study for study in alike if study["_id"] != self.orthanc_study_id]
-        info.context.show(others)
+        info.context.show(others, "Study")
         return [Study.from_stored(study) for study in others]
 
     @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")

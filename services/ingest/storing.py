@@ -184,6 +184,7 @@ class FileStorage:
         """
         outage = Outage(orthanc, return_seconds=return_seconds)
         self._delivery = Delivery(orthanc, files, outage)
+        self._orthanc = orthanc
         self._files = files
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
@@ -320,7 +321,10 @@ class FileStorage:
         if override.patient_id is None or override.is_confirmed:
             return
         check = partial(check_file, file, limits=self._limits)
-        header = overridden((await self._files.in_thread(check)).header, override)
+        header = (await self._files.in_thread(check)).header
+        if not override.changes(header):
+            return
+        header = overridden(header, override)
         names = await self._find_names(header.patient.patient_id)
         if names and not any(names_agree(header.patient.patient_name, name) for name in names):
             message = (
