@@ -25,7 +25,7 @@ from pydicom.uid import (
 from services.dicom.display import DisplayHeader, PixelDescription
 from services.dicom.pixel_support import format_fault
 from services.errors import FrameNotRenderable
-from services.frames.rendering import RenderRequest, Source, render_frame
+from services.frames.rendering import RenderRequest, render_frame
 from services.frames.variant import FrameVariant
 
 Levels = npt.NDArray[np.float64]
@@ -79,9 +79,7 @@ def render(
     if fault is not None:
         raise FrameNotRenderable(fault)
     frame, bit_offset = stored_frame(dataset, description, frame_index)
-    request = RenderRequest(
-        frame, Source.STORED, description, header.frame(frame_index), variant, bit_offset
-    )
+    request = RenderRequest(frame, description, header.frame(frame_index), variant, bit_offset)
     return decoded(render_frame(request))
 
 

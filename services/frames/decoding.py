@@ -76,7 +76,7 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
         raise FrameNotRenderable(fault)
     try:
         samples = _DECODERS[kind](frame, description, codestream)
-    except FrameNotRenderable:
+    except (FrameNotRenderable, MemoryError):
         raise
     except Exception as exc:  # imagecodecs raises one class for each codec and NumPy its own
         raise FrameNotRenderable(

@@ -30,7 +30,7 @@ from services.frames.encapsulation import is_complete
 from services.frames.queue import ParseOnceGate, RenderQueue
 from services.frames.records import Presentation, PresentationLoader, RenderableInstance
 from services.frames.renderer import RendererPool
-from services.frames.rendering import RenderRequest, Source, render_frame
+from services.frames.rendering import RenderRequest, render_frame
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
@@ -207,7 +207,6 @@ def _request(
 ) -> RenderRequest:
     return RenderRequest(
         content,
-        Source.STORED,
         presentation.description,
         presentation.display,
         variant,

@@ -147,8 +147,7 @@ class _Desk:
 
 
 def _is_same_frame(one: RenderRequest, other: RenderRequest) -> bool:
-    return (one.source, one.bit_offset, one.description, one.content) == (
-        other.source,
+    return (one.bit_offset, one.description, one.content) == (
         other.bit_offset,
         other.description,
         other.content,

@@ -17,7 +17,7 @@ from services.dicom.display import FrameDisplay, PixelDescription
 from services.errors import FrameNotRenderable, RendererCrashed
 from services.frames import renderer
 from services.frames.renderer import RendererLimits, RendererPool, open_renderers
-from services.frames.rendering import RenderRequest, Source, render_frame
+from services.frames.rendering import RenderRequest, render_frame
 from services.frames.variant import FrameVariant
 
 LOSSLESS_JPEG_2000 = "1.2.840.10008.1.2.4.90"
@@ -35,9 +35,7 @@ def request(seed: int = 1, variant: FrameVariant | None = None) -> RenderRequest
         bits_stored=12,
         high_bit=11,
     )
-    return RenderRequest(
-        content, Source.STORED, description, FrameDisplay(), variant or FrameVariant()
-    )
+    return RenderRequest(content, description, FrameDisplay(), variant or FrameVariant())
 
 
 @pytest.fixture
@@ -194,9 +192,7 @@ async def test_a_frame_that_takes_too_much_memory_fails_alone() -> None:
     description = PixelDescription(
         transfer_syntax_uid="1.2.840.10008.1.2.1", rows=side, columns=side
     )
-    large = RenderRequest(
-        bytes(2 * side * side), Source.STORED, description, FrameDisplay(), FrameVariant()
-    )
+    large = RenderRequest(bytes(2 * side * side), description, FrameDisplay(), FrameVariant())
     async with open_renderers(RendererLimits(processes=1, memory_bytes=400 * 1024**2)) as pool:
         with pytest.raises(RendererCrashed, match="more memory"):
             await pool.render(large)
@@ -209,9 +205,7 @@ async def test_a_damaged_frame_is_refused_with_the_reason_and_ends_nothing(
     good = request()
     await pool.render(good)
     (worker,) = pool.worker_pids
-    bad = RenderRequest(
-        good.content[:200], Source.STORED, good.description, good.display, good.variant
-    )
+    bad = RenderRequest(good.content[:200], good.description, good.display, good.variant)
     with pytest.raises(FrameNotRenderable) as refused:
         await pool.render(bad)
     with pytest.raises(FrameNotRenderable) as here:
