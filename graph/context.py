@@ -208,6 +208,7 @@ class Context:
         loaders: One command of MongoDB per level of a tree.
         nodes_left: Objects that the operation may still answer.
         headers_left: Headers that it may still read from Orthanc.
+        headers_read: Instances whose headers were counted already, for attributes of frames.
         header_bytes_left: JSON of them that it may still answer.
         accesses: What the audit trail must know before the answer goes out.
     """
@@ -222,6 +223,7 @@ class Context:
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
+    headers_read: set[str] = field(init=False)
     header_bytes_left: int = field(init=False)
     accesses: AccessLog = field(default_factory=AccessLog)
 
@@ -251,6 +253,7 @@ class Context:
         self.loaders = Loaders(self.runtime.tree, self.turns)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
+        self.headers_read = set()
         self.header_bytes_left = MAX_HEADER_BYTES
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
@@ -295,6 +298,16 @@ class Context:
                 f"A query answers `tags` of at most {MAX_HEADERS} instances. Ask for fewer with "
                 "`instances(first: ..., offset: ...)`, in several queries."
             )
+
+    def spend_header_of(self, instance_id: str) -> None:
+        """Count the header of an instance once, for the attributes of its frames.
+
+        Raises:
+            LimitExceeded: The operation asks for too many.
+        """
+        if instance_id not in self.headers_read:
+            self.spend_header()
+            self.headers_read.add(instance_id)
 
     def spend_header_bytes(self, json_bytes: int) -> None:
         """Count the size of a header, when it was read.

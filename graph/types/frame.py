@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import strawberry
 
 from graph.context import Info
+from services.frames.records import FrameAttributes, indexed_attributes
 from services.frames.variant import FrameVariant, PictureFormat
 from services.query.tree import Slice
 
@@ -17,6 +18,25 @@ strawberry.enum(
     description="How a picture is encoded. JPEG is lossy: for previews, thumbnails, and cine on "
     "slow lines.",
 )
+
+
+@strawberry.type(
+    description="A window: which values of the modality LUT are shown from black to white (PS3.3 "
+    "C.11.2)."
+)
+class Window:
+    """One window of a file."""
+
+    center: float = strawberry.field(
+        description="WindowCenter (0028,1050), in output units of the modality LUT."
+    )
+    width: float = strawberry.field(description="WindowWidth (0028,1051), in the same units.")
+    explanation: str | None = strawberry.field(
+        description="WindowCenterWidthExplanation (0028,1055), such as `BONE`."
+    )
+    function: str = strawberry.field(
+        description="VOILUTFunction (0028,1056): `LINEAR`, `LINEAR_EXACT` or `SIGMOID`."
+    )
 
 
 @strawberry.type(
@@ -103,6 +123,52 @@ class Frame:
     def path(self, info: Info) -> str:
         """Mint the path; no I/O."""
         return self._path(info, _DEFAULT_VARIANT)
+
+    @strawberry.field(
+        description="ImagePositionPatient (0020,0032) of this frame: x, y and z of the center of "
+        "its first pixel, in mm."
+    )
+    async def position(self, info: Info) -> list[float] | None:
+        """Return where the frame is."""
+        position = (await self._attributes(info)).geometry.position
+        return None if position is None else list(position)
+
+    @strawberry.field(
+        description="ImageOrientationPatient (0020,0037) of this frame: direction cosines of its "
+        "rows, then of its columns."
+    )
+    async def orientation(self, info: Info) -> list[float] | None:
+        """Return how the frame lies."""
+        orientation = (await self._attributes(info)).geometry.orientation
+        return None if orientation is None else list(orientation)
+
+    @strawberry.field(
+        description="The windows of this frame, the one that is shown first; functional groups "
+        "count. In one query, of frames of at most 100 multi-frame instances."
+    )
+    async def windows(self, info: Info) -> list[Window]:
+        """Return the windows of the frame."""
+        return [
+            Window(
+                center=window.center,
+                width=window.width,
+                explanation=window.explanation,
+                function=window.function.value,
+            )
+            for window in (await self._attributes(info)).windows
+        ]
+
+    async def _attributes(self, info: Info) -> FrameAttributes:
+        context = info.context
+        stored = await context.loaders.instance_by_id.load(self.orthanc_instance_id)
+        if stored is None or stored["revision"] != self.revision:
+            return FrameAttributes()
+        if stored["numberOfFrames"] == 1:
+            return indexed_attributes(stored)
+        context.spend_header_of(self.orthanc_instance_id)
+        return await context.runtime.frames.attributes(
+            self.orthanc_instance_id, self.revision, self.index
+        )
 
     @strawberry.field(description="When URLs that are asked for now stop working.")
     def url_expires_at(self, info: Info) -> datetime:

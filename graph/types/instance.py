@@ -8,7 +8,7 @@ from strawberry.scalars import JSON
 
 from graph.context import Info
 from graph.relay import Node, TypeName
-from graph.types.frame import Frame, frame_window
+from graph.types.frame import Frame, Window, frame_window
 from graph.types.stored import FromStored, slice_of
 from models import InstanceDocument, StoredDocument
 from services.auth.roles import Role
@@ -16,25 +16,6 @@ from services.dicom.frame_count import sop_class_name
 
 if TYPE_CHECKING:
     from graph.types.series import Series
-
-
-@strawberry.type(
-    description="A window: which values of the modality LUT are shown from black to white (PS3.3 "
-    "C.11.2)."
-)
-class Window:
-    """One window of a file."""
-
-    center: float = strawberry.field(
-        description="WindowCenter (0028,1050), in output units of the modality LUT."
-    )
-    width: float = strawberry.field(description="WindowWidth (0028,1051), in the same units.")
-    explanation: str | None = strawberry.field(
-        description="WindowCenterWidthExplanation (0028,1055), such as `BONE`."
-    )
-    function: str = strawberry.field(
-        description="VOILUTFunction (0028,1056): `LINEAR`, `LINEAR_EXACT` or `SIGMOID`."
-    )
 
 
 @strawberry.type(

@@ -28,7 +28,12 @@ from services.errors import (
 from services.frames.cache import RenderedFrame
 from services.frames.encapsulation import is_complete
 from services.frames.queue import ParseOnceGate, RenderQueue
-from services.frames.records import Presentation, PresentationLoader, RenderableInstance
+from services.frames.records import (
+    FrameAttributes,
+    Presentation,
+    PresentationLoader,
+    RenderableInstance,
+)
 from services.frames.renderer import RendererPool
 from services.frames.rendering import RenderRequest, render_frame
 from services.frames.stored_copies import StoredCopies
@@ -89,6 +94,10 @@ class FramePipeline:
     def is_idle(self) -> bool:
         """Whether no frame waits and there is room for more: time to look ahead."""
         return self._native_queue.is_idle and self._encoded_queue.is_idle
+
+    async def attributes(self, instance: RenderableInstance, frame_index: int) -> FrameAttributes:
+        """Return windows and geometry of a frame, 0-based."""
+        return await self._presentations.attributes(instance, frame_index)
 
     async def render(
         self, instance: RenderableInstance, frame_index: int, variant: FrameVariant

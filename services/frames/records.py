@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -20,7 +20,10 @@ from services.dicom.display import (
     MONOCHROME1,
     DisplayHeader,
     FrameDisplay,
+    FrameGeometry,
     PixelDescription,
+    VoiFunction,
+    Window,
     make_windows,
     photometric_interpretation,
 )
@@ -82,6 +85,14 @@ class Presentation:
     display: FrameDisplay
 
 
+@dataclass(frozen=True, slots=True)
+class FrameAttributes:
+    """What viewers want to know of one frame beside its pixels."""
+
+    windows: tuple[Window, ...] = ()
+    geometry: FrameGeometry = field(default_factory=FrameGeometry)
+
+
 class PresentationLoader:
     """Finds how frames are stored and shown; keeps the headers that it had to fetch.
 
@@ -121,6 +132,19 @@ class PresentationLoader:
         except Exception as exc:  # noqa: BLE001  # pydicom raises whatever damage makes it raise
             _log.warning("display of %s can't be read: %s", instance.id, type(exc).__name__)
             return indexed_presentation(instance)
+
+    async def attributes(self, instance: RenderableInstance, frame_index: int) -> FrameAttributes:
+        """Return windows and geometry of a frame, 0-based, as its functional groups say.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+        """
+        header = await self._header(instance)
+        if header is None:
+            return FrameAttributes()
+        return await asyncio.to_thread(
+            lambda: FrameAttributes(header.frame(frame_index).windows, header.geometry(frame_index))
+        )
 
     async def _header(self, instance: RenderableInstance) -> DisplayHeader | None:
         key = (instance.id, instance.revision)
@@ -192,6 +216,28 @@ def indexed_presentation(instance: RenderableInstance) -> Presentation:
                 [instance.window_center], [instance.window_width], instance.voi_lut_function
             ),
         ),
+    )
+
+
+def indexed_attributes(stored: Mapping[str, Any]) -> FrameAttributes:
+    """Return windows and geometry of the only frame of an instance, as they are indexed.
+
+    Args:
+        stored: The document of the instance.
+    """
+    position = stored.get("imagePositionPatient")
+    orientation = stored.get("imageOrientationPatient")
+    return FrameAttributes(
+        tuple(
+            Window(
+                window["center"],
+                window["width"],
+                VoiFunction.of(window["function"]),
+                window.get("explanation"),
+            )
+            for window in stored.get("windows") or ()
+        ),
+        FrameGeometry(position and tuple(position), orientation and tuple(orientation)),
     )
 
 

@@ -19,6 +19,7 @@ from services.frames.quarantine import FrameId, Quarantine
 from services.frames.queue import RenderRate
 from services.frames.records import (
     CrashRecords,
+    FrameAttributes,
     PresentationLoader,
     RenderableInstance,
     find_following,
@@ -147,6 +148,23 @@ class FrameService:
         frame = await self._get(instance, key)
         self._ahead.follow(key)
         return frame
+
+    async def attributes(
+        self, instance_id: str, revision: str, frame_index: int
+    ) -> FrameAttributes:
+        """Return windows and geometry of a frame, 0-based, of an instance with many.
+
+        Raises:
+            FrameNotFound: There is no such instance, or it was replaced.
+            PacsDisabled: There is no Orthanc.
+            OrthancUnavailable, DatabaseUnavailable: As their names say.
+        """
+        if self._pipeline is None:
+            raise PacsDisabled
+        instance = await self._instances.find(instance_id, revision)
+        if instance is None:
+            raise FrameNotFound
+        return await self._pipeline.attributes(instance, frame_index)
 
     def discard(self, instance_ids: Iterable[str]) -> None:
         """Forget what is kept of instances that were removed or replaced."""
