@@ -13,7 +13,7 @@ from pydicom.encaps import get_frame
 from services.dicom.display import DisplayHeader
 from services.errors import RendererCrashed
 from services.frames.renderer import RendererLimits, RendererPool, open_renderers
-from services.frames.rendering import RenderRequest, Source
+from services.frames.rendering import RenderRequest
 from services.frames.variant import FrameVariant
 from tests.benchmarks.measurement import Bound, Line
 from tests.benchmarks.studies import radiograph_files
@@ -59,7 +59,7 @@ def _request(content: bytes) -> RenderRequest:
     header = DisplayHeader(content)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     description = header.description(dataset.file_meta.TransferSyntaxUID)
-    return RenderRequest(frame, Source.STORED, description, header.frame(0), FrameVariant())
+    return RenderRequest(frame, description, header.frame(0), FrameVariant())
 
 
 def _processes(pool: RendererPool) -> list[int]:
