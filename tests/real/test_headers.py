@@ -4,6 +4,7 @@ import asyncio
 import io
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config
 
+from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
 from services.dicom.values import clean_person_name, decode, encodings_of
 from services.embedded.mongod import EmbeddedMongod
@@ -24,6 +26,7 @@ from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
+from services.orthanc.beginning import PIXEL_DATA_BYTES, read_beginning
 from tests.real.sync_stage import Stage, open_stage
 
 NAMES = {
@@ -221,3 +224,33 @@ async def test_a_file_that_would_stop_orthanc_is_recognised_by_its_bytes(
             "The sequences of this file are nested deeper than 24 levels."
         ]
         assert (await stage.http.get("/system")).is_success
+
+
+async def test_of_a_large_file_only_the_beginning_is_read(
+    mongodb: EmbeddedMongod, orthanc: tuple[EmbeddedOrthanc, int]
+) -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 1_024, 1_024, 4
+    dataset.PixelData = bytes(2 * 4 * 1_024 * 1_024)
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    server, _ = orthanc
+    async with open_stage(mongodb, server) as stage:
+        ids = await stage.send([buffer.getvalue()])
+        (stored,) = await stage.orthanc.stored_files(ids)
+        assert stored.pixel_data_offset is not None
+        async with read_beginning(stage.orthanc, stored, pixel_data_bytes=PIXEL_DATA_BYTES) as (
+            beginning,
+            file_size,
+        ):
+            assert file_size == stored.file_size_bytes
+            assert beginning.seek(0, 2) == stored.pixel_data_offset + PIXEL_DATA_BYTES
+            read = check_file(beginning, file_size=file_size)
+        whole = check_file(buffer)
+        assert (read.number_of_frames, whole.number_of_frames) == (4, 4)
+        # Padding follows the pixel data of the whole file.
+        assert replace(read.header, pixel_data_bytes=None) == replace(
+            whole.header, pixel_data_bytes=None
+        )
+        done = await stage.sync.reconciler.reconcile(ids)
+        assert done.indexed == set(ids)
