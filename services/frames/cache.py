@@ -25,8 +25,8 @@ class RenderedFrame:
     def of(cls, content: bytes) -> "RenderedFrame":
         """Tag a picture by its content.
 
-        A tag is compared with those of the same frame only, and nobody gains by two that are
-        alike: two checksums and the length do, in a tenth of the time of a digest.
+        A tag is compared only with tags of the same frame, so a collision gives an attacker
+        nothing: two checksums and the length suffice, in a tenth of the time of a digest.
         """
         checksums = f"{zlib_ng.crc32(content):08x}{zlib_ng.adler32(content):08x}"
         return cls(content, f'"{checksums}{len(content):08x}"')

@@ -145,7 +145,7 @@ class LookAhead:
             except OrthancUnavailable:
                 self._wanted.clear()
             except Error:
-                # Of this frame only; who asks for it is told.
+                # It concerns this frame only; a request for the frame gets the error itself.
                 continue
             except Exception as exc:  # noqa: BLE001  # whatever one frame does, the others come
                 _log.warning("a frame can't be rendered ahead", exc_info=exc)
@@ -180,7 +180,7 @@ class LookAhead:
             last = min(key.frame_index + AHEAD, instance.number_of_frames - 1)
             return [(key._replace(frame_index=i), instance) for i in range(first, last + 1)]
         if key.variant.max_size is not None:
-            # A thumbnail: a list shows one of each series, and nobody scrolls through it.
+            # A thumbnail: lists show one per series, without its neighbours.
             return []
         neighbours = await self._neighbours.after(instance)
         return [(FrameKey(of.id, of.revision, 0, key.variant), of) for of in neighbours]

@@ -70,7 +70,7 @@ class RenderQueue:
     """Gives slots to instances in turn, and within an instance first come, first served.
 
     When the queue is full, the instance that has most frames waiting loses its newest one. So
-    whoever asks for thousands of renderings of one instance delays these, and little else.
+    a client that asks for thousands of renderings of one instance delays mostly those.
 
     Args:
         slots: Renders at once.
@@ -172,7 +172,7 @@ class RenderRate:
         self._per_second = per_second
         self._burst = burst
         self._clock = clock
-        # Whoever was silent for so long has the whole burst again.
+        # After this time without a rendering the whole burst is available again.
         self._used: TTLCache[str, tuple[float, float]] = TTLCache(
             _INSTANCES, burst / per_second, timer=clock
         )

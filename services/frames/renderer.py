@@ -258,7 +258,7 @@ class RendererPool:
     async def render(self, request: RenderRequest) -> bytes:
         """Render a frame.
 
-        A caller that is cancelled leaves the worker to its frame: nobody else gets the answer.
+        When the caller is cancelled, the worker finishes the frame and its answer is discarded.
 
         Returns:
             A PNG or JPEG file, as `request.variant` says.

@@ -1,7 +1,7 @@
 """What a renderer process may do: the limits of the system, and a filter of system calls.
 
-A renderer decodes what anyone may have sent. Whoever takes it over finds no network, no file that
-can be opened and no program that can be started (seccomp(2), Linux on x86-64 and arm64).
+A renderer decodes files of unknown origin. An attacker who takes it over has no network, opens no
+file and starts no program (seccomp(2), Linux on x86-64 and arm64).
 """
 
 import ctypes

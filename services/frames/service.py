@@ -110,7 +110,8 @@ class FrameService:
         """Return a picture that is in memory, without any I/O.
 
         A revision never changes its pixels, so what is in memory needs no look at the index, which
-        takes ten times as long as the answer. MongoDB tells what another process removes.
+        takes ten times as long as the answer. MongoDB's change stream reports what other processes
+        remove.
         """
         key = _key(reference)
         frame = self._cache.find(key)

@@ -168,8 +168,8 @@ _STUDY_REVISION = re.compile(r"[0-9a-f]{8,16}")
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 _VERIFIED = 1024
-"""Paths whose signature is checked once: those of the stacks that are on somebody's screens. They
-take less than a megabyte."""
+"""Paths whose signature is verified once and remembered: enough for the stacks that are on screens
+now. They take less than a megabyte."""
 
 _DEFAULT_VARIANT = FrameVariant()
 
