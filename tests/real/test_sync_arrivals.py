@@ -39,7 +39,7 @@ async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: S
 async def test_arrivals_cost_their_files_and_two_calls_for_all(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
     calls: list[str] = []
-    stage.modality.event_hooks["request"].append(_noted(calls))
+    stage.http.event_hooks["request"].append(_noted(calls))
     done = await stage.sync.reconciler.reconcile(ids)
     assert done.indexed == set(ids)
     # Before and after: one list of files each; between them each file once.
@@ -50,7 +50,7 @@ async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 21)])
     await stage.sync.reconciler.reconcile(ids)
     calls: list[str] = []
-    stage.modality.event_hooks["request"].append(_noted(calls))
+    stage.http.event_hooks["request"].append(_noted(calls))
     done = await stage.sync.reconciler.reconcile(ids)
     assert (done.indexed, done.removed, done.faults) == (set(), set(), {})
     assert calls == ["POST bulk-content"]
@@ -65,7 +65,7 @@ async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_
     calls: list[str] = []
     async with running(stage.sync):
         await eventually(stage.is_in_step)
-        stage.modality.event_hooks["request"].append(_noted(calls))
+        stage.http.event_hooks["request"].append(_noted(calls))
         with stage.indexer.landing.one_more() as announce:
             announce(own_id)
             [_, other_id] = await stage.send([own, other])
