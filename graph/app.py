@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
 from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
@@ -80,6 +81,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         WebSocketRoute("/graphql", endpoint),
         *archives.archive_routes(per_client=settings.archives_per_client),
         *dicom_api.routes,
+        *dicomweb_routes(),
         *health.health_routes(),
         *orthanc_events.routes,
         *web.routes,
@@ -93,6 +95,6 @@ def _cors(origins: AllowedOrigins) -> dict[str, Any]:
         "allow_origin_regex": origins.pattern,
         "allow_methods": ["GET", "HEAD", "POST", "OPTIONS"],
         "allow_headers": REQUEST_HEADERS,
-        "expose_headers": ["X-Request-ID", "ETag", "Retry-After"],
+        "expose_headers": ["X-Request-ID", "ETag", "Retry-After", "Warning"],
         "max_age": _PREFLIGHT_SECONDS,
     }

@@ -168,7 +168,15 @@ def describe_search(field_name: str, arguments: Mapping[str, object]) -> str:
     }
     if not searched:
         return field_name
-    text = f"{field_name} {orjson.dumps(searched, default=str).decode()}"
+    return _shortened(f"{field_name} {orjson.dumps(searched, default=str).decode()}")
+
+
+def describe_parameters(route: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """Write what a route searches for, by its path and query; 300 characters at most."""
+    return _shortened(f"{route} {orjson.dumps(dict(parameters)).decode()}")
+
+
+def _shortened(text: str) -> str:
     if len(text) > _SEARCH_MAX_CHARACTERS:
         return text[: _SEARCH_MAX_CHARACTERS - 1] + "…"
     return text

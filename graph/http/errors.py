@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from graph.execution.audit import record_refusal
+from graph.http.accept import NotAcceptable
 from graph.http.multipart import UnsupportedMediaType, UploadIdle, UploadNotKept
 from graph.state import correlation_id
 from services.errors import (
@@ -48,6 +49,7 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (FrameUrlExpired, HTTPStatus.GONE),
     (NotFound, HTTPStatus.NOT_FOUND),
     (OrthancNotFound, HTTPStatus.NOT_FOUND),
+    (NotAcceptable, HTTPStatus.NOT_ACCEPTABLE),
     (UploadIdle, HTTPStatus.REQUEST_TIMEOUT),
     (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (LimitExceeded, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from graph.http.cors import header_values
+from graph.http.conditional import names_tag
 from graph.http.errors import refusal
 from graph.state import runtime_in
 from services.errors import Error, FrameUrlInvalid
@@ -69,11 +69,7 @@ def signed_path(scope: Scope) -> bytes:
 
 def is_known(scope: Scope, rendered: RenderedFrame) -> bool:
     """Return whether If-None-Match names this picture (RFC 9110 section 13.1.2)."""
-    given = header_values(scope, b"if-none-match")
-    if not given:
-        return False
-    tags = [tag.strip().removeprefix("W/") for tag in ",".join(given).split(",")]
-    return tags == ["*"] or rendered.etag in tags
+    return names_tag(scope, rendered.etag)
 
 
 _PREFIX = "/frames/v2/"

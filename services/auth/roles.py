@@ -18,16 +18,37 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which studies somebody may know of; for them the others do not exist.
+
+    Attributes:
+        study_ids: Orthanc's identifiers; None: all studies.
+    """
+
+    study_ids: frozenset[str] | None = None
+
+    def includes(self, study_id: str) -> bool:
+        """Return whether a study, by Orthanc's identifier, is one of them."""
+        return self.study_ids is None or study_id in self.study_ids
+
+
+ALL = Scope()
+"""Every study."""
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking.
 
     Attributes:
         name: The token's name or the subject of the provider; for the audit trail.
         role: What they may do.
+        scope: Which studies they may know of. DICOMweb honours it; no credential limits it yet.
     """
 
     name: str
     role: Role
+    scope: Scope = ALL
 
 
 LOCAL_ADMIN = Principal(name="local", role=Role.ADMIN)

@@ -1,0 +1,167 @@
+"""Studies, series and instances by their UIDs, inside a scope."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import TTLCache
+
+from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.stored import StoredDocument
+from models.thumbnail import Thumbnail
+from services.auth.roles import Scope
+from services.database import translated_database_faults
+from services.errors import AmbiguousStudy, NotFound
+
+_UID_MAX_CHARACTERS = 1024
+"""UIDs have 64 (PS3.5 9.1), and files that break the rule some more."""
+
+_KEPT_SECONDS = 2.0
+"""A viewer asks for all images of a series at once; what was deleted is gone after this time, and
+Orthanc has nothing of it at once."""
+
+_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyResource:
+    """A study: Orthanc's identifiers, and the frame that stands for it."""
+
+    id: str
+    patient_id: str
+    thumbnail: Thumbnail | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesResource:
+    """A series of a study."""
+
+    id: str
+    study: StudyResource
+    thumbnail: Thumbnail | None
+
+
+class Resources:
+    """Finds what a path names.
+
+    What does not exist and what lies outside the scope is the same: `NotFound`.
+
+    Args:
+        max_seconds: Longest time that MongoDB may work on one command.
+        clock: In seconds, rising.
+    """
+
+    def __init__(self, *, max_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_milliseconds = max(1, int(max_seconds * 1000))
+        # The scope is applied to what is kept, so it is the same for everybody.
+        self._studies: TTLCache[str, list[StudyResource]] = TTLCache(
+            _KEPT, _KEPT_SECONDS, timer=clock
+        )
+        self._series: TTLCache[tuple[str, str], SeriesResource] = TTLCache(
+            _KEPT, _KEPT_SECONDS, timer=clock
+        )
+
+    async def study(self, study_uid: str, scope: Scope) -> StudyResource:
+        """Find a study.
+
+        Raises:
+            NotFound: There is no such study in the scope.
+            AmbiguousStudy: Several patients have a study of this UID.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        kept = self._studies.get(study_uid)
+        if kept is None:
+            kept = [
+                StudyResource(
+                    id=document["_id"],
+                    patient_id=document["orthancPatientId"],
+                    thumbnail=_thumbnail(document),
+                )
+                for document in await self._find(StudyDocument, {"studyInstanceUID": study_uid})
+            ]
+            if kept:
+                self._studies[study_uid] = kept
+        found = [study for study in kept if scope.includes(study.id)]
+        if not found:
+            raise NotFound("There is no such study.")
+        if len(found) > 1:
+            raise AmbiguousStudy
+        return found[0]
+
+    async def series(self, study_uid: str, series_uid: str, scope: Scope) -> SeriesResource:
+        """Find a series of a study; errors are those of `study`."""
+        study = await self.study(study_uid, scope)
+        key = (study.id, series_uid)
+        series = self._series.get(key)
+        if series is None:
+            found = await self._find(
+                SeriesDocument, {"orthancStudyId": study.id, "seriesInstanceUID": series_uid}
+            )
+            if not found:
+                raise NotFound("There is no such series.")
+            series = SeriesResource(id=found[0]["_id"], study=study, thumbnail=_thumbnail(found[0]))
+            self._series[key] = series
+        return series
+
+    async def instance(
+        self, study_uid: str, series_uid: str, instance_uid: str, scope: Scope
+    ) -> InstanceDocument:
+        """Find an instance of a series; errors are those of `study`."""
+        series = await self.series(study_uid, series_uid, scope)
+        filter_ = {"sopInstanceUID": instance_uid, "orthancSeriesId": series.id}
+        found = await self._find(InstanceDocument, filter_, whole=True)
+        if not found:
+            raise NotFound("There is no such instance.")
+        return InstanceDocument.model_validate(found[0])
+
+    async def series_of(self, study: StudyResource) -> list[SeriesResource]:
+        """Find all series of a study, by seriesNumber, then seriesInstanceUID."""
+        found = await self._find(SeriesDocument, {"orthancStudyId": study.id}, many=True)
+        return [
+            SeriesResource(id=document["_id"], study=study, thumbnail=_thumbnail(document))
+            for document in found
+        ]
+
+    async def instances_of(self, series: SeriesResource) -> list[Mapping[str, Any]]:
+        """Read identifier, revision, UID and size of all instances of a series, in its order."""
+        with translated_database_faults():
+            return await (
+                InstanceDocument.get_pymongo_collection()
+                .find(
+                    {"orthancSeriesId": series.id},
+                    ("revision", "sopInstanceUID", "transferSyntaxUID", "fileSizeBytes"),
+                    max_time_ms=self._max_milliseconds,
+                )
+                .sort([("instanceNumber", 1), ("sopInstanceUID", 1)])
+                .to_list()
+            )
+
+    async def _find(
+        self,
+        document: type[StoredDocument],
+        filter_: Mapping[str, Any],
+        *,
+        whole: bool = False,
+        many: bool = False,
+    ) -> list[dict[str, Any]]:
+        if any(len(str(value)) > _UID_MAX_CHARACTERS for value in filter_.values()):
+            return []
+        with translated_database_faults():
+            cursor = document.get_pymongo_collection().find(
+                filter_,
+                None if whole else ("orthancPatientId", "thumbnail"),
+                max_time_ms=self._max_milliseconds,
+            )
+            if many:
+                return await cursor.sort([("seriesNumber", 1), ("seriesInstanceUID", 1)]).to_list()
+            return await cursor.limit(_UID_HOLDERS).to_list()
+
+
+_UID_HOLDERS = 100
+"""Patients that have a study of one UID: two are wrong already."""
+
+
+def _thumbnail(document: Mapping[str, Any]) -> Thumbnail | None:
+    stored = document.get("thumbnail")
+    return None if stored is None else Thumbnail.model_validate(stored)
