@@ -18,7 +18,7 @@ from graph.http.middleware import (
     EarlyResponseMiddleware,
     LocalHostMiddleware,
     RequestContextMiddleware,
-    tell_unexpected,
+    unexpected_error,
 )
 from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
 from graph.schema import build_schema
@@ -54,7 +54,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             Middleware(EarlyResponseMiddleware),
             # An exception passes by the CORS below, and its answer needs them as any other.
             Middleware(
-                RequestContextMiddleware, unexpected=CrossOriginMiddleware(tell_unexpected, **cors)
+                RequestContextMiddleware, unexpected=CrossOriginMiddleware(unexpected_error, **cors)
             ),
             Middleware(LocalHostMiddleware),
             Middleware(CrossOriginMiddleware, **cors),

@@ -1,4 +1,8 @@
-"""The one table of HTTP statuses: which error of ours is which status, and what goes with it."""
+"""Errors over HTTP: the status of each error, and the response in the one shape of all REST routes.
+
+Every route but `/graphql` answers an error as problem details (RFC 9457). `/graphql` answers in the
+shape of GraphQL: `graph.http.graphql_errors`.
+"""
 
 import logging
 from collections.abc import Mapping
@@ -7,6 +11,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from graph.execution.audit import record_refusal
 from graph.http.accept import NotAcceptable
@@ -93,27 +98,70 @@ def headers_of(error: Error) -> dict[str, str]:
 
 _log = logging.getLogger(__name__)
 
-_CODES: Mapping[int, str] = {404: NotFound.code, 405: "METHOD_NOT_ALLOWED"}
-"""What the router refuses."""
+PROBLEM_JSON = "application/problem+json"
+
+_FORMER_ROUTES = "/api/dicom/"
+"""Clients of the former system read `success` and `message`: extension members here."""
+
+_ROUTING_ERRORS: Mapping[int, tuple[str, str]] = {
+    404: (NotFound.code, "There is nothing at this address."),
+    405: ("METHOD_NOT_ALLOWED", "This address does not take this method."),
+}
+"""Code and sentence of what Starlette's router refuses."""
 
 
-async def refusal(request: Request, error: Error) -> JSONResponse:
-    """Return the answer to a request that ended in an error of ours, and note a refusal."""
+def problem(
+    scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str]
+) -> JSONResponse:
+    """Return problem details (RFC 9457).
+
+    `type` is `about:blank`: what happened is told by the status and by our own member `code`,
+    which is the same name as in GraphQL.
+
+    Args:
+        scope: Of the request.
+        status: The HTTP status.
+        code: The stable name of the error.
+        detail: A sentence for people.
+        headers: Of the response, besides the media type.
+    """
+    body: dict[str, object] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "correlationId": correlation_id.get(),
+    }
+    if scope["path"].startswith(_FORMER_ROUTES):
+        body |= {"success": False, "message": detail}
+    return JSONResponse(body, status_code=status, headers=headers, media_type=PROBLEM_JSON)
+
+
+async def refusal(request: Request, error: Error, *, message: str | None = None) -> JSONResponse:
+    """Record an error of ours where it is a refusal, and return the response to it.
+
+    Args:
+        request: What is answered.
+        error: What it ended in.
+        message: Replaces the error's own sentence.
+    """
     await record_refusal(request, error)
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        told = error.detail or error.message
-        _log.warning("%s: %s (%s)", error.code, told, correlation_id.get())
+        reason = error.detail or error.message
+        _log.warning("%s: %s (%s)", error.code, reason, correlation_id.get())
     headers = headers_of(error) | {"X-Content-Type-Options": "nosniff"}
-    body = {"error": {"code": error.code, "message": error.message}}
-    return JSONResponse(body, status_code=status, headers=headers)
+    return problem(request.scope, status, error.code, message or error.message, headers)
 
 
-async def routing_refusal(_request: Request, refused: Exception) -> Response:
-    """Return the answer where no route or method fits: in JSON, as all other refusals."""
+async def routing_refusal(request: Request, refused: Exception) -> Response:
+    """Return the response where no route or method fits."""
     if not isinstance(refused, HTTPException):
         raise refused
-    code = _CODES.get(refused.status_code, "INVALID_INPUT")
+    status = refused.status_code
+    code, sentence = _ROUTING_ERRORS.get(status, (InvalidInput.code, refused.detail))
+    is_stock_sentence = refused.detail == HTTPStatus(status).phrase
     headers = {**(refused.headers or {}), "Cache-Control": "no-store"}
-    body = {"error": {"code": code, "message": refused.detail}}
-    return JSONResponse(body, status_code=refused.status_code, headers=headers)
+    detail = sentence if is_stock_sentence else refused.detail
+    return problem(request.scope, status, code, detail, headers)

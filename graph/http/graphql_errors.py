@@ -1,4 +1,4 @@
-"""What is answered to a GraphQL request that was not executed: an error, as its sender wants it."""
+"""Responses of `/graphql` to requests that were not executed: one error in the shape of GraphQL."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from strawberry.schema.exceptions import InvalidOperationTypeError
 
 from graph.http.errors import headers_of, status_of
-from services.errors import Error
+from services.errors import Error, InvalidInput
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
@@ -35,27 +35,46 @@ def wanted_media_type(connection: HTTPConnection) -> str:
 
 
 def refused(request: HTTPConnection, error: Error) -> Response:
-    """Answer with an error of ours."""
-    return _answer(request, status_of(error), error.message, error.code, headers_of(error))
+    """Return the response to an error of ours."""
+    return graphql_error(request, status_of(error), error.code, error.message, headers_of(error))
 
 
 def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
-    """Answer what HTTP or Strawberry refuses; a mutation by GET is 405 (GraphQL over HTTP, 6.2)."""
+    """Return the response to what HTTP or Strawberry refuses.
+
+    A mutation by GET is 405 (GraphQL over HTTP, 6.2).
+    """
     is_by_get = isinstance(refusal.__cause__, InvalidOperationTypeError)
     status = 405 if is_by_get and request.method == "GET" else refusal.status_code
     headers = {"Cache-Control": "no-store"}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET, POST"
-    return _answer(request, status, refusal.reason, _CODES.get(status, "INVALID_INPUT"), headers)
+    code = _CODES.get(status, InvalidInput.code)
+    return graphql_error(request, status, code, refusal.reason, headers)
 
 
-def _answer(
-    request: HTTPConnection, status: int, message: str, code: str, headers: Mapping[str, str]
+def graphql_error(  # noqa: PLR0917  # as `graph.http.errors.problem`
+    connection: HTTPConnection,
+    status: int,
+    code: str,
+    message: str,
+    headers: Mapping[str, str],
+    extensions: Mapping[str, str] | None = None,
 ) -> Response:
-    error = {"message": message, "extensions": {"code": code}}
+    """Return one error in the shape of GraphQL (specification, 7.1.2).
+
+    Args:
+        connection: What is answered; its `Accept` chooses the media type.
+        status: The HTTP status.
+        code: The stable name of the error.
+        message: A sentence for people.
+        headers: Of the response, besides the media type.
+        extensions: Of the error, besides its code.
+    """
+    error = {"message": message, "extensions": {"code": code, **(extensions or {})}}
     return Response(
         orjson.dumps({"errors": [error]}),
         status_code=status,
-        media_type=wanted_media_type(request),
+        media_type=wanted_media_type(connection),
         headers=headers,
     )

@@ -7,12 +7,18 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.http.cors import header_values
+from graph.http.errors import problem
+from graph.http.graphql_errors import graphql_error
 from graph.state import client_address, correlation_id, new_correlation_id, runtime_in
 from services.auth.open_mode import LOOPBACK_NAMES
+from services.errors import Error
+
+_GRAPHQL = "/graphql"
 
 
 class LocalHostMiddleware:
@@ -39,10 +45,7 @@ class LocalHostMiddleware:
             await send({"type": "websocket.close", "code": 4403})
             return
         message = "This server has no credentials and answers only to its local name."
-        error = {"message": message, "extensions": {"code": "MISDIRECTED_REQUEST"}}
-        response = JSONResponse(
-            {"errors": [error]}, status_code=421, headers={"Cache-Control": "no-store"}
-        )
+        response = _error_response(scope, 421, "MISDIRECTED_REQUEST", message)
         await response(scope, receive, send)
 
     def _is_welcome(self, scope: Scope) -> bool:
@@ -158,16 +161,19 @@ _SAFE_HEADERS = (
 """Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
 
 
-async def tell_unexpected(scope: Scope, receive: Receive, send: Send) -> None:
-    """Tell that something broke, and by which id the log tells what."""
-    message = "Something went wrong in the server."
-    extensions = {"code": "INTERNAL_ERROR", "correlationId": correlation_id.get()}
-    response = JSONResponse(
-        {"errors": [{"message": message, "extensions": extensions}]},
-        status_code=500,
-        headers={"Cache-Control": "no-store"},
-    )
+async def unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 500, with the correlation id under which the log has the exception."""
+    response = _error_response(scope, 500, Error.code, Error.default_message)
     await response(scope, receive, send)
+
+
+def _error_response(scope: Scope, status: int, code: str, message: str) -> Response:
+    """Return an error in the shape that clients of the address read."""
+    headers = {"Cache-Control": "no-store"}
+    if scope["path"] != _GRAPHQL:
+        return problem(scope, status, code, message, headers)
+    extensions = {"correlationId": correlation_id.get()}
+    return graphql_error(HTTPConnection(scope), status, code, message, headers, extensions)
 
 
 class RequestContextMiddleware:
@@ -180,7 +186,7 @@ class RequestContextMiddleware:
         unexpected: Answers instead when that breaks before its first byte.
     """
 
-    def __init__(self, app: ASGIApp, unexpected: ASGIApp = tell_unexpected) -> None:
+    def __init__(self, app: ASGIApp, unexpected: ASGIApp = unexpected_error) -> None:
         self._app = app
         self._unexpected = unexpected
 

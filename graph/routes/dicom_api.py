@@ -8,9 +8,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.authentication import principal_of
-from graph.execution.audit import add_stored, describe_search, record_refusal, recorded
+from graph.execution.audit import add_stored, describe_search, recorded
 from graph.http.cors import AllowedOrigins, require_allowed_origin
-from graph.http.errors import headers_of, status_of
+from graph.http.errors import refusal
 from graph.http.multipart import Form, read_form
 from graph.http.uploads import upload_limits
 from graph.routes.frames import is_known
@@ -57,8 +57,11 @@ async def upload(request: Request) -> Response:
             )
             add_stored(event, results)
     except Error as error:
-        return await _refused(request, error)
-    return _answer(results, override)
+        return await refusal(request, error)
+    failure = next((result.error for result in results if result.error is not None), None)
+    if failure is not None:
+        return await refusal(request, failure, message=refusal_message(results))
+    return _stored(results, override)
 
 
 async def study_frame(request: Request) -> Response:
@@ -78,7 +81,7 @@ async def study_frame(request: Request) -> Response:
             event.study_ids.add(instance.orthanc_study_id)
             rendered = await runtime.frames.render(instance, index, FrameVariant())
     except Error as error:
-        return await _refused(request, error)
+        return await refusal(request, error)
     headers = {
         "Cache-Control": "private, no-cache",
         "ETag": rendered.etag,
@@ -114,7 +117,7 @@ def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, 
 
 
 def refusal_message(results: Sequence[StoreResult]) -> str | None:
-    """Tell the first failure, of an archive with its name and how many others there are.
+    """Return the sentence of the first failure; of an archive with its name and a count.
 
     Returns:
         None when nothing failed.
@@ -130,11 +133,8 @@ def refusal_message(results: Sequence[StoreResult]) -> str | None:
     return f"{name}: {reason} ({rest})"
 
 
-def _answer(results: list[StoreResult], override: PatientOverride) -> Response:
-    """Answer the first result that is none, else the first: an archive is one upload here."""
-    error = next((result.error for result in results if result.error is not None), None)
-    if error is not None:
-        return _refusal(error, refusal_message(results))
+def _stored(results: list[StoreResult], override: PatientOverride) -> Response:
+    """Answer an upload that succeeded: an archive counts as one upload, with its first file."""
     frames = sum(result.frame_count for result in results)
     message = f"Successfully uploaded DICOM file with {frames} frame(s) to Orthanc PACS"
     data = upload_data(results[0], override)
@@ -152,19 +152,6 @@ def _frame_index(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10):  # noqa: PLR2004  # MongoDB's int
         raise FrameNotFound
     return int(text)
-
-
-async def _refused(request: Request, error: Error) -> Response:
-    await record_refusal(request, error)
-    return _refusal(error)
-
-
-def _refusal(error: Error, message: str | None = None) -> Response:
-    return JSONResponse(
-        {"success": False, "message": message or error.message},
-        status_code=status_of(error),
-        headers=headers_of(error),
-    )
 
 
 routes = [

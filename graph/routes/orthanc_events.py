@@ -4,13 +4,13 @@ import hmac
 import json
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from graph.execution.audit import record_refusal
+from graph.http.errors import refusal
 from graph.http.multipart import read_body
 from graph.state import runtime_of
-from services.errors import Error, Forbidden
+from services.errors import Error, Forbidden, InvalidInput
 from services.sync.orthanc_script import EVENTS_PATH, SECRET_HEADER
 
 _BODY_MAX_BYTES = 64 * 1024
@@ -25,11 +25,10 @@ async def orthanc_events(request: Request) -> Response:
     runtime = runtime_of(request)
     given = request.headers.get(SECRET_HEADER, "").encode()
     if not hmac.compare_digest(given, runtime.orthanc_events_secret.encode()):
-        await record_refusal(request, Forbidden())
-        return Response(status_code=403)
+        return await refusal(request, Forbidden())
     ids = await _deleted_ids(request)
     if ids is None:
-        return JSONResponse({"message": 'Send {"deleted": ["<instance id>"]}.'}, status_code=400)
+        return await refusal(request, InvalidInput('Send {"deleted": ["<instance id>"]}.'))
     if runtime.sync is not None:
         runtime.sync.notice_deleted(ids)
     return Response(status_code=204)

@@ -206,7 +206,7 @@ async def test_a_picture_that_comes_later_is_waited_for(tab: Tab) -> None:
         await route.fulfill(
             status=503,
             headers={"Retry-After": "1"},
-            json={"error": {"code": "ORTHANC_UNAVAILABLE", "message": "Orthanc restarts."}},
+            json={"code": "ORTHANC_UNAVAILABLE", "detail": "Orthanc restarts."},
         )
 
     page = await _open_study(tab, "#q=THORAX")
@@ -230,7 +230,7 @@ async def test_a_neighbour_that_comes_later_leaves_the_picture_on_the_screen(tab
         await route.fulfill(
             status=503,
             headers={"Retry-After": "60"},
-            json={"error": {"code": "ORTHANC_UNAVAILABLE", "message": "Orthanc restarts."}},
+            json={"code": "ORTHANC_UNAVAILABLE", "detail": "Orthanc restarts."},
         )
         # Asked twice: by the <img>, then for the words.
         if shown.count(route.request.url) > 1:
@@ -254,7 +254,7 @@ async def test_a_picture_that_never_comes_says_why(tab: Tab) -> None:
         "**/frames/**",
         lambda route: route.fulfill(
             status=415,
-            json={"error": {"code": "FRAME_NOT_RENDERABLE", "message": "Nobody can decode this."}},
+            json={"code": "FRAME_NOT_RENDERABLE", "detail": "Nobody can decode this."},
         ),
     )
     await page.keyboard.press("2")

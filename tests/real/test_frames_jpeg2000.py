@@ -34,7 +34,7 @@ async def test_a_frame_that_contradicts_its_rows_is_415_and_orthanc_lives(
         answer = await server.http.get(signed.path)
         assert answer.status_code == status, answer.text
         if status != 200:
-            assert answer.json()["error"]["code"] == "FRAME_NOT_RENDERABLE"
+            assert answer.json()["code"] == "FRAME_NOT_RENDERABLE"
     await runtime.orthanc.system()
     assert empty_orthanc.child.pid == pid
 

@@ -43,7 +43,7 @@ async function reasonOf(url) {
     const response = await fetch(url);
     const type = response.headers.get("content-type") ?? "";
     const answer = type.includes("json") ? await response.json() : {};
-    const message = answer.error?.message ?? `The picture could not be loaded (HTTP status ${response.status}).`;
+    const message = answer.detail ?? `The picture could not be loaded (HTTP status ${response.status}).`;
     return new PictureError(message, response.status, Number(response.headers.get("retry-after")));
   } catch {
     return new PictureError("The server does not answer. Is it running?", 0);

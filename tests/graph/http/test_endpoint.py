@@ -15,6 +15,7 @@ from services.audit import Audit
 from services.auth.authenticator import Authenticator
 from services.query.tree import Tree
 from services.settings import Settings
+from tests.graph.problems import problem_of
 from tests.tokens import cache_of
 
 if TYPE_CHECKING:
@@ -150,19 +151,17 @@ async def test_other_media_types_of_uploads_are_415(
 ) -> None:
     headers = {"Content-Type": content_type}
     response = await http.post("/api/dicom/upload", content=b"{}", headers=headers)
-    assert (response.status_code, response.json()) == (
-        415,
-        {"success": False, "message": "Send multipart/form-data."},
-    )
+    message = "Send multipart/form-data."
+    problem = problem_of(response, success=False, message=message)
+    assert problem == (415, "UNSUPPORTED_MEDIA_TYPE", message)
 
 
 async def test_a_form_without_boundary_is_400(http: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "multipart/form-data"}
     response = await http.post("/api/dicom/upload", content=b"{}", headers=headers)
-    assert (response.status_code, response.json()) == (
-        400,
-        {"success": False, "message": "Send multipart/form-data with a boundary."},
-    )
+    message = "Send multipart/form-data with a boundary."
+    problem = problem_of(response, success=False, message=message)
+    assert problem == (400, "INVALID_INPUT", message)
 
 
 @pytest.mark.parametrize(
@@ -205,15 +204,29 @@ async def test_a_byte_order_mark_before_a_body_is_passed_over(http: httpx.AsyncC
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("method", "path", "problem"),
     [
-        ("GET", "/nowhere", 404, "NOT_FOUND"),
-        ("POST", "/healthz", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "/nowhere", (404, "NOT_FOUND", "There is nothing at this address.")),
+        ("GET", "/static/a/b.js", (404, "NOT_FOUND", "There is no such file.")),
+        (
+            "POST",
+            "/healthz",
+            (405, "METHOD_NOT_ALLOWED", "This address does not take this method."),
+        ),
     ],
 )
-async def test_what_no_route_answers_is_refused_in_json(
-    http: httpx.AsyncClient, method: str, path: str, status: int, code: str
+async def test_what_no_route_answers_is_a_problem_in_json(
+    http: httpx.AsyncClient, method: str, path: str, problem: tuple[int, str, str]
 ) -> None:
     response = await http.request(method, path)
-    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
-    assert ("allow" in response.headers) == (status == 405)
+    assert problem_of(response) == problem
+    assert ("allow" in response.headers) == (response.status_code == 405)
+
+
+async def test_the_routes_of_the_former_system_are_refused_in_both_shapes(
+    http: httpx.AsyncClient,
+) -> None:
+    response = await http.get("/api/dicom/upload")
+    message = "This address does not take this method."
+    problem = problem_of(response, success=False, message=message)
+    assert problem == (405, "METHOD_NOT_ALLOWED", message)

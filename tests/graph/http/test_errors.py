@@ -20,5 +20,5 @@ from services.errors import Error, OrthancUnavailable, RenderQueueFull
 async def test_a_refusal_is_logged_by_its_detail_or_else_by_its_message(
     caplog: pytest.LogCaptureFixture, error: Error, line: str
 ) -> None:
-    await refusal(Request({"type": "http", "method": "GET", "headers": []}), error)
+    await refusal(Request({"type": "http", "method": "GET", "path": "/", "headers": []}), error)
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", line)]

@@ -30,6 +30,7 @@ from services.frames.service import open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.settings import Settings
+from tests.graph.problems import problem_of
 from tests.graph.routes.stage import INSTANCE_ID, REVISION, IndexedInstance, NoCrashes
 
 FRAME = RenderedFrame.of(encode_png(np.zeros((2, 3), np.uint8)))
@@ -157,7 +158,7 @@ async def test_a_refusal_and_a_missing_page_have_exactly_these_headers() -> None
         posted = await http.post(address)
     refused = SAFE | {
         "cache-control": "no-store",
-        "content-type": "application/json",
+        "content-type": "application/problem+json",
         "vary": "Origin",
     }
     assert headers_of(forged) == refused | {"content-length": str(len(forged.content))}
@@ -212,7 +213,7 @@ async def test_a_foreign_host_has_exactly_these_headers() -> None:
     assert headers_of(refused) == SAFE | {
         "cache-control": "no-store",
         "content-length": str(len(refused.content)),
-        "content-type": "application/json",
+        "content-type": "application/problem+json",
     }
 
 
@@ -279,20 +280,12 @@ async def test_an_unexpected_error_is_masked_and_logged_under_its_id(
     with caplog.at_level(logging.INFO, logger="orthanc_graphql.access"):
         async with _client(scoped()) as http:
             response = await http.get("/broken")
-    reference = response.headers["x-request-id"]
-    assert response.status_code == 500
-    assert response.json() == {
-        "errors": [
-            {
-                "message": "Something went wrong in the server.",
-                "extensions": {"code": "INTERNAL_ERROR", "correlationId": reference},
-            }
-        ]
-    }
+    message = "Something went wrong in the server."
+    assert problem_of(response) == (500, "INTERNAL_ERROR", message)
     assert headers_of(response) == SAFE | {
         "cache-control": "no-store",
         "content-length": str(len(response.content)),
-        "content-type": "application/json",
+        "content-type": "application/problem+json",
     }
     first, second = caplog.records
     assert (first.getMessage(), first.exc_info is None) == ("unexpected error", False)
@@ -310,7 +303,11 @@ async def test_pages_of_allowed_origins_may_read_which_unexpected_error_it_was(
     async with running() as (http, _):
         response = await http.get("/graphql", headers={"Origin": origin})
     [error] = response.json()["errors"]
-    assert error["extensions"]["correlationId"] == response.headers["x-request-id"]
+    reference = response.headers["x-request-id"]
+    assert error == {
+        "message": "Something went wrong in the server.",
+        "extensions": {"code": "INTERNAL_ERROR", "correlationId": reference},
+    }
     assert response.status_code == 500
     assert headers_of(response) == SAFE | shared | {
         "cache-control": "no-store",

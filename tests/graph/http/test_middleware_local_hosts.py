@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.http.middleware import LocalHostMiddleware, hostname_of
 from services.auth.authenticator import Authenticator
+from tests.graph.problems import problem_of
 from tests.tokens import cache_of, made_token, read_cache_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def app_with(authenticator: Authenticator) -> ASGIApp:
     async def greet(_request: Request) -> JSONResponse:
         return JSONResponse("hello")
 
-    app = LocalHostMiddleware(Starlette(routes=[Route("/", greet)]))
+    routes = [Route("/", greet), Route("/graphql", greet)]
+    app = LocalHostMiddleware(Starlette(routes=routes))
 
     async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"runtime": cast("Runtime", SimpleNamespace(authenticator=authenticator))}
@@ -42,10 +44,10 @@ def app_with(authenticator: Authenticator) -> ASGIApp:
     return with_state
 
 
-async def answer(app: ASGIApp, host: str) -> httpx.Response:
+async def answer(app: ASGIApp, host: str, path: str = "/") -> httpx.Response:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as http:
-        return await http.get("/", headers={"Host": host})
+        return await http.get(path, headers={"Host": host})
 
 
 @pytest.mark.parametrize(
@@ -72,8 +74,12 @@ async def test_a_foreign_name_does_not_reach_an_open_server(
     open_one: Authenticator, host: str
 ) -> None:
     response = await answer(app_with(open_one), host)
-    assert response.status_code == 421
-    assert response.json()["errors"][0]["extensions"] == {"code": "MISDIRECTED_REQUEST"}
+    message = "This server has no credentials and answers only to its local name."
+    assert problem_of(response) == (421, "MISDIRECTED_REQUEST", message)
+    by_graphql = await answer(app_with(open_one), host, "/graphql")
+    assert by_graphql.status_code == 421
+    extensions = {"code": "MISDIRECTED_REQUEST", "correlationId": "-"}
+    assert by_graphql.json() == {"errors": [{"message": message, "extensions": extensions}]}
 
 
 async def test_a_foreign_name_opens_no_websocket(open_one: Authenticator) -> None:

@@ -10,6 +10,7 @@ import pytest
 import respx
 
 from services.frames.variant import FrameVariant, PictureFormat
+from tests.graph.problems import problem_of
 from tests.graph.routes.stage import (
     FILE_PATH,
     INSTANCE_ID,
@@ -45,10 +46,6 @@ def url(
         variant or FrameVariant(),
         now=time.time() - age,
     ).path
-
-
-def body(code: str, message: str) -> dict[str, dict[str, str]]:
-    return {"error": {"code": code, "message": message}}
 
 
 async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) -> None:
@@ -106,8 +103,7 @@ async def test_what_nobody_signed_is_403_and_asks_nobody(
 ) -> None:
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(spoil(url(stage)))
-    assert answer.status_code == 403
-    assert answer.json() == body("FRAME_URL_INVALID", "This URL is not valid.")
+    assert problem_of(answer) == (403, "FRAME_URL_INVALID", "This URL is not valid.")
     assert answer.headers["cache-control"] == "no-store"
     assert (orthanc.calls.call_count, stage.lookups) == (0, [])
 
@@ -116,7 +112,7 @@ async def test_an_old_url_is_410(orthanc: respx.MockRouter) -> None:
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage, age=2500))
     assert answer.status_code == 410
-    assert answer.json()["error"]["code"] == "FRAME_URL_EXPIRED"
+    assert answer.json()["code"] == "FRAME_URL_EXPIRED"
     assert orthanc.calls.call_count == 0
 
 
@@ -140,7 +136,7 @@ async def test_what_the_index_refuses_never_reaches_orthanc(
 ) -> None:
     async with open_stage(instance) as stage:
         answer = await stage.http.get(url(stage, frame_index))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["cache-control"] == "no-store"
     assert orthanc.calls.call_count == 0
 
@@ -150,8 +146,7 @@ async def test_a_file_that_can_not_be_read_is_415(orthanc: respx.MockRouter) -> 
     orthanc.get(FILE_PATH).respond(content=b"no DICOM")
     async with open_stage(IndexedInstance()) as stage:
         refused = await stage.http.get(url(stage, variant=FrameVariant(40, 400)))
-    assert refused.status_code == 415
-    assert refused.json() == body("FRAME_NOT_RENDERABLE", "Its file can't be read.")
+    assert problem_of(refused) == (415, "FRAME_NOT_RENDERABLE", "Its file can't be read.")
 
 
 async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRouter) -> None:
@@ -170,7 +165,7 @@ async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.Mo
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "2"
-    assert answer.json()["error"]["code"] == "ORTHANC_UNAVAILABLE"
+    assert answer.json()["code"] == "ORTHANC_UNAVAILABLE"
 
 
 @pytest.mark.parametrize("answer", [httpx.Response(500), httpx.Response(200, content=b"short")])
@@ -193,9 +188,10 @@ async def test_a_file_that_ends_too_early_is_415(orthanc: respx.MockRouter) -> N
     orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS[:1]))
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
-    assert answer.status_code == 415
-    assert answer.json() == body(
-        "FRAME_NOT_RENDERABLE", "Its pixel data ends before this frame does."
+    assert problem_of(answer) == (
+        415,
+        "FRAME_NOT_RENDERABLE",
+        "Its pixel data ends before this frame does.",
     )
 
 
