@@ -3,13 +3,13 @@
 The files come with the packages pydicom and pydicom-data (the extra `embedded`).
 """
 
-import asyncio
 import logging
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
 from services.ingest.service import Ingest, SentFile
+from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ async def store_samples(ingest: Ingest) -> int:
     Returns:
         How many are stored.
     """
-    files = [SentFile.from_path(path) for path in await asyncio.to_thread(sample_files)]
+    files = [SentFile.from_path(path) for path in await finish_in_thread(sample_files)]
     results = await ingest.store(files)
     for result in results:
         if result.error is not None:

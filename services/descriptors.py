@@ -9,6 +9,8 @@ import logging
 import resource
 from pathlib import Path
 
+from services.tasks import finish_in_thread
+
 _log = logging.getLogger(__name__)
 
 _WANTED = 65_536
@@ -74,7 +76,7 @@ class DescriptorWatch:
         """Look every five seconds, until cancelled."""
         looks = 0
         while True:
-            self.warning = describe_descriptors(*await asyncio.to_thread(count_descriptors))
+            self.warning = describe_descriptors(*await finish_in_thread(count_descriptors))
             if self.warning is None:
                 looks = 0
             else:

@@ -1,6 +1,5 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
-import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
@@ -42,7 +41,7 @@ from services.sync.events import StudyEvents
 from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
-from services.tasks import Supervisor
+from services.tasks import Supervisor, finish_in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +75,14 @@ async def open_connections(
         EmbeddedStoreError: A store can't be started.
     """
     if address is None:
-        running = await asyncio.to_thread(read_running_stores, settings.data_dir)
+        running = await finish_in_thread(read_running_stores, settings.data_dir)
         if running is not None:
             yield _connections(settings, running.stores)
             return
     scripts = []
     if address is not None and settings.embeds_orthanc:
         script = settings.data_dir / "orthanc-events.lua"
-        await asyncio.to_thread(_write_script, script, address, events_secret)
+        await finish_in_thread(_write_script, script, address, events_secret)
         scripts.append(script)
     async with open_stores(
         data_dir=settings.data_dir,
@@ -156,7 +155,7 @@ async def enter_frames(
     keys = (
         FrameUrlKeys.parse(given.get_secret_value())
         if given
-        else await asyncio.to_thread(load_or_create_keys, settings.data_dir)
+        else await finish_in_thread(load_or_create_keys, settings.data_dir)
     )
     limits = FrameLimits(
         cache_bytes=settings.frame_cache_bytes,
@@ -317,7 +316,7 @@ async def open_database_alone(settings: Settings) -> AsyncIterator[AsyncDatabase
         DatabaseUnavailable: MongoDB does not answer.
     """
     given = settings.mongodb_url
-    running = None if given else await asyncio.to_thread(read_running_stores, settings.data_dir)
+    running = None if given else await finish_in_thread(read_running_stores, settings.data_dir)
     async with open_stores(
         data_dir=settings.data_dir,
         embed_mongodb=given is None and running is None,
@@ -362,12 +361,12 @@ async def open_runtime(
                 database,
                 tokens_file=settings.tokens_path,
                 oidc=settings.oidc_rules,
-                closed_because=await asyncio.to_thread(closed_because, settings),
+                closed_because=await finish_in_thread(closed_because, settings),
                 supervisor=supervisor,
             )
         )
         if authenticator.has_credentials:
-            await asyncio.to_thread(remember_credentials, settings.data_dir)
+            await finish_in_thread(remember_credentials, settings.data_dir)
         if check is not None:
             check(authenticator)
         orthanc = await enter_orthanc(stack, settings, connections)

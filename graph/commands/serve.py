@@ -1,6 +1,5 @@
 """`orthanc-graphql serve`."""
 
-import asyncio
 import logging
 import socket
 from functools import partial
@@ -22,6 +21,7 @@ from services.errors import Error
 from services.runtime import Runtime, can_have_credentials, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
+from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     listener = _listen(host, port)
-    if not await asyncio.to_thread(can_have_credentials, settings):
+    if not await finish_in_thread(can_have_credentials, settings):
         # Refuse at once, before the stores are started for nothing.
-        refuse_open_start(await asyncio.to_thread(closed_because, settings), host=host)
+        refuse_open_start(await finish_in_thread(closed_because, settings), host=host)
     check = partial(_check_credentials, host=host)
     async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)

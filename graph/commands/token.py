@@ -1,6 +1,5 @@
 """`orthanc-graphql token`: create, list and revoke static tokens."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from services.auth.tokens import TokenStore
 from services.auth.tokens_file import take_over_tokens_file
 from services.runtime import open_database_alone
 from services.settings import Settings
+from services.tasks import finish_in_thread
 
 _ROLES = [role.name.lower() for role in Role]
 _SETTINGS = ("DATA_DIR", "MONGODB_URL", "MONGODB_DATABASE")
@@ -56,7 +56,7 @@ def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) 
             secret = await tokens.create(
                 name=name, role=Role[role.upper()], now=datetime.now(UTC), lifetime=lifetime
             )
-            await asyncio.to_thread(remember_credentials, settings.data_dir)
+            await finish_in_thread(remember_credentials, settings.data_dir)
         click.echo(secret)
         click.echo("Keep it now: only its hash is stored.", err=True)
 

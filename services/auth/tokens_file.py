@@ -1,6 +1,5 @@
 """The file of tokens of earlier releases: taken over into MongoDB once."""
 
-import asyncio
 import json
 import logging
 import re
@@ -13,6 +12,7 @@ from models.token import TokenDocument
 from services.auth.roles import Role
 from services.auth.tokens import TokenStore, is_token_name
 from services.errors import Error
+from services.tasks import finish_in_thread
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -39,13 +39,13 @@ async def take_over_tokens_file(path: Path, store: TokenStore) -> None:
         TokensFileError: The file can't be read or is broken; the message names it.
         DatabaseUnavailable: MongoDB does not answer.
     """
-    tokens = await asyncio.to_thread(_read, path)
+    tokens = await finish_in_thread(_read, path)
     if tokens is None:
         return
     added = await store.add(tokens)
     old = path.with_name(f"{path.name}.taken-over")
     try:
-        await asyncio.to_thread(path.replace, old)
+        await finish_in_thread(path.replace, old)
     except OSError as exc:
         kept = f"it can't be renamed ({exc.strerror}): delete it"
     else:

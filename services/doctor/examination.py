@@ -17,6 +17,7 @@ from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.stores import open_stores
 from services.errors import Error
 from services.settings import Settings
+from services.tasks import finish_in_thread
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -29,7 +30,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         settings: All settings.
     """
     yield examine_python()
-    yield await asyncio.to_thread(examine_data_dir, settings.data_dir)
+    yield await finish_in_thread(examine_data_dir, settings.data_dir)
     keys = settings.frame_url_keys
     yield examine_frame_url_keys(keys.get_secret_value() if keys else None)
     for finding in await _examine_stores(settings):
@@ -37,7 +38,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _examine_stores(settings: Settings) -> list[Finding]:
-    running = await asyncio.to_thread(read_running_stores, settings.data_dir)
+    running = await finish_in_thread(read_running_stores, settings.data_dir)
     if running is not None:
         found = ok("Embedded stores", f"of the server that runs (process {running.pid})")
         return [found, *await _examine_both(settings, running.stores)]

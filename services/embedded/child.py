@@ -134,7 +134,7 @@ async def supervise(
     Raises:
         StartFailed: It ended, or was not ready in 60 s.
     """
-    await asyncio.to_thread(_keep_last_log, spec.log_path)
+    await finish_in_thread(_keep_last_log, spec.log_path)
     try:
         process = await _spawn(spec)
     except OSError as exc:
@@ -167,7 +167,7 @@ async def _until_ready(
         await asyncio.gather(ready, ended, return_exceptions=True)
     raise StartFailed(
         f"{spec.name} {what}. Its log: {spec.log_path}",
-        detail=await asyncio.to_thread(_read_log_tail, spec.log_path),
+        detail=await finish_in_thread(_read_log_tail, spec.log_path),
     )
 
 

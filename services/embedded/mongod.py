@@ -1,6 +1,5 @@
 """A private MongoDB: a real mongod as a child, a replica set of one, with a password."""
 
-import asyncio
 import importlib.util
 import os
 import shutil
@@ -14,6 +13,7 @@ from services.embedded.failures import NotInstalled
 from services.embedded.ports import LOOPBACK, keep_port
 from services.embedded.replica_set import REPLICA_SET, USERNAME, become_primary
 from services.files import keep_password, make_private_folder
+from services.tasks import finish_in_thread
 
 _OPLOG_MEGABYTES = 256
 """Change streams read the oplog; the default is 5 % of the disk."""
@@ -56,7 +56,7 @@ async def run_mongod(
         NotInstalled: There is no mongod on this machine.
         StartFailed: It stopped while it started, or its password is lost.
     """
-    program, password, port = await asyncio.to_thread(_prepare, folder, binary)
+    program, password, port = await finish_in_thread(_prepare, folder, binary)
     spec = ChildSpec(
         name="MongoDB",
         command=mongod_command(program, folder, port=port, cache_bytes=cache_bytes),

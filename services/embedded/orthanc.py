@@ -15,6 +15,7 @@ from services.embedded.orthanc_configuration import OrthancOptions, compose_conf
 from services.embedded.orthanc_installation import OrthancInstallation, find_orthanc
 from services.embedded.ports import LOOPBACK, keep_port
 from services.files import keep_password, make_private_folder, write_private
+from services.tasks import finish_in_thread
 
 USERNAME = "orthanc-graphql"
 
@@ -69,7 +70,7 @@ async def run_orthanc(
         NotInstalled: There is no Orthanc on this machine, or an old one.
         StartFailed: It stopped while it started.
     """
-    binary, options, configuration = await asyncio.to_thread(
+    binary, options, configuration = await finish_in_thread(
         _prepare, folder, installation, dicom_port, lua_scripts, stable_age_seconds
     )
     spec = ChildSpec(

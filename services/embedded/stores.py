@@ -74,7 +74,7 @@ async def open_stores(
         async with _both(mongod, orthanc) as (running_mongod, running_orthanc):
             stores = _describe(running_mongod, running_orthanc)
             running = RunningStores(pid=os.getpid(), address=address, stores=stores)
-            await asyncio.to_thread(write_running_stores, data_dir, running)
+            await finish_in_thread(write_running_stores, data_dir, running)
             yield stores
 
 

@@ -4,7 +4,6 @@ Orthanc gives bytes and decodes nothing: native frames are shown in the thread t
 encoded ones in a renderer process.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -39,6 +38,7 @@ from services.frames.rendering import RenderRequest, render_frame
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.orthanc.frames import OrthancFrames
+from services.tasks import finish_in_thread
 
 _BYTE_BITS = 8
 
@@ -153,7 +153,7 @@ class FramePipeline:
                 return shown
         content, bit_offset = await self._copies.frame(instance, description, frame_index)
         request = _request(content, presentation, variant, bit_offset=bit_offset)
-        return await asyncio.to_thread(_rendered, request)
+        return await finish_in_thread(_rendered, request)
 
     async def _encoded(
         self,

@@ -30,6 +30,7 @@ from services.dicom.display import (
 from services.errors import OrthancNotFound, OrthancTimedOut
 from services.frames.signing import study_revision
 from services.orthanc.client import OrthancClient
+from services.tasks import finish_in_thread
 
 
 class RenderableInstance(Protocol):
@@ -124,7 +125,7 @@ class PresentationLoader:
         if header is None:
             return indexed_presentation(instance)
         try:
-            return await asyncio.to_thread(
+            return await finish_in_thread(
                 lambda: Presentation(
                     header.description(instance.transfer_syntax_uid), header.frame(frame_index)
                 )
@@ -142,7 +143,7 @@ class PresentationLoader:
         header = await self._header(instance)
         if header is None:
             return FrameAttributes()
-        return await asyncio.to_thread(
+        return await finish_in_thread(
             lambda: FrameAttributes(header.frame(frame_index).windows, header.geometry(frame_index))
         )
 
@@ -152,7 +153,7 @@ class PresentationLoader:
         async with self._fetching.setdefault(key, asyncio.Lock()):
             if key not in self._headers:
                 content = await self._fetch_in_time(instance.id)
-                header = await asyncio.to_thread(_parsed, content, instance.id)
+                header = await finish_in_thread(_parsed, content, instance.id)
                 self._keep(key, header, len(content) * _PARSED_FACTOR)
             self._headers.move_to_end(key)
             return self._headers[key][0]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from services.errors import FrameNotRenderable, RendererCrashed, RendererUnavailable
 from services.frames.rendering import RenderRequest
 from services.frames.worker import ANSWER_HEAD, COMMAND, REPLY, REQUEST_HEAD, Command, Status
+from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -275,7 +276,7 @@ class RendererPool:
     async def close(self) -> None:
         """End all processes; what is being rendered breaks off."""
         self._is_closed = True
-        await asyncio.to_thread(self._close)
+        await finish_in_thread(self._close)
 
     def _close(self) -> None:
         with self._starting:

@@ -115,7 +115,7 @@ class StoredCopies:
             RendererUnavailable: There is no room for the copy.
         """
         copy = await self._copy(instance)
-        return await asyncio.to_thread(
+        return await finish_in_thread(
             copy.frame, description, frame_index, instance.number_of_frames
         )
 

@@ -1,6 +1,5 @@
 """One run of the migration: every local file once into Orthanc, then its records."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,6 +20,7 @@ from services.migration.local_files import LocalFile
 from services.migration.path_map import PathMap
 from services.migration.source import LegacyInstances
 from services.orthanc.client import OrthancClient
+from services.tasks import finish_in_thread
 
 
 class MigrationRefused(Error):
@@ -103,7 +103,7 @@ class MigrationRun:
         path = self._path_map.resolve(file.recorded_path)
         found = FoundFile(path)
         try:
-            found = replace(found, size_bytes=await asyncio.to_thread(self._check, path, file))
+            found = replace(found, size_bytes=await finish_in_thread(self._check, path, file))
             if is_dry:
                 self.records += len(file.record_ids)
                 return FileOutcome(found, stored=1)
@@ -148,7 +148,7 @@ class MigrationRun:
         if result.ids is None:
             raise OrthancError
         held = await self._orthanc.dicom_md5(result.ids.instance)
-        if held not in await asyncio.to_thread(_digests, path, self._limits):
+        if held not in await finish_in_thread(_digests, path, self._limits):
             raise MigrationRefused("CONTENT_CONFLICT", "Orthanc holds other content of this file.")
 
 

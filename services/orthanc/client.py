@@ -4,7 +4,6 @@ Every identifier is checked for its form before it becomes part of a path; answe
 of `services.orthanc.answers`; faults are errors of `services.errors`.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from services.orthanc.transport import (
     timeout_of,
     translated_faults,
 )
+from services.tasks import finish_in_thread
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
@@ -115,7 +115,7 @@ class OrthancClient:
         """`GET /series/{id}/instances-tags`: the headers of all instances, by instance id."""
         path = path_of("series", series_id, "instances-tags")
         answer = await self._get(path, timeout_seconds=_LIST_SECONDS)
-        return await asyncio.to_thread(_decoded_members, answer.content)
+        return await finish_in_thread(_decoded_members, answer.content)
 
     @asynccontextmanager
     async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from contextvars import ContextVar
 
 import pytest
 
@@ -204,3 +205,10 @@ async def test_results_and_errors_of_a_thread_reach_its_caller() -> None:
     assert await finish_in_thread(lambda: 7) == 7
     with pytest.raises(OSError, match="full"):
         await finish_in_thread(fail)
+
+
+async def test_a_thread_works_in_the_context_of_its_caller() -> None:
+    request: ContextVar[str] = ContextVar("request")
+    request.set("R1")
+    assert await finish_in_thread(request.get) == "R1"
+    assert await finish_in_thread(request.get, "none") == "R1"
