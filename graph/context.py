@@ -11,6 +11,7 @@ import strawberry
 
 from graph.authentication import Identify
 from services.auth.roles import Principal
+from services.auth.scope import NOTHING, Scope
 from services.errors import LimitExceeded
 from services.query.paging import Page, PageRequest
 from services.query.tree import Slice, StoredFields, Tree
@@ -205,7 +206,8 @@ class Context:
         connection_params: Payload of a WebSocket's `connection_init`.
         identify: Asks anew who it is; None for requests, which end before a credential does.
         turns: In which the operation shares the event loop with others.
-        loaders: One command of MongoDB per level of a tree.
+        tree: Reads single objects, within the scope of the caller.
+        loaders: One command of MongoDB per level of a tree, within the same scope.
         nodes_left: Objects that the operation may still answer.
         headers_left: Headers that it may still read from Orthanc.
         headers_read: Instances whose headers were counted already, for attributes of frames.
@@ -220,6 +222,7 @@ class Context:
     connection_params: object = None
     identify: Identify | None = field(default=None, repr=False)
     turns: CooperativeExecution = field(init=False)
+    tree: Tree = field(init=False)
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
@@ -229,28 +232,36 @@ class Context:
 
     def __post_init__(self) -> None:
         """Begin with nothing loaded and nothing counted."""
-        self._begin()
+        self.reset()
 
     async def for_operation(self) -> "Context":
         """Return the context of one operation: those of a WebSocket run side by side."""
         context = replace(self, accesses=AccessLog())
         await context.identify_again()
+        context.reset()
         return context
 
     async def start_event(self) -> None:
         """Forget what was loaded and counted: a new event of a subscription begins."""
-        self._begin()
         self.accesses.fields.clear()
         await self.identify_again()
+        self.reset()
 
     async def identify_again(self) -> None:
         """Ask who it is: a WebSocket may stay open when its token is revoked or has expired."""
         if self.identify is not None:
             self.principal = await self.identify()
 
-    def _begin(self) -> None:
+    @property
+    def scope(self) -> Scope:
+        """The studies that the caller may know of."""
+        return self.principal.scope if self.principal is not None else NOTHING
+
+    def reset(self) -> None:
+        """Begin with nothing loaded and nothing counted, within the scope of who it is now."""
         self.turns = CooperativeExecution()
-        self.loaders = Loaders(self.runtime.tree, self.turns)
+        self.tree = self.runtime.trees.within(self.scope)
+        self.loaders = Loaders(self.tree, self.turns)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
         self.headers_read = set()

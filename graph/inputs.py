@@ -6,6 +6,7 @@ from enum import Enum
 import strawberry
 
 from graph.types.scalars import Date
+from services.auth.scope import Scope
 from services.query.filters import PatientCriteria, StudyCriteria
 from services.query.paging import Order
 
@@ -58,10 +59,11 @@ class StudyFilter:
         description="Changed at this moment or later; without a zone it is taken as UTC.",
     )
 
-    def to_criteria(self) -> StudyCriteria:
-        """Return what the search service takes."""
+    def to_criteria(self, scope: Scope) -> StudyCriteria:
+        """Return what the search service takes, for a caller of this scope."""
         days = self.study_date or DateRange()
         return StudyCriteria(
+            scope=scope,
             patient_id=self.patient_id,
             patient_name=self.patient_name,
             accession_number=self.accession_number,
@@ -85,9 +87,11 @@ class PatientFilter:
         "matter.",
     )
 
-    def to_criteria(self) -> PatientCriteria:
-        """Return what the search service takes."""
-        return PatientCriteria(patient_id=self.patient_id, patient_name=self.patient_name)
+    def to_criteria(self, scope: Scope) -> PatientCriteria:
+        """Return what the search service takes, for a caller of this scope."""
+        return PatientCriteria(
+            scope=scope, patient_id=self.patient_id, patient_name=self.patient_name
+        )
 
 
 @strawberry.enum(description="Which end of an order comes first.")

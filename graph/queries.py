@@ -16,13 +16,11 @@ from graph.types.series import Series
 from graph.types.server import Server, examine_server
 from graph.types.stored import FromStored
 from graph.types.study import Study
-from services.auth.roles import Role
-from services.query.filters import PatientCriteria, patient_filter, study_filter
-from services.query.paging import Order, PageRequest
+from graph.types.viewer import Viewer
+from services.auth.roles import Role, authorize
+from services.query.paging import PageRequest
 
 StoredT = TypeVar("StoredT", bound=FromStored)
-
-_BY_NAME = Order("orderPatientName", ascending=True)
 
 
 def _viewer_field(description: str) -> Any:  # noqa: ANN401  # Strawberry's decorator
@@ -72,7 +70,7 @@ class Query:
         ],
     ) -> Patient | None:
         """Find a patient."""
-        return _found(info, Patient, await info.context.runtime.tree.patient(patient_id))
+        return _found(info, Patient, await info.context.tree.patient(patient_id))
 
     @_viewer_field("Patients by name.")
     async def patients(
@@ -85,12 +83,11 @@ class Query:
         ] = None,
     ) -> Connection[Patient]:
         """List patients."""
-        criteria = where.to_criteria() if where else PatientCriteria()
-        matching = patient_filter(criteria)
+        criteria = (where or PatientFilter()).to_criteria(info.context.scope)
         patients = info.context.runtime.lists.patients
-        page = await patients.page(matching, _BY_NAME, PageRequest(first=first, after=after))
+        page = await patients.page(criteria, PageRequest(first=first, after=after))
         info.context.show(page.documents, "Patient")
-        return connection_from(page, Patient.from_stored, partial(patients.count, matching))
+        return connection_from(page, Patient.from_stored, partial(patients.count, criteria))
 
     @_viewer_field(
         "A study by StudyInstanceUID; null when there is none. Of two patients' studies with one "
@@ -104,7 +101,7 @@ class Query:
         ],
     ) -> Study | None:
         """Find a study."""
-        return _found(info, Study, await info.context.runtime.tree.study(study_instance_uid))
+        return _found(info, Study, await info.context.tree.study(study_instance_uid))
 
     @_viewer_field(
         "Studies: filtered, ordered and in pages. The newest come first unless ordered otherwise."
@@ -134,13 +131,13 @@ class Query:
         ] = None,
     ) -> Connection[Study]:
         """List studies."""
-        matching = study_filter((where or StudyFilter()).to_criteria())
+        criteria = (where or StudyFilter()).to_criteria(info.context.scope)
         order = (order_by or StudyOrder()).to_order()
         studies = info.context.runtime.lists.studies
         request = PageRequest(first=first, after=after, last=last, before=before)
-        page = await studies.page(matching, order, request)
+        page = await studies.page(criteria, order, request)
         info.context.show(page.documents, "Study")
-        return connection_from(page, Study.from_stored, partial(studies.count, matching))
+        return connection_from(page, Study.from_stored, partial(studies.count, criteria))
 
     @_viewer_field("A series by SeriesInstanceUID; null when there is none.")
     async def series(
@@ -151,7 +148,7 @@ class Query:
         ],
     ) -> Series | None:
         """Find a series."""
-        return _found(info, Series, await info.context.runtime.tree.one_series(series_instance_uid))
+        return _found(info, Series, await info.context.tree.one_series(series_instance_uid))
 
     @_viewer_field("An instance by SOPInstanceUID; null when there is none.")
     async def instance(
@@ -162,7 +159,15 @@ class Query:
         ],
     ) -> Instance | None:
         """Find an instance."""
-        return _found(info, Instance, await info.context.runtime.tree.instance(sop_instance_uid))
+        return _found(info, Instance, await info.context.tree.instance(sop_instance_uid))
+
+    @strawberry.field(
+        description="Who is asking: the credential of this request.",
+        extensions=[RequiresRole(Role.VIEWER)],
+    )
+    def viewer(self, info: Info) -> Viewer:
+        """Describe the caller."""
+        return Viewer.of(authorize(info.context.principal, Role.VIEWER))
 
     @strawberry.field(
         description="This server and the stores behind it.",
@@ -170,7 +175,8 @@ class Query:
     )
     async def server(self, info: Info) -> Server:
         """Ask the stores who they are."""
-        return await examine_server(info.context.runtime)
+        context = info.context
+        return await examine_server(context.runtime, is_limited=not context.scope.is_all)
 
 
 def _found(info: Info, shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:

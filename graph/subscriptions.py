@@ -67,13 +67,15 @@ class Subscription:
         await record_accesses(context.runtime.audit, context.accesses, context.principal)
         events = info.context.runtime.study_events
         async with (
-            events.listen(study_instance_uid) as listener,
+            events.listen(study_instance_uid, scope=context.scope) as listener,
             aclosing(listener.events()) as changes,
         ):
             async for change in changes:
                 await info.context.start_event()
                 # The token may have been revoked, or have expired, since the last event.
                 require(info, Role.VIEWER)
+                if not context.scope.covers(change.study_id, change.labels):
+                    continue
                 if change.document is not None:
                     info.context.show([change.document], "Study")
                 yield StudyEvent.of(change)

@@ -27,6 +27,9 @@ class StudyDocument(StudyAttributes, StoredDocument):
     """Of its files, the most frequent first: the study is found by each."""
     thumbnail: Thumbnail | None = None
 
+    labels: list[str] = Field(default_factory=list)
+    """Given by people, in the order given; no file holds them. Absent where there is none."""
+
     # Derived from the above, for filters and orders.
     name_words: list[str]
     search_words: list[str]
@@ -56,4 +59,5 @@ class StudyDocument(StudyAttributes, StoredDocument):
             IndexModel([("modalitiesInStudy", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("nameWords", ASCENDING), ("orderStudyDate", DESCENDING)]),
             IndexModel([("searchWords", ASCENDING), ("orderStudyDate", DESCENDING)]),
+            IndexModel([("labels", ASCENDING), ("orderStudyDate", DESCENDING)]),
         ]

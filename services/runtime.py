@@ -35,7 +35,7 @@ from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.orthanc.files import STORES_AT_ONCE
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
-from services.query.tree import Tree
+from services.query.tree import Trees
 from services.settings import Settings
 from services.sync.events import StudyEvents
 from services.sync.orthanc_script import deletion_script
@@ -269,7 +269,7 @@ class Runtime:
     orthanc_url: str | None
     orthanc_events_secret: str
     lists: Lists
-    tree: Tree
+    trees: Trees
     headers: HeaderService
     indexer: Indexer
     ingest: Ingest
@@ -374,6 +374,7 @@ async def open_runtime(
         frames = await enter_frames(stack, settings, orthanc, supervisor)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, client, database, indexer) if client else None
+        trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
         runtime = Runtime(
             settings=settings,
             supervisor=supervisor,
@@ -391,9 +392,11 @@ async def open_runtime(
             orthanc_url=connections.orthanc_url,
             orthanc_events_secret=events_secret,
             lists=Lists(
-                page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds
+                trees,
+                page_max_size=settings.page_max_size,
+                max_seconds=settings.operation_seconds,
             ),
-            tree=Tree(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds),
+            trees=trees,
             headers=HeaderService(client),
             indexer=indexer,
             ingest=make_ingest(settings, orthanc, database, indexer),

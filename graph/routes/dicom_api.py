@@ -75,7 +75,10 @@ async def study_frame(request: Request) -> Response:
             study_uid = request.path_params["study_uid"]
             event.searched = describe_search("study", {"study_instance_uid": study_uid})
             instance, index = await find_study_frame(
-                runtime.database, study_uid, _frame_index(request.path_params["frame_index"])
+                runtime.database,
+                study_uid,
+                _frame_index(request.path_params["frame_index"]),
+                scope=principal.scope,
             )
             event.patient_ids.add(instance.orthanc_patient_id)
             event.study_ids.add(instance.orthanc_study_id)

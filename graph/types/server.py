@@ -6,7 +6,6 @@ from typing import Self
 import strawberry
 
 from graph.context import Info
-from models import InstanceDocument, PatientDocument, StudyDocument
 from services.health import Health, check_health
 from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
 from services.runtime import Runtime
@@ -47,10 +46,12 @@ class Server:
 
     version: str = strawberry.field(description="Release of this server.")
     orthanc_version: str | None = strawberry.field(
-        description="Release of Orthanc; null while it is unreachable or PACS integration is off."
+        description="Release of Orthanc; null while it is unreachable or PACS integration is off, "
+        "and for callers who see only some studies."
     )
     mongodb_version: str | None = strawberry.field(
-        description="Release of MongoDB; null while it is unreachable."
+        description="Release of MongoDB; null while it is unreachable, and for callers who see "
+        "only some studies."
     )
     storage: str = strawberry.field(description="Where the files are: `orthanc-pacs`.")
     pacs_integration_enabled: bool = strawberry.field(
@@ -58,45 +59,53 @@ class Server:
         "(ENABLE_PACS_INTEGRATION)."
     )
     warnings: list[str] = strawberry.field(
-        description="What an administrator should see to, as sentences."
+        description="What an administrator should see to, as sentences; empty for callers who see "
+        "only some studies."
     )
 
     @strawberry.field(
         description="How far behind Orthanc's change feed the data is; null when PACS integration "
-        "is off."
+        "is off, and for callers who see only some studies: it tells how busy the others are."
     )
     async def feed(self, info: Info) -> Feed | None:
         """Ask how far behind it is."""
         sync = info.context.runtime.sync
-        return None if sync is None else Feed.of(await sync.status())
+        if sync is None or not info.context.scope.is_all:
+            return None
+        return Feed.of(await sync.status())
 
     @strawberry.field(description="Patients that are stored.")
     async def number_of_patients(self, info: Info) -> int:
         """Count patients."""
-        return await info.context.runtime.tree.count(PatientDocument)
+        return await info.context.tree.count_patients()
 
     @strawberry.field(description="Studies that are stored.")
     async def number_of_studies(self, info: Info) -> int:
         """Count studies."""
-        return await info.context.runtime.tree.count(StudyDocument)
+        return await info.context.tree.count_studies()
 
     @strawberry.field(description="Instances that are stored.")
     async def number_of_instances(self, info: Info) -> int:
         """Count instances."""
-        return await info.context.runtime.tree.count(InstanceDocument)
+        return await info.context.tree.count_instances()
 
 
-async def examine_server(runtime: Runtime) -> Server:
-    """Ask the stores for their versions; one that is away costs a few seconds at most."""
-    health = await check_health(runtime)
-    orthanc_version = health.parts["orthanc"].version
+async def examine_server(runtime: Runtime, *, is_limited: bool) -> Server:
+    """Ask the stores for their versions; one that is away costs a few seconds at most.
+
+    Args:
+        runtime: The services.
+        is_limited: The caller sees only some studies, and need not know what runs here.
+    """
+    health = None if is_limited else await check_health(runtime)
+    orthanc_version = health.parts["orthanc"].version if health else None
     return Server(
         version=version(DISTRIBUTION),
         orthanc_version=orthanc_version,
-        mongodb_version=health.parts["mongodb"].version,
+        mongodb_version=health.parts["mongodb"].version if health else None,
         storage="orthanc-pacs",
         pacs_integration_enabled=runtime.orthanc is not None,
-        warnings=_warnings(health, orthanc_version),
+        warnings=_warnings(health, orthanc_version) if health else [],
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -151,7 +152,21 @@ def principal_of_claims(
         return None
     username = claims.get("preferred_username")
     shown = f" ({_printable(username)})" if isinstance(username, str) and username else ""
-    return Principal(name=f"oidc:{_printable(subject)}{shown}", role=max(granted))
+    return Principal(
+        name=f"oidc:{_printable(subject)}{shown}",
+        role=max(granted),
+        expires_at=_moment(claims.get("exp")),
+    )
+
+
+def _moment(seconds: object) -> datetime | None:
+    """Read a NumericDate (RFC 7519, section 2); None where it is none, or beyond all calendars."""
+    if not isinstance(seconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> object:

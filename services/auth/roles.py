@@ -1,8 +1,10 @@
 """Who may do what: one decision for fields, REST routes, subscriptions and minted URLs."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 
+from services.auth.scope import ALL, Scope
 from services.errors import Forbidden, Unauthenticated
 
 
@@ -18,37 +20,34 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """Which studies somebody may know of; for them the others do not exist.
-
-    Attributes:
-        study_ids: Orthanc's identifiers; None: all studies.
-    """
-
-    study_ids: frozenset[str] | None = None
-
-    def includes(self, study_id: str) -> bool:
-        """Return whether a study, by Orthanc's identifier, is one of them."""
-        return self.study_ids is None or study_id in self.study_ids
-
-
-ALL = Scope()
-"""Every study."""
-
-
-@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking.
 
     Attributes:
-        name: The token's name or the subject of the provider; for the audit trail.
+        name: The token's name, the subject of the provider or `share:` with the share's id; for
+            the audit trail.
         role: What they may do.
-        scope: Which studies they may know of. DICOMweb honours it; no credential limits it yet.
+        scope: Which studies they may know of. Whoever has less than all is no administrator.
+        expires_at: When the credential ends, with time zone; None: when it is revoked.
+        share_id: The share that let them in; None for people and programs of their own.
+        may_download: Whether they may take archives and files away.
     """
 
     name: str
     role: Role
     scope: Scope = ALL
+    expires_at: datetime | None = None
+    share_id: str | None = None
+    may_download: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that nobody administers what they can't see.
+
+        Raises:
+            ValueError: An administrator has a limited scope.
+        """
+        if self.role is Role.ADMIN and not self.scope.is_all:
+            raise ValueError("an administrator sees all studies")
 
 
 LOCAL_ADMIN = Principal(name="local", role=Role.ADMIN)

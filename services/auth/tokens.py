@@ -210,7 +210,9 @@ class TokenCache:
         if found is None or not found.is_valid_at(now):
             return None
         role = Role.__members__.get(found.role.upper())
-        return None if role is None else Principal(name=found.id, role=role)
+        if role is None:
+            return None
+        return Principal(name=found.id, role=role, expires_at=found.expires_at)
 
     async def aclose(self) -> None:
         """End a reading that still runs."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 
-from services.auth.roles import Scope
+from services.auth.scope import ALL, Scope
 from services.dicomweb.attributes import Attribute, Level, answered, keyword_of
 from services.errors import InvalidInput
-from services.query.filters import MongoFilter, StudyCriteria, study_filter
+from services.query.filters import StudyCriteria, study_filter
+from services.query.visibility import MongoFilter, both, studies_within
 
 LIMIT_MAX = 500
 """Results of one answer; more are asked for by `offset`."""
@@ -87,7 +88,11 @@ def parse_search(
         InvalidInput: An attribute can't be searched at this level, or a value makes no sense.
     """
     options = _Options()
-    filters = _Filters(StudyCriteria())
+    filters = _Filters(
+        StudyCriteria(
+            scope=ALL,
+        )
+    )
     seen: list[str] = []
     for name, value in parameters:
         if len(value) > _PARAMETER_MAX_CHARACTERS:
@@ -183,9 +188,7 @@ _ABOVE = {
 
 def scoped(studies: MongoFilter, scope: Scope) -> MongoFilter:
     """Limit a filter of studies to a scope: the one place where searches meet it."""
-    if scope.study_ids is None:
-        return studies
-    return _all_of({"_id": {"$in": sorted(scope.study_ids)}}, studies)
+    return both(studies_within(scope), studies)
 
 
 def _filtered(filters: _Filters, level: Level, keyword: str, value: str) -> _Filters:
@@ -317,7 +320,7 @@ def _wildcard(field: str, value: str) -> list[MongoFilter]:
     words = " ".join(_WILDCARDS.sub(" ", value).split())
     if not words:
         return [exact]
-    return [study_filter(StudyCriteria(text=words)), exact]
+    return [study_filter(StudyCriteria(scope=ALL, text=words)), exact]
 
 
 def _list_of(keyword: str, value: str) -> list[str]:

@@ -10,9 +10,10 @@ from cachetools import TTLCache
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
-from services.auth.roles import Scope
+from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.errors import AmbiguousStudy, NotFound
+from services.query.visibility import studies_within
 
 _UID_MAX_CHARACTERS = 1024
 """UIDs have 64 (PS3.5 9.1), and files that break the rule some more."""
@@ -54,8 +55,8 @@ class Resources:
 
     def __init__(self, *, max_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_milliseconds = max(1, int(max_seconds * 1000))
-        # The scope is applied to what is kept, so it is the same for everybody.
-        self._studies: TTLCache[str, list[StudyResource]] = TTLCache(
+        # By scope as well: what others asked for must not be refused faster than what is not there.
+        self._studies: TTLCache[tuple[str, Scope], list[StudyResource]] = TTLCache(
             _KEPT, _KEPT_SECONDS, timer=clock
         )
         self._series: TTLCache[tuple[str, str], SeriesResource] = TTLCache(
@@ -70,19 +71,19 @@ class Resources:
             AmbiguousStudy: Several patients have a study of this UID.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        kept = self._studies.get(study_uid)
-        if kept is None:
-            kept = [
+        found = self._studies.get((study_uid, scope))
+        if found is None:
+            within = {"studyInstanceUID": study_uid, **studies_within(scope)}
+            found = [
                 StudyResource(
                     id=document["_id"],
                     patient_id=document["orthancPatientId"],
                     thumbnail=_thumbnail(document),
                 )
-                for document in await self._find(StudyDocument, {"studyInstanceUID": study_uid})
+                for document in await self._find(StudyDocument, within)
             ]
-            if kept:
-                self._studies[study_uid] = kept
-        found = [study for study in kept if scope.includes(study.id)]
+            if found:
+                self._studies[study_uid, scope] = found
         if not found:
             raise NotFound("There is no such study.")
         if len(found) > 1:
@@ -145,7 +146,8 @@ class Resources:
         whole: bool = False,
         many: bool = False,
     ) -> list[dict[str, Any]]:
-        if any(len(str(value)) > _UID_MAX_CHARACTERS for value in filter_.values()):
+        uids = [value for value in filter_.values() if isinstance(value, str)]
+        if any(len(uid) > _UID_MAX_CHARACTERS for uid in uids):
             return []
         with translated_database_faults():
             cursor = document.get_pymongo_collection().find(

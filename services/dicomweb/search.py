@@ -6,7 +6,7 @@ from typing import Any
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
-from services.auth.roles import Scope
+from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.dicomweb.attributes import Attribute, Fields, Level
 from services.dicomweb.request import SearchRequest, scoped

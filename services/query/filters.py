@@ -4,12 +4,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
 
+from services.auth.scope import Scope
 from services.dicom.search_words import QueryTerm, query_terms
 from services.errors import InvalidInput
-
-MongoFilter = dict[str, Any]
+from services.query.visibility import MongoFilter, both, studies_within
 
 _MOST_TERMS = 8
 """Terms of one text that are looked for: each is one more condition on every candidate."""
@@ -29,6 +28,7 @@ class StudyCriteria:
     """What studies must match; all parts that are given.
 
     Attributes:
+        scope: Of the caller.
         patient_id: Exact PatientID.
         patient_name: Beginnings of words of the name, in any order.
         accession_number: Exact AccessionNumber.
@@ -40,6 +40,7 @@ class StudyCriteria:
         updated_since: Changed then or later.
     """
 
+    scope: Scope
     patient_id: str | None = None
     patient_name: str | None = None
     accession_number: str | None = None
@@ -53,19 +54,21 @@ class StudyCriteria:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatientCriteria:
-    """What patients must match."""
+    """What patients must match: `scope` is the caller's, the rest as in `StudyCriteria`."""
 
+    scope: Scope
     patient_id: str | None = None
     patient_name: str | None = None
 
 
 def study_filter(criteria: StudyCriteria) -> MongoFilter:
-    """Plan the MongoDB filter of a study list.
+    """Plan the MongoDB filter of a study list, within its scope.
 
     Raises:
         InvalidInput: Too many values, or a range that ends before it begins.
     """
     parts = [
+        studies_within(criteria.scope),
         _exact("patientID", criteria.patient_id),
         _exact("accessionNumbers", criteria.accession_number),
         _any_uid(criteria.study_instance_uids),
@@ -73,23 +76,16 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
         _days(criteria.study_date_from, criteria.study_date_to),
         {} if criteria.updated_since is None else {"updatedAt": {"$gte": criteria.updated_since}},
     ]
-    return _all_of(
+    return both(
         *parts, *_words("nameWords", criteria.patient_name), *_words("searchWords", criteria.text)
     )
 
 
 def patient_filter(criteria: PatientCriteria) -> MongoFilter:
-    """Plan the MongoDB filter of a patient list."""
-    return _all_of(
+    """Plan the MongoDB filter of a patient list; its scope is applied to the studies below."""
+    return both(
         _exact("patientID", criteria.patient_id), *_words("nameWords", criteria.patient_name)
     )
-
-
-def _all_of(*parts: MongoFilter) -> MongoFilter:
-    given = [part for part in parts if part]
-    if len(given) <= 1:
-        return given[0] if given else {}
-    return {"$and": given}
 
 
 def _exact(field: str, value: str | None) -> MongoFilter:
@@ -169,7 +165,7 @@ def _words(field: str, text: str | None) -> list[MongoFilter]:
 
 def _term(field: str, term: QueryTerm) -> MongoFilter:
     alternatives = [
-        _all_of(*({field: {"$regex": f"^{re.escape(word)}"}} for word in words))
+        both(*({field: {"$regex": f"^{re.escape(word)}"}} for word in words))
         for words in term.alternatives
     ]
     return alternatives[0] if len(alternatives) == 1 else {"$or": alternatives}

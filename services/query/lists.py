@@ -1,4 +1,4 @@
-"""Read pages and counts from MongoDB."""
+"""Read pages and counts of studies and patients from MongoDB, within the scope of the caller."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,68 +6,189 @@ from typing import Any
 from models import PatientDocument, StudyDocument
 from models.stored import StoredDocument
 from services.database import translated_database_faults
-from services.query.filters import MongoFilter
+from services.index.aggregations import Pipeline
+from services.query.filters import PatientCriteria, StudyCriteria, patient_filter, study_filter
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
+from services.query.tree import Trees
+from services.query.visibility import MongoFilter, both, studies_within
 
 StoredFields = Mapping[str, Any]
 
 
-class ListReader:
-    """Reads the lists of one collection.
+class _Collection:
+    """Reads pages and counts of one collection.
 
     Args:
         document: Its document class.
+        max_milliseconds: Longest time that MongoDB may work on one command.
+    """
+
+    def __init__(self, document: type[StoredDocument], *, max_milliseconds: int) -> None:
+        self._collection = document.get_pymongo_collection()
+        self._max_milliseconds = max_milliseconds
+
+    async def find(
+        self, filter_: MongoFilter, sort: list[tuple[str, int]], limit: int
+    ) -> list[StoredFields]:
+        """Read documents in one command."""
+        with translated_database_faults():
+            found: list[StoredFields] = await self._collection.find(
+                filter_,
+                sort=sort,
+                limit=limit,
+                batch_size=limit,
+                max_time_ms=self._max_milliseconds,
+            ).to_list()
+        return found
+
+    async def aggregate(self, pipeline: Pipeline) -> list[StoredFields]:
+        """Run an aggregation."""
+        with translated_database_faults():
+            rows = await self._collection.aggregate(pipeline, maxTimeMS=self._max_milliseconds)
+            return [row async for row in rows]
+
+    async def count(self, filter_: MongoFilter) -> int:
+        """Count what matches; without a filter from the collection's own count."""
+        collection, milliseconds = self._collection, self._max_milliseconds
+        with translated_database_faults():
+            if not filter_:
+                return int(await collection.estimated_document_count(maxTimeMS=milliseconds))
+            return int(await collection.count_documents(filter_, maxTimeMS=milliseconds))
+
+
+class StudyList:
+    """The list of studies.
+
+    Args:
+        page_max_size: Largest page, in entries.
+        max_milliseconds: Longest time that MongoDB may work on one command.
+    """
+
+    def __init__(self, *, page_max_size: int, max_milliseconds: int) -> None:
+        self._studies = _Collection(StudyDocument, max_milliseconds=max_milliseconds)
+        self._page_max_size = page_max_size
+
+    async def page(self, criteria: StudyCriteria, order: Order, request: PageRequest) -> Page:
+        """Read one page in one command.
+
+        Raises:
+            InvalidInput: The page or the criteria make no sense.
+            DatabaseUnavailable: MongoDB does not answer in time.
+        """
+        matching = study_filter(criteria)
+        plan = plan_page(request, order, max_size=self._page_max_size)
+        documents = await self._studies.find(
+            both(matching, plan.filter), list(plan.sort), plan.limit
+        )
+        return make_page(plan, order, documents)
+
+    async def count(self, criteria: StudyCriteria) -> int:
+        """Count what matches."""
+        return await self._studies.count(study_filter(criteria))
+
+
+class PatientList:
+    """The list of patients, by name.
+
+    Within a limited scope a patient is what the studies in the scope say: name, number of studies
+    and conflicts of other studies must not show.
+
+    Args:
+        trees: Read patients within a scope.
+        page_max_size: Largest page, in entries.
+        max_milliseconds: Longest time that MongoDB may work on one command.
+    """
+
+    ORDER = Order("orderPatientName", ascending=True)
+
+    def __init__(self, trees: Trees, *, page_max_size: int, max_milliseconds: int) -> None:
+        self._trees = trees
+        self._patients = _Collection(PatientDocument, max_milliseconds=max_milliseconds)
+        self._studies = _Collection(StudyDocument, max_milliseconds=max_milliseconds)
+        self._page_max_size = page_max_size
+
+    async def page(self, criteria: PatientCriteria, request: PageRequest) -> Page:
+        """Read one page, in one command or, within a limited scope, in two.
+
+        Raises:
+            InvalidInput: The page or the criteria make no sense.
+            DatabaseUnavailable: MongoDB does not answer in time.
+        """
+        matching = patient_filter(criteria)
+        plan = plan_page(request, self.ORDER, max_size=self._page_max_size)
+        if criteria.scope.is_all:
+            documents = await self._patients.find(
+                both(matching, plan.filter), list(plan.sort), plan.limit
+            )
+            return make_page(plan, self.ORDER, documents)
+        rows = await self._studies.aggregate(
+            [
+                *_patients_within(criteria),
+                {"$match": dict(plan.filter)},
+                {"$sort": dict(plan.sort)},
+                {"$limit": plan.limit},
+            ]
+        )
+        tree = self._trees.within(criteria.scope)
+        found = await tree.patients([row["_id"] for row in rows])
+        return make_page(plan, self.ORDER, [patient for patient in found if patient is not None])
+
+    async def count(self, criteria: PatientCriteria) -> int:
+        """Count what matches."""
+        if criteria.scope.is_all:
+            return await self._patients.count(patient_filter(criteria))
+        rows = await self._studies.aggregate([*_patients_within(criteria), {"$count": "patients"}])
+        return int(rows[0]["patients"]) if rows else 0
+
+
+def _patients_within(criteria: PatientCriteria) -> Pipeline:
+    """Return the aggregation over studies with one row for each patient that matches."""
+    return [
+        {"$match": studies_within(criteria.scope)},
+        {
+            "$group": {
+                "_id": "$orthancPatientId",
+                "patientID": {"$first": "$patientID"},
+                # As `patient_content`: the name of the study whose newest file came last.
+                "latest": {
+                    "$max": {
+                        "latestIndexedAt": "$latestIndexedAt",
+                        "_id": "$_id",
+                        "orderPatientName": "$orderPatientName",
+                    }
+                },
+                "words": {"$push": "$nameWords"},
+            }
+        },
+        {
+            "$project": {
+                "patientID": 1,
+                "orderPatientName": "$latest.orderPatientName",
+                "nameWords": {
+                    "$reduce": {
+                        "input": "$words",
+                        "initialValue": [],
+                        "in": {"$concatArrays": ["$$value", "$$this"]},
+                    }
+                },
+            }
+        },
+        {"$match": patient_filter(criteria)},
+    ]
+
+
+class Lists:
+    """The lists of this server.
+
+    Args:
+        trees: Read patients within a scope.
         page_max_size: Largest page, in entries.
         max_seconds: Longest time that MongoDB may work on one command.
     """
 
-    def __init__(
-        self, document: type[StoredDocument], *, page_max_size: int, max_seconds: float
-    ) -> None:
-        self._collection = document.get_pymongo_collection()
-        self._page_max_size = page_max_size
-        self._max_milliseconds = max(1, int(max_seconds * 1000))
-
-    async def page(self, filter_: MongoFilter, order: Order, request: PageRequest) -> Page:
-        """Read one page in one command.
-
-        Raises:
-            InvalidInput: The page makes no sense.
-            DatabaseUnavailable: MongoDB does not answer in time.
-        """
-        plan = plan_page(request, order, max_size=self._page_max_size)
-        beyond = [part for part in (filter_, plan.filter) if part]
-        with translated_database_faults():
-            documents = await self._collection.find(
-                {"$and": beyond} if beyond else {},
-                sort=list(plan.sort),
-                limit=plan.limit,
-                batch_size=plan.limit,
-                max_time_ms=self._max_milliseconds,
-            ).to_list()
-        return make_page(plan, order, documents)
-
-    async def count(self, filter_: MongoFilter) -> int:
-        """Count what matches; without a filter from the collection's own count."""
-        with translated_database_faults():
-            if not filter_:
-                return int(
-                    await self._collection.estimated_document_count(
-                        maxTimeMS=self._max_milliseconds
-                    )
-                )
-            return int(
-                await self._collection.count_documents(filter_, maxTimeMS=self._max_milliseconds)
-            )
-
-
-class Lists:
-    """The lists of this server."""
-
-    def __init__(self, *, page_max_size: int, max_seconds: float) -> None:
-        self.studies = ListReader(
-            StudyDocument, page_max_size=page_max_size, max_seconds=max_seconds
-        )
-        self.patients = ListReader(
-            PatientDocument, page_max_size=page_max_size, max_seconds=max_seconds
+    def __init__(self, trees: Trees, *, page_max_size: int, max_seconds: float) -> None:
+        milliseconds = max(1, int(max_seconds * 1000))
+        self.studies = StudyList(page_max_size=page_max_size, max_milliseconds=milliseconds)
+        self.patients = PatientList(
+            trees, page_max_size=page_max_size, max_milliseconds=milliseconds
         )

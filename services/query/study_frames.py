@@ -6,14 +6,20 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
+from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.errors import AmbiguousStudy, FrameNotFound
+from services.query.visibility import both, studies_within
 
 _SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
 
 
 async def find_study_frame(
-    database: AsyncDatabase[dict[str, Any]], study_instance_uid: str, frame_index: int
+    database: AsyncDatabase[dict[str, Any]],
+    study_instance_uid: str,
+    frame_index: int,
+    *,
+    scope: Scope,
 ) -> tuple[InstanceDocument, int]:
     """Find a frame by its position in a study.
 
@@ -24,18 +30,20 @@ async def find_study_frame(
         database: MongoDB.
         study_instance_uid: The study.
         frame_index: 0-based, through all renderable frames of the study.
+        scope: Of the caller; studies outside are not found.
 
     Returns:
         The instance, and the 0-based index within it.
 
     Raises:
         FrameNotFound: The study or the frame is not there.
-        AmbiguousStudy: Several patients have a study of this UID.
+        AmbiguousStudy: Several patients have a study of this UID within the scope.
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
         studies = database[StudyDocument.Settings.name]
-        found = studies.find({"studyInstanceUID": study_instance_uid}, ("_id",), limit=2)
+        within = both({"studyInstanceUID": study_instance_uid}, studies_within(scope))
+        found = studies.find(within, ("_id",), limit=2)
         ids = [study["_id"] async for study in found]
         if len(ids) > 1:
             raise AmbiguousStudy

@@ -1,4 +1,9 @@
-"""The levels of a study tree: one MongoDB command for any number of parents."""
+"""The levels of a study tree: one MongoDB command for any number of parents.
+
+A tree belongs to a scope (`services.auth.scope`): what lies outside is not found, however it is
+asked for. A scope of labels takes one command more for series and instances whose study was not
+read before; it takes it also when nothing was found, so that the time says nothing either.
+"""
 
 from collections import defaultdict
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
@@ -11,9 +16,12 @@ from bson.codec_options import CodecOptions
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDER
 from models.stored import StoredDocument
+from services.auth.scope import Scope
 from services.database import translated_database_faults
+from services.index.aggregations import patient_content, patient_pipeline
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.query.turns import CooperativeExecution
+from services.query.visibility import both, objects_within, studies_within
 
 StoredFields = Mapping[str, Any]
 
@@ -110,20 +118,50 @@ class Slice:
         return left if self.first is None else min(self.first, left)
 
 
-class Tree:
-    """Reads documents by identifier and children by parent.
+class Trees:
+    """Makes the tree of each scope.
 
     Args:
+        page_max_size: Largest page, in entries.
         max_seconds: Longest time that MongoDB may work on one command.
     """
 
     def __init__(self, *, page_max_size: int, max_seconds: float) -> None:
         self._page_max_size = page_max_size
+        self._max_seconds = max_seconds
+
+    def within(self, scope: Scope) -> "Tree":
+        """Return the tree of a scope, for one operation: it remembers which studies it found."""
+        return Tree(scope, page_max_size=self._page_max_size, max_seconds=self._max_seconds)
+
+
+class Tree:
+    """Reads documents by identifier and children by parent.
+
+    Args:
+        scope: Of the caller.
+        page_max_size: Largest page, in entries.
+        max_seconds: Longest time that MongoDB may work on one command.
+    """
+
+    def __init__(self, scope: Scope, *, page_max_size: int, max_seconds: float) -> None:
+        self._scope = scope
+        self._page_max_size = page_max_size
         self._max_milliseconds = max(1, int(max_seconds * 1000))
+        self._visible_study_ids: set[str] = set()
 
     async def patients(self, ids: Sequence[str]) -> list[StoredFields | None]:
-        """Read patients, in the order of their ids; None for unknown ones."""
-        return await self._by_id(PatientDocument, ids)
+        """Read patients, in the order of their ids; None for unknown ones.
+
+        Within a limited scope a patient is what the studies in the scope say.
+        """
+        if self._scope.is_all:
+            return await self._by_id(PatientDocument, ids)
+        rows = await self._aggregate(
+            StudyDocument, [{"$match": studies_within(self._scope)}, *patient_pipeline(ids)]
+        )
+        by_id = {row["_id"]: {"_id": row["_id"], **patient_content(row)} for row in rows}
+        return [by_id.get(identifier) for identifier in ids]
 
     async def studies(self, ids: Sequence[str]) -> list[StoredFields | None]:
         """Read studies, in the order of their ids; None for unknown ones."""
@@ -139,7 +177,11 @@ class Tree:
 
     async def patient(self, patient_id: str) -> StoredFields | None:
         """Read a patient by PatientID; None for an unknown one."""
-        return await self._newest(PatientDocument, "patientID", patient_id, "_id")
+        if self._scope.is_all:
+            return await self._newest(PatientDocument, "patientID", patient_id, "_id")
+        study = await self._newest(StudyDocument, "patientID", patient_id, "orthancPatientId")
+        [found] = await self.patients([study["orthancPatientId"] if study else ""])
+        return found
 
     async def study(self, study_instance_uid: str) -> StoredFields | None:
         """Read a study by StudyInstanceUID; of several patients' the one that changed last."""
@@ -166,14 +208,28 @@ class Tree:
         """Read an instance by SOPInstanceUID; of several the one that was indexed last."""
         return await self._newest(InstanceDocument, "sopInstanceUID", sop_instance_uid, "indexedAt")
 
-    async def count(self, document: type[StoredDocument]) -> int:
-        """Count a collection by its own count, which reads no document."""
-        with translated_database_faults():
-            return int(
-                await document.get_pymongo_collection().estimated_document_count(
-                    maxTimeMS=self._max_milliseconds
-                )
-            )
+    async def count_patients(self) -> int:
+        """Count patients."""
+        if self._scope.is_all:
+            return await self._count(PatientDocument)
+        groups: list[Mapping[str, Any]] = [
+            {"$group": {"_id": "$orthancPatientId"}},
+            {"$count": "total"},
+        ]
+        return await self._total_of_studies(groups)
+
+    async def count_studies(self) -> int:
+        """Count studies."""
+        if self._scope.is_all:
+            return await self._count(StudyDocument)
+        return await self._total_of_studies([{"$count": "total"}])
+
+    async def count_instances(self) -> int:
+        """Count instances."""
+        if self._scope.is_all:
+            return await self._count(InstanceDocument)
+        added = {"_id": None, "total": {"$sum": "$numberOfInstances"}}
+        return await self._total_of_studies([{"$group": added}])
 
     async def series_of_studies(self, study_ids: Sequence[str]) -> list[list[StoredFields]]:
         """Read the series of each study, by seriesNumber, then seriesInstanceUID."""
@@ -215,7 +271,8 @@ class Tree:
             InvalidInput: The page makes no sense.
         """
         plan = plan_page(request, NEWEST_STUDY_FIRST, max_size=self._page_max_size)
-        stages: list[dict[str, Any]] = [{"$match": plan.filter}] if plan.filter else []
+        within = both(studies_within(self._scope), plan.filter)
+        stages: list[dict[str, Any]] = [{"$match": within}] if within else []
         stages += [{"$sort": dict(plan.sort)}, {"$limit": plan.limit}]
         found = await self._children(
             PatientDocument, patient_ids, StudyDocument, "orthancPatientId", stages
@@ -231,11 +288,15 @@ class Tree:
         """Read the document with a DICOM identifier; of several the one that changed last."""
         if len(value) > _IDENTIFIER_MAX_CHARACTERS:
             return None
+        if not self._scope.is_all:
+            # Of several, the last one may lie outside the scope.
+            found = await self._find(document, {field: value}, {changed: -1})
+            return next(iter(found), None)
         with translated_database_faults():
-            found: StoredFields | None = await document.get_pymongo_collection().find_one(
+            newest: StoredFields | None = await document.get_pymongo_collection().find_one(
                 {field: value}, sort=[(changed, -1)], max_time_ms=self._max_milliseconds
             )
-        return found
+        return newest
 
     async def _by_id(
         self, document: type[StoredDocument], ids: Sequence[str]
@@ -251,16 +312,24 @@ class Tree:
         sort: Mapping[str, int] | None = None,
         projection: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
+        """Find documents within the scope; patients only where it is everything."""
         collection = document.get_pymongo_collection()
+        is_study = document is StudyDocument
+        limit = studies_within(self._scope) if is_study else objects_within(self._scope)
         with translated_database_faults():
             cursor = collection.find_raw_batches(
-                filter_,
+                both(filter_, limit),
                 projection,
                 sort=list(sort.items()) if sort else None,
                 batch_size=_WHOLE_LEVEL,
                 max_time_ms=self._max_milliseconds,
             )
-            return await _decoded(cursor, collection.codec_options)
+            found = await _decoded(cursor, collection.codec_options)
+        if is_study:
+            if self._scope.labels is not None:
+                self._visible_study_ids.update(fields["_id"] for fields in found)
+            return found
+        return await self._visible(found)
 
     async def _children(
         self,
@@ -286,13 +355,46 @@ class Tree:
             {"$unwind": "$child"},
             {"$replaceRoot": {"newRoot": "$child"}},
         ]
-        collection = parent.get_pymongo_collection()
+        children = await self._aggregate(parent, pipeline)
+        return children if child is StudyDocument else await self._visible(children)
+
+    async def _visible(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the series or instances whose study lies within the scope."""
+        if self._scope.is_all:
+            return objects
+        study_ids = {fields["orthancStudyId"] for fields in objects}
+        visible = self._scope.study_ids or frozenset()
+        if self._scope.labels is not None:
+            if not study_ids or not study_ids <= self._visible_study_ids:
+                await self._find(StudyDocument, {"_id": {"$in": list(study_ids)}}, None, {"_id": 1})
+            visible = frozenset(study_ids & self._visible_study_ids)
+        return [fields for fields in objects if fields["orthancStudyId"] in visible]
+
+    async def _total_of_studies(self, stages: Sequence[Mapping[str, Any]]) -> int:
+        """Return the one `total` that an aggregation over the studies of the scope has."""
+        rows = await self._aggregate(
+            StudyDocument, [{"$match": studies_within(self._scope)}, *stages]
+        )
+        return int(rows[0]["total"]) if rows else 0
+
+    async def _count(self, document: type[StoredDocument]) -> int:
+        """Count a collection by its own count, which reads no document."""
+        with translated_database_faults():
+            return int(
+                await document.get_pymongo_collection().estimated_document_count(
+                    maxTimeMS=self._max_milliseconds
+                )
+            )
+
+    async def _aggregate(
+        self, document: type[StoredDocument], pipeline: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any]]:
         with translated_database_faults():
             # Raw batches of an aggregation take a command more; each of these is decoded at once.
-            cursor = await collection.aggregate(
+            cursor = await document.get_pymongo_collection().aggregate(
                 pipeline, batchSize=_JOINED_AT_ONCE, maxTimeMS=self._max_milliseconds
             )
-            return [document async for document in cursor]
+            return [row async for row in cursor]
 
 
 async def _decoded(

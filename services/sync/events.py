@@ -19,6 +19,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
 from models.study import StudyDocument
+from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
 from services.tasks import Supervisor
 
@@ -42,12 +43,14 @@ class StudyChange:
     Attributes:
         study_id: Orthanc's id of the study.
         document: The study as stored, None when it is deleted.
+        labels: Of the study; when it is deleted, the last ones that it had.
     """
 
     kind: StudyChangeKind
     study_id: str
     study_instance_uid: str
     document: Mapping[str, Any] | None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -147,10 +150,16 @@ class EventsUnavailable(Error):
 
 
 class Listener:
-    """One who listens; holds at most `LISTENER_MAX_EVENTS` events."""
+    """One who listens; holds at most `LISTENER_MAX_EVENTS` events.
 
-    def __init__(self, study_instance_uid: str | None) -> None:
+    Args:
+        study_instance_uid: Only this study; None for all.
+        scope: Of the caller: what lies outside takes no place among the events that wait.
+    """
+
+    def __init__(self, study_instance_uid: str | None, scope: Scope = ALL) -> None:
         self._study_instance_uid = study_instance_uid
+        self._scope = scope
         self._events: deque[StudyChange] = deque()
         self._error: Error | None = None
         self._something = asyncio.Event()
@@ -160,6 +169,8 @@ class Listener:
         if self._error is not None:
             return
         if self._study_instance_uid not in (None, event.study_instance_uid):
+            return
+        if not self._scope.covers(event.study_id, event.labels):
             return
         if len(self._events) >= LISTENER_MAX_EVENTS:
             self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
@@ -229,17 +240,20 @@ class StudyEvents:
         return self._watching is not None
 
     @asynccontextmanager
-    async def listen(self, study_instance_uid: str | None = None) -> AsyncIterator[Listener]:
+    async def listen(
+        self, study_instance_uid: str | None = None, *, scope: Scope = ALL
+    ) -> AsyncIterator[Listener]:
         """Listen; every change from here on is told.
 
         Args:
             study_instance_uid: Only this study; None for all.
+            scope: Only studies in it.
 
         Raises:
             EventsUnavailable: MongoDB is no replica set.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        listener = Listener(study_instance_uid)
+        listener = Listener(study_instance_uid, scope)
         self._listeners.add(listener)
         try:
             await self._ensure_watching()
@@ -374,4 +388,5 @@ def _told(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyChange:
         study_id=document["_id"],
         study_instance_uid=document["studyInstanceUID"],
         document=None if kind is StudyChangeKind.DELETED else document,
+        labels=tuple(document.get("labels") or ()),
     )

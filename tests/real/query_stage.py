@@ -59,20 +59,24 @@ class QueryStage:
         result = await self.schema.execute(query, variables, context_value=context)
         return result.data, [str((e.extensions or {})["code"]) for e in result.errors or ()]
 
-    async def data(self, query: str, **variables: object) -> dict[str, Any]:
+    async def data(
+        self, query: str, *, principal: Principal = LOCAL_ADMIN, **variables: object
+    ) -> dict[str, Any]:
         """Execute what must succeed."""
-        data, codes = await self.run(query, principal=LOCAL_ADMIN, **variables)
+        data, codes = await self.run(query, principal=principal, **variables)
         assert codes == []
         assert data is not None
         return data
 
-    async def asked(self, query: str, **variables: object) -> list[Asked]:
+    async def asked(
+        self, query: str, *, principal: Principal = LOCAL_ADMIN, **variables: object
+    ) -> list[Asked]:
         """Execute, and tell what MongoDB was asked."""
         database = self.runtime.database
         await database.command("profile", 0)
         await database.drop_collection("system.profile")
         await database.command("profile", 2)
-        await self.data(query, **variables)
+        await self.data(query, principal=principal, **variables)
         await database.command("profile", 0)
         entries = await database["system.profile"].find(sort=[("ts", 1)]).to_list()
         return [

@@ -13,6 +13,7 @@ from graph.relay import encode_node_id
 from services.auth.roles import Role
 from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
+from services.query.tree import Tree
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.servers import RunningServer, run_server
@@ -187,10 +188,10 @@ async def test_searches_of_one_request_share_a_record(
 async def test_a_query_that_took_too_long_is_recorded(
     server: RunningServer, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(_study_instance_uid: str) -> None:
+    async def never(_tree: Tree, _study_instance_uid: str) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(server.runtime.tree, "study", never)
+    monkeypatch.setattr(Tree, "study", never)
     answer = await ask(server, tokens["viewer"], '{ study(studyInstanceUID: "1.2") { id } }')
     assert answer["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
     assert await trail(server) == [

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.auth.roles import Principal, Role, Scope
+from services.auth.roles import Principal, Role
+from services.auth.scope import Scope
 from tests.real.dicomweb_stage import ROOT, made, slices, store, uid, values
 from tests.servers import RunningServer
 

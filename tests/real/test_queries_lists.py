@@ -43,7 +43,7 @@ async def stage(
         yield opened
 
 
-async def numbers(stage: QueryStage, **variables: object) -> list[int]:
+async def numbers(stage: QueryStage, **variables: Any) -> list[int]:
     found = await stage.data(LIST, **variables)
     return [int(node["studyInstanceUID"].split(".")[-1]) for node in found["studies"]["nodes"]]
 

@@ -26,6 +26,7 @@ from graph.schema import build_schema
 from services.audit import Audit
 from services.auth.authenticator import Authenticator
 from services.auth.roles import Principal, Role
+from services.query.tree import Trees
 from services.runtime import Runtime
 from services.settings import Settings
 from tests.tokens import made_token, read_cache_of
@@ -39,6 +40,7 @@ FIELDS: dict[str, Role] = {
     "Query.studies": Role.VIEWER,
     "Query.series": Role.VIEWER,
     "Query.instance": Role.VIEWER,
+    "Query.viewer": Role.VIEWER,
     "Query.server": Role.VIEWER,
     "Mutation.uploadDicom": Role.UPLOADER,
     "Mutation.deletePatient": Role.ADMIN,
@@ -97,7 +99,12 @@ async def runtime(settings: Settings) -> Runtime:
     )
     return cast(
         "Runtime",
-        _Nothing(settings=settings, authenticator=authenticator, audit=AsyncMock(spec=Audit)),
+        _Nothing(
+            settings=settings,
+            authenticator=authenticator,
+            audit=AsyncMock(spec=Audit),
+            trees=Trees(page_max_size=1, max_seconds=1),
+        ),
     )
 
 

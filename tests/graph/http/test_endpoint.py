@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from graph.app import create_app
 from services.audit import Audit
 from services.auth.authenticator import Authenticator
-from services.query.tree import Tree
+from services.query.tree import Trees
 from services.settings import Settings
 from tests.graph.problems import problem_of
 from tests.tokens import cache_of
@@ -36,7 +36,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
             settings=settings,
             authenticator=Authenticator(cache_of()),
             audit=AsyncMock(spec=Audit),
-            tree=Tree(page_max_size=1, max_seconds=1),
+            trees=Trees(page_max_size=1, max_seconds=1),
         ),
     )
     starlette = create_app(settings, runtime=runtime)

@@ -1,6 +1,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -20,6 +21,13 @@ from tests.services.auth.issuer import (
 
 RSA_KEY = make_key("RS256")
 VIEWER = Principal("oidc:f3b1", Role.VIEWER)
+
+
+def is_viewer(principal: Principal | None) -> bool:
+    """Tell whether this is the viewer of the tests, as long as its JWT is valid."""
+    if principal is None or principal.expires_at is None:
+        return False
+    return replace(principal, expires_at=None) == VIEWER
 
 
 class Clock:
@@ -58,7 +66,7 @@ def sign(
 
 
 async def test_a_token_of_the_provider_is_accepted(issuer: Issuer, verifier: OidcVerifier) -> None:
-    assert await verifier.verify(sign(issuer.claims())) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims())))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256", "ES256", "EdDSA"])
@@ -67,7 +75,7 @@ async def test_each_asymmetric_algorithm_is_accepted(
 ) -> None:
     key = make_key(algorithm)
     issuer.keys = [public_jwk(key, "other")]
-    assert await verifier.verify(sign(issuer.claims(), key, algorithm, "other")) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims(), key, algorithm, "other")))
 
 
 @pytest.mark.parametrize(
@@ -106,11 +114,11 @@ async def test_clocks_may_differ_by_less_than_30_seconds(
 ) -> None:
     now = int(time.time())
     token = sign(issuer.claims(exp=now - 20, nbf=now + 20))
-    assert await verifier.verify(token) == VIEWER
+    assert is_viewer(await verifier.verify(token))
 
 
 async def test_an_audience_among_others_is_enough(issuer: Issuer, verifier: OidcVerifier) -> None:
-    assert await verifier.verify(sign(issuer.claims(aud=["account", AUDIENCE]))) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims(aud=["account", AUDIENCE]))))
 
 
 async def test_a_token_without_signature_is_refused(issuer: Issuer, verifier: OidcVerifier) -> None:
@@ -143,7 +151,7 @@ async def test_a_key_is_used_for_the_algorithm_that_it_declares_only(
 ) -> None:
     issuer.keys = [public_jwk(RSA_KEY, "one", alg="RS512")]
     assert await verifier.verify(sign(issuer.claims())) is None
-    assert await verifier.verify(sign(issuer.claims(), algorithm="RS512")) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims(), algorithm="RS512")))
 
 
 async def test_keys_for_encryption_check_no_signature(
@@ -164,7 +172,7 @@ async def test_a_token_that_names_no_key_is_checked_with_the_only_one(
     issuer: Issuer, verifier: OidcVerifier
 ) -> None:
     await verifier.fetch_keys()
-    assert await verifier.verify(sign(issuer.claims(), kid=None)) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims(), kid=None)))
 
 
 async def test_a_token_that_names_no_key_is_refused_when_there_are_two(
@@ -183,7 +191,7 @@ async def test_unknown_key_names_ask_the_provider_once_in_ten_seconds(
     assert issuer.key_requests == 1
     clock.seconds += 10
     issuer.keys = [public_jwk(RSA_KEY, "c")]
-    assert await verifier.verify(sign(issuer.claims(), kid="c")) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims(), kid="c")))
     assert issuer.key_requests == 2
 
 
@@ -194,7 +202,7 @@ async def test_known_keys_stay_while_the_provider_is_away(
     issuer.is_away = True
     clock.seconds += 100
     assert await verifier.verify(sign(issuer.claims(), kid="unknown")) is None
-    assert await verifier.verify(sign(issuer.claims())) == VIEWER
+    assert is_viewer(await verifier.verify(sign(issuer.claims())))
 
 
 async def test_a_discovery_document_of_another_issuer_gives_no_keys(

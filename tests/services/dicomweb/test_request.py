@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.auth.roles import Scope
+from services.auth.scope import Scope
 from services.dicomweb.attributes import Level
 from services.dicomweb.request import LIMIT_MAX, parse_search, scoped
 from services.errors import InvalidInput

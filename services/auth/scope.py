@@ -1,0 +1,54 @@
+"""Which studies a principal may know of: one answer for every read.
+
+Whatever lies outside a scope is answered as if it were not stored. Lists and look-ups take the
+scope into their queries (`services.query.visibility`), and events ask `Scope.covers`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A set of studies, by identifier or by label.
+
+    Attributes:
+        study_ids: Orthanc's identifiers; None: no limit by identifier.
+        labels: A study with any of these belongs to the scope; None: no limit by label.
+    """
+
+    study_ids: frozenset[str] | None = None
+    labels: frozenset[str] | None = None
+
+    @property
+    def is_all(self) -> bool:
+        """Whether every study belongs to it."""
+        return self.study_ids is None and self.labels is None
+
+    def covers(self, study_id: str, labels: Iterable[str]) -> bool:
+        """Tell whether a study belongs to it.
+
+        Args:
+            study_id: Orthanc's identifier.
+            labels: All labels of the study.
+        """
+        if self.study_ids is not None and study_id not in self.study_ids:
+            return False
+        return self.labels is None or not self.labels.isdisjoint(labels)
+
+    def visible_labels(self, labels: Iterable[str]) -> list[str]:
+        """Return those labels that its holder may know of, in their order.
+
+        Labels may name tenants and projects. Who is limited to labels sees these labels; who is
+        limited to studies, as the holder of a share, sees none.
+        """
+        if self.study_ids is not None:
+            return []
+        return [one for one in labels if self.labels is None or one in self.labels]
+
+
+ALL = Scope()
+"""Everything that is stored."""
+
+NOTHING = Scope(study_ids=frozenset())
+"""No study at all: the scope of callers who could not be identified."""

@@ -1,0 +1,36 @@
+"""A scope as MongoDB filters: what every list and every look-up adds to its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.auth.scope import Scope
+
+MongoFilter = dict[str, Any]
+
+
+def studies_within(scope: Scope) -> MongoFilter:
+    """Return the filter of the studies in a scope; `{}` for all."""
+    parts: MongoFilter = {}
+    if scope.study_ids is not None:
+        parts["_id"] = {"$in": sorted(scope.study_ids)}
+    if scope.labels is not None:
+        parts["labels"] = {"$in": sorted(scope.labels)}
+    return parts
+
+
+def objects_within(scope: Scope) -> MongoFilter:
+    """Return the filter of series and instances, as far as they know their scope.
+
+    They do not know the labels of their study: `Tree` looks these up.
+    """
+    if scope.study_ids is None:
+        return {}
+    return {"orthancStudyId": {"$in": sorted(scope.study_ids)}}
+
+
+def both(*filters: Mapping[str, Any]) -> MongoFilter:
+    """Combine filters: what matches must match each of them."""
+    given = [dict(part) for part in filters if part]
+    if len(given) <= 1:
+        return given[0] if given else {}
+    return {"$and": given}

@@ -1,0 +1,238 @@
+"""Limited principals get the answers of a server that stores nothing else.
+
+One database holds studies of several people, some of them in the scope of a share and of a label.
+The other holds those studies alone. Every root field answers a limited caller of the first as it
+answers an unlimited caller of the second: data, counts, pages and errors.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import strawberry
+
+from graph.relay import TypeName, encode_node_id
+from services.auth.roles import Principal, Role
+from services.auth.scope import NOTHING, Scope
+from services.embedded.mongod import EmbeddedMongod
+from services.index.rollup import roll_up
+from services.index.writes import Parents
+from tests.real.query_stage import BEGIN, QueryStage, open_query_stage, orthanc_id
+
+SHARED = "1.2.1"
+VIEWER = Principal("viewer", Role.VIEWER)
+
+PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCount"
+PATIENT = f"""fragment P on Patient {{
+  id patientID patientName patientDisplayName patientBirthDate patientSex issuerOfPatientID
+  hasConflictingDemographics numberOfStudies
+  studies(first: 1) {{ nodes {{ id studyDescription }} {PAGE} }}
+}}"""
+STUDY = """fragment S on Study {
+  id studyInstanceUID patientName numberOfInstances
+  patient { ...P } otherStudiesWithThisUID { id patientName }
+  series {
+    id instances(first: 2) { id sopInstanceUID frames { index } series { id } } study { id }
+  }
+}"""
+SERIES = "fragment E on Series { id seriesInstanceUID study { ...S } instances { id } }"
+INSTANCE = "fragment I on Instance { id sopInstanceUID parent: series { ...E } }"
+FRAGMENTS = f"{PATIENT} {STUDY} {SERIES} {INSTANCE}"
+
+NODE = "node(id: %s) { __typename ...P ...S ...E ...I }"
+QUERIES: dict[str, list[str]] = {
+    "node": [],
+    "patient": [f'patient(patientID: "{one}") {{ ...P }}' for one in ("P1", "P2", "P3", "P9", "")],
+    "patients": [
+        f"patients(first: 1) {{ nodes {{ ...P }} {PAGE} }}",
+        f"patients {{ nodes {{ ...P }} edges {{ cursor }} {PAGE} }}",
+        f'patients(filter: {{patientName: "huber"}}) {{ nodes {{ ...P }} {PAGE} }}',
+        f'patients(filter: {{patientName: "meier"}}) {{ nodes {{ ...P }} {PAGE} }}',
+        f'patients(filter: {{patientID: "P1"}}) {{ nodes {{ ...P }} {PAGE} }}',
+        f'patients(filter: {{patientID: "P3"}}) {{ nodes {{ ...P }} {PAGE} }}',
+        'patients(after: "x") { totalCount }',
+    ],
+    "study": [f'study(studyInstanceUID: "{uid}") {{ ...S }}' for uid in ("1.2.1", "1.2.2", "1.2.4")]
+    + ['study(studyInstanceUID: "9") { ...S }'],
+    "studies": [
+        f"studies {{ nodes {{ ...S }} {PAGE} }}",
+        f"studies(first: 1) {{ nodes {{ ...S }} {PAGE} }}",
+        f"studies(last: 1) {{ nodes {{ ...S }} {PAGE} }}",
+        "studies(first: 0) { totalCount pageInfo { hasNextPage } }",
+        'studies(filter: {patientName: "meier"}) { nodes { ...S } totalCount }',
+        'studies(filter: {patientID: "P1"}) { nodes { ...S } totalCount }',
+        'studies(filter: {patientID: "P3"}) { nodes { ...S } totalCount }',
+        'studies(filter: {text: "secret"}) { nodes { ...S } totalCount }',
+        'studies(filter: {studyInstanceUIDs: ["1.2.1", "1.2.2"]}) { nodes { ...S } totalCount }',
+        'studies(filter: {modalities: ["MR"]}) { nodes { ...S } totalCount }',
+        "studies(orderBy: {field: PATIENT_NAME}) { nodes { id } edges { cursor } totalCount }",
+        "studies(first: 501) { totalCount }",
+    ],
+    "series": [f'series(seriesInstanceUID: "{uid}") {{ ...E }}' for uid in ("1.3.1", "1.3.2", "9")],
+    "instance": [
+        f'instance(sopInstanceUID: "{uid}") {{ ...I }}' for uid in ("1.3.1.0", "1.3.2.0", "9")
+    ],
+    "server": ["server { numberOfPatients numberOfStudies numberOfInstances feed { message } }"],
+    "viewer": ["viewer { role canUpload canDelete canDownload }"],
+}
+"""What is asked, by root field. A new root field fails the tests until it stands here."""
+
+
+Answer = tuple[dict[str, Any] | None, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Everything that is stored, and the answers of the server that stores a part of it."""
+
+    whole: QueryStage
+    expected: dict[str, list[tuple[str, Answer]]]
+
+
+async def _store(stage: QueryStage, numbers: set[int]) -> list[tuple[TypeName, str]]:
+    """Store studies; answers the identifiers of all that could be stored."""
+    described: dict[int, tuple[str, dict[str, Any]]] = {
+        1: ("P1", {"patient_name": "Huber^Maria", "study_date": "2020-01-01"}),
+        2: ("P1", {"patient_name": "Meier^Eva", "study_description": "secret"}),
+        3: ("P2", {"patient_name": "Yamada^Tarou", "study_description": "shared as well"}),
+        4: ("P3", {"patient_name": "Weber^Karl", "modalities_in_study": ["MR"]}),
+        # The UIDs of the first study under another PatientID, changed later.
+        5: ("P3", {"patient_name": "Weber^Karl", "study_instance_uid": SHARED}),
+    }
+    ids: list[tuple[TypeName, str]] = []
+    for number, (patient_id, fields) in described.items():
+        uid = fields.get("study_instance_uid", f"1.2.{number}")
+        study_id = orthanc_id(patient_id, uid)
+        series = 2 if number in {2, 4} else 1
+        series_id = orthanc_id(study_id, series)
+        ids += [
+            ("Patient", orthanc_id(patient_id)),
+            ("Study", study_id),
+            ("Series", series_id),
+            ("Instance", orthanc_id(series_id, 0)),
+        ]
+        if number in numbers:
+            await stage.store_study(
+                patient_id,
+                number,
+                labels=["ward"] if number in {1, 3} else ["other"],
+                number_of_instances=2,
+                number_of_series=1,
+                latest_indexed_at=BEGIN + timedelta(minutes=number),
+                demographics_of_files=[{"patientName": fields["patient_name"]}],
+                **fields,
+            )
+            await stage.store_series(study_id, series, 2)
+    patients = Parents((), (), {orthanc_id(patient) for patient, _ in described.values()})
+    await roll_up(stage.runtime.database, patients, BEGIN, children_written=True)
+    return ids
+
+
+@pytest.fixture(scope="module")
+async def stages(
+    mongodb: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stages]:
+    """One after the other: document classes are bound to the database that was opened last."""
+    expected: dict[str, list[tuple[str, Answer]]] = {}
+    async with open_query_stage(mongodb, tmp_path_factory.mktemp("part")) as part:
+        stored = await _store(part, {1, 3})
+        node_ids = [encode_node_id(type_name, one) for type_name, one in stored]
+        node_ids += [encode_node_id("Study", orthanc_id("?")), strawberry.ID("U3R1ZHk6eA==")]
+        for field, asked in QUERIES.items():
+            selections = asked or [NODE % f'"{one}"' for one in node_ids]
+            expected[field] = [
+                (query, await part.run(query, principal=VIEWER))
+                for query in map(_with_fragments, selections)
+            ]
+    async with open_query_stage(mongodb, tmp_path_factory.mktemp("whole")) as whole:
+        await _store(whole, {1, 2, 3, 4, 5})
+        yield Stages(whole, expected)
+
+
+def _with_fragments(selection: str) -> str:
+    """Add the fragments that a selection uses, directly or through another one."""
+    order = "PSEI"
+    used = [order.index(name) for name in order if f"...{name}" in selection]
+    fragments = FRAGMENTS.split("fragment ")[1:]
+    return " ".join(
+        [
+            f"{{ {selection} }}",
+            *(f"fragment {one}" for one in fragments[: max(used, default=-1) + 1]),
+        ]
+    )
+
+
+LIMITED = {
+    "share": replace(
+        VIEWER,
+        scope=Scope(study_ids=frozenset({orthanc_id("P1", SHARED), orthanc_id("P2", "1.2.3")})),
+    ),
+    "label": replace(VIEWER, scope=Scope(labels=frozenset({"ward", "unused"}))),
+}
+
+
+def test_every_root_field_is_asked(stages: Stages) -> None:
+    query = stages.whole.schema._schema.query_type
+    assert query is not None
+    assert set(query.fields) == set(QUERIES)
+
+
+def test_the_part_is_found(stages: Stages) -> None:
+    codes = [codes for asked in stages.expected.values() for _, (_, codes) in asked]
+    assert [one for one in codes if one] == [["INVALID_INPUT"], ["INVALID_INPUT"]]
+    (data, _) = stages.expected["studies"][0][1]
+    assert data is not None
+    assert data["studies"]["totalCount"] == 2
+
+
+@pytest.mark.parametrize("caller", LIMITED)
+@pytest.mark.parametrize("field", QUERIES)
+async def test_a_limited_caller_is_answered_as_if_nothing_else_were_stored(
+    stages: Stages, field: str, caller: str
+) -> None:
+    for query, answer in stages.expected[field]:
+        assert await stages.whole.run(query, principal=LIMITED[caller]) == answer, query
+
+
+async def test_the_limit_is_none_for_whoever_sees_everything(stages: Stages) -> None:
+    found = await stages.whole.data("{ server { numberOfStudies numberOfPatients } }")
+    assert found["server"] == {"numberOfStudies": 5, "numberOfPatients": 3}
+
+
+async def test_an_empty_scope_finds_nothing(stages: Stages) -> None:
+    nobody = replace(VIEWER, scope=NOTHING)
+    query = "{ studies { totalCount } patients { totalCount } server { numberOfInstances } }"
+    assert await stages.whole.run(query, principal=nobody) == (
+        {
+            "studies": {"totalCount": 0},
+            "patients": {"totalCount": 0},
+            "server": {"numberOfInstances": 0},
+        },
+        [],
+    )
+
+
+@pytest.mark.parametrize("caller", LIMITED)
+async def test_what_is_hidden_costs_the_commands_of_what_is_not_there(
+    stages: Stages, caller: str
+) -> None:
+    """The time of an answer is that of its commands: as many, on the same collections."""
+    hidden: dict[str, list[str]] = {
+        "node(id: %s) { id }": [
+            encode_node_id("Instance", orthanc_id(orthanc_id(orthanc_id("P3", "1.2.4"), 2), 0)),
+            encode_node_id("Instance", orthanc_id("never stored")),
+        ],
+        "instance(sopInstanceUID: %s) { id }": ["1.3.2.0", "9.9"],
+        "series(seriesInstanceUID: %s) { id }": ["1.3.2", "9.9"],
+        "study(studyInstanceUID: %s) { id }": ["1.2.4", "9.9"],
+        "patient(patientID: %s) { id }": ["P3", "P9"],
+    }
+    for query, arguments in hidden.items():
+        commands = []
+        for argument in arguments:
+            text = "{ " + query % f'"{argument}"' + " }"
+            asked = await stages.whole.asked(text, principal=LIMITED[caller])
+            commands.append([(one.command, one.collection) for one in asked])
+        assert commands[0] == commands[1], query
