@@ -14,7 +14,7 @@ from services.auth.roles import Principal
 from services.auth.scope import NOTHING, Scope
 from services.errors import LimitExceeded
 from services.query.paging import Page, PageRequest
-from services.query.tree import Slice, StoredFields, Tree
+from services.query.tree import OrderedSeries, Slice, StoredFields, Tree
 from services.query.turns import CooperativeExecution
 from services.runtime import Runtime
 
@@ -83,8 +83,10 @@ class AccessLog:
 P = TypeVar("P", bound=Hashable)
 C = TypeVar("C")
 
-PagedKey = tuple[str, P]
-"""A parent's identifier and which part of its children is wanted."""
+ParentT = TypeVar("ParentT", bound=Hashable)
+
+PagedKey = tuple[ParentT, P]
+"""A parent and which part of its children is wanted."""
 
 
 K = TypeVar("K", bound=Hashable)
@@ -162,27 +164,27 @@ class Loaders:
         self.series_by_id = BatchLoader(tree.series, turns)
         self.instance_by_id = BatchLoader(tree.instances, turns)
         self.series_by_study_id = BatchLoader(tree.series_of_studies, turns)
-        self.instances_by_series_id: BatchLoader[PagedKey[Slice], list[StoredFields]] = BatchLoader(
-            _by_part(tree.instances_of_series), turns
-        )
-        self.studies_by_patient_id: BatchLoader[PagedKey[PageRequest], Page] = BatchLoader(
+        self.instances_by_series: BatchLoader[
+            PagedKey[OrderedSeries, Slice], list[StoredFields]
+        ] = BatchLoader(_by_part(tree.instances_of_series), turns)
+        self.studies_by_patient_id: BatchLoader[PagedKey[str, PageRequest], Page] = BatchLoader(
             _by_part(tree.studies_of_patients), turns
         )
 
 
 def _by_part(
-    load: Callable[[Sequence[str], P], Awaitable[list[C]]],
-) -> Callable[[list[PagedKey[P]]], Awaitable[list[C]]]:
+    load: Callable[[Sequence[ParentT], P], Awaitable[list[C]]],
+) -> Callable[[list[PagedKey[ParentT, P]]], Awaitable[list[C]]]:
     """Load the parents that want the same part together; usually that is all of them."""
 
-    async def load_all(keys: list[PagedKey[P]]) -> list[C]:
-        parents: dict[P, list[str]] = defaultdict(list)
-        for parent_id, part in keys:
-            parents[part].append(parent_id)
-        children: dict[PagedKey[P], C] = {}
-        for part, parent_ids in parents.items():
-            for parent_id, found in zip(parent_ids, await load(parent_ids, part), strict=True):
-                children[parent_id, part] = found
+    async def load_all(keys: list[PagedKey[ParentT, P]]) -> list[C]:
+        parents: dict[P, list[ParentT]] = defaultdict(list)
+        for parent, part in keys:
+            parents[part].append(parent)
+        children: dict[PagedKey[ParentT, P], C] = {}
+        for part, members in parents.items():
+            for parent, found in zip(members, await load(members, part), strict=True):
+                children[parent, part] = found
         return [children[key] for key in keys]
 
     return load_all

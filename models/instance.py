@@ -19,8 +19,30 @@ class FileWindow(NamedModel):
     function: str = "LINEAR"
 
 
-INSTANCE_ORDER = {"instanceNumber": 1, "sopInstanceUID": 1}
-"""The order of instances within their series, as MongoDB sorts."""
+STACK_ORDER = "stackKey"
+GROUPED_STACK_ORDER = "groupedStackKey"
+ACQUISITION_TIME_ORDER = "timeKey"
+INSTANCE_NUMBER_ORDER = "numberKey"
+INSTANCE_ORDERS = (
+    STACK_ORDER,
+    GROUPED_STACK_ORDER,
+    ACQUISITION_TIME_ORDER,
+    INSTANCE_NUMBER_ORDER,
+)
+"""Stored names of the keys that instances of a series can be ordered by, then sopInstanceUID."""
+
+EARLIER_ORDER = "instanceNumber"
+"""Of series that an earlier release indexed, until they are read again; their database has an index
+for it."""
+
+
+def instance_sort(order: str) -> dict[str, int]:
+    """Return an order of the instances of one series, as MongoDB sorts: an index has it.
+
+    Args:
+        order: One of `INSTANCE_ORDERS`, or `EARLIER_ORDER`.
+    """
+    return {order: 1, "sopInstanceUID": 1}
 
 
 class InstanceDocument(StoredDocument):
@@ -95,6 +117,16 @@ class InstanceDocument(StoredDocument):
     not_renderable_reason: str | None = None
     """A sentence for a person; None when the frames can be shown."""
 
+    # Sortable, see `services.index.stack_order`; "" in records of earlier releases.
+    stack_key: str = ""
+    """Spatial: orientation, temporal position, echo, position along the normal."""
+    grouped_stack_key: str = ""
+    """Spatial, with acquisitions and kinds of image one after the other."""
+    time_key: str = ""
+    """Acquisition time, then spatial."""
+    number_key: str = ""
+    """InstanceNumber, then acquisition time."""
+
     study_attributes: StudyAttributes | None = None
     """What this file says about its study and patient; None in records of earlier releases."""
     series_attributes: SeriesAttributes | None = None
@@ -110,12 +142,15 @@ class InstanceDocument(StoredDocument):
 
         name = "instances"
         indexes: ClassVar[list[IndexModel]] = [
-            IndexModel(
-                [
-                    ("orthancSeriesId", ASCENDING),
-                    ("instanceNumber", ASCENDING),
-                    ("sopInstanceUID", ASCENDING),
-                ]
+            *(
+                IndexModel(
+                    [
+                        ("orthancSeriesId", ASCENDING),
+                        (order, ASCENDING),
+                        ("sopInstanceUID", ASCENDING),
+                    ]
+                )
+                for order in INSTANCE_ORDERS
             ),
             IndexModel([("orthancStudyId", ASCENDING)]),
             IndexModel([("sopInstanceUID", ASCENDING), ("indexedAt", DESCENDING)]),

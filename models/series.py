@@ -7,6 +7,7 @@ from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from models.attributes import SeriesAttributes, StudyStatement
+from models.instance import EARLIER_ORDER
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 
@@ -23,6 +24,10 @@ class SeriesDocument(SeriesAttributes, StoredDocument):
     """Renderable frames only."""
     study_statements: list[StudyStatement] = Field(default_factory=list)
     """What its files say about the study and the patient, the most frequent first."""
+    total_bytes: int = 0
+    """Of the stored files."""
+    stack_order: str = EARLIER_ORDER
+    """Which key of its instances is the order of the stack: see `INSTANCE_ORDERS`."""
     thumbnail: Thumbnail | None = None
     has_primary_frames: bool = True
     """Some frames are no secondary capture, document or localizer: they may stand for the study."""

@@ -1,5 +1,6 @@
 """Series: what one device acquired in one go."""
 
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
@@ -11,9 +12,37 @@ from graph.types.instance import Instance
 from graph.types.scalars import Date, Time
 from graph.types.stored import FromStored, slice_of
 from models import SeriesDocument, StoredDocument
+from models.instance import (
+    ACQUISITION_TIME_ORDER,
+    EARLIER_ORDER,
+    INSTANCE_NUMBER_ORDER,
+    STACK_ORDER,
+)
+from services.query.tree import OrderedSeries
 
 if TYPE_CHECKING:
     from graph.types.study import Study
+
+
+@strawberry.enum(description="What the instances of a series can be ordered by.")
+class InstanceOrder(Enum):
+    """Orders of instances, by their stored keys."""
+
+    STACK = strawberry.enum_value(
+        STACK_ORDER,
+        description="In spatial order where every slice has position and orientation: along the "
+        "normal, with orientations, acquisitions, echoes and phases one after the other. Else by "
+        "`instanceNumber`, acquisition time, `sopInstanceUID`.",
+    )
+    INSTANCE_NUMBER = strawberry.enum_value(
+        INSTANCE_NUMBER_ORDER,
+        description="By `instanceNumber`, then acquisition time, then `sopInstanceUID`; those "
+        "without a number last.",
+    )
+    ACQUISITION_TIME = strawberry.enum_value(
+        ACQUISITION_TIME_ORDER,
+        description="By acquisition time, then in spatial order; those without a time last.",
+    )
 
 
 @strawberry.type(description="A series of a study: instances of one modality that belong together.")
@@ -47,6 +76,7 @@ class Series(FromStored, Node):
         description="Frames of all its instances that can be shown."
     )
     orthanc_study_id: strawberry.Private[str]
+    stack_order: strawberry.Private[str]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
     @strawberry.field(description="The study that the series belongs to.")
@@ -57,8 +87,8 @@ class Series(FromStored, Node):
         return Study.from_found(await info.context.loaders.study_by_id.load(self.orthanc_study_id))
 
     @strawberry.field(
-        description="The instances by `instanceNumber`, then `sopInstanceUID`; all or a window of "
-        "them."
+        description="The instances in the order of the stack, or in another one; all or a window "
+        "of them."
     )
     async def instances(
         self,
@@ -69,15 +99,17 @@ class Series(FromStored, Node):
         offset: Annotated[
             int, strawberry.argument(description="How many to pass over, from the first.")
         ] = 0,
+        order_by: Annotated[
+            InstanceOrder, strawberry.argument(description="Which order.")
+        ] = InstanceOrder.STACK,
     ) -> list[Instance]:
         """Load the instances."""
         part = slice_of(first, offset)
         expected = part.length_of(self.number_of_instances)
         # Before they are read: a million documents fill the memory, however they are answered.
         info.context.count_nodes(expected)
-        stored = await info.context.loaders.instances_by_series_id.load(
-            (self.orthanc_series_id, part)
-        )
+        ordered = OrderedSeries(self.orthanc_series_id, self._order(order_by))
+        stored = await info.context.loaders.instances_by_series.load((ordered, part))
         info.context.count_nodes(len(stored) - expected)
         return await info.context.turns.map(Instance.from_stored, stored)
 
@@ -88,3 +120,9 @@ class Series(FromStored, Node):
     def thumbnail_frame(self) -> Frame | None:
         """Return the frame that stands for the series."""
         return frame_of_thumbnail(self.thumbnail)
+
+    def _order(self, asked: InstanceOrder) -> str:
+        """Return the stored name of the key to order instances by."""
+        if asked is InstanceOrder.STACK or self.stack_order == EARLIER_ORDER:
+            return self.stack_order
+        return str(asked.value)

@@ -8,6 +8,7 @@ from typing import Any
 from cachetools import TTLCache
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 from services.auth.scope import Scope
@@ -134,7 +135,7 @@ class Resources:
                     ("revision", "sopInstanceUID", "transferSyntaxUID", "fileSizeBytes"),
                     max_time_ms=self._max_milliseconds,
                 )
-                .sort([("instanceNumber", 1), ("sopInstanceUID", 1)])
+                .sort(instance_sort(INSTANCE_NUMBER_ORDER))
                 .to_list()
             )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
-from models.instance import INSTANCE_ORDER
+from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
 from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.dicomweb.attributes import Attribute, Fields, Level
@@ -85,7 +85,9 @@ def _pipeline(request: SearchRequest, scope: Scope) -> list[Mapping[str, Any]]:
         inner = _chosen(request.series, _SERIES_ORDER, shown[Level.SERIES])
         stages += _joined(SeriesDocument, "_id", "orthancStudyId", "series", inner)
     if request.level > Level.SERIES:
-        inner = _chosen(request.instances, INSTANCE_ORDER, shown[Level.INSTANCE])
+        inner = _chosen(
+            request.instances, instance_sort(INSTANCE_NUMBER_ORDER), shown[Level.INSTANCE]
+        )
         stages += _joined(InstanceDocument, "series._id", "orthancSeriesId", "instance", inner)
     return stages if request.level is Level.STUDY else [*stages, *page]
 

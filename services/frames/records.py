@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 from beanie import SortDirection
 from pymongo import ReturnDocument
 
-from models import InstanceDocument, StudyDocument
-from models.instance import INSTANCE_ORDER
+from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.instance import EARLIER_ORDER, instance_sort
 from models.quarantine import SuspectFrameDocument
 from services.database import translated_database_faults
 from services.dicom.display import (
@@ -38,7 +38,6 @@ class RenderableInstance(Protocol):
 
     id: str
     orthanc_series_id: str
-    instance_number: int | None
     revision: str
     transfer_syntax_uid: str | None
     use_orthanc_preview: bool
@@ -263,7 +262,7 @@ async def find_instance(instance_id: str) -> InstanceDocument | None:
 
 
 async def find_following(instance: RenderableInstance, limit: int) -> list[InstanceDocument]:
-    """Return the instances after one in its series, by instance number and SOPInstanceUID.
+    """Return the instances after one in the stack of its series.
 
     Args:
         instance: Where to begin; it is not returned.
@@ -272,18 +271,26 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
     """
-    series: dict[str, Any] = {"orthancSeriesId": instance.orthanc_series_id}
-    if instance.instance_number is not None:
-        series["instanceNumber"] = {"$gte": instance.instance_number}
     with translated_database_faults():
+        series = await SeriesDocument.get_pymongo_collection().find_one(
+            {"_id": instance.orthanc_series_id}, ("stackOrder",)
+        )
+        order = (series or {}).get("stackOrder", EARLIER_ORDER)
+        instances = InstanceDocument.get_pymongo_collection()
+        place = await instances.find_one({"_id": instance.id}, (order,))
+        if place is None:
+            return []
+        condition: dict[str, Any] = {"orthancSeriesId": instance.orthanc_series_id}
+        if place.get(order) is not None:
+            condition[order] = {"$gte": place[order]}
         found = await (
-            InstanceDocument.find(series)
-            .sort([(name, SortDirection(way)) for name, way in INSTANCE_ORDER.items()])
+            InstanceDocument.find(condition)
+            .sort([(name, SortDirection(way)) for name, way in instance_sort(order).items()])
             .limit(limit + 1)
             .to_list()
         )
     ids = [document.id for document in found]
-    # Beyond many of one number, or after a removal, it is not among them: nothing follows.
+    # Beyond many with one key, or after a removal, it is not among them: nothing follows.
     return found[ids.index(instance.id) + 1 :] if instance.id in ids else []
 
 

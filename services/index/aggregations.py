@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from models import InstanceDocument, PatientDocument
+from models.instance import instance_sort
 from services.dicom.search_words import fold, search_words
 from services.index.record import Fields
 from services.index.statements import (
@@ -59,20 +60,25 @@ _SECONDARY_MODALITIES = frozenset(
 """Modalities (PS3.3 C.7.3.1.1.1) of documents and of what belongs to other images."""
 
 
-def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
+def series_pipeline(series_ids: Sequence[str], order: str) -> Pipeline:
     """Return the aggregation over instances that `series_content` reads, one row per series.
 
     The sort is that of an index, so that MongoDB reads in order. Instances that say the same are
     counted by their digest, and one of them is looked up for what it says.
+
+    Args:
+        series_ids: Which series.
+        order: Key of their instances that is the order of the stack (`choose_order`).
     """
     return [
         {"$match": {"orthancSeriesId": {"$in": list(series_ids)}}},
-        {"$sort": {"orthancSeriesId": 1, "instanceNumber": 1, "sopInstanceUID": 1}},
+        {"$sort": {"orthancSeriesId": 1, **instance_sort(order)}},
         {
             "$group": {
                 "_id": {"series": "$orthancSeriesId", "digest": "$attributesDigest"},
                 "instances": {"$sum": 1},
                 "numberOfFrames": {"$sum": "$numberOfFrames"},
+                "totalBytes": {"$sum": "$fileSizeBytes"},
                 "secondaryFrames": {
                     "$sum": {"$cond": [_IS_SECONDARY, "$numberOfFrames", 0]},
                 },
@@ -94,6 +100,7 @@ def series_pipeline(series_ids: Sequence[str]) -> Pipeline:
                 "orthancPatientId": {"$first": "$patient"},
                 "numberOfInstances": {"$sum": "$instances"},
                 "numberOfFrames": {"$sum": "$numberOfFrames"},
+                "totalBytes": {"$sum": "$totalBytes"},
                 "secondaryFrames": {"$sum": "$secondaryFrames"},
                 "latestIndexedAt": {"$max": "$latest"},
                 "hits": {"$push": {"frames": "$numberOfFrames", "hit": "$found.hit"}},
@@ -149,10 +156,14 @@ _INSTANCE_OF_MIDDLE_FRAME: Mapping[str, Any] = {
 because a series of 10,000 instances would be a megabyte to send at each roll-up."""
 
 
-def series_content(row: Fields) -> dict[str, Any]:
+def series_content(row: Fields, order: str) -> dict[str, Any]:
     """Turn a row of `series_pipeline` into a series document, as far as it is rolled up.
 
     Its attributes are left out while no instance has any: all were indexed by an earlier release.
+
+    Args:
+        row: One series.
+        order: That its pipeline was made for.
     """
     samples = {sample["_id"]: sample for sample in row["samples"]}
     said = [
@@ -176,6 +187,8 @@ def series_content(row: Fields) -> dict[str, Any]:
         "orthancPatientId": row["orthancPatientId"],
         "numberOfInstances": row["numberOfInstances"],
         "numberOfFrames": row["numberOfFrames"],
+        "totalBytes": row["totalBytes"],
+        "stackOrder": order,
         "thumbnail": thumbnail,
         "hasPrimaryFrames": row["numberOfFrames"] > row["secondaryFrames"],
         "latestIndexedAt": row["latestIndexedAt"],

@@ -22,9 +22,10 @@ from services.dicom.header import (
     SeriesModule,
     StudyModule,
 )
+from services.index.stack_order import order_keys
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 
-INDEX_VERSION = 3
+INDEX_VERSION = 4
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
@@ -107,6 +108,7 @@ def instance_fields(entry: IndexRecord) -> dict[str, Any]:
         "orthancPatientId": entry.ids.patient,
         "studyAttributes": study,
         "seriesAttributes": series,
+        **order_keys(entry.header),
         "attributesDigest": hashlib.blake2b(said, digest_size=8).hexdigest(),
         "indexVersion": INDEX_VERSION,
     }

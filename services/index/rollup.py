@@ -1,7 +1,7 @@
 """Roll what is stored up: series from instances, studies from series, patients from studies."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,6 +27,7 @@ from services.index.optimistic_locking import (
     would_change,
 )
 from services.index.record import Fields
+from services.index.stack_order import choose_order, facts_pipeline
 from services.index.stored_state import StoredState
 from services.index.writes import Parents
 
@@ -42,11 +43,25 @@ class SeriesLevel:
     instances: Documents
 
     async def read_content(self, ids: Collection[str]) -> Mapping[str, Fields]:
-        """Aggregate the instances of each series."""
+        """Aggregate the instances of each series, in the order of its stack."""
+        orders = await self._read_orders(ids)
+        content: dict[str, Fields] = {}
+        for order, members in orders.items():
+            rows = await self.instances.aggregate(
+                series_pipeline(members, order), maxTimeMS=_AGGREGATION_MS, allowDiskUse=True
+            )
+            content |= {row["_id"]: series_content(row, order) async for row in rows}
+        return content
+
+    async def _read_orders(self, ids: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """Return the series of each order; those without instances are left out."""
+        series: defaultdict[str, list[str]] = defaultdict(list)
         rows = await self.instances.aggregate(
-            series_pipeline(list(ids)), maxTimeMS=_AGGREGATION_MS, allowDiskUse=True
+            facts_pipeline(list(ids)), maxTimeMS=_AGGREGATION_MS, allowDiskUse=True
         )
-        return {row["_id"]: series_content(row) async for row in rows}
+        async for row in rows:
+            series[choose_order(row)].append(row["_id"])
+        return series
 
     def plan(
         self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool

@@ -5,7 +5,7 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
-from models.instance import INSTANCE_ORDER
+from models.instance import EARLIER_ORDER, instance_sort
 from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.errors import AmbiguousStudy, FrameNotFound
@@ -23,8 +23,7 @@ async def find_study_frame(
 ) -> tuple[InstanceDocument, int]:
     """Find a frame by its position in a study.
 
-    Frames are ordered by series number, SeriesInstanceUID, instance number, SOPInstanceUID and
-    frame.
+    Frames are ordered by series number, SeriesInstanceUID, the order of the stack and frame.
 
     Args:
         database: MongoDB.
@@ -49,10 +48,10 @@ async def find_study_frame(
             raise AmbiguousStudy
         if not ids or frame_index < 0:
             raise FrameNotFound
-        series_id, remaining = await _find_series(database, ids[0], frame_index)
+        series, remaining = await _find_series(database, ids[0], frame_index)
         instances = database[InstanceDocument.Settings.name]
-        members = instances.find({"orthancSeriesId": series_id}, ("numberOfFrames",))
-        async for member in members.sort(INSTANCE_ORDER):
+        members = instances.find({"orthancSeriesId": series["_id"]}, ("numberOfFrames",))
+        async for member in members.sort(instance_sort(series.get("stackOrder", EARLIER_ORDER))):
             if remaining < member["numberOfFrames"]:
                 instance = await InstanceDocument.get(member["_id"])
                 if instance is None:
@@ -64,14 +63,14 @@ async def find_study_frame(
 
 async def _find_series(
     database: AsyncDatabase[dict[str, Any]], study_id: str, frame_index: int
-) -> tuple[str, int]:
+) -> tuple[dict[str, Any], int]:
     """Return the series that holds a frame of its study, and the index within the series."""
     found = database[SeriesDocument.Settings.name].find(
-        {"orthancStudyId": study_id}, ("numberOfFrames",)
+        {"orthancStudyId": study_id}, ("numberOfFrames", "stackOrder")
     )
     remaining = frame_index
     async for series in found.sort(_SERIES_ORDER):
         if remaining < series["numberOfFrames"]:
-            return str(series["_id"]), remaining
+            return series, remaining
         remaining -= series["numberOfFrames"]
     raise FrameNotFound

@@ -8,13 +8,14 @@ read before; it takes it also when nothing was found, so that the time says noth
 from collections import defaultdict
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from bson import decode_iter
 from bson.codec_options import CodecOptions
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
-from models.instance import INSTANCE_ORDER
+from models.instance import INSTANCE_ORDERS, STACK_ORDER, instance_sort
 from models.stored import StoredDocument
 from services.auth.scope import Scope
 from services.database import translated_database_faults
@@ -95,6 +96,9 @@ INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
 NEWEST_STUDY_FIRST = Order("orderStudyDate", ascending=False)
 
 
+_INSTANCE_READ = {**INSTANCE_SHOWN, **dict.fromkeys(INSTANCE_ORDERS, 1)}
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """A part of a list by position.
@@ -116,6 +120,18 @@ class Slice:
         """Return how many of `count` are in the part."""
         left = max(0, count - self.offset)
         return left if self.first is None else min(self.first, left)
+
+
+class OrderedSeries(NamedTuple):
+    """A series and the order that its instances are read in.
+
+    Attributes:
+        id: Orthanc's identifier.
+        order: One of `models.instance.INSTANCE_ORDERS`.
+    """
+
+    id: str
+    order: str
 
 
 class Trees:
@@ -242,25 +258,38 @@ class Tree:
         return _grouped(found, "orthancStudyId", study_ids)
 
     async def instances_of_series(
-        self, series_ids: Sequence[str], part: Slice
+        self, series: Sequence[OrderedSeries], part: Slice
     ) -> list[list[StoredFields]]:
-        """Read the same part of each series, by instanceNumber, then sopInstanceUID."""
+        """Read the same part of each series, each in its own order.
+
+        All instances of any number of series are one command; parts are one for each order.
+        """
+        ids = [one.id for one in series]
         if part.is_whole:
             found = await self._find(
                 InstanceDocument,
-                {"orthancSeriesId": {"$in": list(series_ids)}},
-                {"orthancSeriesId": 1, **INSTANCE_ORDER},
-                INSTANCE_SHOWN,
+                {"orthancSeriesId": {"$in": ids}},
+                {"orthancSeriesId": 1, **instance_sort(STACK_ORDER)},
+                _INSTANCE_READ,
             )
-        else:
-            stages: list[dict[str, Any]] = [{"$sort": INSTANCE_ORDER}, {"$skip": part.offset}]
-            if part.first is not None:
-                stages.append({"$limit": part.first})
-            stages.append({"$project": INSTANCE_SHOWN})
-            found = await self._children(
-                SeriesDocument, series_ids, InstanceDocument, "orthancSeriesId", stages
+            grouped = _grouped(found, "orthancSeriesId", ids)
+            return [
+                _ordered(instances, one.order)
+                for one, instances in zip(series, grouped, strict=True)
+            ]
+        instances: list[dict[str, Any]] = []
+        for order in sorted({one.order for one in series}):
+            stages: list[dict[str, Any]] = [
+                {"$sort": instance_sort(order)},
+                {"$skip": part.offset},
+                *([] if part.first is None else [{"$limit": part.first}]),
+                {"$project": INSTANCE_SHOWN},
+            ]
+            members = [one.id for one in series if one.order == order]
+            instances += await self._children(
+                SeriesDocument, members, InstanceDocument, "orthancSeriesId", stages
             )
-        return _grouped(found, "orthancSeriesId", series_ids)
+        return _grouped(instances, "orthancSeriesId", ids)
 
     async def studies_of_patients(
         self, patient_ids: Sequence[str], request: PageRequest
@@ -409,6 +438,18 @@ async def _decoded(
             if not len(documents) % _DECODED_AT_ONCE:
                 await turns.yield_to_loop()
     return documents
+
+
+def _ordered(instances: list[StoredFields], order: str) -> list[StoredFields]:
+    """Sort instances that MongoDB has sorted by `STACK_ORDER`, which is the order of most."""
+    if order == STACK_ORDER:
+        return instances
+    return sorted(instances, key=partial(_sort_key, order))
+
+
+def _sort_key(order: str, instance: StoredFields) -> tuple[bool, Any, str]:
+    value = instance.get(order)
+    return (value is not None, value, instance["sopInstanceUID"])
 
 
 def _grouped(

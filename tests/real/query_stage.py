@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from graph.context import Context
 from graph.schema import Schema, build_schema
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument, Thumbnail
+from models.instance import INSTANCE_NUMBER_ORDER
 from services.auth.roles import LOCAL_ADMIN, Principal
 from services.dicom.search_words import fold, search_words
 from services.embedded.mongod import EmbeddedMongod
@@ -156,6 +157,7 @@ class QueryStage:
             modality="CT",
             number_of_instances=instances,
             number_of_frames=instances * frames,
+            stack_order=INSTANCE_NUMBER_ORDER,
             thumbnail=thumbnail,
         ).insert()
         if instances:
@@ -172,6 +174,7 @@ class QueryStage:
                         sop_instance_uid=f"1.3.{number}.{index}",
                         sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
                         instance_number=instances - index,
+                        number_key=f"{instances - index:08x}",
                         number_of_frames=frames,
                         not_renderable_reason=None if frames else "It has no pixels.",
                         indexed_at=BEGIN,

@@ -198,6 +198,8 @@ async def test_first_instance_makes_a_complete_tree(database: Database, indexer:
             "stationName": None,
             "numberOfInstances": 1,
             "numberOfFrames": 5,
+            "totalBytes": 1000,
+            "stackOrder": "numberKey",
             "studyStatements": [
                 {
                     "attributes": study_attributes,
