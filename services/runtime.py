@@ -221,13 +221,14 @@ def walk_limits(settings: Settings) -> WalkLimits:
 
 def make_sync(
     settings: Settings,
-    orthanc: OrthancClient,
+    orthanc: Orthanc,
     database: AsyncDatabase[dict[str, Any]],
     indexer: Indexer,
 ) -> SyncService:
     """Make what keeps the index in step."""
     return SyncService(
-        orthanc,
+        orthanc.client,
+        orthanc.files.beginnings,
         database,
         indexer,
         poll_seconds=settings.sync_poll_seconds,
@@ -373,7 +374,7 @@ async def open_runtime(
         client = orthanc.client if orthanc else None
         frames = await enter_frames(stack, settings, orthanc, supervisor)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
-        sync = make_sync(settings, client, database, indexer) if client else None
+        sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
         runtime = Runtime(
             settings=settings,
@@ -397,7 +398,7 @@ async def open_runtime(
                 max_seconds=settings.operation_seconds,
             ),
             trees=trees,
-            headers=HeaderService(client),
+            headers=HeaderService(orthanc),
             indexer=indexer,
             ingest=make_ingest(settings, orthanc, database, indexer),
             frames=frames,

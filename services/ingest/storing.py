@@ -30,11 +30,10 @@ from services.ingest.delivery import (
 )
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
 from services.orthanc.answers import StoredFile
-from services.orthanc.beginning import read_beginning
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds
-from services.tasks import Coalescer, finish_in_thread
+from services.tasks import Coalescer
 
 
 class InFlightCounter:
@@ -338,8 +337,9 @@ class FileStorage:
     ) -> bool:
         """Tell whether Orthanc has this file with this patient, written at another time."""
         for stored in await self._orthanc.stored_files([instance_id]):
-            async with read_beginning(self._orthanc, stored) as (beginning, _):
-                modified_at = await finish_in_thread(partial(read_modified_at, beginning))
+            modified_at = await self._files.beginnings.read(
+                stored, lambda beginning, _: read_modified_at(beginning)
+            )
             if modified_at is None:
                 return False
             prepared = await self._files.in_thread(

@@ -1,70 +1,131 @@
 """The beginning of a stored file: its header, without the pixel data that follows.
 
-Orthanc's routes that tell a header as text (`/tags`, `/instances-tags`) parse the file: they lose
+Orthanc's routes that answer a header as text (`/tags`, `/instances-tags`) parse the file: they lose
 letters of some character sets, and files with deeply nested sequences stop Orthanc there. Sending
-the bytes of a file parses nothing. Orthanc 1.10 ignores `Range`, so the file is asked for whole,
-and the connection is closed as soon as the header is here: a file of 1 GiB costs this process its
-header, and Orthanc one read of the file.
+the bytes of a file parses nothing. Orthanc 1.10 ignores `Range`, so the file is requested whole,
+and the connection is closed as soon as the header has arrived: a file of 1 GiB costs this process
+its header, and Orthanc one read of the file.
+
+A thread fetches a file and parses it. Through the event loop and httpx the same cost twice the
+processor time (`tests/benchmarks/README.md`).
 """
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO, TypeVar, cast
 
+from services.errors import OrthancOutcomeUnknown
 from services.orthanc.answers import StoredFile
-from services.orthanc.client import OrthancClient
-from services.tasks import finish_in_thread
+from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.identifiers import path_of
+from services.tasks import AbortSignal, finish_in_thread
+
+_T = TypeVar("_T")
 
 _MEMORY_BYTES = 1024 * 1024
-"""Longer beginnings wait on the disk."""
+"""Longer beginnings are written to a temporary file."""
 
 PIXEL_DATA_BYTES = 256 * 1024
 """Of the pixel data: its head, a basic offset table, and the header of the first codestream."""
 
 WHOLE_FILE_BYTES = 1024 * 1024
-"""Files up to this size are read whole: a connection that is kept costs less than the bytes."""
+"""Files up to this size are read whole: keeping the connection costs less than reading the rest."""
+
+_THREADS = 8
+"""Files read at once: Orthanc answers modalities and viewers at the same time."""
+
+_ANSWER_SECONDS = 30
+"""Longest silence of Orthanc while it sends a file."""
+
+
+class FileBeginnings:
+    """Reads the beginnings of stored files in threads.
+
+    Args:
+        connections: To Orthanc.
+        threads: Where files are fetched and parsed; its size bounds the memory.
+    """
+
+    def __init__(self, connections: ConnectionPool, threads: Executor) -> None:
+        self._connections = connections
+        self._threads = threads
+
+    async def read(
+        self,
+        stored: StoredFile,
+        parse: Callable[[BinaryIO, int | None], _T],
+        *,
+        pixel_data_bytes: int = 0,
+    ) -> _T:
+        """Read a stored file up to its pixel data; whole where Orthanc does not know the place.
+
+        A caller that is cancelled breaks the connection off and waits for the thread.
+
+        Args:
+            stored: The file as Orthanc describes it (`POST /tools/bulk-content`).
+            parse: Called in the thread with the file or its beginning, and with the size of the
+                whole file in bytes when it is only the beginning.
+            pixel_data_bytes: How much of the pixel data element to read as well.
+
+        Raises:
+            OrthancNotFound: The instance is gone.
+            OrthancTimedOut: Orthanc sends nothing for 30 s.
+            OrthancUnavailable: Orthanc does not answer.
+            Exception: Whatever `parse` raises.
+        """
+        abort = AbortSignal()
+        work = partial(self._read, stored, parse, _bytes_of(stored, pixel_data_bytes), abort)
+        return await finish_in_thread(work, executor=self._threads, abort=abort.set)
+
+    def _read(
+        self,
+        stored: StoredFile,
+        parse: Callable[[BinaryIO, int | None], _T],
+        max_bytes: int | None,
+        abort: AbortSignal,
+    ) -> _T:
+        path = path_of("instances", stored.instance_id, "file")
+        with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spooled:
+            # typeshed does not know that it has everything that BinaryIO requires.
+            file = cast("BinaryIO", spooled)
+            try:
+                self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
+            except OrthancOutcomeUnknown:
+                # Orthanc closes idle connections, and a request may cross that. Sending bytes
+                # changes nothing and parses nothing: it may be requested again.
+                file.seek(0)
+                file.truncate()
+                self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
+            file.seek(0)
+            return parse(file, None if max_bytes is None else stored.file_size_bytes)
+
+
+def _bytes_of(stored: StoredFile, pixel_data_bytes: int) -> int | None:
+    """Return how much of a file to read, None for all of it."""
+    size, offset = stored.file_size_bytes, stored.pixel_data_offset
+    if offset is None or size <= max(WHOLE_FILE_BYTES, offset + pixel_data_bytes):
+        return None
+    return offset + pixel_data_bytes
 
 
 @asynccontextmanager
-async def read_beginning(
-    orthanc: OrthancClient, stored: StoredFile, *, pixel_data_bytes: int = 0
-) -> AsyncIterator[tuple[BinaryIO, int | None]]:
-    """Read a stored file up to its pixel data; whole where Orthanc does not tell where that is.
+async def open_file_beginnings(
+    url: str, username: str, password: str
+) -> AsyncIterator[FileBeginnings]:
+    """Run the threads that read files; calls in progress at the end break off.
 
     Args:
-        orthanc: Where the file is.
-        stored: What Orthanc tells about it (`POST /tools/bulk-content`).
-        pixel_data_bytes: How much of the pixel data element to read as well.
-
-    Yields:
-        The file or its beginning, and the size of the whole file in bytes when it is only the
-        beginning.
-
-    Raises:
-        OrthancNotFound: The instance is gone.
-        OrthancUnavailable: Orthanc does not answer.
+        url: Base URL of Orthanc.
+        username: Its user name, `""` for none.
+        password: Its password.
     """
-    size = stored.file_size_bytes
-    wanted = size
-    if stored.pixel_data_offset is not None and size > WHOLE_FILE_BYTES:
-        wanted = min(size, stored.pixel_data_offset + pixel_data_bytes)
-    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as file:
-        left = wanted
-        async with orthanc.instance_file(stored.instance_id) as chunks:
-            async for chunk in chunks:
-                await _write(file, chunk[:left])
-                left -= len(chunk)
-                if left <= 0 < size - wanted:
-                    break
-        # typeshed does not know that it has all that BinaryIO asks for.
-        yield cast("BinaryIO", file), size if wanted < size else None
-
-
-async def _write(file: "tempfile.SpooledTemporaryFile[bytes]", chunk: bytes) -> None:
-    """Write to memory at once, to the disk in a thread."""
-    if file.tell() + len(chunk) <= _MEMORY_BYTES:
-        file.write(chunk)
-    else:
-        await finish_in_thread(partial(file.write, chunk))
+    connections = ConnectionPool(url, username, password, timeout_seconds=_ANSWER_SECONDS)
+    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="beginnings")
+    try:
+        yield FileBeginnings(connections, threads)
+    finally:
+        connections.close()
+        await finish_in_thread(partial(threads.shutdown, cancel_futures=True))

@@ -5,8 +5,7 @@ of `services.orthanc.answers`; faults are errors of `services.errors`.
 """
 
 import json
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +34,6 @@ from services.orthanc.transport import (
     timeout_of,
     translated_faults,
 )
-from services.tasks import finish_in_thread
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
@@ -45,9 +43,6 @@ _DOWNLOADS_AT_ONCE = 8
 
 _DOWNLOAD_SLOT_SECONDS = 5.0
 """Longest wait for a connection of a download: a person is told to try again later."""
-
-_BEFORE_MEMBER = re.compile(r'\s*[{,]\s*"([^"\\]*)"\s*:\s*')
-_AFTER_MEMBERS = re.compile(r"\s*(?:\{\s*)?\}\s*")
 
 
 class OrthancClient:
@@ -101,21 +96,6 @@ class OrthancClient:
         """`GET /instances/{id}/attachments/dicom/md5`: MD5 of the stored file, 32 hex digits."""
         path = path_of("instances", instance_id, "attachments/dicom/md5")
         return (await self._get(path)).text.strip().lower()
-
-    async def frame_count(self, instance_id: str) -> int:
-        """`GET /instances/{id}/frames`: number of frames as Orthanc counts them."""
-        return len(await self._get_json(path_of("instances", instance_id, "frames")))
-
-    async def instance_tags(self, instance_id: str) -> Mapping[str, Any]:
-        """`GET /instances/{id}/tags`: the header in Orthanc's full JSON format."""
-        answer: Mapping[str, Any] = await self._get_json(path_of("instances", instance_id, "tags"))
-        return answer
-
-    async def series_instance_tags(self, series_id: str) -> Mapping[str, Mapping[str, Any]]:
-        """`GET /series/{id}/instances-tags`: the headers of all instances, by instance id."""
-        path = path_of("series", series_id, "instances-tags")
-        answer = await self._get(path, timeout_seconds=_LIST_SECONDS)
-        return await finish_in_thread(_decoded_members, answer.content)
 
     @asynccontextmanager
     async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -241,25 +221,6 @@ def _decoded(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON is what i
         return json.loads(response.content)
     except ValueError as exc:
         raise OrthancOutcomeUnknown(detail="Orthanc's answer was no JSON") from exc
-
-
-def _decoded_members(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    """Parse a long JSON object, for a thread.
-
-    Raises:
-        OrthancOutcomeUnknown: It is cut off.
-    """
-    decoder, members, position = json.JSONDecoder(), {}, 0
-    try:
-        text = content.decode()
-        # One by one: while json parses, no other thread runs, and 40 MB take half a second.
-        while (member := _BEFORE_MEMBER.match(text, position)) is not None:
-            members[member[1]], position = decoder.raw_decode(text, member.end())
-    except ValueError as exc:
-        raise OrthancOutcomeUnknown(detail="Orthanc's answer was no JSON") from exc
-    if _AFTER_MEMBERS.fullmatch(text, position) is None:
-        raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off")
-    return members
 
 
 @dataclass(frozen=True, slots=True)

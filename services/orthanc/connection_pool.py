@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.client import InvalidURL, RemoteDisconnected
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 import httpx
@@ -108,6 +108,24 @@ class ConnectionPool:
         """
         return self._exchange("GET", path, self._headers, None, AbortSignal())
 
+    def get_into(
+        self, path: str, file: BinaryIO, *, max_bytes: int | None, abort: AbortSignal
+    ) -> None:
+        """GET a path and write its body, or the beginning of it, to a file; blocks.
+
+        Errors are those of `post`.
+
+        Args:
+            path: Below the base URL, with its query.
+            file: Written from its position on.
+            max_bytes: Of a longer body so much is read, and the connection is closed; None: all.
+            abort: Breaks the connection off when it is set.
+        """
+        try:
+            self._exchange("GET", path, self._headers, None, abort, sink=_Sink(file, max_bytes))
+        except _FileFailed as exc:
+            raise exc.cause from None
+
     def post(
         self,
         path: str,
@@ -138,7 +156,7 @@ class ConnectionPool:
         body = _marked(_checked(pieces, size_bytes))
         try:
             return self._exchange("POST", path, headers, body, abort or AbortSignal())
-        except _SourceFailed as exc:
+        except _FileFailed as exc:
             # A fault of this file says nothing about Orthanc.
             raise exc.cause from None
 
@@ -149,8 +167,10 @@ class ConnectionPool:
         headers: dict[str, str],
         body: Iterable[bytes | FileRange] | None,
         abort: AbortSignal,
+        *,
+        sink: "_Sink | None" = None,
     ) -> bytes:
-        with self._call() as call, abort.calling(call.abort), _translated():
+        with self._call(sink) as call, abort.calling(call.abort), _translated():
             target = self._prefix + path
             if _TARGET.fullmatch(target) is None:
                 raise InvalidURL
@@ -180,8 +200,8 @@ class ConnectionPool:
             call.abort()
 
     @contextmanager
-    def _call(self) -> "Iterator[_Call]":
-        call = _Call()
+    def _call(self, sink: "_Sink | None") -> "Iterator[_Call]":
+        call = _Call(sink)
         with self._lock:
             if self._is_closed:
                 raise OrthancUnavailable(detail="closed")
@@ -195,6 +215,41 @@ class ConnectionPool:
                 self._calls.discard(call)
 
 
+class _Sink:
+    """Where a body is written that is not kept in memory.
+
+    Args:
+        file: Written from its position on.
+        max_bytes: Most bytes that are read; None: all.
+    """
+
+    def __init__(self, file: BinaryIO, max_bytes: int | None) -> None:
+        self._file = file
+        self._left = max_bytes
+
+    def take(self, response: HTTPResponse) -> tuple[bool, bool]:
+        """Read a body.
+
+        Returns:
+            Whether anything was read, and whether that was all.
+        """
+        has_any = False
+        while self._left is None or self._left > 0:
+            wanted = _AT_ONCE_BYTES if self._left is None else min(self._left, _AT_ONCE_BYTES)
+            chunk = response.read(wanted)
+            if not chunk:
+                return has_any, True
+            try:
+                self._file.write(chunk)
+            except OSError as exc:
+                # Of the file and not of the connection: a full disk says nothing about Orthanc.
+                raise _FileFailed(exc) from exc
+            has_any = True
+            if self._left is not None:
+                self._left -= len(chunk)
+        return has_any, False
+
+
 class _Call:
     """One exchange: the connection that it uses, and the body of its answer.
 
@@ -202,8 +257,9 @@ class _Call:
     call of another thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sink: _Sink | None) -> None:
         self.body = b""
+        self.sink = sink
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
         self._is_aborted = False
@@ -271,7 +327,7 @@ class _FileSending(HTTPConnection):
             try:
                 data.send(self.sock)
             except FileRejected as exc:
-                raise _SourceFailed(exc) from exc
+                raise _FileFailed(exc) from exc
         else:
             super().send(data)
 
@@ -282,8 +338,16 @@ class _FileSending(HTTPConnection):
             raise RuntimeError("an answer outside of a call")
         with call.using(self):
             response = super().getresponse()
-            call.body = b"".join(iter(lambda: response.read(_AT_ONCE_BYTES), b""))
-        if not call.body and not _has_end(response):
+            if call.sink is not None and response.status == HTTPStatus.OK:
+                has_body, is_whole = call.sink.take(response)
+                if not is_whole:
+                    # The rest is still to come: this connection answers no other request.
+                    response.close()
+                    self.close()
+            else:
+                call.body = b"".join(iter(lambda: response.read(_AT_ONCE_BYTES), b""))
+                has_body = bool(call.body)
+        if not has_body and not _has_end(response):
             # `http.client` takes a head that breaks off for a whole one.
             raise RemoteDisconnected("the connection ended within the head of an answer")
         return response
@@ -306,8 +370,8 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TlsFileSending
 
 
-class _SourceFailed(Exception):  # raised and caught in this module only
-    """Carries an error of the source past urllib3, which would take an OSError for its own."""
+class _FileFailed(Exception):  # raised and caught in this module only
+    """Carries an error of a file past urllib3, which would take an OSError for its own."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__()
@@ -319,7 +383,7 @@ def _marked(pieces: Iterable[bytes | FileRange]) -> Iterator[bytes | FileRange]:
     try:
         yield from pieces
     except Exception as exc:
-        raise _SourceFailed(exc) from exc
+        raise _FileFailed(exc) from exc
 
 
 def _checked(pieces: Iterable[bytes | FileRange], size_bytes: int) -> Iterator[bytes | FileRange]:

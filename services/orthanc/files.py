@@ -12,6 +12,7 @@ from typing import TypeVar
 from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
 from services.files import FileRange
 from services.orthanc.answers import StoreAnswer
+from services.orthanc.beginning import FileBeginnings, open_file_beginnings
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.transport import CircuitBreaker
 from services.tasks import AbortSignal, finish_in_thread
@@ -88,14 +89,18 @@ _BYTES_AT_ONCE = 1024**3
 
 
 class OrthancFiles:
-    """Stores files.
+    """Stores and reads files.
 
     A file never comes to the event loop: the thread that sends it reads it, which costs a third
     of what a stream through the loop does.
 
+    Attributes:
+        beginnings: Reads files that are stored.
+
     Args:
         connections: To Orthanc.
         threads: Where to send.
+        beginnings: With threads and connections of its own: a read never waits for uploads.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
 
@@ -103,9 +108,11 @@ class OrthancFiles:
         self,
         connections: ConnectionPool,
         threads: Executor,
+        beginnings: FileBeginnings,
         *,
         breaker: CircuitBreaker | None = None,
     ) -> None:
+        self.beginnings = beginnings
         self._connections = connections
         self._threads = threads
         self._guarded = breaker.guarded if breaker is not None else nullcontext
@@ -159,7 +166,7 @@ class _Current(threading.local):
 async def open_orthanc_files(
     url: str, username: str, password: str, *, breaker: CircuitBreaker | None = None
 ) -> AsyncIterator[OrthancFiles]:
-    """Run the threads that send files; calls under way at the end break off.
+    """Run the threads that send and read files; calls in progress at the end break off.
 
     Args:
         url: Base URL of Orthanc.
@@ -170,7 +177,8 @@ async def open_orthanc_files(
     connections = ConnectionPool(url, username, password, timeout_seconds=_STORE_SECONDS)
     threads = ThreadPoolExecutor(STORES_AT_ONCE, thread_name_prefix="files")
     try:
-        yield OrthancFiles(connections, threads, breaker=breaker)
+        async with open_file_beginnings(url, username, password) as beginnings:
+            yield OrthancFiles(connections, threads, beginnings, breaker=breaker)
     finally:
         connections.close()
         await finish_in_thread(partial(threads.shutdown, cancel_futures=True))

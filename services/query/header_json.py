@@ -10,9 +10,7 @@ import orjson
 
 from services.dicom.json_model import header_json
 from services.errors import OrthancNotFound, PacsDisabled
-from services.orthanc.beginning import read_beginning
-from services.orthanc.client import OrthancClient
-from services.tasks import finish_in_thread
+from services.orthanc.client import Orthanc
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class HeaderService:
         orthanc: None while PACS integration is off.
     """
 
-    def __init__(self, orthanc: OrthancClient | None) -> None:
+    def __init__(self, orthanc: Orthanc | None) -> None:
         self._orthanc = orthanc
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._readings: dict[_Key, _Reading] = {}
@@ -95,13 +93,13 @@ class HeaderService:
                 self._forget(key, reading)
                 reading.task.cancel()
 
-    def _begin(self, orthanc: OrthancClient, key: _Key) -> _Reading:
+    def _begin(self, orthanc: Orthanc, key: _Key) -> _Reading:
         reading = _Reading(asyncio.create_task(self._read(orthanc, key[0])))
         reading.task.add_done_callback(partial(self._end, key, reading))
         self._readings[key] = reading
         return reading
 
-    async def _read(self, orthanc: OrthancClient, instance_id: str) -> Header:
+    async def _read(self, orthanc: Orthanc, instance_id: str) -> Header:
         async with self._slots:
             return await _read(orthanc, instance_id)
 
@@ -124,14 +122,13 @@ class HeaderService:
             del self._readings[key]
 
 
-async def _read(orthanc: OrthancClient, instance_id: str) -> Header:
-    stored = await orthanc.stored_files([instance_id])
+async def _read(orthanc: Orthanc, instance_id: str) -> Header:
+    stored = await orthanc.client.stored_files([instance_id])
     if not stored:
         raise OrthancNotFound
-    async with read_beginning(orthanc, stored[0]) as (file, _):
-        return await finish_in_thread(partial(_parse, file))
+    return await orthanc.files.beginnings.read(stored[0], _parse)
 
 
-def _parse(file: BinaryIO) -> Header:
+def _parse(file: BinaryIO, _: int | None) -> Header:
     elements = header_json(file)
     return Header(elements, len(orjson.dumps(elements)))

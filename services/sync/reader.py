@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.header import InstanceHeader
@@ -23,10 +23,10 @@ from services.errors import (
 )
 from services.index.record import IndexRecord, header_ids
 from services.orthanc.answers import StoredFile, StudyListing
-from services.orthanc.beginning import PIXEL_DATA_BYTES, read_beginning
+from services.orthanc.beginning import PIXEL_DATA_BYTES, FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds
-from services.tasks import finish_in_thread, wait_for_all
+from services.tasks import wait_for_all
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,6 @@ def reason_of(exc: BaseException) -> str:
     return detail[:200]
 
 
-CONCURRENT_CALLS = 8
-"""Files read at once: Orthanc answers modalities and viewers besides."""
-
-
 @dataclass(slots=True)
 class Reading:
     """What was read, and what could not be.
@@ -62,12 +58,17 @@ class Reading:
 
 
 async def read_entries(
-    orthanc: OrthancClient, files: Iterable[StoredFile], *, limits: WalkLimits
+    orthanc: OrthancClient,
+    beginnings: FileBeginnings,
+    files: Iterable[StoredFile],
+    *,
+    limits: WalkLimits,
 ) -> Reading:
     """Read the headers of stored instances from their files.
 
     Args:
         orthanc: Where they are.
+        beginnings: Reads their files.
         files: The instances with their metadata (`POST /tools/bulk-content`).
         limits: What a file may ask for, as with uploads.
 
@@ -77,7 +78,8 @@ async def read_entries(
         OrthancAuthenticationFailed: Orthanc does not accept our credentials.
     """
     wanted = list(files)
-    reader = _FileReader(orthanc, {file.instance_id for file in wanted}, limits)
+    wanted_ids = {file.instance_id for file in wanted}
+    reader = _FileReader(orthanc, beginnings, wanted_ids, limits)
     read = await wait_for_all(reader.read(file) for file in wanted)
     result = Reading(faults=reader.faults)
     result.entries.extend(entry for entry in read if entry is not None)
@@ -88,21 +90,24 @@ class _FileReader:
     """Reads files one by one; `faults` has the reasons of what can't be read."""
 
     def __init__(
-        self, orthanc: OrthancClient, instance_ids: Collection[str], limits: WalkLimits
+        self,
+        orthanc: OrthancClient,
+        beginnings: FileBeginnings,
+        instance_ids: Collection[str],
+        limits: WalkLimits,
     ) -> None:
         self.faults: dict[str, str] = {}
         self._orthanc = orthanc
+        self._beginnings = beginnings
         self._wanted = instance_ids
         self._limits = limits
-        self._calls = asyncio.Semaphore(CONCURRENT_CALLS)
         self._parents: dict[str, asyncio.Task[StudyListing]] = {}
 
     async def read(self, file: StoredFile) -> IndexRecord | None:
         """Read one instance; None when it has vanished or can't be read."""
         try:
-            async with self._calls:
-                checked = await self._checked(file)
-                return _record(file, checked, await self._ids(file, checked.header))
+            checked = await self._checked(file)
+            return _record(file, checked, await self._ids(file, checked.header))
         except OrthancTimedOut as exc:
             await self._expect_others_to_be_read()
             _log.warning("instance %s takes too long to read", file.instance_id, exc_info=exc)
@@ -117,12 +122,10 @@ class _FileReader:
         return None
 
     async def _checked(self, file: StoredFile) -> CheckedFile:
-        beginning = read_beginning(self._orthanc, file, pixel_data_bytes=PIXEL_DATA_BYTES)
-        async with beginning as (content, file_size):
-            check = partial(
-                check_file, content, limits=self._limits, file_size=file_size, is_stored=True
-            )
-            return await finish_in_thread(check)
+        return await self._beginnings.read(file, self._check, pixel_data_bytes=PIXEL_DATA_BYTES)
+
+    def _check(self, content: BinaryIO, file_size: int | None) -> CheckedFile:
+        return check_file(content, limits=self._limits, file_size=file_size, is_stored=True)
 
     async def _ids(self, file: StoredFile, header: InstanceHeader) -> OrthancIds:
         """Return the ids of an instance: computed, or asked where Orthanc computes otherwise."""

@@ -28,6 +28,7 @@ from services.errors import DatabaseUnavailable
 from services.index.indexer import Indexer
 from services.index.record import INDEX_VERSION, IndexRecord
 from services.orthanc.answers import StoredFile
+from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
 from services.sync.faults import IndexFaults
@@ -276,12 +277,14 @@ class Reconciler:
     def __init__(
         self,
         orthanc: OrthancClient,
+        beginnings: FileBeginnings,
         database: AsyncDatabase[dict[str, Any]],
         indexer: Indexer,
         *,
         limits: WalkLimits,
     ) -> None:
         self._orthanc = orthanc
+        self._beginnings = beginnings
         self._instances = database[InstanceDocument.Settings.name]
         self.faults = IndexFaults(database)
         self._indexer = indexer
@@ -360,6 +363,7 @@ class Reconciler:
         passed_by = await self.faults.passed_by(missing)
         return await read_entries(
             self._orthanc,
+            self._beginnings,
             [file for file in missing if file.instance_id not in passed_by],
             limits=self._limits,
         )

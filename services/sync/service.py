@@ -12,6 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.index.indexer import Indexer
+from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
 from services.sync.comparison import Comparison, SyncReport
@@ -56,6 +57,7 @@ class SyncService:
     def __init__(
         self,
         orthanc: OrthancClient,
+        beginnings: FileBeginnings,
         database: AsyncDatabase[dict[str, Any]],
         indexer: Indexer,
         *,
@@ -68,6 +70,7 @@ class SyncService:
 
         Args:
             orthanc: What to be in step with.
+            beginnings: Reads the files of this Orthanc.
             database: Where the index is.
             indexer: What writes it.
             poll_seconds: Pause between two looks at a quiet change feed, in seconds.
@@ -77,7 +80,7 @@ class SyncService:
         """
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
-        self.reconciler = Reconciler(orthanc, database, indexer, limits=limits)
+        self.reconciler = Reconciler(orthanc, beginnings, database, indexer, limits=limits)
         roll_ups = RollUps(database)
         self.comparison = Comparison(orthanc, database, self.reconciler, roll_ups)
         self._cursor = FeedCursor(database)

@@ -75,6 +75,7 @@ async def main(addresses: dict[str, str], files: list[Path]) -> None:
             return
         sync = SyncService(
             orthanc,
+            to_orthanc.beginnings,
             database,
             indexer,
             poll_seconds=0.1,

@@ -9,7 +9,7 @@ import pydicom
 from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-_FRAME_BYTES = 512 * 512 * 2
+FRAME_BYTES = 512 * 512 * 2
 _CHUNK = bytes(256 * 1024)
 _BOUNDARY = "large"
 
@@ -31,7 +31,7 @@ class LargeUpload:
     @property
     def headers(self) -> dict[str, str]:
         """Return what the request needs."""
-        length = len(self.head) + self.frames * _FRAME_BYTES + len(self.tail)
+        length = len(self.head) + self.frames * FRAME_BYTES + len(self.tail)
         return {
             "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
             "Content-Length": str(length),
@@ -41,7 +41,7 @@ class LargeUpload:
     async def body(self) -> AsyncIterator[bytes]:
         """Yield the request's body."""
         yield self.head
-        for _ in range(self.frames * _FRAME_BYTES // len(_CHUNK)):
+        for _ in range(self.frames * FRAME_BYTES // len(_CHUNK)):
             yield _CHUNK
         yield self.tail
 
@@ -56,7 +56,7 @@ def large_upload(operations: str, *, frames: int) -> LargeUpload:
     parts = [
         _part('name="operations"', operations.encode()),
         _part('name="map"', b'{"0": ["variables.files.0"]}'),
-        _part('name="0"; filename="large.dcm"', _header(frames)),
+        _part('name="0"; filename="large.dcm"', large_file_head(frames)),
     ]
     return LargeUpload(frames, b"\r\n".join(parts), f"\r\n--{_BOUNDARY}--\r\n".encode())
 
@@ -66,8 +66,12 @@ def _part(name: str, content: bytes) -> bytes:
     return lines.encode() + content
 
 
-def _header(frames: int) -> bytes:
-    """Write a file up to its first pixel (PS3.5, 7.1.2: explicit VR, 32-bit length)."""
+def large_file_head(frames: int) -> bytes:
+    """Make a file up to its first pixel (PS3.5 7.1.2: explicit VR, 32-bit length).
+
+    Args:
+        frames: How many frames of `FRAME_BYTES` follow.
+    """
     dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
     del dataset.PixelData
     dataset.remove_private_tags()
@@ -79,5 +83,5 @@ def _header(frames: int) -> bytes:
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     written = io.BytesIO()
     dataset.save_as(written)
-    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, frames * _FRAME_BYTES)
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, frames * FRAME_BYTES)
     return written.getvalue() + pixels

@@ -156,6 +156,7 @@ async def open_stage(
         client = OrthancClient(http)
         sync = SyncService(
             client,
+            files.beginnings,
             database,
             indexer,
             poll_seconds=poll_seconds,

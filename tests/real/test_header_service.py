@@ -1,7 +1,10 @@
 """Headers read on demand from a real Orthanc."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -11,14 +14,34 @@ from pydicom.data import get_testdata_file
 from services.dicom.json_model import header_json
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import OrthancNotFound, PacsDisabled
-from services.orthanc.client import OrthancClient
-from services.orthanc.transport import open_http_client
+from services.orthanc.answers import StoredFile
+from services.orthanc.beginning import FileBeginnings
+from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.query import header_json as header_service
 from services.query.header_json import HeaderService
 from tests.patience import PATIENCE_SECONDS
 
 REVISION = "deadbeef"
 GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+
+
+def opened(orthanc: EmbeddedOrthanc) -> AbstractAsyncContextManager[Orthanc]:
+    return open_orthanc(
+        orthanc.url, orthanc.username, orthanc.password, frame_seconds=30, frames_at_once=1
+    )
+
+
+def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the ids of the instances whose files are read, as they are read."""
+    asked: list[str] = []
+    read = FileBeginnings.read
+
+    async def recording(beginnings: FileBeginnings, stored: StoredFile, *args: Any) -> object:
+        asked.append(stored.instance_id)
+        return await read(beginnings, stored, *args)
+
+    monkeypatch.setattr(FileBeginnings, "read", recording)
+    return asked
 
 
 def file_of(name: str) -> Path:
@@ -40,34 +63,25 @@ async def post(orthanc: EmbeddedOrthanc, path: Path) -> str:
 async def test_the_header_is_that_of_the_file(empty_orthanc: EmbeddedOrthanc, name: str) -> None:
     path = file_of(name)
     instance_id = await post(empty_orthanc, path)
-    async with open_http_client(
-        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
-    ) as http:
-        found = await HeaderService(OrthancClient(http)).dicom_json(instance_id, REVISION)
+    async with opened(empty_orthanc) as orthanc:
+        found = await HeaderService(orthanc).dicom_json(instance_id, REVISION)
     with path.open("rb") as file:
         assert found.elements == header_json(file)
     assert found.json_bytes == len(orjson.dumps(found.elements))
 
 
 async def test_a_header_is_read_once_for_many_who_ask_at_once(
-    empty_orthanc: EmbeddedOrthanc,
+    empty_orthanc: EmbeddedOrthanc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance_id = await post(empty_orthanc, file_of("CT_small.dcm"))
-    asked: list[str] = []
-
-    async def note(request: httpx.Request) -> None:
-        asked.append(request.url.path)
-
-    async with open_http_client(
-        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
-    ) as http:
-        http.event_hooks["request"].append(note)
-        service = HeaderService(OrthancClient(http))
+    asked = record_reads(monkeypatch)
+    async with opened(empty_orthanc) as orthanc:
+        service = HeaderService(orthanc)
         headers = await asyncio.gather(
             *(service.dicom_json(instance_id, REVISION) for _ in range(20))
         )
     assert all(header == headers[0] for header in headers)
-    assert asked.count(f"/instances/{instance_id}/file") == 1
+    assert asked == [instance_id]
 
 
 async def test_what_is_remembered_is_bounded_in_bytes(
@@ -75,20 +89,12 @@ async def test_what_is_remembered_is_bounded_in_bytes(
 ) -> None:
     names = ["CT_small.dcm", "rtplan.dcm", "reportsi.dcm", "MR_small.dcm"]
     instance_ids = [await post(empty_orthanc, file_of(name)) for name in names]
-    asked: list[str] = []
-
-    async def record(request: httpx.Request) -> None:
-        if request.url.path.endswith("/file"):
-            asked.append(request.url.path.split("/")[2])
-
-    async with open_http_client(
-        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
-    ) as http:
-        http.event_hooks["request"].append(record)
-        service = HeaderService(OrthancClient(http))
+    asked = record_reads(monkeypatch)
+    async with opened(empty_orthanc) as orthanc:
+        service = HeaderService(orthanc)
         sizes = [(await service.dicom_json(one, REVISION)).json_bytes for one in instance_ids]
         assert service.kept_bytes == sum(sizes)
-        smaller = HeaderService(OrthancClient(http))
+        smaller = HeaderService(orthanc)
         monkeypatch.setattr(header_service, "_KEPT_BYTES", max(sizes) - 1)
         asked.clear()
         for _ in range(2):
@@ -100,23 +106,21 @@ async def test_what_is_remembered_is_bounded_in_bytes(
 
 
 async def test_reading_goes_on_for_who_still_waits_and_ends_with_the_last(
-    empty_orthanc: EmbeddedOrthanc,
+    empty_orthanc: EmbeddedOrthanc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
-    async def hang(request: httpx.Request) -> None:
-        del request
+    async def hang(_: OrthancClient, __: Sequence[str]) -> list[StoredFile]:
         begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
+        raise AssertionError("this reading is cancelled")
 
-    async with open_http_client(
-        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
-    ) as http:
-        http.event_hooks["request"].append(hang)
-        service = HeaderService(OrthancClient(http))
+    async with opened(empty_orthanc) as orthanc:
+        service = HeaderService(orthanc)
+        monkeypatch.setattr(OrthancClient, "stored_files", hang)
         first, last = (asyncio.create_task(service.dicom_json(GONE, REVISION)) for _ in range(2))
         await begun.wait()
         first.cancel()
@@ -126,17 +130,15 @@ async def test_reading_goes_on_for_who_still_waits_and_ends_with_the_last(
         await asyncio.wait({last})
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ended.wait()
-        http.event_hooks["request"].remove(hang)
+        monkeypatch.undo()
         with pytest.raises(OrthancNotFound):
             await service.dicom_json(GONE, REVISION)
 
 
 async def test_an_instance_that_is_gone_has_no_header(empty_orthanc: EmbeddedOrthanc) -> None:
-    async with open_http_client(
-        empty_orthanc.url, empty_orthanc.username, empty_orthanc.password
-    ) as http:
+    async with opened(empty_orthanc) as orthanc:
         with pytest.raises(OrthancNotFound):
-            await HeaderService(OrthancClient(http)).dicom_json(GONE, REVISION)
+            await HeaderService(orthanc).dicom_json(GONE, REVISION)
 
 
 async def test_without_orthanc_there_are_no_headers() -> None:

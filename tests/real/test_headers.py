@@ -6,7 +6,7 @@ import struct
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pydicom
 import pydicom.data
@@ -16,7 +16,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config
 
-from services.dicom.checking import check_file
+from services.dicom.checking import CheckedFile, check_file
 from services.dicom.layout import WalkLimits
 from services.dicom.values import clean_person_name, decode, encodings_of
 from services.embedded.mongod import EmbeddedMongod
@@ -26,7 +26,7 @@ from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
-from services.orthanc.beginning import PIXEL_DATA_BYTES, read_beginning
+from services.orthanc.beginning import PIXEL_DATA_BYTES
 from tests.real.sync_stage import Stage, open_stage
 
 NAMES = {
@@ -239,13 +239,14 @@ async def test_of_a_large_file_only_the_beginning_is_read(
         ids = await stage.send([buffer.getvalue()])
         (stored,) = await stage.orthanc.stored_files(ids)
         assert stored.pixel_data_offset is not None
-        async with read_beginning(stage.orthanc, stored, pixel_data_bytes=PIXEL_DATA_BYTES) as (
-            beginning,
-            file_size,
-        ):
-            assert file_size == stored.file_size_bytes
-            assert beginning.seek(0, 2) == stored.pixel_data_offset + PIXEL_DATA_BYTES
-            read = check_file(beginning, file_size=file_size)
+        sizes: list[int | None] = []
+
+        def check(beginning: BinaryIO, file_size: int | None) -> CheckedFile:
+            sizes.extend((beginning.seek(0, 2), file_size))
+            return check_file(beginning, file_size=file_size)
+
+        read = await stage.files.beginnings.read(stored, check, pixel_data_bytes=PIXEL_DATA_BYTES)
+        assert sizes == [stored.pixel_data_offset + PIXEL_DATA_BYTES, stored.file_size_bytes]
         whole = check_file(buffer)
         assert (read.number_of_frames, whole.number_of_frames) == (4, 4)
         # Padding follows the pixel data of the whole file.

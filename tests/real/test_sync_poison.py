@@ -9,9 +9,10 @@ import pytest
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import OrthancOutcomeUnknown, OrthancTimedOut, RecordRefused
+from services.errors import Error, OrthancOutcomeUnknown, OrthancTimedOut, RecordRefused
 from services.index.record import IndexRecord
-from services.orthanc.client import OrthancClient
+from services.orthanc.answers import StoredFile
+from services.orthanc.beginning import FileBeginnings
 from services.sync import reader as reading
 from services.sync.faults import MAX_ATTEMPTS
 from services.sync.follower import FeedCursor, FeedPosition, Follower
@@ -49,14 +50,7 @@ async def test_a_header_that_times_out_is_put_on_record_and_the_cursor_goes_on(
     await stage.sync.reconciler.reconcile(await stage.send([instance_bytes(1, 1, 1)]))
     await FeedCursor(stage.database).move(await _beginning(stage), 1)
     ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
-    read_file = OrthancClient.instance_file
-
-    def hanging(orthanc: OrthancClient, instance_id: str) -> object:
-        if instance_id == ids[1]:
-            raise OrthancTimedOut
-        return read_file(orthanc, instance_id)
-
-    monkeypatch.setattr(OrthancClient, "instance_file", hanging)
+    _fail_at(ids[1], OrthancTimedOut, monkeypatch)
     await _follow_to_the_end(stage)
     assert (await stage.held_ids()) - (await stage.instance_ids()) == {ids[1]}
     fault = await stage.database["indexFaults"].find_one({})
@@ -72,15 +66,15 @@ async def test_an_orthanc_that_reads_no_header_makes_the_feed_wait_and_nothing_i
     ids = await stage.send([instance_bytes(2, 1, number) for number in range(1, 4)])
     asked: list[str] = []
 
-    def hanging(_: OrthancClient, instance_id: str) -> object:
-        asked.append(instance_id)
+    async def hanging(_: FileBeginnings, stored: StoredFile, *__: object, **___: object) -> object:
+        asked.append(stored.instance_id)
         raise OrthancTimedOut
 
     async def has_been_asked_often() -> bool:
         return asked.count(ids[0]) > MAX_ATTEMPTS
 
     with monkeypatch.context() as patch:
-        patch.setattr(OrthancClient, "instance_file", hanging)
+        patch.setattr(FileBeginnings, "read", hanging)
         follower = _follower(stage)
         following = asyncio.create_task(follower.follow(1))
         await eventually(has_been_asked_often)
@@ -138,7 +132,7 @@ async def test_parents_that_are_lost_are_made_again_although_every_header_stops_
     for collection in ("patients", "studies", "series"):
         await stage.database[collection].delete_many({})
     for instance_id in ids:
-        _stop_at(instance_id, monkeypatch)
+        _fail_at(instance_id, OrthancOutcomeUnknown, monkeypatch)
     report = await stage.sync.comparison.run()
     assert (report.recounted, report.faults) == (2, {})
     assert await stage.is_in_step()
@@ -208,16 +202,18 @@ async def _beginning(stage: Stage) -> FeedPosition:
     return FeedPosition.after(await stage.orthanc.newest_change())
 
 
-def _stop_at(poison: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Orthanc's answer break off when it reads this header."""
-    read_file = OrthancClient.instance_file
+def _fail_at(poison: str, error: type[Error], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the reading of one file fail."""
+    read = FileBeginnings.read
 
-    def stopping(orthanc: OrthancClient, instance_id: str) -> object:
-        if instance_id == poison:
-            raise OrthancOutcomeUnknown
-        return read_file(orthanc, instance_id)
+    async def failing(
+        beginnings: FileBeginnings, stored: StoredFile, *args: Any, **options: Any
+    ) -> object:
+        if stored.instance_id == poison:
+            raise error
+        return await read(beginnings, stored, *args, **options)
 
-    monkeypatch.setattr(OrthancClient, "instance_file", stopping)
+    monkeypatch.setattr(FileBeginnings, "read", failing)
 
 
 def _break_at(stage: Stage, poison: str, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:

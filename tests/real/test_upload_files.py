@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
+import pydicom
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
@@ -157,12 +158,13 @@ async def test_an_override_is_in_the_stored_file_and_in_the_index(
     [result] = await ingest.store([sent("ct.dcm", content("CT_small.dcm"))], override)
     assert result.status is StoreStatus.STORED
     assert result.instance_id is not None
-    tags = await client.instance_tags(result.instance_id)
-    assert tags["0010,0020"]["Value"] == "PAT001"
+    async with client.instance_file(result.instance_id) as chunks:
+        stored = pydicom.dcmread(io.BytesIO(b"".join([chunk async for chunk in chunks])))
+    assert stored.PatientID == "PAT001"
     study = await database["studies"].find_one()
     assert study is not None
     assert (study["_id"], study["patientID"]) == (result.study_id, "PAT001")
-    assert study["patientName"] == "Doe^Jörg" == tags["0010,0010"]["Value"]
+    assert study["patientName"] == "Doe^Jörg" == str(stored.PatientName)
 
 
 async def test_an_override_that_is_sent_again_is_already_stored(

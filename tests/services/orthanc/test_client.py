@@ -1,9 +1,6 @@
 """Faults that a real Orthanc can't be brought to on demand; tests/real has the rest."""
 
-import json
-import threading
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -125,47 +122,6 @@ async def test_a_long_answer_is_waited_for_and_a_connection_is_not(client: Ortha
     for route in routes:
         waited = route.calls.last.request.extensions["timeout"]
         assert (waited["connect"], waited["read"]) == (3, 120)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "{}",
-        " { } \n",
-        '{"a": {"0010,0010": {"Value": "}, \\"b\\": {\\ud800"}, "n": 18446744073709551616}}',
-        '{\n "a" : {"x": [1, 0.1]} ,\n "b" : {"y": null}\n}\n',
-    ],
-)
-async def test_the_headers_of_a_series_are_parsed_as_json(
-    client: OrthancClient, answer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads: list[int] = []
-    decode = json.JSONDecoder.raw_decode
-
-    def noted(self: json.JSONDecoder, text: str, idx: int = 0) -> tuple[Any, int]:
-        threads.append(threading.get_ident())
-        return decode(self, text, idx)
-
-    expected = json.loads(answer)
-    with respx.mock, monkeypatch.context() as patch:
-        respx.get(f"{URL}/series/{INSTANCE}/instances-tags").respond(200, text=answer)
-        patch.setattr(json.JSONDecoder, "raw_decode", noted)
-        assert await client.series_instance_tags(INSTANCE) == expected
-    assert len(threads) == len(expected)
-    assert threading.get_ident() not in threads
-
-
-@pytest.mark.parametrize(
-    "answer", ["", "[]", "{", '{"a": {}', '{"a": {}, ', '{"a": {"x"', '{"a": {}} x', "\xff"]
-)
-async def test_headers_of_a_series_that_are_cut_off_count_as_unknown(
-    client: OrthancClient, answer: str
-) -> None:
-    with respx.mock:
-        content = answer.encode("latin-1")
-        respx.get(f"{URL}/series/{INSTANCE}/instances-tags").respond(200, content=content)
-        with pytest.raises(errors.OrthancOutcomeUnknown):
-            await client.series_instance_tags(INSTANCE)
 
 
 async def test_orthanc_is_asked_not_to_compress(client: OrthancClient) -> None:

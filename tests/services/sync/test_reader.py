@@ -1,8 +1,9 @@
 """One file that Orthanc does not send is told from an Orthanc that sends none."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeVar
 from unittest.mock import AsyncMock
 
 import pytest
@@ -11,10 +12,14 @@ from pydicom.data import get_testdata_file
 from services.dicom.layout import WalkLimits
 from services.errors import OrthancTimedOut, OrthancUnavailable, RecordRefused
 from services.orthanc.answers import SeriesListing, StoredFile, StudyListing
+from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.sync.reader import Reading, read_entries, reason_of
 
 TOO_SLOW = "Orthanc takes too long to read its header."
+
+
+_T = TypeVar("_T")
 
 
 def orthanc_with(
@@ -23,20 +28,15 @@ def orthanc_with(
     """An Orthanc that does not send the files of `slow`."""
     orthanc = AsyncMock(spec=OrthancClient)
 
-    @asynccontextmanager
-    async def send(instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        if instance_id in slow:
+    async def read(
+        stored: StoredFile, parse: Callable[[BinaryIO, int | None], _T], *, pixel_data_bytes: int
+    ) -> _T:
+        assert pixel_data_bytes > 0
+        if stored.instance_id in slow:
             raise OrthancTimedOut
+        return parse(io.BytesIO(content), None)
 
-        async def chunks() -> AsyncIterator[bytes]:
-            yield content
-
-        yield chunks()
-
-    def instance_file(instance_id: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        return send(instance_id)
-
-    orthanc.instance_file = instance_file
+    orthanc.beginnings = AsyncMock(spec=FileBeginnings, read=read)
     orthanc.stored_files.side_effect = lambda ids: [stored(content, id_) for id_ in ids]
     orthanc.series_study.return_value = StudyListing("study", "patient", (), "", is_stable=True)
     orthanc.series.return_value = [
@@ -56,7 +56,7 @@ def content() -> bytes:
 
 async def read(orthanc: AsyncMock, content: bytes, *instance_ids: str) -> Reading:
     files = [stored(content, instance_id) for instance_id in instance_ids]
-    return await read_entries(orthanc, files, limits=WalkLimits())
+    return await read_entries(orthanc, orthanc.beginnings, files, limits=WalkLimits())
 
 
 async def test_one_file_that_times_out_is_a_fault_while_others_are_read(content: bytes) -> None:

@@ -46,6 +46,7 @@ async def test_a_notice_that_breaks_the_code_does_not_end_the_looking(
         MagicMock(),
         MagicMock(),
         MagicMock(),
+        MagicMock(),
         poll_seconds=60,
         interval_seconds=0.01,
         limits=WalkLimits(),
