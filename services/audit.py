@@ -39,7 +39,7 @@ from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, InvalidInput
 from services.orthanc.identifiers import orthanc_ids
-from services.tasks import Coalescer, Supervisor
+from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 
 OK = "ok"
 """The outcome of what went well; otherwise it is the code of the error."""
@@ -348,14 +348,17 @@ class Audit:
 
     async def follow(self) -> None:
         """Write what is handed over, until cancelled."""
-        while True:
-            await asyncio.sleep(_FLUSH_SECONDS)
-            if self._strangers.is_due:
-                self._enqueue_counts()
-            try:
-                await self.flush()
-            except DatabaseUnavailable as exc:
-                _log.warning("%d audit records wait: %s", self.waiting, exc.detail or exc.message)
+        with heartbeat("audit") as alive:
+            while True:
+                alive.beat(_FLUSH_SECONDS + HANGING_SECONDS)
+                await asyncio.sleep(_FLUSH_SECONDS)
+                if self._strangers.is_due:
+                    self._enqueue_counts()
+                try:
+                    await self.flush()
+                except DatabaseUnavailable as exc:
+                    reason = exc.detail or exc.message
+                    _log.warning("%d audit records wait: %s", self.waiting, reason)
 
     async def flush(self) -> None:
         """Write everything that waits.

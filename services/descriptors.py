@@ -9,7 +9,7 @@ import logging
 import resource
 from pathlib import Path
 
-from services.tasks import finish_in_thread
+from services.tasks import HANGING_SECONDS, finish_in_thread, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +75,14 @@ class DescriptorWatch:
     async def run(self) -> None:
         """Look every five seconds, until cancelled."""
         looks = 0
-        while True:
-            self.warning = describe_descriptors(*await finish_in_thread(count_descriptors))
-            if self.warning is None:
-                looks = 0
-            else:
-                if looks % _LOG_AGAIN_LOOKS == 0:
-                    _log.error("%s", self.warning)
-                looks += 1
-            await asyncio.sleep(_LOOK_SECONDS)
+        with heartbeat("file descriptors") as alive:
+            while True:
+                alive.beat(_LOOK_SECONDS + HANGING_SECONDS)
+                self.warning = describe_descriptors(*await finish_in_thread(count_descriptors))
+                if self.warning is None:
+                    looks = 0
+                else:
+                    if looks % _LOG_AGAIN_LOOKS == 0:
+                        _log.error("%s", self.warning)
+                    looks += 1
+                await asyncio.sleep(_LOOK_SECONDS)

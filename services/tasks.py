@@ -15,8 +15,8 @@ from collections.abc import (
 )
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import copy_context
-from dataclasses import dataclass
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 _log = logging.getLogger(__name__)
@@ -190,6 +190,48 @@ _STEADY_SECONDS = 10.0
 """A task that has run for this long since its last failure counts as well again."""
 
 
+HANGING_SECONDS = 300.0
+"""A loop whose step takes so long hangs: no call of Orthanc or MongoDB may last half as long."""
+
+
+class Heartbeat:
+    """The sign of life of one loop: `beat` says when the next one is due.
+
+    Args:
+        name: Of the loop, for the log.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_overdue = False
+
+    def beat(self, seconds: float) -> None:
+        """Show that the loop goes on.
+
+        Args:
+            seconds: The next sign of life comes within this time, or the loop counts as hanging
+                until it comes.
+        """
+        self.stop()
+        if self.is_overdue:
+            _log.warning("%r goes on again", self._name)
+            self.is_overdue = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, self._log_overdue, seconds)
+
+    def stop(self) -> None:
+        """Expect nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _log_overdue(self, seconds: float) -> None:
+        self._timer = None
+        self.is_overdue = True
+        _log.error("%r hangs: it gave no sign of life for %g s", self._name, seconds)
+
+
 @dataclass(slots=True)
 class _Supervised:
     """One background task: how often in a row it failed, and since when it runs."""
@@ -197,10 +239,50 @@ class _Supervised:
     failures: int = 0
     started_at: float = 0.0
     reason: str = ""
+    heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
+
+
+_supervised: ContextVar[_Supervised | None] = ContextVar("supervised", default=None)
+_heartbeat: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
+
+
+@contextmanager
+def heartbeat(name: str) -> Iterator[Heartbeat]:
+    """Open the heartbeat of a loop for as long as the loop runs.
+
+    A heartbeat that is overdue makes the background task in which the loop runs not well; see
+    `Supervisor.failing`. A loop outside of any background task only logs it.
+
+    Args:
+        name: Unique among the loops that run in one background task.
+    """
+    own = Heartbeat(name)
+    task = _supervised.get()
+    if task is not None:
+        task.heartbeats[name] = own
+    before = _heartbeat.set(own)
+    try:
+        yield own
+    finally:
+        _heartbeat.reset(before)
+        own.stop()
+        if task is not None and task.heartbeats.get(name) is own:
+            del task.heartbeats[name]
+
+
+def beat(seconds: float) -> None:
+    """Show that the loop around the caller goes on; see `Heartbeat.beat`.
+
+    For long work of which a loop is one step. Without a loop that has a heartbeat, for example in
+    a command, nothing happens.
+    """
+    current = _heartbeat.get()
+    if current is not None:
+        current.beat(seconds)
 
 
 class Supervisor:
-    """Restarts background tasks that end, logs why, and tells which are not well.
+    """Restarts background tasks that end, logs why, and reports those that fail or hang.
 
     A background task runs until it is cancelled. If it raises or returns, it is started again
     after 0.1 s, and after up to 5 s when it fails repeatedly.
@@ -240,21 +322,26 @@ class Supervisor:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """Why each task that is not well failed last, by name: the class of its error.
+        """Why each task is not well, by name: the class of its last error, or which loop hangs.
 
-        A task is well again when it has run for 10 s without a failure.
+        A task is well again when it has run for 10 s without a failure, and when each of its loops
+        has given a sign of life.
         """
         now = self._clock()
-        return {
-            name: task.reason
-            for name, task in sorted(self._tasks.items())
-            if task.failures and now - task.started_at < _STEADY_SECONDS
-        }
+        failing = {}
+        for name, task in sorted(self._tasks.items()):
+            hanging = [loop for loop, one in task.heartbeats.items() if one.is_overdue]
+            if hanging:
+                failing[name] = f"no sign of life: {', '.join(sorted(hanging))}"
+            elif task.failures and now - task.started_at < _STEADY_SECONDS:
+                failing[name] = task.reason
+        return failing
 
     async def _keep_running(
         self, name: str, work: Callable[[], Awaitable[None]], ending: asyncio.Event
     ) -> None:
         task = self._tasks[name]
+        _supervised.set(task)
         while True:
             task.started_at = self._clock()
             failure: BaseException | None = None

@@ -15,6 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from services.auth.roles import Principal, Role
+from services.tasks import HANGING_SECONDS, heartbeat
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
@@ -276,9 +277,13 @@ class OidcVerifier:
 
     async def follow(self) -> None:
         """Keep the keys fresh until cancelled: fetch them now and every hour."""
-        while True:
-            await self._refresh()
-            await asyncio.sleep(_FRESH_SECONDS if self._keys else _RETRY_SECONDS)
+        with heartbeat("OpenID keys") as alive:
+            while True:
+                alive.beat(HANGING_SECONDS)
+                await self._refresh()
+                pause = _FRESH_SECONDS if self._keys else _RETRY_SECONDS
+                alive.beat(pause + HANGING_SECONDS)
+                await asyncio.sleep(pause)
 
     async def _key(self, kid: str | None) -> SigningKey | None:
         key = select_key(self._keys, kid)

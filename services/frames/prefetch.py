@@ -14,6 +14,7 @@ from cachetools import TTLCache
 from services.errors import Error, OrthancUnavailable
 from services.frames.cache import KEPT_SECONDS, FrameCache, FrameKey, InstanceCache
 from services.frames.records import RenderableInstance
+from services.tasks import HANGING_SECONDS, heartbeat
 
 FollowingFinder = Callable[[RenderableInstance, int], Awaitable[Sequence[RenderableInstance]]]
 """Finds the instances after one in the order of its series, at most so many."""
@@ -138,18 +139,22 @@ class LookAhead:
 
     async def run(self) -> None:
         """Render one after another while the queue is idle, until cancelled."""
-        while True:
-            await self._wake.wait()
-            try:
-                await self._step()
-            except OrthancUnavailable:
-                self._wanted.clear()
-            except Error:
-                # It concerns this frame only; a request for the frame gets the error itself.
-                continue
-            except Exception as exc:  # noqa: BLE001  # whatever one frame does, the others come
-                _log.warning("a frame can't be rendered ahead", exc_info=exc)
-            await asyncio.sleep(0)
+        with heartbeat("look-ahead of frames") as alive:
+            while True:
+                # Waiting for the next request may take any time.
+                alive.stop()
+                await self._wake.wait()
+                alive.beat(HANGING_SECONDS)
+                try:
+                    await self._step()
+                except OrthancUnavailable:
+                    self._wanted.clear()
+                except Error:
+                    # It concerns this frame only; a request for the frame gets the error itself.
+                    continue
+                except Exception as exc:  # noqa: BLE001  # one frame must not stop the others
+                    _log.warning("a frame can't be rendered ahead", exc_info=exc)
+                await asyncio.sleep(0)
 
     async def _step(self) -> None:
         if self._asked:

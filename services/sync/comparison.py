@@ -32,7 +32,7 @@ from services.sync.follower import NEW_INSTANCE
 from services.sync.isolation import PATIENCE, PoisonIsolator
 from services.sync.reconciler import BATCH_INSTANCES, Reconciler, batches
 from services.sync.rollup_check import RollUps
-from services.tasks import wait_for_all
+from services.tasks import HANGING_SECONDS, beat, wait_for_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class Repairs:
         is_same = True
         # In an order of their own: a batch that fails is known again by its first instance.
         for batch in batches(sorted(instance_ids), BATCH_INSTANCES):
+            beat(HANGING_SECONDS)
             is_same &= await (
                 self._reconcile(batch, patience) if self._repair else self._tell(batch)
             )
@@ -324,6 +325,7 @@ class Comparison:
         since = 0
         while True:
             page = await self._orthanc.studies(since, PAGE_STUDIES)
+            beat(HANGING_SECONDS)
             if page:
                 yield page
             if len(page) < PAGE_STUDIES:

@@ -21,7 +21,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 from models.study import StudyDocument
 from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
-from services.tasks import Supervisor
+from services.tasks import HANGING_SECONDS, Heartbeat, Supervisor, heartbeat
 
 BURST_SECONDS = 1.0
 """Least time between two events of one study: 500 arriving images redraw a worklist once."""
@@ -295,15 +295,21 @@ class StudyEvents:
             raise EventsUnavailable
 
     async def _watch(self, ended: asyncio.Event) -> None:
+        with heartbeat("study events") as alive:
+            await self._watch_until(ended, alive)
+
+    async def _watch_until(self, ended: asyncio.Event, alive: Heartbeat) -> None:
         pacing = EventDebouncer(self._stable_seconds)
         resume_after: Any = None
         while not ended.is_set():
+            alive.beat(HANGING_SECONDS)
             try:
                 await self._allow_pre_images()
                 async with await self._open_stream(resume_after) as stream:
                     await self._expect_stable(pacing)
                     self._is_open.set()
                     while not ended.is_set():
+                        alive.beat(HANGING_SECONDS)
                         await self._step(stream, pacing)
                         resume_after = stream.resume_token
                         if not stream.alive:
@@ -314,6 +320,7 @@ class StudyEvents:
                 if exc.code == NO_REPLICA_SET:
                     self._is_unavailable = True
                     self._is_open.set()
+                    alive.stop()
                     await ended.wait()
                     return
                 # The history is gone: go on from now.

@@ -17,7 +17,7 @@ from services.orthanc.client import OrthancClient
 from services.sync.isolation import PoisonIsolator
 from services.sync.lease import LeaseLost
 from services.sync.rollup_check import RollUps
-from services.tasks import Alarm
+from services.tasks import HANGING_SECONDS, Alarm, heartbeat
 
 _CURSOR = "changes"
 
@@ -205,18 +205,22 @@ class Follower:
         """
         position: FeedPosition | None = None
         backoff = self._poll_seconds
-        while True:
-            try:
-                if position is None:
-                    position = await self._resume(token)
-                position, is_caught_up = await self._step(position, token)
-                pause, backoff = (self._poll_seconds if is_caught_up else 0.0), self._poll_seconds
-            except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
-                self._report(exc)
-                # Orthanc may come back with another database: the position is checked again.
-                position = None
-                pause = backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
-            await self._alarm.wait(pause)
+        with heartbeat("change feed") as alive:
+            while True:
+                alive.beat(HANGING_SECONDS)
+                try:
+                    if position is None:
+                        position = await self._resume(token)
+                    position, is_caught_up = await self._step(position, token)
+                    pause = self._poll_seconds if is_caught_up else 0.0
+                    backoff = self._poll_seconds
+                except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
+                    self._report(exc)
+                    # Orthanc may come back with another database: check the position again.
+                    position = None
+                    pause = backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+                alive.beat(pause + HANGING_SECONDS)
+                await self._alarm.wait(pause)
 
     async def _resume(self, token: int) -> FeedPosition:
         """Return the stored position, or the feed's end when there is none that fits."""

@@ -16,6 +16,7 @@ from services.errors import (
 from services.orthanc.client import OrthancClient
 from services.sync.faults import MAX_ATTEMPTS, IndexFaults
 from services.sync.reconciler import Reconciliation
+from services.tasks import HANGING_SECONDS, beat
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ class PoisonIsolator:
         try:
             async with asyncio.timeout(_RETURN_SECONDS):
                 while not await self._answers():
+                    beat(HANGING_SECONDS)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, _MAX_PAUSE_SECONDS)
         except TimeoutError as exc:

@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from models.lease import LeaseDocument
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
-from services.tasks import cancel_and_wait
+from services.tasks import HANGING_SECONDS, beat, cancel_and_wait, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +56,14 @@ class Lease:
             work: Called with the fencing token; cancelled when the lease is lost.
         """
         try:
-            while True:
-                token = await self._acquired_or_none()
-                if token is None:
-                    await asyncio.sleep(self._renew_seconds)
-                else:
-                    await self._work_while_held(work, token)
+            with heartbeat("lease") as alive:
+                while True:
+                    alive.beat(self._renew_seconds + HANGING_SECONDS)
+                    token = await self._acquired_or_none()
+                    if token is None:
+                        await asyncio.sleep(self._renew_seconds)
+                    else:
+                        await self._work_while_held(work, token)
         finally:
             await self._release()
 
@@ -117,6 +119,7 @@ class Lease:
         clock = asyncio.get_running_loop().time
         renewed_at = clock()
         while True:
+            beat(self._renew_seconds + HANGING_SECONDS)
             await asyncio.sleep(self._renew_seconds)
             asked_at = clock()
             try:

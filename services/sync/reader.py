@@ -26,7 +26,7 @@ from services.orthanc.answers import StoredFile, StudyListing
 from services.orthanc.beginning import PIXEL_DATA_BYTES, FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import OrthancIds
-from services.tasks import wait_for_all
+from services.tasks import HANGING_SECONDS, beat, wait_for_all
 
 _log = logging.getLogger(__name__)
 
@@ -107,6 +107,8 @@ class _FileReader:
         """Read one instance; None when it has vanished or can't be read."""
         try:
             checked = await self._checked(file)
+            # A thousand files of a slow Orthanc take long: each one read is a sign of life.
+            beat(HANGING_SECONDS)
             return _record(file, checked, await self._ids(file, checked.header))
         except OrthancTimedOut as exc:
             await self._expect_others_to_be_read()

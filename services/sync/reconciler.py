@@ -33,7 +33,7 @@ from services.orthanc.client import OrthancClient
 from services.sync.events import NO_REPLICA_SET
 from services.sync.faults import IndexFaults
 from services.sync.reader import Reading, read_entries, reason_of
-from services.tasks import Supervisor
+from services.tasks import HANGING_SECONDS, Supervisor, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -125,28 +125,32 @@ async def _follow(
 ) -> None:
     wait_ms = round(_GATHER_SECONDS * 1000)
     resume_after: Any = None
-    while not ended.is_set():
-        try:
-            async with await instances.watch(
-                _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
-            ) as stream:
-                while not ended.is_set():
-                    if gone := await _gather(stream):
-                        discard(gone)
-                    resume_after = stream.resume_token
-                    if not stream.alive:
-                        # The collection was dropped: from now on it answers without waiting.
-                        resume_after = None
-                        break
-        except OperationFailure as exc:
-            if exc.code == NO_REPLICA_SET:
-                await ended.wait()
-                return
-            resume_after = None
-            _log.warning("the change stream of instances starts again: code %s", exc.code)
-        except PyMongoError as exc:
-            _log.warning("the change stream of instances waits: %s", type(exc).__name__)
-        await asyncio.sleep(_RETRY_SECONDS)
+    with heartbeat("removals") as alive:
+        while not ended.is_set():
+            alive.beat(HANGING_SECONDS)
+            try:
+                async with await instances.watch(
+                    _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
+                ) as stream:
+                    while not ended.is_set():
+                        alive.beat(HANGING_SECONDS)
+                        if gone := await _gather(stream):
+                            discard(gone)
+                        resume_after = stream.resume_token
+                        if not stream.alive:
+                            # The collection was dropped: it now answers without waiting.
+                            resume_after = None
+                            break
+            except OperationFailure as exc:
+                if exc.code == NO_REPLICA_SET:
+                    alive.stop()
+                    await ended.wait()
+                    return
+                resume_after = None
+                _log.warning("the change stream of instances starts again: code %s", exc.code)
+            except PyMongoError as exc:
+                _log.warning("the change stream of instances waits: %s", type(exc).__name__)
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _gather(stream: AsyncChangeStream[dict[str, Any]]) -> list[str]:

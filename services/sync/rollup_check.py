@@ -12,6 +12,7 @@ from services.errors import RecordRefused
 from services.index.record import to_stored_precision
 from services.index.rollup import find_miscounted_patients, find_wrong_parents, roll_up
 from services.index.writes import Parents, find_lineages, find_patients
+from services.tasks import HANGING_SECONDS, beat
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class RollUps:
         """
         wrong: set[str] = set()
         for chunk in _chunks(study_ids):
+            beat(HANGING_SECONDS)
             with translated_database_faults():
                 find = find_lineages if with_series else find_patients
                 lineages = await find(self._database, chunk)
@@ -59,6 +61,7 @@ class RollUps:
         """
         _log.info("%d studies are rolled up again", len(study_ids))
         for chunk in _chunks(study_ids):
+            beat(HANGING_SECONDS)
             await self._repair(chunk)
 
     async def find_miscounted_patients(self) -> set[str]:

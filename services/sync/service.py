@@ -22,7 +22,7 @@ from services.sync.lease import LEASE_SECONDS, Lease
 from services.sync.reconciler import Reconciler
 from services.sync.rollup_check import RollUps
 from services.sync.status import FeedStatus, seconds_behind
-from services.tasks import Alarm, cancel_and_wait
+from services.tasks import HANGING_SECONDS, Alarm, cancel_and_wait, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -178,21 +178,24 @@ class SyncService:
     async def _compare_regularly(self) -> None:
         agreed: _Figures | None = None
         skipped = 0
-        while True:
-            await self._comparison_due.wait(self._interval_seconds)
-            try:
-                figures = await self._figures()
-                may_skip = not self._is_forced and skipped < SKIPPED_COMPARISONS
-                if may_skip and figures == agreed:
-                    skipped += 1
-                    continue
-                self._is_forced, skipped = False, 0
-                report = await self._compare()
-                agreed = figures if report.up_to_date and not report.faults else None
-            except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
-                _log.warning("the comparison is put off: %s", exc.message)
-                await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
-                self._demand_comparison()
+        with heartbeat("comparison") as alive:
+            while True:
+                alive.beat(self._interval_seconds + HANGING_SECONDS)
+                await self._comparison_due.wait(self._interval_seconds)
+                alive.beat(HANGING_SECONDS)
+                try:
+                    figures = await self._figures()
+                    may_skip = not self._is_forced and skipped < SKIPPED_COMPARISONS
+                    if may_skip and figures == agreed:
+                        skipped += 1
+                        continue
+                    self._is_forced, skipped = False, 0
+                    report = await self._compare()
+                    agreed = figures if report.up_to_date and not report.faults else None
+                except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
+                    _log.warning("the comparison is put off: %s", exc.message)
+                    await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
+                    self._demand_comparison()
 
     async def _compare(self) -> SyncReport:
         async with self._comparing:
@@ -214,17 +217,20 @@ class SyncService:
         )
 
     async def _look_into_notices(self) -> None:
-        while True:
-            await self._notice.wait(self._interval_seconds)
-            await asyncio.sleep(_NOTICE_SECONDS)
-            noticed, self._noticed = self._noticed, set()
-            try:
-                await self.reconciler.reconcile(noticed)
-            except Error as exc:
-                # The next comparison finds them.
-                _log.warning("deletions in Orthanc are not looked into yet: %s", exc.message)
-            except Exception:  # noqa: BLE001  # whatever these do, the next ones count
-                _log.exception("deletions in Orthanc could not be looked into")
+        with heartbeat("deletions in Orthanc") as alive:
+            while True:
+                alive.beat(self._interval_seconds + HANGING_SECONDS)
+                await self._notice.wait(self._interval_seconds)
+                await asyncio.sleep(_NOTICE_SECONDS)
+                noticed, self._noticed = self._noticed, set()
+                alive.beat(HANGING_SECONDS)
+                try:
+                    await self.reconciler.reconcile(noticed)
+                except Error as exc:
+                    # The next comparison finds them.
+                    _log.warning("deletions in Orthanc are not checked yet: %s", exc.message)
+                except Exception:  # noqa: BLE001  # whatever these do, the next ones count
+                    _log.exception("deletions in Orthanc could not be checked")
 
 
 async def _together(tasks: list[asyncio.Task[None]]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,8 +20,10 @@ from services.auth.roles import LOCAL_ADMIN, Principal, Role
 from services.auth.tokens import TokenStore, digest_of
 from services.auth.tokens_file import TokensFileError
 from services.database import open_database
-from services.errors import InvalidInput, NotFound
+from services.embedded.mongod import run_mongod
+from services.errors import DatabaseUnavailable, InvalidInput, NotFound
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually
 from tests.tokens import write_tokens_file
@@ -119,6 +122,54 @@ async def test_a_revoked_token_is_refused_by_every_process_within_two_seconds(
 
 async def is_nobody(authenticator: Authenticator, secret: str) -> bool:
     return await authenticator.authenticate(f"Bearer {secret}") is None
+
+
+async def test_a_revoked_token_is_refused_also_while_mongodb_hangs(tmp_path: Path) -> None:
+    """Without an answer of MongoDB no token is accepted on the strength of an older reading."""
+    async with (
+        run_mongod(tmp_path / "mongodb") as mongod,
+        open_database(mongod.url, "hanging") as database,
+    ):
+        store = TokenStore(database)
+        kept, revoked = await create(store, "kept"), await create(store, "revoked")
+        async with open_authenticator(database, tokens_file=tmp_path / "none") as authenticator:
+            assert not await is_nobody(authenticator, revoked)
+            await store.revoke("revoked", now=NOW)
+            revoked_at = asyncio.get_running_loop().time()
+            os.kill(mongod.child.pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    accepted_at = await last_accepted(authenticator, revoked)
+            finally:
+                os.kill(mongod.child.pid, signal.SIGCONT)
+            assert accepted_at - revoked_at < 2
+
+            async def is_known(secret: str) -> bool:
+                try:
+                    return not await is_nobody(authenticator, secret)
+                except DatabaseUnavailable:
+                    return False
+
+            await eventually(partial(is_known, kept))
+            assert await is_nobody(authenticator, revoked)
+
+
+async def last_accepted(authenticator: Authenticator, secret: str) -> float:
+    """Use a token until MongoDB is missed.
+
+    Returns:
+        When the last accepted request began, by the clock of the event loop: what a busy machine
+        adds to the answer does not count.
+    """
+    accepted_at = 0.0
+    while True:
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            if not await is_nobody(authenticator, secret):
+                accepted_at = asked_at
+        except DatabaseUnavailable:
+            return accepted_at
+        await asyncio.sleep(0.05)
 
 
 async def test_a_file_of_an_earlier_release_is_taken_over_once_and_that_is_said(

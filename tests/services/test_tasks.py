@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from services import tasks as stopping
-from services.tasks import Supervisor, cancel_and_wait, finish_in_thread
+from services.tasks import Supervisor, beat, cancel_and_wait, finish_in_thread, heartbeat
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -142,6 +142,75 @@ async def test_a_task_is_not_started_again_while_it_is_being_stopped() -> None:
 def test_pauses_grow_to_five_seconds() -> None:
     pauses = [stopping._pause_seconds(failures) for failures in (1, 2, 3, 7, 1000)]
     assert pauses == [0.1, 0.2, 0.4, 5.0, 5.0]
+
+
+class Loops:
+    """Background work of two loops, one of which hangs until it is released."""
+
+    def __init__(self) -> None:
+        self.hangs, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self.goes_on, self.may_end = asyncio.Event(), asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __call__(self) -> None:
+        await asyncio.gather(self.good(), self.bad())
+
+    async def good(self) -> None:
+        with heartbeat("good") as alive:
+            alive.beat(PATIENCE_SECONDS)
+            await asyncio.Event().wait()
+
+    async def bad(self) -> None:
+        with heartbeat("bad"):
+            # Overdue in the next turn of the event loop: nothing depends on the clock.
+            await self.step()
+            await asyncio.sleep(0)
+            self.hangs.set()
+            await self.may_go_on.wait()
+            beat(PATIENCE_SECONDS)
+            self.goes_on.set()
+            await self.may_end.wait()
+        self.ended.set()
+
+    async def step(self) -> None:
+        beat(0)
+        await asyncio.sleep(0)
+
+
+async def test_a_loop_that_hangs_is_named_until_it_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor, loops = Supervisor(), Loops()
+    caplog.set_level(logging.WARNING, "services.tasks")
+    async with asyncio.timeout(PATIENCE_SECONDS), supervisor.running("sync", loops):
+        await loops.hangs.wait()
+        assert supervisor.failing == {"sync": "no sign of life: bad"}
+        loops.may_go_on.set()
+        await loops.goes_on.wait()
+        assert supervisor.failing == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        "'bad' hangs: it gave no sign of life for 0 s",
+        "'bad' goes on again",
+    ]
+
+
+async def test_a_loop_that_ends_is_no_longer_expected() -> None:
+    supervisor, loops = Supervisor(), Loops()
+    async with asyncio.timeout(PATIENCE_SECONDS), supervisor.running("sync", loops):
+        await loops.hangs.wait()
+        loops.may_go_on.set()
+        loops.may_end.set()
+        await loops.ended.wait()
+        assert supervisor.failing == {}
+
+
+async def test_a_sign_of_life_outside_of_a_background_task_does_nothing() -> None:
+    beat(0)
+    with heartbeat("command") as alive:
+        alive.beat(0)
+        alive.stop()
+    await asyncio.sleep(0)
+    assert not alive.is_overdue
 
 
 async def test_names_of_background_tasks_are_unique() -> None:
