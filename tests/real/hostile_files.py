@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, generate_frames
 
 SOURCES = (
     "CT_small.dcm",
@@ -28,6 +29,18 @@ SOURCES = (
     "examples_palette.dcm",
 )
 """Of pydicom: native, RLE, JPEG, JPEG 2000, one frame and many, palette and no image."""
+
+_COMPRESSED = (
+    "MR_small_RLE.dcm",
+    "MR_small_jp2klossless.dcm",
+    "JPEG2000.dcm",
+    "JPGLosslessP14SV1_1s_1f_8b.dcm",
+    "SC_rgb_jpeg_dcmtk.dcm",
+    "emri_small_jpeg_2k_lossless.dcm",
+    "emri_small_RLE.dcm",
+    "JPEG-LL.dcm",
+    "JPEG-lossy.dcm",
+)
 
 _IMAGE_ATTRIBUTES = (
     ("SamplesPerPixel", "US"),
@@ -58,10 +71,19 @@ def content(name: str) -> bytes:
     return Path(str(get_testdata_file(name, download=False))).read_bytes()
 
 
+def _content_of_its_own(name: str, number: int) -> bytes:
+    """Return a file of pydicom with another SOPInstanceUID of the same length."""
+    body = content(name)
+    uid = str(dcmread(io.BytesIO(body), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+    root = "2.25."
+    own = f"{root}{10 ** (len(uid) - len(root) - 1) + number}"
+    return body.replace(uid.encode(), own.encode())
+
+
 def damaged(number: int) -> bytes:
     """Return a file with some bytes overwritten, taken away or added, by a seed."""
     chance = random.Random(f"bytes {number}")  # noqa: S311  # repeatable, not secret
-    body = bytearray(content(chance.choice(SOURCES)))
+    body = bytearray(_content_of_its_own(chance.choice(SOURCES), number))
     reach = chance.choice((400, 4000, len(body)))
     for _ in range(chance.choice((1, 2, 8))):
         at = chance.randrange(128, min(reach, len(body)))
@@ -100,6 +122,38 @@ def with_damaged_image(number: int) -> bytes:
     return written.getvalue()
 
 
+def with_damaged_codestream(number: int) -> bytes:
+    """Return a file with damage in the compressed pixels of one frame, by a seed.
+
+    Half of the damage hits the first 200 bytes, where codestreams have their headers: sizes,
+    components, tables and, for RLE, the offsets of segments.
+    """
+    chance = random.Random(f"codestream {number}")  # noqa: S311  # repeatable, not secret
+    dataset = dcmread(io.BytesIO(content(chance.choice(_COMPRESSED))))
+    dataset.SOPInstanceUID = f"1.2.826.0.1.3680043.10.6.{number}"
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    count = int(dataset.get("NumberOfFrames", 1))
+    frames = [bytearray(one) for one in generate_frames(dataset.PixelData, number_of_frames=count)]
+    frame = frames[chance.choice((0, -1))]
+    for _ in range(chance.choice((1, 2, 8))):
+        at = chance.randrange(min(len(frame), chance.choice((200, len(frame)))))
+        kind = chance.randrange(4)
+        if kind == 0:
+            frame[at] = chance.randrange(256)
+        elif kind == 1:
+            frame[at : at + 4] = b"\xff\xff\xff\xff"
+        elif kind == 2:  # one of four kinds
+            frame[at : at + 2] = b"\x00\x00"
+        else:
+            frame[at:at] = chance.randbytes(chance.randrange(1, 9))
+    if chance.random() < 0.1:  # a tenth is cut off
+        del frame[chance.randrange(1, len(frame)) :]
+    dataset.PixelData = encapsulate([bytes(one) for one in frames])
+    written = io.BytesIO()
+    dataset.save_as(written)
+    return written.getvalue()
+
+
 def _damage_attribute(dataset: Dataset, chance: random.Random) -> None:
     keyword, vr = chance.choice(_IMAGE_ATTRIBUTES)
     if keyword in dataset and chance.random() < 0.3:  # a third goes
@@ -113,6 +167,15 @@ def _damage_attribute(dataset: Dataset, chance: random.Random) -> None:
     dataset.add_new(keyword, vr, None)
     # Around the checks of pydicom, which would correct it.
     dataset[keyword]._value = value
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most memory that a process had until now (VmHWM); 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line), 0)
 
 
 def nested(depth: int) -> bytes:

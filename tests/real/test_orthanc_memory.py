@@ -10,7 +10,7 @@ import pytest
 
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
-from tests.real.hostile_files import content, with_damaged_image
+from tests.real.hostile_files import content, peak_bytes, with_damaged_image
 
 _GREEDY = 42
 """Seed of a JPEG 2000 file of 6 kB without PhotometricInterpretation: GDCM asks for 14 to 22 GB."""
@@ -23,15 +23,6 @@ _ROUTES = ("preview", "rendered", "numpy?rescale=false", "raw")
 async def limited(tmp_path: Path) -> AsyncIterator[EmbeddedOrthanc]:
     async with run_orthanc(tmp_path / "limited", memory_bytes=_LIMIT_BYTES) as running:
         yield running
-
-
-def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process had until now (VmHWM); 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if "VmHWM" in line), 0)
 
 
 async def answers(http: httpx.AsyncClient) -> None:
