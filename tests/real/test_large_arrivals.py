@@ -7,9 +7,9 @@ from pathlib import Path
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import run_orthanc
+from tests.real.hostile_files import peak_bytes
 from tests.real.large_files import FRAME_BYTES, large_file_head
 from tests.real.sync_stage import open_stage
-from tests.real.test_orthanc_memory import peak_bytes
 
 MIB = 1024 * 1024
 SIZE_MIB = int(os.environ.get("LARGE_ARRIVAL_MIB", "64"))
