@@ -28,7 +28,9 @@ class DateRange:
 class StudyFilter:
     """Which studies to list."""
 
-    patient_id: str | None = strawberry.field(default=None, description="Exactly this PatientID.")
+    patient_id: str | None = strawberry.field(
+        default=None, description="Exactly this PatientID; padding is ignored."
+    )
     patient_name: str | None = strawberry.field(
         default=None,
         description="Beginnings of words of the patient's name, in any order; case and accents do "
@@ -80,7 +82,9 @@ class StudyFilter:
 class PatientFilter:
     """Which patients to list."""
 
-    patient_id: str | None = strawberry.field(default=None, description="Exactly this PatientID.")
+    patient_id: str | None = strawberry.field(
+        default=None, description="Exactly this PatientID; padding is ignored."
+    )
     patient_name: str | None = strawberry.field(
         default=None,
         description="Beginnings of words of the name, in any order; case and accents do not "

@@ -66,7 +66,11 @@ class Query:
         self,
         info: Info,
         patient_id: Annotated[
-            str, strawberry.argument(description="PatientID (0010,0020), exactly.")
+            str,
+            strawberry.argument(
+                description="PatientID (0010,0020), exactly. Padding is ignored: `OVI` and ` OVI ` "
+                "are one patient."
+            ),
         ],
     ) -> Patient | None:
         """Find a patient."""

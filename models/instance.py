@@ -51,6 +51,7 @@ class InstanceDocument(StoredDocument):
     orthanc_series_id: str
     orthanc_study_id: str
     orthanc_patient_id: str
+    """`_id` of the patient document: Orthanc's id of the PatientID without padding."""
     revision: str
     """8 lower-case hex digits; changes when Orthanc's stored file was replaced."""
     file_size_bytes: int

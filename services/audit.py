@@ -37,8 +37,9 @@ from pymongo.errors import BulkWriteError
 from models.audit_record import AuditRecord
 from services.auth.roles import Principal
 from services.database import translated_database_faults
+from services.dicom.values import clean_identifier
 from services.errors import DatabaseUnavailable, InvalidInput
-from services.orthanc.identifiers import orthanc_ids
+from services.orthanc.identifiers import orthanc_patient_id
 from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 
 OK = "ok"
@@ -186,11 +187,12 @@ async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
 
 def _query(search: AuditSearch) -> dict[str, Any]:
     patient, since = search.patient_id, search.since
+    patient_id = None if patient is None else orthanc_patient_id(clean_identifier(patient))
     query: dict[str, Any] = {
         # The identifier begins with the second, and has the index.
         "_id": None if since is None else {"$gte": ObjectId.from_datetime(since)},
         "at": None if since is None else {"$gte": since},
-        "orthancPatientIds": None if patient is None else orthanc_ids(patient, "", "", "").patient,
+        "orthancPatientIds": patient_id,
         "action": search.action and search.action.value,
         "principal": search.principal,
     }

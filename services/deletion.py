@@ -52,7 +52,7 @@ class Deletion:
         database: AsyncDatabase[dict[str, Any]],
         reconciler: Reconciler,
     ) -> None:
-        """Nothing is asked yet.
+        """Make one.
 
         Args:
             orthanc: Where the files are.
@@ -100,13 +100,20 @@ class Deletion:
             DatabaseUnavailable: MongoDB does not answer; what Orthanc deleted until then is found
                 by the next comparison.
         """
-        # Deleted before, perhaps by a call that broke off: the index is what is left to do.
-        with suppress(OrthancNotFound):
-            await self._orthanc.delete(doomed.level.value, doomed.resource_id)
+        await self._delete(doomed.level, doomed.resource_id)
         # What arrived between the two went with the rest.
         late = await self.find(doomed.level, doomed.resource_id)
+        if doomed.level is Level.PATIENT:
+            # Orthanc has a patient of its own for each padded form of the PatientID.
+            for study_id in sorted(doomed.study_ids | late.study_ids):
+                await self._delete(Level.STUDY, study_id)
         done = await self._reconciler.reconcile(doomed.instance_ids | late.instance_ids)
         return len(done.removed)
+
+    async def _delete(self, level: Level, resource_id: str) -> None:
+        # Deleted before, perhaps by a call that broke off: the index is what is left to do.
+        with suppress(OrthancNotFound):
+            await self._orthanc.delete(level.value, resource_id)
 
     async def _within(self, level: Level, resource_id: str) -> Mapping[str, Any]:
         if level is Level.INSTANCE:

@@ -26,7 +26,9 @@ class Patient(FromStored, Node):
     type_name: ClassVar[TypeName] = "Patient"
 
     orthanc_patient_id: str = strawberry.field(
-        description="Orthanc's identifier: the path `/patients/{id}` of its REST API."
+        description="Orthanc's identifier of the PatientID without padding: the path "
+        "`/patients/{id}` of its REST API. Orthanc has a patient of its own for each way in which "
+        "files pad it, spaces at the end apart; the studies of all are among `studies`."
     )
     patient_id: str = strawberry.field(
         description='PatientID (0010,0020); `""` when the files carry none.'

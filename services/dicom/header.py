@@ -180,8 +180,8 @@ class InstanceHeader:
     """One SOP instance.
 
     Attributes:
-        identifying_patient_id: PatientID as Orthanc hashes it: with the padding other than spaces
-            that `patient.patient_id` is without.
+        identifying_patient_id: PatientID as Orthanc hashes it: without spaces at its end, but with
+            all other padding, which `patient.patient_id` is without.
         pixel_data_bytes: Bytes from PixelData's value to the end of the file, None when unknown:
             of deflated files.
         frame_fragments: Encapsulated frames found in the file, None when they were not counted.

@@ -66,7 +66,7 @@ def overridden(header: InstanceHeader, override: PatientOverride) -> InstanceHea
     patient = header.patient
     if override.patient_id is not None:
         patient = replace(patient, patient_id=clean_identifier(override.patient_id))
-        header = replace(header, identifying_patient_id=override.patient_id.strip(" "))
+        header = replace(header, identifying_patient_id=override.patient_id.rstrip(" "))
     if override.patient_name is not None:
         patient = replace(patient, patient_name=clean_person_name(override.patient_name))
     if patient == header.patient:

@@ -118,7 +118,7 @@ def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
         geometry=_geometry(elements, groups),
         acquisition=_acquisition(elements, groups),
         sop_instance_uid=_uid(elements, 0x00080018),
-        identifying_patient_id=(elements.text(0x00100020) or "").strip(" \0"),
+        identifying_patient_id=(elements.text(0x00100020) or "").rstrip(" \0"),
         sop_class_uid=_uid(elements, 0x00080016) or None,
         transfer_syntax_uid=syntax and syntax[:_UID_CHARACTERS],
         instance_number=parse_int(elements.text(0x00200013)),

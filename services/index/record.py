@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -23,9 +23,9 @@ from services.dicom.header import (
     StudyModule,
 )
 from services.index.stack_order import order_keys
-from services.orthanc.identifiers import OrthancIds, orthanc_ids
+from services.orthanc.identifiers import OrthancIds, orthanc_ids, orthanc_patient_id
 
-INDEX_VERSION = 4
+INDEX_VERSION = 5
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
@@ -50,14 +50,21 @@ class IndexRecord:
 
 
 def header_ids(header: InstanceHeader) -> OrthancIds:
-    """Return the ids that Orthanc gives an instance with this header."""
-    patient_id = header.identifying_patient_id
-    return orthanc_ids(
-        header.patient.patient_id if patient_id is None else patient_id,
+    """Return the ids of an instance with this header.
+
+    Orthanc strips spaces from the end of a PatientID and nothing else: with a space in front, or a
+    no-break space, it is another patient there, whose studies have other ids. For people it is the
+    same patient, so the patient's id is the one that Orthanc gives the PatientID without padding.
+    """
+    patient_id = header.patient.patient_id
+    identifying = header.identifying_patient_id
+    ids = orthanc_ids(
+        patient_id if identifying is None else identifying,
         header.study.study_instance_uid,
         header.series.series_instance_uid,
         header.sop_instance_uid,
     )
+    return replace(ids, patient=orthanc_patient_id(patient_id))
 
 
 Fields = Mapping[str, Any]

@@ -33,7 +33,7 @@ async def load_stored_state(
     """Read all four collections by one command.
 
     A parent's version is thereby older than its children are when they are read: a race that is
-    lost for it is only lost earlier, see `compare_and_set`.
+    lost for it is only lost earlier, see `services.index.optimistic_locking`.
     """
     instances, series, studies, patients = (
         document.Settings.name

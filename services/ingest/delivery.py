@@ -164,7 +164,7 @@ class Delivery:
         is_suspect = False
         for _ in range(_ATTEMPTS):
             if not isinstance(answer, OrthancUnavailable):
-                return await self._delivered(prepared, answer)
+                return await self._delivered(prepared, expected, answer)
             if not await self._outage.is_over():
                 raise answer
             if not isinstance(answer, OrthancOutcomeUnknown):
@@ -184,7 +184,7 @@ class Delivery:
                 answer = await self._send_again(prepared)
         if isinstance(answer, OrthancUnavailable):
             raise answer
-        return await self._delivered(prepared, answer)
+        return await self._delivered(prepared, expected, answer)
 
     async def _send_again(self, prepared: PreparedFile) -> PushAnswer:
         return await self._files.in_thread(partial(self.send, prepared))
@@ -198,9 +198,12 @@ class Delivery:
         is_same = held == await finish_in_thread(prepared.md5)
         return StoreStatus.STORED if is_same else StoreStatus.CONFLICT
 
-    async def _delivered(self, prepared: PreparedFile, answer: StoreAnswer) -> DeliveredFile:
+    async def _delivered(
+        self, prepared: PreparedFile, expected: OrthancIds, answer: StoreAnswer
+    ) -> DeliveredFile:
         self._outage.end()
-        ids = OrthancIds(answer.patient_id, answer.study_id, answer.series_id, answer.instance_id)
+        # The patient is one for all padded forms of the PatientID; Orthanc's may be another.
+        ids = OrthancIds(expected.patient, answer.study_id, answer.series_id, answer.instance_id)
         if not answer.already_stored:
             return DeliveredFile(ids, StoreStatus.STORED)
         # Most files are new: hashing each while it goes out would cost a tenth of its time.

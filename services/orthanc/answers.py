@@ -53,7 +53,6 @@ class StoreAnswer:
     instance_id: str
     study_id: str
     series_id: str
-    patient_id: str
     already_stored: bool
 
     @classmethod
@@ -63,7 +62,6 @@ class StoreAnswer:
             instance_id=json["ID"],
             study_id=json["ParentStudy"],
             series_id=json["ParentSeries"],
-            patient_id=json["ParentPatient"],
             already_stored=json["Status"] == "AlreadyStored",
         )
 
@@ -112,7 +110,6 @@ class StudyListing:
     """An entry of `GET /studies?expand`."""
 
     study_id: str
-    patient_id: str
     series_ids: Sequence[str]
     last_update: str
     is_stable: bool
@@ -122,7 +119,6 @@ class StudyListing:
         """Read a study resource."""
         return cls(
             study_id=json["ID"],
-            patient_id=json["ParentPatient"],
             series_ids=tuple(json["Series"]),
             last_update=json.get("LastUpdate", ""),
             is_stable=bool(json.get("IsStable", False)),

@@ -32,12 +32,26 @@ def path_of(collection: str, resource_id: str, below: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class OrthancIds:
-    """The identifiers of an instance and of its parents."""
+    """The identifiers of an instance and of its parents.
+
+    Attributes:
+        patient: One for all padded forms of a PatientID, see `orthanc_patient_id`. Orthanc itself
+            may have several patients of it, to which study, series and instance belong.
+    """
 
     patient: str
     study: str
     series: str
     instance: str
+
+
+def orthanc_patient_id(patient_id: str) -> str:
+    """Compute the identifier that Orthanc gives a patient.
+
+    Args:
+        patient_id: PatientID without padding, `""` when absent.
+    """
+    return _dashed_sha1(patient_id)
 
 
 def orthanc_ids(
@@ -46,7 +60,7 @@ def orthanc_ids(
     """Compute the identifiers that Orthanc gives an instance and its parents.
 
     Args:
-        patient_id: PatientID without padding, `""` when absent.
+        patient_id: PatientID without spaces at its end, `""` when absent.
         study_instance_uid: StudyInstanceUID without padding.
         series_instance_uid: SeriesInstanceUID without padding.
         sop_instance_uid: SOPInstanceUID without padding.
@@ -54,7 +68,7 @@ def orthanc_ids(
     study = f"{patient_id}|{study_instance_uid}"
     series = f"{study}|{series_instance_uid}"
     return OrthancIds(
-        patient=_dashed_sha1(patient_id),
+        patient=orthanc_patient_id(patient_id),
         study=_dashed_sha1(study),
         series=_dashed_sha1(series),
         instance=_dashed_sha1(f"{series}|{sop_instance_uid}"),

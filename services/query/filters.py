@@ -7,6 +7,7 @@ from datetime import date, datetime
 
 from services.auth.scope import Scope
 from services.dicom.search_words import QueryTerm, query_terms
+from services.dicom.values import clean_identifier
 from services.errors import InvalidInput
 from services.query.visibility import MongoFilter, both, studies_within
 
@@ -29,7 +30,7 @@ class StudyCriteria:
 
     Attributes:
         scope: Of the caller.
-        patient_id: Exact PatientID.
+        patient_id: Exact PatientID, with or without padding.
         patient_name: Beginnings of words of the name, in any order.
         accession_number: Exact AccessionNumber.
         study_instance_uids: Any of these; an empty list matches nothing.
@@ -69,7 +70,7 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
     """
     parts = [
         studies_within(criteria.scope),
-        _exact("patientID", criteria.patient_id),
+        _patient_id(criteria.patient_id),
         _exact("accessionNumbers", criteria.accession_number),
         _any_uid(criteria.study_instance_uids),
         _any_modality(criteria.modalities),
@@ -83,14 +84,18 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
 
 def patient_filter(criteria: PatientCriteria) -> MongoFilter:
     """Plan the MongoDB filter of a patient list; its scope is applied to the studies below."""
-    return both(
-        _exact("patientID", criteria.patient_id), *_words("nameWords", criteria.patient_name)
-    )
+    return both(_patient_id(criteria.patient_id), *_words("nameWords", criteria.patient_name))
 
 
 def _exact(field: str, value: str | None) -> MongoFilter:
     _check_length(field, value or "")
     return {} if value is None else {field: value}
+
+
+def _patient_id(value: str | None) -> MongoFilter:
+    # The length is checked first: cleaning works on every character.
+    _exact("patientID", value)
+    return _exact("patientID", None if value is None else clean_identifier(value))
 
 
 def _any_of(field: str, values: Collection[str]) -> MongoFilter:

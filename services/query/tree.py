@@ -19,7 +19,9 @@ from models.instance import INSTANCE_ORDERS, STACK_ORDER, instance_sort
 from models.stored import StoredDocument
 from services.auth.scope import Scope
 from services.database import translated_database_faults
+from services.dicom.values import clean_identifier
 from services.index.aggregations import patient_content, patient_pipeline
+from services.orthanc.identifiers import orthanc_patient_id
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.query.turns import CooperativeExecution
 from services.query.visibility import both, objects_within, studies_within
@@ -192,11 +194,10 @@ class Tree:
         return await self._by_id(InstanceDocument, ids)
 
     async def patient(self, patient_id: str) -> StoredFields | None:
-        """Read a patient by PatientID; None for an unknown one."""
-        if self._scope.is_all:
-            return await self._newest(PatientDocument, "patientID", patient_id, "_id")
-        study = await self._newest(StudyDocument, "patientID", patient_id, "orthancPatientId")
-        [found] = await self.patients([study["orthancPatientId"] if study else ""])
+        """Read a patient by PatientID, with or without padding; None for an unknown one."""
+        if len(patient_id) > _IDENTIFIER_MAX_CHARACTERS:
+            return None
+        [found] = await self.patients([orthanc_patient_id(clean_identifier(patient_id))])
         return found
 
     async def study(self, study_instance_uid: str) -> StoredFields | None:

@@ -140,7 +140,7 @@ class _FileReader:
             question = asyncio.create_task(self._orthanc.series_study(file.series_id))
             self._parents[file.series_id] = question
         study = await asyncio.shield(question)
-        return OrthancIds(study.patient_id, study.study_id, file.series_id, file.instance_id)
+        return OrthancIds(computed.patient, study.study_id, file.series_id, file.instance_id)
 
     async def _expect_others_to_be_read(self) -> None:
         """Tell one file that can't be read from an Orthanc that reads none.

@@ -28,7 +28,6 @@ STORED = StoreAnswer(
     instance_id=IDS.instance,
     series_id=IDS.series,
     study_id=IDS.study,
-    patient_id=IDS.patient,
     already_stored=False,
 )
 FILE = PreparedFile(parts=(b"file",), source=io.BytesIO(), length=4)

@@ -46,7 +46,7 @@ async def told(reply: Callable[[bytes], bytes]) -> AsyncIterator[tuple[OrthancFi
 async def test_a_file_is_sent_with_its_size_and_credentials_uncompressed() -> None:
     async with told(lambda _: answer(200, STORED)) as (files, requests):
         found = await files.in_thread(lambda: files.store([b"a", b"bc"], 3))
-    assert found == StoreAnswer("i", "t", "s", "p", already_stored=False)
+    assert found == StoreAnswer("i", "t", "s", already_stored=False)
     (request,) = requests
     head, _, body = request.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")

@@ -116,3 +116,9 @@ def test_a_scope_is_part_of_every_filter_of_studies() -> None:
     }
     ward = Scope(labels=frozenset({"ward 3"}))
     assert study_filter(StudyCriteria(scope=ward)) == {"labels": {"$in": ["ward 3"]}}
+
+
+def test_padding_of_a_patient_id_is_ignored() -> None:
+    for asked in ("OVI", " OVI ", "\u00a0OVI\u200b"):
+        assert study_filter(StudyCriteria(scope=ALL, patient_id=asked)) == {"patientID": "OVI"}
+        assert patient_filter(PatientCriteria(scope=ALL, patient_id=asked)) == {"patientID": "OVI"}

@@ -38,7 +38,7 @@ def orthanc_with(
 
     orthanc.beginnings = AsyncMock(spec=FileBeginnings, read=read)
     orthanc.stored_files.side_effect = lambda ids: [stored(content, id_) for id_ in ids]
-    orthanc.series_study.return_value = StudyListing("study", "patient", (), "", is_stable=True)
+    orthanc.series_study.return_value = StudyListing("study", (), "", is_stable=True)
     orthanc.series.return_value = [
         SeriesListing(f"series {number}", "study", ids) for number, ids in enumerate(other_series)
     ]
