@@ -14,9 +14,10 @@ from typing import BinaryIO
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
+from services.dicom.byte_window import ByteWindow
 from services.dicom.element_bytes import UNDEFINED_LENGTH, Encoding
+from services.dicom.element_walk import ElementWalk
 from services.dicom.layout import Element, FileLayout, WalkLimits
-from services.dicom.parser import ByteWindow, ElementWalk
 from services.dicom.values import decode, encodings_of
 
 NUMBER_FORMATS = {

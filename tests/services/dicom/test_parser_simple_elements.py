@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from services.dicom import parser as byte_window
-from services.dicom import parser as element_walk
+from services.dicom import byte_window, element_walk
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.element_bytes import LONG_VRS, SHORT_VRS
+from services.dicom.element_walk import SimpleElements
 from services.dicom.layout import WalkLimits
-from services.dicom.parser import PlainElements, walk
+from services.dicom.parser import walk
 from services.dicom.reading import HEADER_TAGS
 from services.errors import FileRejected
 
@@ -38,7 +38,7 @@ def _outcome(content: bytes, limits: WalkLimits) -> CheckedFile | tuple[str, str
 
 def _long_way(content: bytes, limits: WalkLimits) -> CheckedFile | tuple[str, str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(element_walk, "PLAIN_VRS", frozenset())
+        patch.setattr(element_walk, "SIMPLE_VRS", frozenset())
         return _outcome(content, limits)
 
 
@@ -105,5 +105,5 @@ def test_a_length_that_looks_like_a_vr_is_a_length() -> None:
 
 def test_an_undefined_length_is_not_plain_in_the_largest_file() -> None:
     element = b"\x41\x00\x01\x10UN\0\0\xff\xff\xff\xff"
-    plain = PlainElements(is_little_endian=True)
+    plain = SimpleElements(is_little_endian=True)
     assert plain.run(element, 0, reach=2**40, most=9, keep={0x00411001}) == (0, 0, [])
