@@ -57,18 +57,18 @@ class _DiscreetFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None]
         | tuple[None, None, None],
     ) -> str:
-        return "" if ei[1] is None else "\n".join(_told(ei[1]))
+        return "" if ei[1] is None else "\n".join(_describe_exception(ei[1]))
 
 
-def _told(exc: BaseException) -> Iterator[str]:
-    """Tell where an exception was raised and of what kind it is, its causes first."""
+def _describe_exception(exc: BaseException) -> Iterator[str]:
+    """Describe where an exception was raised and of what kind it is, its causes first."""
     earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     if earlier is not None:
-        yield from _told(earlier)
+        yield from _describe_exception(earlier)
         yield "which led to:"
     if isinstance(exc, BaseExceptionGroup):
         for member in exc.exceptions:
-            yield from _told(member)
+            yield from _describe_exception(member)
     yield "".join(traceback.format_tb(exc.__traceback__)) + _named(exc)
 
 

@@ -45,9 +45,9 @@ async def _report(data_dir: Path | None, *, as_json: bool) -> int:
 
 
 async def _examine(data_dir: Path | None) -> AsyncIterator[Finding]:
-    # First: a setting that is said to be missing may be a misspelt one.
+    # First: a missing setting may be a misspelt one.
     for misspelt in read_setting_typos():
-        yield warning("Settings", str(misspelt))
+        yield warning("Settings", misspelt)
     try:
         settings = load_settings(data_dir=data_dir)
     except click.ClickException as exc:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.commands.progress import shown_progress, tell
+from graph.commands.progress import print_result, shown_progress
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.importing.journal import Journal
 from services.importing.report import Report
@@ -84,7 +84,7 @@ async def _import(
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)
-    tell(importing.tally, report_path, is_dry=is_dry)
+    print_result(importing.tally, report_path, is_dry=is_dry)
     return 1 if importing.tally.failed else 0
 
 

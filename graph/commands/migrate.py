@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
-from graph.commands.progress import shown_progress, tell
+from graph.commands.progress import print_result, shown_progress
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.errors import PacsDisabled
 from services.importing.report import Report
@@ -16,7 +16,6 @@ from services.migration.run import MigrationRun
 from services.migration.source import open_source
 from services.runtime import open_runtime, walk_limits
 from services.settings import Settings
-from services.wording import counted
 
 
 def _path_map(_context: click.Context, _option: click.Parameter, values: Sequence[str]) -> PathMap:
@@ -108,7 +107,7 @@ async def _migrate(
                         report.add(outcome)
                         step()
             report.finish(migration.tally)
-    records = counted(migration.records, "record")
-    linked = f"{records} would be linked" if is_dry else f"{records} linked"
-    tell(migration.tally, report_path, is_dry=is_dry, more=f"; {linked}")
+    records = "records to be linked" if is_dry else "linked records"
+    more = f"; {records}: {migration.records}"
+    print_result(migration.tally, report_path, is_dry=is_dry, more=more)
     return 1 if migration.tally.failed else 0

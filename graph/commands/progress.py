@@ -17,7 +17,6 @@ from rich.progress import (
 )
 
 from services.importing.outcome import Tally
-from services.wording import counted
 
 _LINE_SECONDS = 10.0
 """Pause between two plain lines: a night's import stays readable."""
@@ -47,7 +46,7 @@ def summary(tally: Tally, *, is_dry: bool) -> str:
         tally: The figures.
         is_dry: Nothing was sent: they are those of what would be.
     """
-    done = counted(tally.done, "file")
+    done = f"{tally.done} {'file' if tally.done == 1 else 'files'}"
     if tally.done_with_members != tally.done:
         done += f", {tally.done_with_members} with the members of archives"
     if is_dry:
@@ -83,7 +82,7 @@ def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def tell(tally: Tally, report_path: Path | None, *, is_dry: bool, more: str = "") -> None:
+def print_result(tally: Tally, report_path: Path | None, *, is_dry: bool, more: str = "") -> None:
     """Write the first failures to stderr and the figures to stdout, once the progress is gone.
 
     Args:

@@ -12,7 +12,6 @@ from services.runtime import open_runtime
 from services.settings import Settings
 from services.sync.comparison import SyncReport
 from services.sync.orthanc_script import deletion_script
-from services.wording import counted
 
 
 @click.command(
@@ -69,7 +68,7 @@ async def _synchronize(settings: Settings, *, is_check: bool) -> int:
         if runtime.sync is None:
             raise PacsDisabled
         report = await (runtime.sync.check() if is_check else runtime.sync.synchronize())
-    click.echo(_told(report, is_check=is_check))
+    click.echo(_describe(report, is_check=is_check))
     for instance_id, reason in report.faults.items():
         click.echo(f"can't be indexed: {instance_id}: {reason}", err=True)
     if is_check:
@@ -77,9 +76,9 @@ async def _synchronize(settings: Settings, *, is_check: bool) -> int:
     return 1 if report.faults else 0
 
 
-def _told(report: SyncReport, *, is_check: bool) -> str:
+def _describe(report: SyncReport, *, is_check: bool) -> str:
     if report.up_to_date and report.faults:
-        return f"Up to date but for {counted(len(report.faults), 'instance')}."
+        return f"Up to date. Instances that can't be indexed: {len(report.faults)}."
     if report.up_to_date:
         return "Up to date."
     verb = "to be " if is_check else ""

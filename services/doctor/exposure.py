@@ -11,7 +11,6 @@ from services.auth.oidc import KeysUnavailable, OidcRules, OidcVerifier
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
 from services.frames.signing import FrameUrlKeys
-from services.wording import counted
 
 _CREDENTIALS = "Credentials"
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -43,7 +42,7 @@ def judge_tokens(tokens: Sequence[TokenDocument], now: datetime) -> Finding:
     """Judge the tokens; revoked ones are not counted."""
     present = [token for token in tokens if token.revoked_at is None]
     valid = sum(token.is_valid_at(now) for token in present)
-    shown = f"{counted(valid, 'valid token')}, {len(present) - valid} expired"
+    shown = f"tokens: {valid} valid, {len(present) - valid} expired"
     if not valid:
         advice = "nobody gets in with one. Make one with: orthanc-graphql token create"
         return warning(_CREDENTIALS, f"{shown}: {advice}")
@@ -103,4 +102,4 @@ async def _examine_provider(rules: OidcRules) -> Finding:
                 "network; until then none of its tokens is accepted."
             )
             return problem(part, message)
-    return ok(part, f"{rules.issuer}, {counted(count, 'key')}")
+    return ok(part, f"{rules.issuer}, keys: {count}")

@@ -120,13 +120,14 @@ def new_version() -> str:
     return secrets.token_hex(8)
 
 
-async def settle(
+async def update_until_stable(
     level: Level,
     ids: Collection[str],
     *,
     children_written: bool,
     known: Mapping[str, Fields] | None = None,
-) -> None:
+    dry_run: bool = False,
+) -> set[str]:
     """Bring the documents of a level to the content that their stored children give them.
 
     Args:
@@ -134,10 +135,15 @@ async def settle(
         ids: Which documents, by `_id`.
         children_written: The caller wrote children; False when it may leave all as it is.
         known: Documents by `_id` that were read before the children are; None: they are read here.
+        dry_run: Write nothing.
+
+    Returns:
+        The ids of the documents that were written or removed, or would be.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
     """
+    written: set[str] = set()
     pending = dict.fromkeys(ids, children_written)
     for attempt in range(_ATTEMPTS):
         current = await _read(level.documents, pending) if known is None else known
@@ -148,27 +154,19 @@ async def settle(
             for id_, must_touch in pending.items()
         )
         writes = [write for write in planned if write is not None]
+        written.update(write.id for write in writes)
+        if dry_run:
+            return written
         lost = await _write(level.documents, writes)
         # Absence has no version: what appeared and went while the children were read shows only
         # when they are read again.
         pending = {write.id: False for write in writes if isinstance(write, Insert)}
         pending |= dict.fromkeys(lost, True)
         if not pending:
-            return
+            return written
         if lost:
             await asyncio.sleep(random.uniform(0, _JITTER_SECONDS * (attempt + 1)))  # noqa: S311  # no secret
     raise DatabaseUnavailable(detail=f"{len(pending)} roll-ups lost {_ATTEMPTS} races")
-
-
-async def would_change(level: Level, ids: Collection[str]) -> set[str]:
-    """Return the documents of a level that `settle` would write or remove; write nothing."""
-    current = await _read(level.documents, ids)
-    content = await level.read_content(ids)
-    return {
-        id_
-        for id_ in ids
-        if level.plan(id_, current.get(id_), content.get(id_), must_touch=False) is not None
-    }
 
 
 async def _read(documents: Documents, ids: Collection[str]) -> Mapping[str, Fields]:

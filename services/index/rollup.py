@@ -23,8 +23,7 @@ from services.index.optimistic_locking import (
     Level,
     Write,
     plan_write,
-    settle,
-    would_change,
+    update_until_stable,
 )
 from services.index.record import Fields
 from services.index.stack_order import choose_order, facts_pipeline
@@ -149,7 +148,8 @@ async def roll_up(
     *,
     children_written: bool,
     known: StoredState | None = None,
-) -> None:
+    dry_run: bool = False,
+) -> Parents:
     """Recompute parents from what is stored, bottom up; those without children go.
 
     Args:
@@ -158,28 +158,22 @@ async def roll_up(
         now: In UTC, with no more than milliseconds.
         children_written: Instances were written or removed before this roll-up.
         known: What was stored before children were written; None: the parents are read here.
+        dry_run: Write nothing. What a level would change is not seen by the level above it.
+
+    Returns:
+        The parents that were written or removed, or would be.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
     """
-    for level, ids, stored in zip(
-        _levels(database, now),
-        (parents.series, parents.studies, parents.patients),
-        (known.series, known.studies, known.patients) if known else (None, None, None),
-        strict=True,
-    ):
-        await settle(level, ids, children_written=children_written, known=stored)
-
-
-async def find_wrong_parents(
-    database: AsyncDatabase[dict[str, Any]], parents: Parents, now: datetime
-) -> Parents:
-    """Return the parents that `roll_up` would write or remove; write nothing."""
     series, studies, patients = [
-        await would_change(level, ids)
-        for level, ids in zip(
+        await update_until_stable(
+            level, ids, children_written=children_written, known=stored, dry_run=dry_run
+        )
+        for level, ids, stored in zip(
             _levels(database, now),
             (parents.series, parents.studies, parents.patients),
+            (known.series, known.studies, known.patients) if known else (None, None, None),
             strict=True,
         )
     ]

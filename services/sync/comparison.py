@@ -110,18 +110,15 @@ class Repairs:
         Returns:
             Whether they were right.
         """
-        wrong = await self._roll_ups.find_wrong(study_ids, with_series=with_series)
-        if wrong and self._repair:
-            await self._roll_ups.repair(wrong)
+        wrong = await self._roll_ups.roll_up(
+            study_ids, with_series=with_series, dry_run=not self._repair
+        )
         self._recounted |= wrong
         return not wrong
 
     async def roll_up_patients(self) -> None:
         """Deal with patients that do not count their studies right."""
-        wrong = await self._roll_ups.find_miscounted_patients()
-        if wrong and self._repair:
-            await self._roll_ups.repair_patients(wrong)
-        self._recounted |= wrong
+        self._recounted |= await self._roll_ups.roll_up_patients(dry_run=not self._repair)
 
     def report(self) -> SyncReport:
         """Return what was found until now."""

@@ -283,10 +283,8 @@ class Follower:
         if not arrived:
             return
         done = await self._isolation.reconcile(arrived)
-        # Right the counts where somebody indexed them and died.
-        wrong = await self._roll_ups.find_wrong(done.unchanged_studies)
-        if wrong:
-            await self._roll_ups.repair(wrong)
+        # A process that indexed these instances may have died before it updated their parents.
+        await self._roll_ups.roll_up(done.unchanged_studies)
 
     def _note(self, position: FeedPosition, page: ChangePage) -> None:
         now = datetime.now(UTC)

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from services.errors import (
     Error,
@@ -14,8 +13,8 @@ from services.errors import (
     OrthancUnavailable,
 )
 from services.orthanc.client import OrthancClient
-from services.sync.faults import MAX_ATTEMPTS, IndexFaults
-from services.sync.reconciler import Reconciliation
+from services.sync.faults import MAX_ATTEMPTS
+from services.sync.reconciler import Reconciler, Reconciliation
 from services.tasks import HANGING_SECONDS, beat
 
 _log = logging.getLogger(__name__)
@@ -31,20 +30,6 @@ _MAX_PAUSE_SECONDS = 5.0
 _STOPS_ORTHANC = "Orthanc stops when its header is read."
 
 
-class Reconciles(Protocol):
-    """What reads the headers of instances, such as a `Reconciler`.
-
-    Attributes:
-        faults: What can't be indexed.
-    """
-
-    faults: IndexFaults
-
-    async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
-        """Read them and do what is to be done with each; see `Reconciler.reconcile`."""
-        ...
-
-
 class PoisonIsolator:
     """Finds the instances of a batch that stop Orthanc, puts them on record and goes on.
 
@@ -55,7 +40,7 @@ class PoisonIsolator:
     """
 
     def __init__(
-        self, orthanc: OrthancClient, reconciler: Reconciles, *, pause_seconds: float = 0.5
+        self, orthanc: OrthancClient, reconciler: Reconciler, *, pause_seconds: float = 0.5
     ) -> None:
         self._orthanc = orthanc
         self._reconciler = reconciler

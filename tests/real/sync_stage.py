@@ -108,7 +108,8 @@ class Stage:
             return False
         studies = [found["_id"] async for found in self.database["studies"].find({}, {"_id": 1})]
         held = set((await self.modality.get("/studies")).json())
-        return set(studies) == held and not await self.sync.comparison.roll_ups.find_wrong(studies)
+        roll_ups = self.sync.comparison.roll_ups
+        return set(studies) == held and not await roll_ups.roll_up(studies, dry_run=True)
 
 
 async def eventually(

@@ -38,7 +38,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.index import indexer as indexing
 from services.index import rollup
 from services.index.indexer import Indexer
-from services.index.optimistic_locking import settle
+from services.index.optimistic_locking import update_until_stable
 from services.index.record import IndexRecord
 from services.index.rollup import roll_up
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
@@ -219,8 +219,8 @@ class Index(RuleBasedStateMachine):
 
     async def _repair(self, studies: set[str]) -> None:
         roll_ups = RollUps(self.stage.database)
-        await roll_ups.repair(await roll_ups.find_wrong(studies))
-        await roll_ups.repair_patients(await roll_ups.find_miscounted_patients())
+        await roll_ups.roll_up(studies)
+        await roll_ups.roll_up_patients()
 
     @rule(places=st.lists(_places, min_size=1, max_size=5))
     def remove(self, places: list[Place]) -> None:
@@ -350,16 +350,16 @@ def _break_after(step: int, patch: pytest.MonkeyPatch) -> None:
     """Let a commit or removal end after its instances and so many levels above were written."""
     levels = iter(range(step))
 
-    async def settle_some(*args: Any, **kwargs: Any) -> None:
+    async def settle_some(*args: Any, **kwargs: Any) -> set[str]:
         if next(levels, None) is None:
             raise _Crash
-        await settle(*args, **kwargs)
+        return await update_until_stable(*args, **kwargs)
 
     async def roll_up_some(*args: Any, **kwargs: Any) -> None:
         await roll_up(*args, **kwargs)
         raise _Crash
 
-    patch.setattr(rollup, "settle", settle_some)
+    patch.setattr(rollup, "update_until_stable", settle_some)
     patch.setattr(indexing, "roll_up", roll_up_some)
 
 

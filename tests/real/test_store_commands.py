@@ -184,13 +184,13 @@ async def test_migrate_links_the_old_records_once(
     assert dry.code == 1
     assert dry.output == (
         "Dry run, 2 files: 1 would be stored, 0 already there, 0 would be skipped, 1 would fail; "
-        "2 records would be linked\n"
+        "records to be linked: 2\n"
     )
     assert await records.count_documents({"orthancInstanceId": {"$exists": True}}) == 0
     first = await shell.run(*arguments)
     assert (first.code, first.output) == (
         1,
-        "2 files: 1 stored, 0 already there, 0 skipped, 1 failed; 2 records linked\n",
+        "2 files: 1 stored, 0 already there, 0 skipped, 1 failed; linked records: 2\n",
     )
     [fault, _] = [json.loads(line) for line in report.read_text().splitlines()]
     assert (fault["path"], fault["code"]) == (missing["localFilePath"], "FILE_MISSING")
@@ -202,7 +202,7 @@ async def test_migrate_links_the_old_records_once(
     again = await shell.run(*arguments)
     assert (again.code, again.output) == (
         0,
-        "0 files: 0 stored, 0 already there, 0 skipped, 0 failed; 0 records linked\n",
+        "0 files: 0 stored, 0 already there, 0 skipped, 0 failed; linked records: 0\n",
     )
 
 

@@ -153,7 +153,7 @@ async def test_a_series_that_mongodb_does_not_take_does_not_keep_others_from_bei
         await stage.database[collection].update_many({}, wrong)
     rule = {"numberOfInstances": {"$ne": 3}}
     await stage.database.command("collMod", "series", validator=rule)
-    await stage.sync.comparison.roll_ups.repair(
+    await stage.sync.comparison.roll_ups.roll_up(
         [study["_id"] async for study in studies.find({}, {"_id": 1})]
     )
     stored = await studies.find({}).sort("studyInstanceUID").to_list()

@@ -19,11 +19,12 @@ FOREIGN = [
 ]  # fmt: skip
 
 
-def told(*, in_file: list[str] | None = None, in_environment: list[str] | None = None) -> list[str]:
-    found = find_setting_typos(
+def found(
+    *, in_file: list[str] | None = None, in_environment: list[str] | None = None
+) -> list[str]:
+    return find_setting_typos(
         settings=SETTINGS, in_file=in_file or [], in_environment=in_environment or []
     )
-    return [str(misspelt) for misspelt in found]
 
 
 @pytest.mark.parametrize(
@@ -38,35 +39,35 @@ def told(*, in_file: list[str] | None = None, in_environment: list[str] | None =
         ("TRUSTED_PROXY", "TRUSTED_PROXIES"),
     ],
 )
-def test_a_misspelt_setting_is_told_with_what_it_may_mean(name: str, meant: str) -> None:
+def test_a_misspelt_setting_is_reported_with_what_it_may_mean(name: str, meant: str) -> None:
     question = f"is no setting. Did you mean {meant}?"
-    assert told(in_file=[name]) == [f"{name} in .env {question}"]
-    assert told(in_environment=[name]) == [f"{name} in the environment {question}"]
+    assert found(in_file=[name]) == [f"{name} in .env {question}"]
+    assert found(in_environment=[name]) == [f"{name} in the environment {question}"]
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_names_of_others_in_the_environment_are_left_alone(name: str) -> None:
-    assert told(in_environment=[name]) == []
+    assert found(in_environment=[name]) == []
 
 
 def test_a_name_that_is_given_beside_the_setting_is_of_another_program() -> None:
-    assert told(in_environment=["MONGODB_URI", "MONGODB_URL"]) == []
-    assert told(in_environment=["MONGODB_URI"], in_file=["MONGODB_URL"]) == []
+    assert found(in_environment=["MONGODB_URI", "MONGODB_URL"]) == []
+    assert found(in_environment=["MONGODB_URI"], in_file=["MONGODB_URL"]) == []
 
 
-def test_the_file_is_ours_so_that_more_of_it_is_told() -> None:
-    assert told(in_environment=["MONGO_URI"]) == []
-    assert told(in_file=["MONGO_URI"]) == [
+def test_the_file_is_ours_so_that_more_of_it_is_reported() -> None:
+    assert found(in_environment=["MONGO_URI"]) == []
+    assert found(in_file=["MONGO_URI"]) == [
         "MONGO_URI in .env is no setting. Did you mean MONGODB_URL?"
     ]
 
 
 def test_what_containers_read_from_the_file_is_left_alone() -> None:
-    assert told(in_file=["ORTHANC_IMAGE", "ORTHANC__NAME", "MONGO_INITDB_DATABASE"]) == []
+    assert found(in_file=["ORTHANC_IMAGE", "ORTHANC__NAME", "MONGO_INITDB_DATABASE"]) == []
 
 
 def test_no_setting_is_misspelt() -> None:
-    assert told(in_file=SETTINGS, in_environment=SETTINGS) == []
+    assert found(in_file=SETTINGS, in_environment=SETTINGS) == []
 
 
 def test_the_file_and_the_environment_are_read_as_for_the_settings(
@@ -76,7 +77,7 @@ def test_the_file_and_the_environment_are_read_as_for_the_settings(
     (tmp_path / ".env").write_text("export orthanc_user=a\nMONGO_URL=\n", encoding="utf-8")
     monkeypatch.setenv("CORS_ALLOWED_ORIGIN", "https://a.example")
     monkeypatch.setenv("FRAME_URL_KEY", "")
-    assert [str(misspelt) for misspelt in read_setting_typos()] == [
+    assert read_setting_typos() == [
         "ORTHANC_USER in .env is no setting. Did you mean ORTHANC_USERNAME?",
         "CORS_ALLOWED_ORIGIN in the environment is no setting. Did you mean CORS_ALLOWED_ORIGINS?",
     ]

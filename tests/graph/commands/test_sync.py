@@ -18,7 +18,7 @@ FAULTS = {"f689ddd2": "Orthanc answered 500"}
     ("report", "code", "told"),
     [
         (SyncReport(), 0, "Up to date.\n"),
-        (SyncReport(faults=FAULTS), 1, "Up to date but for 1 instance.\n"),
+        (SyncReport(faults=FAULTS), 1, "Up to date. Instances that can't be indexed: 1.\n"),
         (
             SyncReport(indexed=2, faults=FAULTS),
             1,

@@ -150,7 +150,7 @@ def test_tokens_that_are_all_expired_are_a_warning() -> None:
     valid, _ = made_token("a")
     expired, _ = made_token("b", lifetime=timedelta())
     revoked = made_token("c")[0].model_copy(update={"revoked_at": NOW})
-    assert judge_tokens([valid, expired, revoked], NOW).message == "1 valid token, 1 expired"
+    assert judge_tokens([valid, expired, revoked], NOW).message == "tokens: 1 valid, 1 expired"
     assert judge_tokens([expired], NOW).verdict is Verdict.WARNING
 
 
