@@ -193,8 +193,8 @@ def _by_part(
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 """JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
 
-MAX_HEADERS = 100
-"""Headers of one operation: each is a file that Orthanc has to open."""
+MAX_HEADERS = 500
+"""Headers of one operation: of a series that nobody opened before, each is a file to read."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from models.lease import LeaseDocument
 from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
 from models.series import SeriesDocument
+from models.series_headers import SeriesHeadersDocument
 from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
@@ -30,6 +31,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     SuspectFrameDocument,
     AuditRecord,
     TokenDocument,
+    SeriesHeadersDocument,
 )
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "NamedDocument",
     "PatientDocument",
     "SeriesDocument",
+    "SeriesHeadersDocument",
     "StoredDocument",
     "StudyDocument",
     "SuspectFrameDocument",

@@ -19,6 +19,7 @@ from services.database import open_database
 from services.deletion import Deletion
 from services.descriptors import DescriptorWatch
 from services.dicom.layout import WalkLimits
+from services.dicomweb.resources import Resources
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
 from services.embedded.stores import open_stores
@@ -35,6 +36,7 @@ from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.orthanc.files import STORES_AT_ONCE
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
+from services.query.series_headers import SeriesHeaders
 from services.query.tree import Trees
 from services.settings import Settings
 from services.sync.events import StudyEvents
@@ -272,6 +274,8 @@ class Runtime:
     lists: Lists
     trees: Trees
     headers: HeaderService
+    series_headers: SeriesHeaders
+    resources: Resources
     indexer: Indexer
     ingest: Ingest
     frames: FrameService
@@ -376,6 +380,9 @@ async def open_runtime(
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
+        series_headers = SeriesHeaders(
+            orthanc, limits=walk_limits(settings), max_seconds=settings.operation_seconds
+        )
         runtime = Runtime(
             settings=settings,
             supervisor=supervisor,
@@ -398,7 +405,9 @@ async def open_runtime(
                 max_seconds=settings.operation_seconds,
             ),
             trees=trees,
-            headers=HeaderService(orthanc),
+            headers=HeaderService(orthanc, series_headers=series_headers),
+            series_headers=series_headers,
+            resources=Resources(max_seconds=settings.operation_seconds),
             indexer=indexer,
             ingest=make_ingest(settings, orthanc, database, indexer),
             frames=frames,

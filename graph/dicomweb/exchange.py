@@ -1,7 +1,7 @@
 """What all DICOMweb routes have in common: who asks, what is accepted, how it is answered."""
 
 import gzip
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -26,6 +26,8 @@ Identify = Callable[[Request], Awaitable[Principal | None]]
 
 DICOM_JSON = "application/dicom+json"
 _JSON_TYPES = (DICOM_JSON, "application/json")
+
+_NOT_KEPT = {"Cache-Control": "private, no-store", "Vary": "Accept, Accept-Encoding"}
 
 _COMPRESSED_BYTES = 1024
 """Shorter answers fit into a packet as they are."""
@@ -78,11 +80,17 @@ class Exchange:
         """
         return choose(self.accepted, _JSON_TYPES)
 
-    async def json(self, model: Any, *, status: int = HTTPStatus.OK) -> Response:  # noqa: ANN401  # JSON
+    async def json(
+        self,
+        model: Any,  # noqa: ANN401  # JSON
+        *,
+        status: int = HTTPStatus.OK,
+        headers: Mapping[str, str] = _NOT_KEPT,
+    ) -> Response:
         """Answer in the DICOM JSON model, compressed where that is accepted."""
         media_type = self.json_type()
         body, encoding = await run_in_threadpool(_encoded, model, is_gzip=self.accepts_gzip)
-        headers = {"Cache-Control": "private, no-store", "Vary": "Accept, Accept-Encoding"}
+        headers = dict(headers)
         if encoding is not None:
             headers["Content-Encoding"] = encoding
         if self.warnings:

@@ -3,6 +3,7 @@
 from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Mount
+from graph.dicomweb.metadata import metadata_routes
 from graph.dicomweb.searches import search_routes
 
 
@@ -12,4 +13,4 @@ def dicomweb_routes(mount: Mount = Mount()) -> list[BaseRoute]:  # noqa: B008  #
     Args:
         mount: Where it stands and who may use it.
     """
-    return [*search_routes(mount)]
+    return [*metadata_routes(mount), *search_routes(mount)]

@@ -144,7 +144,7 @@ class Frame:
 
     @strawberry.field(
         description="The windows of this frame, the one that is shown first; functional groups "
-        "count. In one query, of frames of at most 100 multi-frame instances."
+        "count. In one query, of frames of at most 500 multi-frame instances."
     )
     async def windows(self, info: Info) -> list[Window]:
         """Return the windows of the frame."""

@@ -249,14 +249,16 @@ class Instance(FromStored, Node):
 
     @strawberry.field(
         description="The header in the DICOM JSON model (PS3.18 F), read from the stored file when "
-        "it is asked for, of at most 100 instances in one query. Bulk data, such as pixels, stands "
-        "with its VR and without value."
+        "it is asked for, of at most 500 instances in one query. Binary values over 64 KiB have a "
+        "BulkDataURI of `/dicomweb`, pixels are left out."
     )
     async def tags(self, info: Info) -> JSON | None:
         """Read the header from Orthanc."""
         info.context.spend_header()
         headers = info.context.runtime.headers
-        header = await headers.dicom_json(self.orthanc_instance_id, self.revision)
+        header = await headers.dicom_json(
+            self.orthanc_instance_id, self.revision, series_id=self.orthanc_series_id
+        )
         info.context.spend_header_bytes(header.json_bytes)
         return JSON(header.elements)
 

@@ -133,6 +133,19 @@ class Elements:
         element = self._elements[tag]
         return self._context.window.read(element.begin, element.end - element.begin)
 
+    def fingerprint(self, tag: int) -> tuple[object, ...]:
+        """Return what tells an element from others: its bytes, and how they are to be read."""
+        context = self._context
+        creator = b"" if not tag >> 16 & 1 else self.value(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8)
+        return (
+            self.raw(tag),
+            creator,
+            context.is_implicit_vr,
+            context.is_little_endian,
+            context.is_signed,
+            tuple(context.encodings),
+        )
+
     def text(self, tag: int) -> str | None:
         """Return the values as text, separated by backslashes; binary numbers are written out.
 

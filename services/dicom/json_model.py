@@ -1,6 +1,7 @@
 """The DICOM JSON model (PS3.18 F) of a header."""
 
 import base64
+from itertools import islice
 from typing import Any, BinaryIO
 
 from services.dicom.deflation import inflated_copy
@@ -20,41 +21,104 @@ _FLOAT_VRS = frozenset({"DS", "FD", "FL"})
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
-def header_json(file: BinaryIO, limits: WalkLimits | None = None) -> dict[str, Any]:
+BULK_ROOT = "urn:x-orthanc-graphql:bulkdata/"
+"""What addresses of long binary values begin with, before somebody knows the instance's own.
+
+The path of the element follows: its tag, behind the tag of its sequence and the number of the item,
+from 1, where it stands in one: `52009230/3/00281201`.
+"""
+
+_KNOWN_MAX_BYTES = 4096
+"""Longest value whose model is remembered."""
+
+
+class KnownElements:
+    """Models of elements that were met before: most of a series' elements are all the same.
+
+    They stand in the models of many headers, so nobody may change them.
+
+    Args:
+        max_entries: Entries at which everything is forgotten.
+    """
+
+    def __init__(self, max_entries: int = 20_000) -> None:
+        self._models: dict[Any, dict[str, Any]] = {}
+        self._max_entries = max_entries
+
+    def find(self, key: Any) -> dict[str, Any] | None:  # noqa: ANN401  # hashable
+        """Return the model of an element, None when it is unknown."""
+        return self._models.get(key)
+
+    def add(self, key: Any, model: dict[str, Any]) -> None:  # noqa: ANN401  # hashable
+        """Remember the model of an element."""
+        if len(self._models) >= self._max_entries:
+            self._models.clear()
+        self._models[key] = model
+
+
+def header_json(
+    file: BinaryIO, limits: WalkLimits | None = None, *, known: KnownElements | None = None
+) -> dict[str, Any]:
     """Return the header of a file in the DICOM JSON model.
 
-    Binary values of up to 64 KiB stand as InlineBinary; longer ones are not read and have neither
-    value nor BulkDataURI. Reading stops before group 7FE0. Text is Unicode, so SpecificCharacterSet
-    says ISO_IR 192. A value that does not fit its VR is null.
+    Binary values of up to 64 KiB stand as InlineBinary; longer ones are not read and have a
+    BulkDataURI that begins with `BULK_ROOT`. Reading stops before group 7FE0. Text is Unicode, so
+    SpecificCharacterSet says ISO_IR 192. A value that does not fit its VR is null.
+
+    Args:
+        file: Seekable.
+        limits: Of the walk.
+        known: Elements of other files, which are used and added to.
 
     Raises:
         FileRejected: With the codes of `walk.walk`.
     """
     layout = walk(file, limits, keep=WHOLE_HEADER)
     if not layout.is_deflated:
-        return _items(kept_elements(file, layout))
+        return _items(kept_elements(file, layout), known)
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        return _items(kept_elements(inflated, layout))
+        return _items(kept_elements(inflated, layout), known)
 
 
-def _items(elements: Elements) -> dict[str, Any]:
+def _items(elements: Elements, known: KnownElements | None, path: str = "") -> dict[str, Any]:
     model = {
-        f"{element.tag:08X}": _element(elements, element.tag)
+        f"{element.tag:08X}": _known_element(elements, element.tag, known, path)
         for element in elements
         if element.tag & 0xFFFF != 0  # group lengths are retired (PS3.5 7.2)
     }
     if "00080005" in model:
-        model["00080005"]["Value"] = [UTF_8]
+        model["00080005"] = {"vr": "CS", "Value": [UTF_8]}
     return model
 
 
-def _element(elements: Elements, tag: int) -> dict[str, Any]:
+def _known_element(
+    elements: Elements, tag: int, known: KnownElements | None, path: str
+) -> dict[str, Any]:
+    if known is None or elements.length(tag) > _KNOWN_MAX_BYTES:
+        return _element(elements, tag, known, path)
+    key = elements.fingerprint(tag)
+    model = known.find(key)
+    if model is None:
+        model = _element(elements, tag, known, path)
+        known.add(key, model)
+    return model
+
+
+def _element(
+    elements: Elements, tag: int, known: KnownElements | None, path: str
+) -> dict[str, Any]:
     vr = elements.vr(tag)
+    place = f"{path}{tag:08X}"
     if vr in BULK_VRS:
-        value = elements.value(tag) if elements.length(tag) <= _INLINE_MAX_BYTES else b""
+        if elements.length(tag) > _INLINE_MAX_BYTES:
+            return {"vr": vr, "BulkDataURI": BULK_ROOT + place}
+        value = elements.value(tag)
         return {"vr": vr, "InlineBinary": base64.b64encode(value).decode()} if value else {"vr": vr}
     if vr == "SQ":
-        items = [_items(item) for item in elements.items(tag)]
+        items = [
+            _items(item, known, f"{place}/{number}/")
+            for number, item in enumerate(elements.items(tag), start=1)
+        ]
         return {"vr": vr, "Value": items} if items else {"vr": vr}
     values = _values(elements, tag, vr)
     return {"vr": vr, "Value": values} if any(v is not None for v in values) else {"vr": vr}
@@ -81,3 +145,37 @@ def _value(vr: str, text: str) -> Any:  # noqa: ANN401 - text, number, name or n
     if vr in _FLOAT_VRS:
         return parse_float(text)
     return text or None
+
+
+def bulk_value(file: BinaryIO, path: str, limits: WalkLimits | None = None) -> bytes | None:
+    """Return the binary value that a path behind `BULK_ROOT` names.
+
+    Args:
+        file: Seekable.
+        path: Of the element.
+        limits: Of the walk.
+
+    Returns:
+        None when there is no element with a binary value there.
+
+    Raises:
+        FileRejected: With the codes of `walk.walk`.
+    """
+    layout = walk(file, limits, keep=WHOLE_HEADER)
+    if not layout.is_deflated:
+        return _value_at(kept_elements(file, layout), path)
+    with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
+        return _value_at(kept_elements(inflated, layout), path)
+
+
+def _value_at(elements: Elements, path: str) -> bytes | None:
+    *parents, last = path.split("/")
+    try:
+        for tag, number in zip(parents[::2], parents[1::2], strict=True):
+            elements = next(islice(elements.items(int(tag, 16)), int(number) - 1, None))
+        tag_number = int(last, 16)
+    except (ValueError, StopIteration):
+        return None
+    if tag_number not in elements or elements.vr(tag_number) not in BULK_VRS:
+        return None
+    return elements.value(tag_number)

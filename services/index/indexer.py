@@ -9,6 +9,7 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
+from models import SeriesHeadersDocument
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import DatabaseUnavailable
 from services.index.pending import PendingInstances
@@ -120,6 +121,10 @@ class Indexer:
             with translated_database_faults():
                 parents = await find_parents(self._database, instance_ids)
                 removed = await delete_instances(self._database, instance_ids)
+                # What was made of their files must not outlive them.
+                await self._database[SeriesHeadersDocument.Settings.name].delete_many(
+                    {"orthancSeriesId": {"$in": list(parents.series)}}
+                )
                 self._on_changed(instance_ids)
                 await roll_up(self._database, parents, self._now(), children_written=True)
         return removed

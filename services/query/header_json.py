@@ -1,16 +1,17 @@
 """Whole headers of stored instances in the DICOM JSON model (PS3.18 F), read on demand."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
 import orjson
 
-from services.dicom.json_model import header_json
+from services.dicom.json_model import BULK_ROOT, header_json
 from services.errors import OrthancNotFound, PacsDisabled
 from services.orthanc.client import Orthanc
+from services.query.series_headers import SeriesHeaders, header_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,17 @@ class Header:
     json_bytes: int
 
 
+DICOMWEB_ROOT = "/dicomweb/"
+"""Where long binary values are: addresses of BulkDataURI are relative to this server."""
+
 _Key = tuple[str, str]
 """Orthanc's identifier of an instance, and its revision."""
 
 _AT_ONCE = 4
 """Files read at the same time: a query for the headers of a series must not flood Orthanc."""
+
+_MANY = 8
+"""Headers of one series that are asked for at once: reading the files together is faster then."""
 
 _KEPT_BYTES = 8 * 1024 * 1024
 """JSON of the headers that are remembered: some thousand usual ones. A larger one is not kept."""
@@ -49,11 +56,16 @@ class HeaderService:
 
     Args:
         orthanc: None while PACS integration is off.
+        series_headers: Asked first for what was made of the same files before.
     """
 
-    def __init__(self, orthanc: Orthanc | None) -> None:
+    def __init__(
+        self, orthanc: Orthanc | None, *, series_headers: SeriesHeaders | None = None
+    ) -> None:
         self._orthanc = orthanc
+        self._series_headers = series_headers
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._asking: Counter[str] = Counter()
         self._readings: dict[_Key, _Reading] = {}
         self._kept: OrderedDict[_Key, Header] = OrderedDict()
         self._kept_bytes = 0
@@ -63,12 +75,15 @@ class HeaderService:
         """JSON of the headers that are remembered, in bytes."""
         return self._kept_bytes
 
-    async def dicom_json(self, instance_id: str, revision: str) -> Header:
-        """Return the header of an instance, without bulk data.
+    async def dicom_json(
+        self, instance_id: str, revision: str, *, series_id: str | None = None
+    ) -> Header:
+        """Return the header of an instance, without long bulk data.
 
         Args:
             instance_id: Orthanc's identifier.
             revision: Of the stored file; another revision is read again.
+            series_id: Orthanc's identifier of its series; None: the file is read.
 
         Raises:
             PacsDisabled: There is no Orthanc to ask.
@@ -82,6 +97,10 @@ class HeaderService:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
+        if series_id is not None and self._series_headers is not None:
+            content = await self._find(self._series_headers, series_id, key)
+            if content is not None:
+                return _header(content)
         reading = self._readings.get(key) or self._begin(self._orthanc, key)
         reading.waiting += 1
         try:
@@ -92,6 +111,20 @@ class HeaderService:
             if not reading.waiting and not reading.task.done():
                 self._forget(key, reading)
                 reading.task.cancel()
+
+    async def _find(self, store: SeriesHeaders, series_id: str, key: _Key) -> bytes | None:
+        """Look into the store; who asks for many of a series has all of it made."""
+        self._asking[series_id] += 1
+        try:
+            content = await store.find(series_id, *key)
+            if content is None and self._asking[series_id] >= _MANY:
+                await store.prepare(series_id)
+                content = await store.find(series_id, *key)
+            return content
+        finally:
+            self._asking[series_id] -= 1
+            if not self._asking[series_id]:
+                del self._asking[series_id]
 
     def _begin(self, orthanc: Orthanc, key: _Key) -> _Reading:
         reading = _Reading(asyncio.create_task(self._read(orthanc, key[0])))
@@ -130,5 +163,9 @@ async def _read(orthanc: Orthanc, instance_id: str) -> Header:
 
 
 def _parse(file: BinaryIO, _: int | None) -> Header:
-    elements = header_json(file)
-    return Header(elements, len(orjson.dumps(elements)))
+    return _header(header_bytes(header_json(file)))
+
+
+def _header(content: bytes) -> Header:
+    content = content.replace(BULK_ROOT.encode(), DICOMWEB_ROOT.encode())
+    return Header(orjson.loads(content), len(content))
