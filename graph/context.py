@@ -14,7 +14,7 @@ from services.auth.roles import Principal
 from services.auth.scope import NOTHING, Scope
 from services.errors import LimitExceeded
 from services.query.paging import Page, PageRequest
-from services.query.tree import OrderedSeries, Slice, StoredFields, Tree
+from services.query.tree import OrderedSeries, Priors, Slice, StoredFields, Tree
 from services.query.turns import CooperativeExecution
 from services.runtime import Runtime
 
@@ -167,6 +167,9 @@ class Loaders:
         self.instances_by_series: BatchLoader[
             PagedKey[OrderedSeries, Slice], list[StoredFields]
         ] = BatchLoader(_by_part(tree.instances_of_series), turns)
+        self.priors_by_study_id: BatchLoader[PagedKey[str, Priors], list[StoredFields]] = (
+            BatchLoader(_by_part(tree.priors_of_studies), turns)
+        )
         self.studies_by_patient_id: BatchLoader[PagedKey[str, PageRequest], Page] = BatchLoader(
             _by_part(tree.studies_of_patients), turns
         )

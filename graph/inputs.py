@@ -2,12 +2,13 @@
 
 from datetime import UTC, date, datetime
 from enum import Enum
+from typing import Optional
 
 import strawberry
 
 from graph.types.scalars import Date
-from services.auth.scope import Scope
-from services.query.filters import PatientCriteria, StudyCriteria
+from services.auth.scope import ALL, Scope
+from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
 
 
@@ -60,12 +61,43 @@ class StudyFilter:
         default=None,
         description="Changed at this moment or later; without a zone it is taken as UTC.",
     )
+    patient_sex: str | None = strawberry.field(
+        default=None, description="Exactly this PatientSex, as `F` or `f`."
+    )
+    patient_birth_date: DateRange | None = strawberry.field(
+        default=None,
+        description="PatientBirthDate within this range; patients without one never are.",
+    )
+    study_description: str | None = strawberry.field(
+        default=None, description="Beginnings of words of the study description, in any order."
+    )
+    referring_physician_name: str | None = strawberry.field(
+        default=None,
+        description="Beginnings of words of the referring physician's name, in any order.",
+    )
+    institution_name: str | None = strawberry.field(
+        default=None, description="Beginnings of words of the institution's name, in any order."
+    )
+    body_part_examined: str | None = strawberry.field(
+        default=None,
+        description="A series of exactly this BodyPartExamined, as `CHEST` or `chest`.",
+    )
+    has_frames: bool | None = strawberry.field(
+        default=None, description="Whether there is a frame to show."
+    )
 
-    def to_criteria(self, scope: Scope) -> StudyCriteria:
-        """Return what the search service takes, for a caller of this scope."""
+    def to_criteria(self, scope: Scope, where: "StudyWhere | None" = None) -> StudyCriteria:
+        """Return what the search service takes, for a caller of this scope.
+
+        Args:
+            scope: Of the caller.
+            where: Must match as well.
+        """
         days = self.study_date or DateRange()
+        birth_days = self.patient_birth_date or DateRange()
         return StudyCriteria(
             scope=scope,
+            where=None if where is None else where.to_expression(),
             patient_id=self.patient_id,
             patient_name=self.patient_name,
             accession_number=self.accession_number,
@@ -75,7 +107,51 @@ class StudyFilter:
             modalities=self.modalities,
             text=self.text,
             updated_since=_in_utc(self.updated_since),
+            patient_sex=self.patient_sex,
+            birth_date_from=_day(birth_days.from_),
+            birth_date_to=_day(birth_days.to),
+            study_description=self.study_description,
+            referring_physician_name=self.referring_physician_name,
+            institution_name=self.institution_name,
+            body_part_examined=self.body_part_examined,
+            has_frames=self.has_frames,
         )
+
+
+@strawberry.input(
+    description="Filters of studies combined. Parts that are given must all match; null parts "
+    "don't count. At most 64 of these objects, at most 8 inside each other."
+)
+class StudyWhere:
+    """Filters combined."""
+
+    and_: list["StudyWhere"] | None = strawberry.field(
+        name="and", default=None, description="Each of these must match."
+    )
+    or_: list["StudyWhere"] | None = strawberry.field(
+        name="or",
+        default=None,
+        description="At least one of these must match; an empty list matches nothing.",
+    )
+    not_: Optional["StudyWhere"] = strawberry.field(
+        name="not", default=None, description="This must not match."
+    )
+    matches: StudyFilter | None = strawberry.field(
+        default=None, description="This filter must match."
+    )
+
+    def to_expression(self) -> StudyExpression:
+        """Return what the search service takes."""
+        return StudyExpression(
+            all_of=_expressions(self.and_),
+            any_of=_expressions(self.or_),
+            none_of=None if self.not_ is None else self.not_.to_expression(),
+            matches=None if self.matches is None else self.matches.to_criteria(ALL),
+        )
+
+
+def _expressions(parts: list[StudyWhere] | None) -> list[StudyExpression] | None:
+    return None if parts is None else [part.to_expression() for part in parts]
 
 
 @strawberry.input(description="Which patients to list. Parts that are given must all match.")
@@ -117,6 +193,13 @@ class StudyOrderField(Enum):
         "orderPatientName", description="PatientName, without case and accents."
     )
     UPDATED_AT = strawberry.enum_value("updatedAt", description="When the study last changed.")
+    CREATED_AT = strawberry.enum_value(
+        "createdAt", description="When this server first saw the study."
+    )
+    PATIENT_ID = strawberry.enum_value("patientID", description="PatientID.")
+    ACCESSION_NUMBER = strawberry.enum_value(
+        "orderAccessionNumber", description="AccessionNumber; none sorts before all."
+    )
 
 
 @strawberry.input(description="Order of a list of studies.")

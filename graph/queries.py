@@ -8,14 +8,14 @@ import strawberry
 
 from graph.context import Info
 from graph.execution.authorization import RequiresRole
-from graph.inputs import PatientFilter, StudyFilter, StudyOrder
+from graph.inputs import PatientFilter, StudyFilter, StudyOrder, StudyWhere
 from graph.relay import Connection, Node, connection_from, decode_node_id
 from graph.types.instance import Instance
 from graph.types.patient import Patient
 from graph.types.series import Series
 from graph.types.server import Server, examine_server
 from graph.types.stored import FromStored
-from graph.types.study import Study
+from graph.types.study import Study, StudyConnection
 from graph.types.viewer import Viewer
 from services.auth.roles import Role, authorize
 from services.query.paging import PageRequest
@@ -82,12 +82,12 @@ class Query:
         info: Info,
         first: First = 20,
         after: After = None,
-        where: Annotated[
+        filter_: Annotated[
             PatientFilter | None, strawberry.argument(name="filter", description="Which ones.")
         ] = None,
     ) -> Connection[Patient]:
         """List patients."""
-        criteria = (where or PatientFilter()).to_criteria(info.context.scope)
+        criteria = (filter_ or PatientFilter()).to_criteria(info.context.scope)
         patients = info.context.runtime.lists.patients
         page = await patients.page(criteria, PageRequest(first=first, after=after))
         info.context.show(page.documents, "Patient")
@@ -126,22 +126,26 @@ class Query:
             str | None,
             strawberry.argument(description="End before this cursor: a `startCursor`."),
         ] = None,
-        where: Annotated[
+        filter_: Annotated[
             StudyFilter | None, strawberry.argument(name="filter", description="Which ones.")
+        ] = None,
+        where: Annotated[
+            StudyWhere | None,
+            strawberry.argument(description="Filters combined; must match as well as `filter`."),
         ] = None,
         order_by: Annotated[
             StudyOrder | None,
             strawberry.argument(description="Newest StudyDate first unless given."),
         ] = None,
-    ) -> Connection[Study]:
+    ) -> StudyConnection:
         """List studies."""
-        criteria = (where or StudyFilter()).to_criteria(info.context.scope)
+        criteria = (filter_ or StudyFilter()).to_criteria(info.context.scope, where)
         order = (order_by or StudyOrder()).to_order()
         studies = info.context.runtime.lists.studies
         request = PageRequest(first=first, after=after, last=last, before=before)
         page = await studies.page(criteria, order, request)
         info.context.show(page.documents, "Study")
-        return connection_from(page, Study.from_stored, partial(studies.count, criteria))
+        return StudyConnection.of(page, criteria, partial(studies.count, criteria))
 
     @_viewer_field("A series by SeriesInstanceUID; null when there is none.")
     async def series(

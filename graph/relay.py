@@ -128,15 +128,25 @@ def connection_from(
         count: Counts the whole list, when asked.
     """
     return Connection(
-        edges=[
-            Edge(cursor=cursor, node=make_node(document))
-            for cursor, document in zip(page.cursors, page.documents, strict=True)
-        ],
-        page_info=PageInfo(
-            has_next_page=page.has_next_page,
-            has_previous_page=page.has_previous_page,
-            start_cursor=page.cursors[0] if page.cursors else None,
-            end_cursor=page.cursors[-1] if page.cursors else None,
-        ),
+        edges=edges_of(page, make_node),
+        page_info=page_info_of(page),
         count=count,
+    )
+
+
+def edges_of(page: Page, make_node: Callable[[Mapping[str, Any]], NodeT]) -> list[Edge[NodeT]]:
+    """Make the edges of a page."""
+    return [
+        Edge(cursor=cursor, node=make_node(document))
+        for cursor, document in zip(page.cursors, page.documents, strict=True)
+    ]
+
+
+def page_info_of(page: Page) -> PageInfo:
+    """Tell where a page stands in its list."""
+    return PageInfo(
+        has_next_page=page.has_next_page,
+        has_previous_page=page.has_previous_page,
+        start_cursor=page.cursors[0] if page.cursors else None,
+        end_cursor=page.cursors[-1] if page.cursors else None,
     )

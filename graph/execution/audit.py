@@ -26,7 +26,7 @@ _SEARCH_MAX_CHARACTERS = 300
 _NOT_SEARCHED = frozenset({"first", "after", "last", "before", "order_by"})
 """Arguments of lists that choose a page, not people."""
 
-_ARGUMENT_NAMES = {"where": "filter", "node_id": "id"}
+_ARGUMENT_NAMES = {"filter_": "filter", "node_id": "id"}
 """Public names of arguments whose Python name is another."""
 
 
@@ -184,6 +184,8 @@ def _shortened(text: str) -> str:
 
 def _given(value: object) -> object:
     """Return an input object as its parts that are given, by their public names."""
+    if isinstance(value, list):
+        return [_given(part) for part in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value
     parts = {part.name: getattr(value, part.name) for part in dataclasses.fields(value)}

@@ -5,12 +5,13 @@ from typing import Annotated, ClassVar
 import strawberry
 
 from graph.context import Info
-from graph.relay import Connection, Node, TypeName, connection_from
+from graph.relay import Node, TypeName
 from graph.types.scalars import Date
 from graph.types.stored import FromStored
-from graph.types.study import Study
+from graph.types.study import StudyConnection
 from models import PatientDocument, StoredDocument
 from services.dicom.values import display_name
+from services.query.filters import StudyCriteria
 from services.query.paging import PageRequest
 
 
@@ -64,12 +65,15 @@ class Patient(FromStored, Node):
         after: Annotated[
             str | None, strawberry.argument(description="Continue behind this cursor.")
         ] = None,
-    ) -> Connection[Study]:
+    ) -> StudyConnection:
         """Load a page of the studies."""
         key = (self.orthanc_patient_id, PageRequest(first=first, after=after))
         page = await info.context.loaders.studies_by_patient_id.load(key)
         info.context.show(page.documents, "Study")
-        return connection_from(page, Study.from_stored, self._count_studies)
+        criteria = StudyCriteria(
+            scope=info.context.scope, orthanc_patient_id=self.orthanc_patient_id
+        )
+        return StudyConnection.of(page, criteria, self._count_studies)
 
     async def _count_studies(self) -> int:
         return self.number_of_studies

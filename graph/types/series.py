@@ -75,6 +75,7 @@ class Series(FromStored, Node):
     number_of_frames: int = strawberry.field(
         description="Frames of all its instances that can be shown."
     )
+    total_bytes: float = strawberry.field(description="Size of its stored DICOM files, in bytes.")
     orthanc_study_id: strawberry.Private[str]
     stack_order: strawberry.Private[str]
     thumbnail: strawberry.Private[dict[str, Any] | None]

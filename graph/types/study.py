@@ -1,20 +1,25 @@
 """Studies: what worklists show and trees start from."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
 
 from graph.context import Info
-from graph.relay import Node, TypeName
+from graph.relay import Connection, Node, TypeName, edges_of, page_info_of
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.scalars import Date, Time
 from graph.types.series import Series
 from graph.types.stored import FromStored
 from models import StoredDocument, StudyDocument
 from services.dicom.values import display_name
+from services.errors import InvalidInput
 from services.frames.signing import study_revision
 from services.index.statements import are_contradictory
+from services.query.filters import StudyCriteria
+from services.query.paging import Page
+from services.query.tree import Priors
 
 if TYPE_CHECKING:
     from graph.types.patient import Patient
@@ -52,6 +57,7 @@ class Study(FromStored, Node):
     number_of_frames: int = strawberry.field(
         description="Frames of all its instances that can be shown."
     )
+    total_bytes: float = strawberry.field(description="Size of its stored DICOM files, in bytes.")
     patient_name: str | None = strawberry.field(
         description="PatientName (0010,0010) as most files of this study say. Show this one with "
         "the study: `patient` carries the name of the study whose newest file came last; one "
@@ -107,6 +113,30 @@ class Study(FromStored, Node):
         info.context.show(others, "Study")
         return [Study.from_stored(study) for study in others]
 
+    @strawberry.field(
+        description="Earlier studies of the patient, newest first; none for a study without a "
+        "date. Studies without a date are left out."
+    )
+    async def priors(
+        self,
+        info: Info,
+        first: Annotated[int, strawberry.argument(description="How many at most.")] = 10,
+        modality: Annotated[
+            str | None,
+            strawberry.argument(description="Only those with a series of this one, as `CT`."),
+        ] = None,
+    ) -> list[Annotated["Study", strawberry.lazy("graph.types.study")]]:
+        """Load the earlier studies."""
+        asked = Priors(first, modality)
+        maximum = info.context.runtime.settings.page_max_size
+        if not 0 <= first <= maximum:
+            raise InvalidInput(f"`first` of `priors` is 0 to {maximum}.")
+        if not first:
+            return []
+        priors = await info.context.loaders.priors_by_study_id.load((self.orthanc_study_id, asked))
+        info.context.show(priors, "Study")
+        return [Study.from_stored(prior) for prior in priors]
+
     @strawberry.field(description="The series by `seriesNumber`, then `seriesInstanceUID`.")
     async def series(self, info: Info) -> list[Series]:
         """Load the series."""
@@ -149,3 +179,45 @@ class Study(FromStored, Node):
             "hasConflictingDemographics": are_contradictory(self.demographics_of_files),
             "numberOfStudies": 1,
         }
+
+
+@strawberry.type(description="How many studies of a list have a modality.")
+class ModalityCount:
+    """A modality of a list of studies."""
+
+    modality: str = strawberry.field(description="Modality (0008,0060), such as `CT`.")
+    count: int = strawberry.field(description="Studies with at least one series of it.")
+
+
+@strawberry.type(description="A page of a list of studies.")
+class StudyConnection(Connection[Study]):
+    """A page of a list of studies."""
+
+    criteria: strawberry.Private[StudyCriteria]
+
+    @strawberry.field(
+        description="How many studies of the whole list have each modality, the most frequent "
+        "first. Counted when it is asked for: leave it out where it isn't shown."
+    )
+    async def modality_counts(self, info: Info) -> list[ModalityCount]:
+        """Count the modalities of the list."""
+        counts = await info.context.runtime.lists.studies.modality_counts(self.criteria)
+        return [ModalityCount(modality=modality, count=count) for modality, count in counts]
+
+    @classmethod
+    def of(
+        cls, page: Page, criteria: StudyCriteria, count: Callable[[], Awaitable[int]]
+    ) -> "StudyConnection":
+        """Make the answer for a page.
+
+        Args:
+            page: Studies with their cursors.
+            criteria: Of the whole list.
+            count: Counts the whole list, when asked.
+        """
+        return cls(
+            edges=edges_of(page, Study.from_stored),
+            page_info=page_info_of(page),
+            count=count,
+            criteria=criteria,
+        )

@@ -5,6 +5,7 @@ from typing import Any
 
 from models import InstanceDocument, PatientDocument
 from models.instance import instance_sort
+from models.study import facet
 from services.dicom.search_words import fold, search_words
 from services.index.record import Fields
 from services.index.statements import (
@@ -30,8 +31,10 @@ SERIES_FIELDS = (
     "seriesNumber",
     "seriesInstanceUID",
     "modality",
+    "bodyPartExamined",
     "numberOfInstances",
     "numberOfFrames",
+    "totalBytes",
     "studyStatements",
     "thumbnail",
     "hasPrimaryFrames",
@@ -224,13 +227,39 @@ def study_content(series: Sequence[Fields]) -> dict[str, Any]:
         "numberOfSeries": len(ordered),
         "numberOfInstances": sum(one["numberOfInstances"] for one in ordered),
         "numberOfFrames": sum(one["numberOfFrames"] for one in ordered),
+        "totalBytes": sum(one.get("totalBytes", 0) for one in ordered),
         "modalitiesInStudy": sorted({one["modality"] for one in ordered if one.get("modality")}),
         "thumbnail": _study_thumbnail(ordered),
         "latestIndexedAt": max(
             (one["latestIndexedAt"] for one in ordered if one.get("latestIndexedAt")), default=None
         ),
-        **(_study_attributes(statements) if statements else {}),
+        **(
+            {**_study_attributes(statements), "facets": _facets(ordered, statements)}
+            if statements
+            else {}
+        ),
     }
+
+
+_WORDS_OF_FACETS = ("studyDescription", "referringPhysicianName", "institutionName")
+
+
+def _facets(series: Sequence[Fields], statements: Sequence[Statement]) -> list[str]:
+    has_frames = any(one["numberOfFrames"] for one in series)
+    whole = {
+        "patientSex": values_of(statements, "patientSex"),
+        "bodyPartExamined": [one.get("bodyPartExamined") for one in series],
+        "hasFrames": [str(has_frames)],
+    }
+    values = [
+        *(facet(name, fold(value)) for name, found in whole.items() for value in found if value),
+        *(
+            facet(name, word)
+            for name in _WORDS_OF_FACETS
+            for word in _words(values_of(statements, name))
+        ),
+    ]
+    return sorted(set(values))
 
 
 def _study_thumbnail(ordered: Sequence[Fields]) -> Any:  # noqa: ANN401  # as it is stored
@@ -269,6 +298,7 @@ def _study_attributes(statements: Sequence[Statement]) -> dict[str, Any]:
         ),
         "orderStudyDate": f"{date}T{time or ''}" if date else "",
         "orderPatientName": fold(study["patientName"]),
+        "orderAccessionNumber": study["accessionNumber"] or "",
     }
 
 

@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from models.study import facet
 from services.auth.scope import Scope
-from services.dicom.search_words import QueryTerm, query_terms
+from services.dicom.search_words import QueryTerm, fold, query_terms
 from services.dicom.values import clean_identifier
 from services.errors import InvalidInput
 from services.query.visibility import MongoFilter, both, studies_within
@@ -19,6 +20,14 @@ _MOST_CHARACTERS = 512
 
 _MOST_VALUES = 500
 """Values in one list: more make a filter slower than several queries."""
+
+_MOST_WHERE_TERMS = 64
+"""Terms of one `where`: each is planned with all indexes that may serve it."""
+
+_WHERE_DEPTH = 8
+"""Terms of one `where` inside each other."""
+
+_NOTHING: MongoFilter = {"_id": {"$in": []}}
 
 _AFTER_EVERY_TIME = "~"
 """Sorts behind `T` and all digits: the end of a day in `orderStudyDate`."""
@@ -39,6 +48,16 @@ class StudyCriteria:
         modalities: Any of these, in whatever case; an empty list matches everything.
         text: Beginnings of words of name, PatientID, AccessionNumber or description.
         updated_since: Changed then or later.
+        patient_sex: Exact PatientSex, in whatever case.
+        birth_date_from: First PatientBirthDate, inclusive.
+        birth_date_to: Last PatientBirthDate, inclusive.
+        study_description: Beginnings of words of the description.
+        referring_physician_name: Beginnings of words of the name.
+        institution_name: Beginnings of words of the name.
+        body_part_examined: Exact BodyPartExamined of a series, in whatever case.
+        has_frames: Whether there is a frame to show.
+        orthanc_patient_id: Orthanc's identifier of the patient.
+        where: Must match as well.
     """
 
     scope: Scope
@@ -51,6 +70,33 @@ class StudyCriteria:
     modalities: Sequence[str] | None = None
     text: str | None = None
     updated_since: datetime | None = None
+    patient_sex: str | None = None
+    birth_date_from: date | None = None
+    birth_date_to: date | None = None
+    study_description: str | None = None
+    referring_physician_name: str | None = None
+    institution_name: str | None = None
+    body_part_examined: str | None = None
+    has_frames: bool | None = None
+    orthanc_patient_id: str | None = None
+    where: "StudyExpression | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyExpression:
+    """Criteria combined; all parts that are given must match.
+
+    Attributes:
+        all_of: Each of these must match.
+        any_of: At least one of these must match; an empty list matches nothing.
+        none_of: This must not match.
+        matches: These must match; the scope is that of the whole list.
+    """
+
+    all_of: Sequence["StudyExpression"] | None = None
+    any_of: Sequence["StudyExpression"] | None = None
+    none_of: "StudyExpression | None" = None
+    matches: StudyCriteria | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,16 +121,67 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
         _any_uid(criteria.study_instance_uids),
         _any_modality(criteria.modalities),
         _days(criteria.study_date_from, criteria.study_date_to),
+        _birth_days(criteria.birth_date_from, criteria.birth_date_to),
+        _facet("patientSex", criteria.patient_sex),
+        _facet("bodyPartExamined", criteria.body_part_examined),
+        {} if criteria.has_frames is None else _facet("hasFrames", str(criteria.has_frames)),
+        _exact("orthancPatientId", criteria.orthanc_patient_id),
         {} if criteria.updated_since is None else {"updatedAt": {"$gte": criteria.updated_since}},
     ]
     return both(
-        *parts, *_words("nameWords", criteria.patient_name), *_words("searchWords", criteria.text)
+        *parts,
+        *_words("nameWords", criteria.patient_name),
+        *_words("searchWords", criteria.text),
+        *_facet_words("studyDescription", criteria.study_description),
+        *_facet_words("referringPhysicianName", criteria.referring_physician_name),
+        *_facet_words("institutionName", criteria.institution_name),
+        {} if criteria.where is None else _expression(criteria.where),
     )
 
 
 def patient_filter(criteria: PatientCriteria) -> MongoFilter:
     """Plan the MongoDB filter of a patient list; its scope is applied to the studies below."""
     return both(_patient_id(criteria.patient_id), *_words("nameWords", criteria.patient_name))
+
+
+def _expression(where: StudyExpression) -> MongoFilter:
+    """Plan an expression.
+
+    Raises:
+        InvalidInput: It has too many terms, or they lie too deep inside each other.
+    """
+    if _count_terms(where, 1) > _MOST_WHERE_TERMS:
+        raise InvalidInput(f"where: at most {_MOST_WHERE_TERMS} terms.")
+    return _combined(where)
+
+
+def _count_terms(where: StudyExpression, depth: int) -> int:
+    if depth > _WHERE_DEPTH:
+        raise InvalidInput(f"where: at most {_WHERE_DEPTH} terms inside each other.")
+    inner = [*(where.all_of or ()), *(where.any_of or ())]
+    if where.none_of is not None:
+        inner.append(where.none_of)
+    return 1 + sum(_count_terms(one, depth + 1) for one in inner)
+
+
+def _combined(where: StudyExpression) -> MongoFilter:
+    return both(
+        {} if where.matches is None else study_filter(where.matches),
+        *map(_combined, where.all_of or ()),
+        {} if where.any_of is None else _either([_combined(one) for one in where.any_of]),
+        {} if where.none_of is None else _neither(_combined(where.none_of)),
+    )
+
+
+def _either(filters: Sequence[MongoFilter]) -> MongoFilter:
+    if not filters:
+        return _NOTHING
+    # What filters nothing matches every study.
+    return {"$or": list(filters)} if all(filters) else {}
+
+
+def _neither(filter_: MongoFilter) -> MongoFilter:
+    return {"$nor": [filter_]} if filter_ else _NOTHING
 
 
 def _exact(field: str, value: str | None) -> MongoFilter:
@@ -155,22 +252,43 @@ def _days(first: date | None, last: date | None) -> MongoFilter:
     return {"orderStudyDate": bounds} if bounds else {}
 
 
-def _words(field: str, text: str | None) -> list[MongoFilter]:
+def _birth_days(first: date | None, last: date | None) -> MongoFilter:
+    if first is not None and last is not None and last < first:
+        raise InvalidInput("patientBirthDate: `to` lies before `from`.")
+    bounds = {}
+    if first is not None:
+        bounds["$gte"] = first.isoformat()
+    if last is not None:
+        bounds["$lte"] = last.isoformat()
+    return {"patientBirthDate": bounds} if bounds else {}
+
+
+def _facet(attribute: str, value: str | None) -> MongoFilter:
+    _check_length(attribute, value or "")
+    return {} if value is None else {"facets": facet(attribute, fold(value))}
+
+
+def _facet_words(attribute: str, text: str | None) -> list[MongoFilter]:
+    return _words("facets", text, attribute)
+
+
+def _words(field: str, text: str | None, attribute: str | None = None) -> list[MongoFilter]:
     """Return one condition a term; anchored and escaped, so that each is a range of the index."""
     if text is None or not text.strip():
         return []
     # Before it is normalised: U+FDFA becomes 18 characters.
-    _check_length(field, text)
+    _check_length(attribute or field, text)
     terms = query_terms(text)[:_MOST_TERMS]
     if not terms:
         # Only punctuation was asked for, and no word consists of it.
         return [{field: {"$in": []}}]
-    return [_term(field, term) for term in terms]
+    prefix = "" if attribute is None else facet(attribute, "")
+    return [_term(field, prefix, term) for term in terms]
 
 
-def _term(field: str, term: QueryTerm) -> MongoFilter:
+def _term(field: str, prefix: str, term: QueryTerm) -> MongoFilter:
     alternatives = [
-        both(*({field: {"$regex": f"^{re.escape(word)}"}} for word in words))
+        both(*({field: {"$regex": f"^{prefix}{re.escape(word)}"}} for word in words))
         for words in term.alternatives
     ]
     return alternatives[0] if len(alternatives) == 1 else {"$or": alternatives}

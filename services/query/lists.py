@@ -86,6 +86,20 @@ class StudyList:
         """Count what matches."""
         return await self._studies.count(study_filter(criteria))
 
+    async def modality_counts(self, criteria: StudyCriteria) -> list[tuple[str, int]]:
+        """Count the studies with each modality, the most frequent first."""
+        matching = study_filter(criteria)
+        rows = await self._studies.aggregate(
+            [
+                *([{"$match": matching}] if matching else []),
+                {"$project": {"modalitiesInStudy": 1}},
+                {"$unwind": "$modalitiesInStudy"},
+                {"$group": {"_id": "$modalitiesInStudy", "studies": {"$sum": 1}}},
+                {"$sort": {"studies": -1, "_id": 1}},
+            ]
+        )
+        return [(row["_id"], row["studies"]) for row in rows]
+
 
 class PatientList:
     """The list of patients, by name.

@@ -13,6 +13,10 @@ _CURSOR_MAX_CHARACTERS = 8 * 1024
 """A patient's name of three groups, in UTF-8 and base64, takes a quarter."""
 
 
+_MOMENTS = frozenset({"createdAt", "updatedAt"})
+"""Stored fields that hold moments; all others that lists are ordered by hold texts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """An order of a list; `_id` decides between equals.
@@ -128,7 +132,8 @@ def make_page(plan: PagePlan, order: Order, documents: Sequence[Mapping[str, Any
 
 def encode_cursor(document: Mapping[str, Any], order: Order) -> str:
     """Name a document's place in an order: opaque to callers."""
-    value = document[order.field]
+    # Absent only until a study that an earlier release indexed is read again.
+    value = document.get(order.field, "")
     key = value.isoformat() if isinstance(value, datetime) else value
     text = json.dumps([order.name, key, document["_id"]], ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
@@ -155,7 +160,7 @@ def _decode_cursor(cursor: str, order: Order) -> tuple[str | datetime, str]:
         raise InvalidInput("That is no cursor of this list.") from exc
     if not (isinstance(value, str) and isinstance(identifier, str)) or name != order.name:
         raise InvalidInput("That cursor belongs to another list or another order.")
-    if order.field != "updatedAt":
+    if order.field not in _MOMENTS:
         return value, identifier
     try:
         return datetime.fromisoformat(value), identifier

@@ -136,6 +136,18 @@ class OrderedSeries(NamedTuple):
     order: str
 
 
+class Priors(NamedTuple):
+    """Which earlier studies are wanted.
+
+    Attributes:
+        first: How many at most, above 0.
+        modality: With a series of this one; None for all.
+    """
+
+    first: int
+    modality: str | None
+
+
 class Trees:
     """Makes the tree of each scope.
 
@@ -311,6 +323,51 @@ class Tree:
             make_page(plan, NEWEST_STUDY_FIRST, studies)
             for studies in _grouped(found, "orthancPatientId", patient_ids)
         ]
+
+    async def priors_of_studies(
+        self, study_ids: Sequence[str], asked: Priors
+    ) -> list[list[StoredFields]]:
+        """Read the earlier studies of each study's patient, newest first; one command for all.
+
+        A study without a date has no earlier ones and is none.
+        """
+        modality = asked.modality
+        found = await self._aggregate(
+            StudyDocument,
+            [
+                {"$match": {"_id": {"$in": list(study_ids)}}},
+                {
+                    "$lookup": {
+                        "from": StudyDocument.get_collection_name(),
+                        "localField": "orthancPatientId",
+                        "foreignField": "orthancPatientId",
+                        "let": {"date": "$orderStudyDate"},
+                        "pipeline": [
+                            {
+                                "$match": both(
+                                    {
+                                        "orderStudyDate": {"$gt": ""},
+                                        "$expr": {"$lt": ["$orderStudyDate", "$$date"]},
+                                    },
+                                    {}
+                                    if modality is None
+                                    else {
+                                        "modalitiesInStudy": {"$in": [modality, modality.upper()]}
+                                    },
+                                    studies_within(self._scope),
+                                )
+                            },
+                            {"$sort": {"orderStudyDate": -1, "_id": -1}},
+                            {"$limit": asked.first},
+                        ],
+                        "as": "priors",
+                    }
+                },
+                {"$project": {"priors": 1}},
+            ],
+        )
+        priors = {row["_id"]: row["priors"] for row in found}
+        return [priors.get(study_id, []) for study_id in study_ids]
 
     async def _newest(
         self, document: type[StoredDocument], field: str, value: str, changed: str

@@ -9,7 +9,7 @@ from pymongo.errors import AutoReconnect
 
 from graph.context import AccessLog
 from graph.execution.audit import describe_search, record_accesses, recorded
-from graph.inputs import DateRange, StudyFilter
+from graph.inputs import DateRange, StudyFilter, StudyWhere
 from services import audit as audit_module
 from services.audit import Action, Audit
 from services.errors import DatabaseUnavailable
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     [
         ({}, "studies"),
         ({"first": 0, "after": "x", "last": None, "where": None}, "studies"),
-        ({"where": StudyFilter(text="Müller")}, 'studies {"filter":{"text":"Müller"}}'),
+        ({"filter_": StudyFilter(text="Müller")}, 'studies {"filter":{"text":"Müller"}}'),
         (
-            {"where": StudyFilter(study_date=DateRange(from_=cast("Any", date(2026, 1, 2))))},
+            {"filter_": StudyFilter(study_date=DateRange(from_=cast("Any", date(2026, 1, 2))))},
             'studies {"filter":{"studyDate":{"from":"2026-01-02"}}}',
         ),
-        ({"where": StudyFilter()}, 'studies {"filter":{}}'),
+        ({"filter_": StudyFilter()}, 'studies {"filter":{}}'),
+        (
+            {"where": StudyWhere(and_=[StudyWhere(matches=StudyFilter(text="Müller"))])},
+            'studies {"where":{"and":[{"matches":{"text":"Müller"}}]}}',
+        ),
         ({"node_id": "x"}, 'studies {"id":"x"}'),
         ({"patient_id": 'a"\n'}, 'studies {"patientID":"a\\"\\n"}'),
     ],
