@@ -10,7 +10,7 @@ from graph.types.scalars import Date
 from graph.types.stored import FromStored
 from graph.types.study import StudyConnection
 from models import PatientDocument, StoredDocument
-from services.dicom.values import display_name
+from services.dicom.person_names import display_name
 from services.query.filters import StudyCriteria
 from services.query.paging import PageRequest
 

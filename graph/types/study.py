@@ -13,7 +13,7 @@ from graph.types.scalars import Date, Time
 from graph.types.series import Series
 from graph.types.stored import FromStored
 from models import StoredDocument, StudyDocument
-from services.dicom.values import display_name
+from services.dicom.person_names import display_name
 from services.errors import InvalidInput
 from services.frames.signing import study_revision
 from services.index.statements import are_contradictory

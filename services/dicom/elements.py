@@ -15,10 +15,10 @@ from typing import BinaryIO
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
 
 from services.dicom.byte_window import ByteWindow
+from services.dicom.character_sets import decode, encodings_of
 from services.dicom.element_bytes import UNDEFINED_LENGTH, Encoding
 from services.dicom.element_walk import ElementWalk
 from services.dicom.layout import Element, FileLayout, WalkLimits
-from services.dicom.values import decode, encodings_of
 
 NUMBER_FORMATS = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q",

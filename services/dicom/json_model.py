@@ -4,11 +4,12 @@ import base64
 from itertools import islice
 from typing import Any, BinaryIO
 
+from services.dicom.character_sets import UTF_8
 from services.dicom.deflation import inflated_copy
 from services.dicom.elements import WHOLE_HEADER, Elements, kept_elements
 from services.dicom.layout import WalkLimits
 from services.dicom.parser import walk
-from services.dicom.values import UTF_8, parse_float, parse_int
+from services.dicom.values import parse_float, parse_int
 
 BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """Binary values (PS3.5 6.2), and those of unknown VR."""

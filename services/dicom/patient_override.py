@@ -13,20 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import BinaryIO, Self
 
+from services.dicom.character_sets import UTF_8, encode
 from services.dicom.deflation import inflated_copy
 from services.dicom.element_bytes import Encoding, element_bytes, item_bytes, pad
 from services.dicom.elements import Elements, dictionary_vr, header_places, kept_elements
 from services.dicom.header import InstanceHeader
 from services.dicom.layout import Element, FileLayout, WalkLimits
 from services.dicom.parser import walk
-from services.dicom.values import (
-    UTF_8,
-    clean_identifier,
-    clean_person_name,
-    clean_text,
-    encode,
-    parse_datetime,
-)
+from services.dicom.person_names import clean_person_name
+from services.dicom.values import clean_identifier, clean_text, parse_datetime
 from services.errors import FileRejected, InvalidInput
 
 

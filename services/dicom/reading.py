@@ -22,9 +22,9 @@ from services.dicom.header import (
     StudyModule,
 )
 from services.dicom.layout import FileLayout, WalkLimits
+from services.dicom.person_names import clean_person_name
 from services.dicom.values import (
     clean_identifier,
-    clean_person_name,
     clean_text,
     first_value,
     parse_date,

@@ -12,7 +12,6 @@ The attributes of a parent are a function of the instances that are stored, and 
 A contradiction is flagged, and what the minority says is kept for search.
 """
 
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,8 @@ from typing import Any
 
 from models.attributes import Demographics, SeriesAttributes, StudyAttributes
 from models.names import contract_name
+from services.dicom.person_names import comparable_groups
+from services.dicom.values import comparable_text
 from services.index.record import Fields
 
 MAX_STATEMENTS = 64
@@ -127,15 +128,11 @@ def _voted(statements: Sequence[Statement], names: Iterable[str]) -> dict[str, A
 def _folded(demographics: Fields) -> dict[str, str]:
     """Return what is compared of demographics, by attribute and component group of the name."""
     name, *others = DEMOGRAPHICS
-    folded = {other: _fold(demographics.get(other)) for other in others}
-    for position, group in enumerate((demographics.get(name) or "").split("=")):
-        folded[f"{name}{position}"] = "^".join(map(_fold, group.split("^"))).rstrip("^")
+    folded = {other: comparable_text(demographics.get(other)) for other in others}
+    for position, group in enumerate(comparable_groups(demographics.get(name))):
+        folded[f"{name}{position}"] = group
     return {key: value for key, value in folded.items() if value}
 
 
 def _contradict(one: dict[str, str], other: dict[str, str]) -> bool:
     return any(other.get(key, value) != value for key, value in one.items())
-
-
-def _fold(text: str | None) -> str:
-    return unicodedata.normalize("NFC", " ".join((text or "").split()).casefold())

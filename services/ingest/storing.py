@@ -11,8 +11,8 @@ from typing import BinaryIO
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import PatientOverride, overridden, read_modified_at
+from services.dicom.person_names import names_agree
 from services.dicom.rewriting import PreparedFile, prepare
-from services.dicom.values import names_agree
 from services.errors import (
     DatabaseUnavailable,
     FileRejected,

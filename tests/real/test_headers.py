@@ -16,9 +16,10 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config
 
+from services.dicom.character_sets import decode, encodings_of
 from services.dicom.checking import CheckedFile, check_file
 from services.dicom.layout import WalkLimits
-from services.dicom.values import clean_person_name, decode, encodings_of
+from services.dicom.person_names import clean_person_name
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
 from services.embedded.ports import find_free_port
