@@ -14,6 +14,7 @@ from services.auth.roles import Principal
 from services.auth.scope import NOTHING, Scope
 from services.errors import LimitExceeded
 from services.query.paging import Page, PageRequest
+from services.query.stack_pages import FramePage, FramesRequest
 from services.query.tree import OrderedSeries, Priors, Slice, StoredFields, Tree
 from services.query.turns import CooperativeExecution
 from services.runtime import Runtime
@@ -167,6 +168,9 @@ class Loaders:
         self.instances_by_series: BatchLoader[
             PagedKey[OrderedSeries, Slice], list[StoredFields]
         ] = BatchLoader(_by_part(tree.instances_of_series), turns)
+        self.frames_by_series: BatchLoader[PagedKey[OrderedSeries, FramesRequest], FramePage] = (
+            BatchLoader(_by_part(tree.frames_of_series), turns)
+        )
         self.priors_by_study_id: BatchLoader[PagedKey[str, Priors], list[StoredFields]] = (
             BatchLoader(_by_part(tree.priors_of_studies), turns)
         )

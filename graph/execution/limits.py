@@ -113,11 +113,16 @@ _STANDARD_INTROSPECTIONS = 2
 def schema_sizes(schema: GraphQLSchema) -> SchemaSizes:
     """Measure a schema."""
     pages: dict[str, int] = {}
+    plain: set[str] = set()
     for graphql_type in schema.type_map.values():
         for name, described in getattr(graphql_type, "fields", {}).items():
             first = getattr(described, "args", {}).get("first")
             if first is not None and isinstance(first.default_value, int):
                 pages[name] = max(pages.get(name, 0), first.default_value)
+            elif first is not None:
+                plain.add(name)
+    # `frames` of an instance is a plain list and of a series a page: both count what they read.
+    pages = {name: size for name, size in pages.items() if name not in plain}
     sizes = SchemaSizes(pages, introspection_sizes(schema))
     document = parse(_STANDARD_INTROSPECTION)
     [operation] = (d for d in document.definitions if isinstance(d, OperationDefinitionNode))

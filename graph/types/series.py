@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import strawberry
 
 from graph.context import Info
-from graph.relay import Node, TypeName
+from graph.relay import Connection, Edge, Node, PageInfo, TypeName
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.instance import Instance
 from graph.types.scalars import Date, Time
@@ -18,6 +18,7 @@ from models.instance import (
     INSTANCE_NUMBER_ORDER,
     STACK_ORDER,
 )
+from services.query.stack_pages import FramesRequest
 from services.query.tree import OrderedSeries
 
 if TYPE_CHECKING:
@@ -115,12 +116,53 @@ class Series(FromStored, Node):
         return await info.context.turns.map(Instance.from_stored, stored)
 
     @strawberry.field(
+        description="The frames of all instances as one list, in the order of the stack. A list "
+        "that is read on by its cursor keeps the order that it began with while images arrive."
+    )
+    async def frames(
+        self,
+        info: Info,
+        first: Annotated[int, strawberry.argument(description="How many at most.")] = 100,
+        after: Annotated[
+            str | None, strawberry.argument(description="Continue behind this cursor.")
+        ] = None,
+    ) -> Connection[Frame]:
+        """Load a page of the frames."""
+        expected = max(0, min(first, self.number_of_frames))
+        info.context.count_nodes(expected)
+        series = OrderedSeries(self.orthanc_series_id, self.stack_order)
+        page = await info.context.loaders.frames_by_series.load(
+            (series, FramesRequest(first, after))
+        )
+        info.context.count_nodes(max(0, len(page.frames) - expected))
+        edges = [
+            Edge(
+                cursor=one.cursor,
+                node=Frame.of(one.instance["_id"], one.instance["revision"], one.index),
+            )
+            for one in page.frames
+        ]
+        return Connection(
+            edges=edges,
+            page_info=PageInfo(
+                has_next_page=page.has_next_page,
+                has_previous_page=page.has_previous_page,
+                start_cursor=edges[0].cursor if edges else None,
+                end_cursor=edges[-1].cursor if edges else None,
+            ),
+            count=self._count_frames,
+        )
+
+    @strawberry.field(
         name="thumbnail",
         description="The middle frame of the series; null when it has no frame to show.",
     )
     def thumbnail_frame(self) -> Frame | None:
         """Return the frame that stands for the series."""
         return frame_of_thumbnail(self.thumbnail)
+
+    async def _count_frames(self) -> int:
+        return self.number_of_frames
 
     def _order(self, asked: InstanceOrder) -> str:
         """Return the stored name of the key to order instances by."""

@@ -135,8 +135,31 @@ def encode_cursor(document: Mapping[str, Any], order: Order) -> str:
     # Absent only until a study that an earlier release indexed is read again.
     value = document.get(order.field, "")
     key = value.isoformat() if isinstance(value, datetime) else value
-    text = json.dumps([order.name, key, document["_id"]], ensure_ascii=False)
+    return pack_cursor([order.name, key, document["_id"]])
+
+
+def pack_cursor(parts: Sequence[object]) -> str:
+    """Write the parts of a cursor as an opaque text."""
+    text = json.dumps(parts, ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+def unpack_cursor(cursor: str) -> Any:  # noqa: ANN401  # JSON
+    """Read what `pack_cursor` wrote; callers check what the parts are.
+
+    Raises:
+        InvalidInput: It is no cursor.
+    """
+    if len(cursor) > _CURSOR_MAX_CHARACTERS:
+        raise InvalidInput("That is no cursor of this list.")
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        parts = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
+        # An escaped half of a surrogate pair is no text that MongoDB takes.
+        json.dumps(parts, ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError) as exc:
+        raise InvalidInput("That is no cursor of this list.") from exc
+    return parts
 
 
 def _beyond(cursor: str, order: Order, *, ascending: bool) -> Mapping[str, Any]:
@@ -151,13 +174,10 @@ def _beyond(cursor: str, order: Order, *, ascending: bool) -> Mapping[str, Any]:
 
 
 def _decode_cursor(cursor: str, order: Order) -> tuple[str | datetime, str]:
-    if len(cursor) > _CURSOR_MAX_CHARACTERS:
+    parts = unpack_cursor(cursor)
+    if not isinstance(parts, list) or len(parts) != 3:  # noqa: PLR2004
         raise InvalidInput("That is no cursor of this list.")
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        name, value, identifier = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise InvalidInput("That is no cursor of this list.") from exc
+    name, value, identifier = parts
     if not (isinstance(value, str) and isinstance(identifier, str)) or name != order.name:
         raise InvalidInput("That cursor belongs to another list or another order.")
     if order.field not in _MOMENTS:

@@ -23,6 +23,7 @@ from services.dicom.values import clean_identifier
 from services.index.aggregations import patient_content, patient_pipeline
 from services.orthanc.identifiers import orthanc_patient_id
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
+from services.query.stack_pages import FramePage, FramesRequest, make_frame_page, plan_frames
 from services.query.turns import CooperativeExecution
 from services.query.visibility import both, objects_within, studies_within
 
@@ -323,6 +324,29 @@ class Tree:
             make_page(plan, NEWEST_STUDY_FIRST, studies)
             for studies in _grouped(found, "orthancPatientId", patient_ids)
         ]
+
+    async def frames_of_series(
+        self, series: Sequence[OrderedSeries], request: FramesRequest
+    ) -> list[FramePage]:
+        """Read the same page of the frames of each series, each in its own order.
+
+        Raises:
+            InvalidInput: The page makes no sense.
+        """
+        pages: dict[OrderedSeries, FramePage] = {}
+        for order in sorted({one.order for one in series}):
+            plan = plan_frames(request, order, max_size=self._page_max_size)
+            members = [one for one in series if one.order == order]
+            ids = [one.id for one in members]
+            found = await self._children(
+                SeriesDocument, ids, InstanceDocument, "orthancSeriesId", plan.stages
+            )
+            grouped = _grouped(found, "orthancSeriesId", ids)
+            pages |= {
+                one: make_frame_page(plan, instances)
+                for one, instances in zip(members, grouped, strict=True)
+            }
+        return [pages[one] for one in series]
 
     async def priors_of_studies(
         self, study_ids: Sequence[str], asked: Priors

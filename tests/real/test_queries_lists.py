@@ -1,5 +1,6 @@
 """Lists on a real MongoDB: filters, orders, pages, and the indexes that serve them."""
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,6 +16,9 @@ LIST = """query ($first: Int! = 20, $after: String, $last: Int, $before: String,
     nodes { studyInstanceUID } pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
   }
 }"""
+
+
+HALF_A_SURROGATE = base64.urlsafe_b64encode(b'["-orderStudyDate","\\ud800","x"]').decode()
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,7 @@ async def test_pages_hold_every_study_once_forwards_and_backwards(stage: QuerySt
         {"first": 501},
         {"first": -1},
         {"after": "x"},
+        {"after": HALF_A_SURROGATE},
         {"filter": {"studyDate": {"from": "2020-02-01", "to": "2020-01-01"}}},
     ],
 )

@@ -1,5 +1,7 @@
 """The order of a stack: what is indexed, and read again in pages, trees and frames."""
 
+import base64
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from services.index.indexer import Indexer
 from services.index.record import IndexRecord
 from services.index.stack_order import order_keys
 from services.orthanc.identifiers import orthanc_ids
+from services.query.paging import pack_cursor
 from services.query.study_frames import find_study_frame
 from tests.real.query_stage import QueryStage, open_query_stage
 
@@ -196,6 +199,115 @@ async def test_a_stack_is_shown_in_order(stage: QueryStage, images: list[One]) -
     assert [by_uid[one.sop_instance_uid] for one in following] == images[1:]
     series = await stage.data('{ series(seriesInstanceUID: "1.2.1") { thumbnail { path } } }')
     assert counted[len(frames) // 2].id in series["series"]["thumbnail"]["path"]
+
+
+FRAMES = """query ($first: Int!, $after: String) { series(seriesInstanceUID: "1.2.1") {
+  frames(first: $first, after: $after) {
+    totalCount nodes { orthancInstanceId index } edges { cursor }
+    pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+  }
+} }"""
+
+
+async def read_frames(
+    stage: QueryStage, first: int, after: str | None = None
+) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    data = await stage.data(FRAMES, first=first, after=after)
+    page = data["series"]["frames"]
+    cursors = [edge["cursor"] for edge in page["edges"]]
+    info = page["pageInfo"]
+    assert [info["startCursor"], info["endCursor"]] == [*cursors[:1], *cursors[-1:]] or not cursors
+    assert info["hasPreviousPage"] == (after is not None)
+    return [(one["orthancInstanceId"], one["index"]) for one in page["nodes"]], info
+
+
+@pytest.mark.parametrize("name", ["two echoes", "two acquisitions", "no positions"])
+@pytest.mark.parametrize("first", [1, 3, 500])
+async def test_frames_of_a_series_are_one_list_in_the_order_of_the_stack(
+    stage: QueryStage, name: str, first: int
+) -> None:
+    images = [replace(image, frames=1 + at % 3) for at, image in enumerate(CASES[name])]
+    await index(stage, [*images, One(frames=0)])
+    data = await stage.data(
+        '{ series(seriesInstanceUID: "1.2.1") { numberOfFrames instances {'
+        " orthancInstanceId numberOfFrames } frames { totalCount } } }"
+    )
+    expected = [
+        (one["orthancInstanceId"], frame)
+        for one in data["series"]["instances"]
+        for frame in range(one["numberOfFrames"])
+    ]
+    assert data["series"]["frames"]["totalCount"] == len(expected)
+    found: list[tuple[str, int]] = []
+    cursor, has_next = None, True
+    while has_next:
+        page, info = await read_frames(stage, first, cursor)
+        assert len(page) <= first
+        found += page
+        cursor, has_next = info["endCursor"], info["hasNextPage"]
+    assert found == expected
+
+
+async def test_reading_frames_on_keeps_its_order_while_images_arrive(stage: QueryStage) -> None:
+    first_phase = stack(time="2020-01-02T10:00:00", acquisition=1)
+    await index(stage, first_phase)
+    page, info = await read_frames(stage, 3)
+    later = records(stack(time="2020-01-02T10:00:05", acquisition=2), series=1)
+    moved = [
+        replace(
+            one,
+            header=replace(one.header, sop_instance_uid=f"{one.header.sop_instance_uid}9"),
+            ids=orthanc_ids("P", "1.2", "1.2.1", f"{one.header.sop_instance_uid}9"),
+        )
+        for one in later
+    ]
+    await Indexer(stage.runtime.database).index(moved)
+    rest, info = await read_frames(stage, 100, info["endCursor"])
+    found = [*page, *rest]
+    assert len(found) == len(set(found))
+    assert {id_ for id_, _ in found} >= {
+        row["_id"]
+        for row in await stage.runtime.database["instances"]
+        .find({"acquisitionNumber": 1})
+        .to_list()
+    }
+
+
+async def test_frames_of_many_series_are_one_command(stage: QueryStage) -> None:
+    indexer = Indexer(stage.runtime.database)
+    for number in (1, 2, 3):
+        await indexer.index(records(stack(), series=number))
+    query = '{ study(studyInstanceUID: "1.2") { series { frames(first: 2) { nodes { index } } } } }'
+    asked = await stage.asked(query)
+    assert [each.command for each in asked] == ["find", "find", "aggregate"]
+    assert not [each for each in asked if "COLLSCAN" in each.plan]
+
+
+def half_a_surrogate(order: str, *rest: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps([order, "\ud800", *rest]).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"first": -1},
+        {"first": 501},
+        {"first": 1, "after": "x"},
+        {"first": 1, "after": "WzFd"},
+        {"first": 1, "after": pack_cursor(["$where", "x", "1.2", 0])},
+        {"first": 1, "after": pack_cursor(["stackKey", {"$ne": 1}, "1.2", 0])},
+        {"first": 1, "after": pack_cursor(["stackKey", "x", {"$ne": 1}, 0])},
+        {"first": 1, "after": pack_cursor(["stackKey", "x", "1.2", -1])},
+        {"first": 1, "after": pack_cursor(["instanceNumber", 2**64, "1.2", 0])},
+        {"first": 1, "after": half_a_surrogate("stackKey", "1.2", 0)},
+    ],
+)
+async def test_pages_of_frames_that_make_no_sense_are_refused(
+    stage: QueryStage, variables: dict[str, Any]
+) -> None:
+    await index(stage, stack())
+    _, codes = await stage.run(FRAMES, **variables)
+    assert codes == ["INVALID_INPUT"]
 
 
 async def test_images_of_several_kinds_part_where_their_positions_repeat(

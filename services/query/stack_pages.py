@@ -1,0 +1,139 @@
+"""Pages of the frames of a series in the order of its stack.
+
+A cursor names the order that its list began in. The order of a series may change while images
+arrive; who reads on goes on in the order that they began with, and misses no frame.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models.instance import EARLIER_ORDER, INSTANCE_ORDERS, instance_sort
+from services.errors import InvalidInput
+from services.query.paging import pack_cursor, unpack_cursor
+
+StoredFields = Mapping[str, Any]
+
+_INTEGER_LIMIT = 2**32
+"""InstanceNumber has 32 bits (PS3.5 6.2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FramesRequest:
+    """Which frames are wanted: `first` after a cursor."""
+
+    first: int
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFrame:
+    """A frame of a stack.
+
+    Attributes:
+        instance: Stored fields: `_id`, `revision` and what the order is made of.
+        index: 0-based within the instance.
+        cursor: Names its place.
+    """
+
+    instance: StoredFields
+    index: int
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
+class FramePage:
+    """A page of frames."""
+
+    frames: Sequence[PlacedFrame]
+    has_next_page: bool
+    has_previous_page: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FramesPlan:
+    """How to read a page of the frames of a series.
+
+    Attributes:
+        order: Stored name of the key that the list is ordered by.
+        stages: An aggregation of the instances of a series.
+        first: Frames of the page.
+        after: Instance, by SOPInstanceUID, and index of the frame before the page.
+    """
+
+    order: str
+    stages: Sequence[Mapping[str, Any]]
+    first: int
+    after: tuple[str, int] | None
+
+
+def plan_frames(request: FramesRequest, order: str, *, max_size: int) -> FramesPlan:
+    """Plan the reading of a page of frames.
+
+    Args:
+        request: What is wanted.
+        order: Of the stack; a cursor brings its own.
+        max_size: Largest page.
+
+    Raises:
+        InvalidInput: The size is negative or too large, or the cursor is none of such a list.
+    """
+    if not 0 <= request.first <= max_size:
+        raise InvalidInput(f"A page holds 0 to {max_size} entries; {request.first} were asked for.")
+    after: tuple[str, int] | None = None
+    beyond: Mapping[str, Any] = {}
+    if request.after is not None:
+        order, key, uid, index = _read_cursor(request.after)
+        after = (uid, index)
+        behind = {"$ne": None} if key is None else {"$gt": key}
+        beyond = {"$or": [{order: behind}, {order: key, "sopInstanceUID": {"$gte": uid}}]}
+    stages: list[Mapping[str, Any]] = [
+        {"$match": {"numberOfFrames": {"$gt": 0}, **beyond}},
+        {"$sort": instance_sort(order)},
+        # Each has a frame; the one that the cursor names may have had its last.
+        {"$limit": request.first + 2},
+        {
+            "$project": {
+                "orthancSeriesId": 1,
+                "orthancStudyId": 1,
+                "revision": 1,
+                "numberOfFrames": 1,
+                "sopInstanceUID": 1,
+                order: 1,
+            }
+        },
+    ]
+    return FramesPlan(order, stages, request.first, after)
+
+
+def make_frame_page(plan: FramesPlan, instances: Sequence[StoredFields]) -> FramePage:
+    """Turn the instances that were read into a page of frames."""
+    frames: list[PlacedFrame] = []
+    for instance, index in _frames(instances, plan.after):
+        if len(frames) == plan.first:
+            return FramePage(frames, has_next_page=True, has_previous_page=plan.after is not None)
+        uid = instance["sopInstanceUID"]
+        cursor = pack_cursor([plan.order, instance.get(plan.order), uid, index])
+        frames.append(PlacedFrame(instance, index, cursor))
+    return FramePage(frames, has_next_page=False, has_previous_page=plan.after is not None)
+
+
+def _frames(
+    instances: Sequence[StoredFields], after: tuple[str, int] | None
+) -> Iterator[tuple[StoredFields, int]]:
+    for instance in instances:
+        is_named = after is not None and after[0] == instance["sopInstanceUID"]
+        start = after[1] + 1 if after is not None and is_named else 0
+        for index in range(start, instance["numberOfFrames"]):
+            yield instance, index
+
+
+def _read_cursor(cursor: str) -> tuple[str, str | int | None, str, int]:
+    match unpack_cursor(cursor):
+        case [str(order), (str() | int() | None) as key, str(uid), int(index)] if (
+            order in (*INSTANCE_ORDERS, EARLIER_ORDER) and index >= 0
+        ):
+            if isinstance(key, int) and not abs(key) < _INTEGER_LIMIT:
+                raise InvalidInput("That is no cursor of this list.")
+            return order, key, uid, index
+    raise InvalidInput("That is no cursor of this list.")
