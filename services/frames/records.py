@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from beanie import SortDirection
+from cachetools import LRUCache
 from pymongo import ReturnDocument
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
@@ -93,6 +93,18 @@ class FrameAttributes:
     geometry: FrameGeometry = field(default_factory=FrameGeometry)
 
 
+@dataclass(frozen=True, slots=True)
+class _KeptHeader:
+    """A header, None when it can't be parsed, and what keeping it costs."""
+
+    header: DisplayHeader | None
+    cost_bytes: int
+
+
+_ENTRY_BYTES = 512
+"""What an entry costs besides the header: its key, and its places in the tables of the cache."""
+
+
 class PresentationLoader:
     """Finds how frames are stored and shown; keeps the headers that it had to fetch.
 
@@ -107,9 +119,9 @@ class PresentationLoader:
     ) -> None:
         self._orthanc = orthanc
         self._fetch_seconds = fetch_seconds
-        self._kept_bytes = kept_bytes
-        self._bytes = 0
-        self._headers: OrderedDict[_HeaderKey, tuple[DisplayHeader | None, int]] = OrderedDict()
+        self._headers: LRUCache[_HeaderKey, _KeptHeader] = LRUCache(
+            max(kept_bytes, 1), getsizeof=lambda kept: kept.cost_bytes
+        )
         self._fetching: WeakValueDictionary[_HeaderKey, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, instance: RenderableInstance, frame_index: int) -> Presentation:
@@ -153,16 +165,11 @@ class PresentationLoader:
             if key not in self._headers:
                 content = await self._fetch_in_time(instance.id)
                 header = await finish_in_thread(_parsed, content, instance.id)
-                self._keep(key, header, len(content) * _PARSED_FACTOR)
-            self._headers.move_to_end(key)
-            return self._headers[key][0]
-
-    def _keep(self, key: _HeaderKey, header: DisplayHeader | None, cost: int) -> None:
-        self._headers[key] = header, cost if header is not None else 0
-        self._bytes += self._headers[key][1]
-        while self._bytes > self._kept_bytes and len(self._headers) > 1:
-            _, (_, dropped) = self._headers.popitem(last=False)
-            self._bytes -= dropped
+                cost_bytes = 0 if header is None else len(content) * _PARSED_FACTOR
+                # Even one that costs more than all may is kept, alone: its frames need it.
+                cost_bytes = min(_ENTRY_BYTES + cost_bytes, int(self._headers.maxsize))
+                self._headers[key] = _KeptHeader(header, cost_bytes)
+            return self._headers[key].header
 
     async def _fetch_in_time(self, instance_id: str) -> bytes:
         try:

@@ -1,12 +1,13 @@
 """Whole headers of stored instances in the DICOM JSON model (PS3.18 F), read on demand."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
 import orjson
+from cachetools import LRUCache
 
 from services.dicom.json_model import BULK_ROOT, header_json
 from services.errors import OrthancNotFound, PacsDisabled
@@ -67,13 +68,14 @@ class HeaderService:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._asking: Counter[str] = Counter()
         self._readings: dict[_Key, _Reading] = {}
-        self._kept: OrderedDict[_Key, Header] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept: LRUCache[_Key, Header] = LRUCache(
+            _KEPT_BYTES, getsizeof=lambda header: header.json_bytes
+        )
 
     @property
     def kept_bytes(self) -> int:
         """JSON of the headers that are remembered, in bytes."""
-        return self._kept_bytes
+        return int(self._kept.currsize)
 
     async def dicom_json(
         self, instance_id: str, revision: str, *, series_id: str | None = None
@@ -95,7 +97,6 @@ class HeaderService:
             raise PacsDisabled
         key = (instance_id, revision)
         if key in self._kept:
-            self._kept.move_to_end(key)
             return self._kept[key]
         if series_id is not None and self._series_headers is not None:
             content = await self._find(self._series_headers, series_id, key)
@@ -139,16 +140,9 @@ class HeaderService:
     def _end(self, key: _Key, reading: _Reading, task: asyncio.Task[Header]) -> None:
         self._forget(key, reading)
         if not task.cancelled() and task.exception() is None:
-            self._keep(key, task.result())
-
-    def _keep(self, key: _Key, header: Header) -> None:
-        if header.json_bytes > _KEPT_BYTES or key in self._kept:
-            return
-        self._kept[key] = header
-        self._kept_bytes += header.json_bytes
-        while self._kept_bytes > _KEPT_BYTES:
-            _, oldest = self._kept.popitem(last=False)
-            self._kept_bytes -= oldest.json_bytes
+            header = task.result()
+            if header.json_bytes <= self._kept.maxsize:
+                self._kept[key] = header
 
     def _forget(self, key: _Key, reading: _Reading) -> None:
         if self._readings.get(key) is reading:

@@ -94,8 +94,8 @@ async def test_what_is_remembered_is_bounded_in_bytes(
         service = HeaderService(orthanc)
         sizes = [(await service.dicom_json(one, REVISION)).json_bytes for one in instance_ids]
         assert service.kept_bytes == sum(sizes)
-        smaller = HeaderService(orthanc)
         monkeypatch.setattr(header_service, "_KEPT_BYTES", max(sizes) - 1)
+        smaller = HeaderService(orthanc)
         asked.clear()
         for _ in range(2):
             for one in instance_ids:
