@@ -19,7 +19,7 @@ _SERVER_SELECTION_MS = 3_000
 
 _HEARTBEAT_MS = 2_000
 """A MongoDB that hangs is known to be away after this and a connection's time together: before the
-time of a query is up, so that its caller is told why."""
+time of a query is up, so that its caller gets the reason."""
 
 _SOCKET_MS = 60_000
 """Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""

@@ -55,7 +55,7 @@ def count_descriptors() -> tuple[int, int]:
     try:
         return sum(1 for _ in Path("/proc/self/fd").iterdir()), limit
     except FileNotFoundError:
-        # Only Linux tells.
+        # Only Linux has this folder.
         return 0, limit
     except OSError:
         # Counting needs one itself.

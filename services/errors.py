@@ -12,7 +12,7 @@
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
     ├── FrameError
-    │   ├── FrameUrlInvalid       FRAME_URL_INVALID        nobody signed this URL
+    │   ├── FrameUrlInvalid       FRAME_URL_INVALID        no valid signature
     │   ├── FrameUrlExpired       FRAME_URL_EXPIRED        signed by us, and too old
     │   ├── FrameNotFound         FRAME_NOT_FOUND
     │   ├── AmbiguousStudy        AMBIGUOUS_STUDY          several patients have a study of this UID
@@ -39,7 +39,7 @@ from typing import ClassVar
 
 
 class Error(Exception):
-    """What went wrong, told twice: `message` for the caller, `detail` for the log.
+    """What went wrong, in two texts: `message` for the caller, `detail` for the log.
 
     Attributes:
         code: A stable name for programs.
@@ -76,7 +76,7 @@ class Forbidden(Error):
 
 
 class Unauthenticated(Error):
-    """No credentials, or ones that nobody issued."""
+    """No credentials, or unknown ones."""
 
     code = "UNAUTHENTICATED"
     default_message = "Send a valid token: Authorization: Bearer <token>."
@@ -129,7 +129,7 @@ class FrameError(Error):
 
 
 class FrameUrlInvalid(FrameError):
-    """Nobody signed this URL; why is for the log only."""
+    """The signature of this URL is not valid; the reason is for the log only."""
 
     code = "FRAME_URL_INVALID"
     default_message = "This URL is not valid."

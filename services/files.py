@@ -113,11 +113,11 @@ class FileRangeReader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Tell that it may be read."""
+        """Advise the kernel that the range will be read."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that any byte may be read next."""
+        """Advise the kernel that reads are random."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -155,7 +155,7 @@ class FileRange:
         """Send them without a copy in this process, which costs a quarter of reading them; blocks.
 
         Raises:
-            FileRejected: TRUNCATED when the file became shorter meanwhile.
+            FileRejected: TRUNCATED when the file has become shorter.
             TimeoutError: The other end takes nothing for as long as the socket's timeout.
             OSError: As the socket raises it.
         """
@@ -186,7 +186,7 @@ class FileRange:
 
 
 def extent_of(file: BinaryIO, begin: int, end: int) -> FileRange | None:
-    """Return where bytes of a file are on the disk; None when it is none that can be sent so.
+    """Return where bytes of a file are on the disk; None when it can't be sent that way.
 
     Args:
         file: Open for reading.

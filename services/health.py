@@ -1,4 +1,4 @@
-"""What the server depends on, asked and named one by one, and how its own tasks are."""
+"""Health of what the server depends on, one by one, and of its own background tasks."""
 
 import asyncio
 from collections.abc import Awaitable, Mapping
@@ -74,7 +74,7 @@ class Health:
         return "degraded" if has_warnings or self.failing_tasks else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `/readyz` tells administrators."""
+        """Return what `/readyz` shows administrators."""
         tasks = {"backgroundTasks": dict(self.failing_tasks)} if self.failing_tasks else {}
         parts = {name: part.to_json() for name, part in self.parts.items()}
         return {"status": self.status} | parts | tasks
@@ -98,7 +98,7 @@ async def check_health(runtime: "Runtime") -> Health:
 
 async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
     """Ask MongoDB for its version, and whether it takes writes."""
-    # Not the primary alone: what is left of MongoDB says at once that there is none.
+    # Not only the primary: a secondary answers at once that there is none.
     anyone = ReadPreference.PRIMARY_PREFERRED
     try:
         hello = await database.command("hello", read_preference=anyone)

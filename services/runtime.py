@@ -64,7 +64,7 @@ class Connections:
 async def open_connections(
     settings: Settings, *, address: str | None, events_secret: str
 ) -> AsyncIterator[Connections]:
-    """Find both stores, and run those that nobody else provides.
+    """Find both stores, and run those that the settings do not name.
 
     Args:
         settings: Name the stores, or leave them embedded.
@@ -296,7 +296,7 @@ def closed_because(settings: Settings) -> str | None:
 
 
 def can_have_credentials(settings: Settings) -> bool:
-    """Tell whether there may be credentials, before a store is started. Blocks."""
+    """Return whether there may be credentials, before a store is started. Blocks."""
     return (
         settings.oidc_issuer is not None
         or not settings.embeds_mongodb

@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         default=[],
         description="Addresses and networks of proxies, comma-separated, as "
         "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
-        "empty: nobody's.",
+        "empty: none.",
     )
 
     # Who may do what
@@ -173,7 +173,7 @@ class Settings(BaseSettings):
         default=60, gt=0, description="Pause between two comparisons with Orthanc."
     )
     study_stable_seconds: float = Field(
-        default=30, gt=0, description="A study with nothing new for so long is told to be stable."
+        default=30, gt=0, description="A study with nothing new for so long counts as stable."
     )
     orthanc_events_secret: SecretStr | None = Field(
         default=None,
@@ -325,5 +325,5 @@ class Settings(BaseSettings):
 
     @property
     def is_fully_embedded(self) -> bool:
-        """Whether no store of somebody else is involved."""
+        """Whether both stores are embedded."""
         return self.embeds_mongodb and self.orthanc_url is None

@@ -26,7 +26,7 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class Alarm:
-    """A pause that can be cut short; a ring while nobody waits is kept."""
+    """A pause that can be cut short; a ring without a waiter is kept."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
@@ -42,7 +42,7 @@ class Alarm:
             seconds: Longest wait.
 
         Returns:
-            Whether somebody rang.
+            Whether it was rung.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -117,7 +117,7 @@ async def finish_in_thread(
     """Run blocking work in a thread, and never return before the thread has ended.
 
     A cancelled caller closes what it opened. A thread that still used it would go on with a
-    descriptor whose number may meanwhile belong to another file, so the cancellation is raised
+    descriptor whose number may by then belong to another file, so the cancellation is raised
     only when the thread has ended. `asyncio.to_thread` does not wait: the linter bans it.
 
     Args:
@@ -388,8 +388,8 @@ class Coalescer(Generic[_Item, _Answer]):
         work: Works on a batch and returns an answer per item, in their order; an exception as an
             answer is raised to that item's caller. What it raises itself reaches every caller.
         max_weight: Most weight of one batch; an item that weighs more is a batch of its own.
-        weigh: Tells an item's weight, 1 by default.
-        gather: Awaited before each batch, which grows by what comes meanwhile; None: no pause.
+        weigh: Returns an item's weight, 1 by default.
+        gather: Awaited before each batch, which grows by what comes during it; None: no pause.
     """
 
     def __init__(
@@ -410,7 +410,7 @@ class Coalescer(Generic[_Item, _Answer]):
     async def submit(self, item: _Item) -> _Answer:
         """Have an item worked on.
 
-        A caller that is cancelled takes nobody else's work back, and perhaps not even its own.
+        Cancelling a caller does not cancel the work of others, and perhaps not even its own.
         """
         done: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, done))

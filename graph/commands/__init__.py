@@ -1,1 +1,1 @@
-"""The commands of `orthanc-graphql`, one module each; `graph.cli` loads the one asked for."""
+"""The commands of `orthanc-graphql`, one module each; `graph.cli` imports the called one."""

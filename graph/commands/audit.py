@@ -68,7 +68,7 @@ def _json_line(record: AuditRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    # What was searched for was typed by anybody, and could hold what commands a terminal.
+    # Search texts are typed by clients and could hold control sequences of a terminal.
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -57,7 +57,7 @@ def command(
 
     Nothing is changed on the disk. What was stored by an earlier run and did not change since is
     not sent again, so an import that was stopped goes on where it was. Files that are no DICOM are
-    skipped; exit code 1 tells that DICOM files failed.
+    skipped; the exit code is 1 when DICOM files failed.
     """
     configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)

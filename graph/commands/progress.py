@@ -78,7 +78,7 @@ def first_failures(tally: Tally, report_path: Path | None) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Names of files and of members may hold what commands a terminal."""
+    """Replace control characters: names of files may hold sequences for a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -126,13 +126,13 @@ def _bar(tally: Tally, what: str, console: Console) -> Iterator[Callable[[], Non
 
 @contextmanager
 def _lines(tally: Tally, what: str, *, is_dry: bool) -> Iterator[Callable[[], None]]:
-    begun = told = monotonic()
+    begun = reported = monotonic()
 
     def step() -> None:
-        nonlocal told
-        if monotonic() - told < _LINE_SECONDS:
+        nonlocal reported
+        if monotonic() - reported < _LINE_SECONDS:
             return
-        told = monotonic()
+        reported = monotonic()
         click.echo(f"{what}: {summary(tally, is_dry=is_dry)}{_outlook(tally, begun)}", err=True)
 
     yield step

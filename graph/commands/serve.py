@@ -116,7 +116,7 @@ class _AnnouncingServer(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything is started: an error here costs nobody time."""
+    """Take the port before anything is started: an error shows at once."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -133,7 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class AddressUnavailable(Error):
-    """The address to listen on is taken or is none of this machine's."""
+    """The address to listen on is in use or does not belong to this machine."""
 
     code = "ADDRESS_UNAVAILABLE"
 

@@ -22,12 +22,12 @@ from services.sync.orthanc_script import deletion_script
         settings=(*STORES, "ORTHANC_EVENTS_SECRET"),
     )
 )
-@click.option("--check", is_flag=True, help="Only tell; exit with 1 when something differs.")
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 when something differs.")
 @click.option(
     "--print-lua-script",
     "server_url",
     metavar="URL",
-    help="Print the script by which an Orthanc of yours tells this server at URL at once what is "
+    help="Print the script by which your own Orthanc reports to this server at URL what is "
     "deleted, and do nothing else.",
 )
 @data_dir_option

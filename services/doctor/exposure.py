@@ -44,7 +44,9 @@ def judge_tokens(tokens: Sequence[TokenDocument], now: datetime) -> Finding:
     valid = sum(token.is_valid_at(now) for token in present)
     shown = f"tokens: {valid} valid, {len(present) - valid} expired"
     if not valid:
-        advice = "nobody gets in with one. Make one with: orthanc-graphql token create"
+        advice = (
+            "no client can authenticate with one. Create one with: orthanc-graphql token create"
+        )
         return warning(_CREDENTIALS, f"{shown}: {advice}")
     return ok(_CREDENTIALS, shown)
 
@@ -54,7 +56,7 @@ def examine_public_url(public_url: str | None, *, has_credentials: bool) -> Find
 
     Args:
         public_url: The setting.
-        has_credentials: Whether anybody is asked who they are.
+        has_credentials: Whether clients have to authenticate.
     """
     part = "PUBLIC_URL"
     if public_url is None:

@@ -9,7 +9,7 @@ class Verdict(StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """The server runs; somebody should know."""
+    """The server works, but needs attention."""
     PROBLEM = "problem"
     """The server does not start, or does not do its work."""
 
@@ -39,7 +39,7 @@ def ok(part: str, message: str) -> Finding:
 
 
 def warning(part: str, message: str) -> Finding:
-    """It works; somebody should know."""
+    """It works, but needs attention."""
     return Finding(part, Verdict.WARNING, message)
 
 

@@ -12,7 +12,7 @@ _PART = "Orthanc"
 
 
 ADVICE = "Check ORTHANC_URL and that Orthanc runs."
-ADVICE_EMBEDDED = "The server starts it anew when it dies; stop and start the server if it hangs."
+ADVICE_EMBEDDED = "The server restarts it when it ends; restart the server if Orthanc hangs."
 
 
 async def examine_orthanc(

@@ -1,7 +1,7 @@
 """One server per data directory, and where its stores are.
 
 The lock file is held by `flock`, which the kernel drops with the process; `stores.json` beside it
-tells commands of the same user where the running stores are.
+lets commands of the same user find the running stores.
 """
 
 import fcntl
@@ -89,7 +89,7 @@ def lock_data_dir(data_dir: Path, *, address: str = "") -> Iterator[None]:
 
 
 def write_running_stores(data_dir: Path, running: RunningStores) -> None:
-    """Tell other processes of this user where the stores are; only under `lock_data_dir`."""
+    """Publish the addresses of the stores to processes of this user; only under `lock_data_dir`."""
     write_private(data_dir / _STORES_NAME, json.dumps(asdict(running)))
 
 

@@ -106,7 +106,7 @@ def mongod_command(binary: Path, folder: Path, *, port: int, cache_bytes: int) -
     parameters = {
         # Statistics to disk every second, for MongoDB's own support.
         "diagnosticDataCollectionEnabled": "false",
-        # No other member could take over: waiting at the end serves nobody.
+        # No other member could take over: waiting at the end has no use.
         "shutdownTimeoutMillisForSignaledShutdown": "0",
     }
     command = [str(binary), "--nounixsocket", "--quiet"]

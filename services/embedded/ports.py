@@ -31,7 +31,7 @@ def keep_port(path: Path) -> int:
 
 
 def find_free_port() -> int:
-    """Find a port that nobody listens on.
+    """Find a free port.
 
     Raises:
         OSError: All are taken.
@@ -43,7 +43,7 @@ def find_free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on a port of the loopback interface now."""
+    """Return whether a server could listen on a port of the loopback interface now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:
         # As the children do it: connections of the last run that linger are no hindrance.
         candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

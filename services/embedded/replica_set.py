@@ -51,7 +51,7 @@ async def become_primary(port: int, password: str) -> None:
 async def _join_replica_set(
     stranger: AsyncMongoClient[dict[str, Any]], owner: AsyncMongoClient[dict[str, Any]], port: int
 ) -> None:
-    """Initiate the replica set, or tell it that its only member has a new port.
+    """Initiate the replica set, or set the new port of its only member.
 
     A mongod that has just begun to listen may not have read its configuration yet; then every
     way fails with NotYetInitialized or AlreadyInitialized, and is tried again.

@@ -38,7 +38,7 @@ async def open_stores(
         embed_mongodb: Whether to run MongoDB.
         embed_orthanc: Whether to run Orthanc.
         dicom_port: Orthanc's port for modalities; None: no DICOM server.
-        address: Where this process serves HTTP, told to whoever starts a second one.
+        address: Where this process serves HTTP, shown when a second one is started.
         lua_scripts: Orthanc's server-side scripts.
         stable_age_seconds: A study is stable when nothing came for so long.
         mongodb_cache_bytes: MongoDB's cache, in bytes, 256 MiB at least.

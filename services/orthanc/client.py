@@ -42,7 +42,7 @@ _DOWNLOADS_AT_ONCE = 8
 """Orthanc 1.10.1 has 50 HTTP threads and packs an archive in one of them."""
 
 _DOWNLOAD_SLOT_SECONDS = 5.0
-"""Longest wait for a connection of a download: a person is told to try again later."""
+"""Longest wait for a connection of a download: after it the client is asked to try again later."""
 
 
 class OrthancClient:
@@ -140,7 +140,7 @@ class OrthancClient:
             raise
 
     async def changes(self, since: int, limit: int) -> ChangePage:
-        """`GET /changes`: what happened after a sequence number; deletions are not told."""
+        """`GET /changes`: what happened after a sequence number; deletions are not among them."""
         return ChangePage.from_json(
             await self._get_json(f"/changes?since={int(since)}&limit={int(limit)}")
         )

@@ -354,7 +354,7 @@ class _FileSending(HTTPConnection):
 
 
 def _has_end(response: HTTPResponse) -> bool:
-    """Tell whether the head of an answer says where its body ends."""
+    """Return whether the head of an answer says where its body ends."""
     return response.status in _BODILESS or any(field in response.headers for field in _LENGTHS)
 
 

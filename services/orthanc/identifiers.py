@@ -10,7 +10,7 @@ _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}", re.ASCII)
 
 
 def is_orthanc_id(value: str) -> bool:
-    """Tell whether a value has the form of an Orthanc identifier: 5 dashed groups of 8 hex."""
+    """Return whether a value has the form of an Orthanc identifier: 5 dashed groups of 8 hex."""
     return _ORTHANC_ID.fullmatch(value) is not None
 
 

@@ -112,7 +112,7 @@ _NEVER_SENT = (
 
 _OPENED = "connection.connect_tcp.started"
 _ANSWERED = "http11.receive_response_headers.complete"
-"""What httpcore tells of a request: it has a new connection; the head of its answer is there."""
+"""Events that httpcore traces: a new connection is opened; the head of the answer is read."""
 
 _ERRORS_BY_STATUS: dict[int, type[OrthancError]] = {
     HTTPStatus.BAD_REQUEST: OrthancRefused,
@@ -130,7 +130,7 @@ _ERRORS_BY_STATUS: dict[int, type[OrthancError]] = {
 _CANNOT_WRITE_FILE = 14
 _FULL_STORAGE = 19
 _SQLITE = range(1001, 1016)
-"""Orthanc's own error codes (OrthancFramework, Enumerations.h), which it tells as `OrthancStatus`.
+"""Orthanc's own error codes (OrthancFramework, Enumerations.h), which it sends as `OrthancStatus`.
 Older releases answer all of them with 500."""
 
 
@@ -198,7 +198,7 @@ def raise_for_status(status: int, body: bytes = b"") -> None:
 
     Args:
         status: HTTP status.
-        body: Of the answer, where it was read: of an internal error it tells the kind.
+        body: Of the answer, where it was read: of an internal error it names the kind.
     """
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
@@ -226,12 +226,12 @@ def _internal_error(code: int | None) -> OrthancError:
 
 
 def _error_code(body: bytes) -> int | None:
-    """Read Orthanc's own error code; None where it tells none."""
+    """Read Orthanc's own error code; None where there is none."""
     try:
-        told = json.loads(body)
+        answer = json.loads(body)
     except ValueError:
         return None
-    code = told.get("OrthancStatus") if isinstance(told, dict) else None
+    code = answer.get("OrthancStatus") if isinstance(answer, dict) else None
     return code if isinstance(code, int) else None
 
 
@@ -240,7 +240,7 @@ async def send(
 ) -> httpx.Response:
     """Send a request; again at once when it only reads and its kept connection was closed.
 
-    Orthanc closes connections that nobody used for a while, and a request may cross that.
+    Orthanc closes connections that were idle for a while, and a request may cross that.
 
     Args:
         http: The HTTP client of `open_http_client`.
@@ -262,7 +262,7 @@ async def send(
         try:
             return await http.send(request, stream=stream)
         except _NEVER_SENT:
-            # Orthanc is away, perhaps because of the first request: that one tells more.
+            # Orthanc is away, perhaps because of the first request: that one says more.
             raise exc from None
 
 

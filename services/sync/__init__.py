@@ -1,1 +1,1 @@
-"""In step with Orthanc: following its change feed, comparing, telling what changed."""
+"""In step with Orthanc: following its change feed, comparing, reporting what changed."""

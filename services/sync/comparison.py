@@ -1,13 +1,14 @@
 """The full comparison: a few list calls, and a level down only where something differs.
 
-Orthanc tells every study with the time of its last arrival (`LastUpdate`) and counts all instances.
+Orthanc lists every study with the time of its last arrival (`LastUpdate`) and counts all instances.
 A study is in agreement when that time and the version of our own document are those of the last
 comparison that looked inside. A deletion within a study moves no time, but it changes the count:
 when the counts differ after all studies are dealt with (see `CountCheck`), the lists of
 instances of all series are compared.
 
 What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
-when its time has come, and left out where instances are counted, so that it makes nothing dear.
+when its time has come. It is left out where instances are counted, so that it causes no expensive
+comparison.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ class SyncReport:
             said what no file says; likewise of their series and patients. A patient without any
             study counts as one.
         faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
-            passed by because it failed before is told only where nothing was repaired.
+            skipped because it failed before is reported only where nothing was repaired.
     """
 
     indexed: int = 0
@@ -96,7 +97,7 @@ class Repairs:
         for batch in batches(sorted(instance_ids), BATCH_INSTANCES):
             beat(HANGING_SECONDS)
             is_same &= await (
-                self._reconcile(batch, patience) if self._repair else self._tell(batch)
+                self._reconcile(batch, patience) if self._repair else self._count(batch)
             )
         return is_same
 
@@ -136,7 +137,7 @@ class Repairs:
         self._faults |= done.faults
         return not (done.indexed or done.removed or done.faults)
 
-    async def _tell(self, batch: list[str]) -> bool:
+    async def _count(self, batch: list[str]) -> bool:
         differences = await self._reconciler.differences(batch)
         faults = of_these(differences.missing, await self._reconciler.faults.on_record())
         self._faults |= {fault.instance_id: fault.reason for fault in faults}
@@ -158,7 +159,7 @@ _MAX_PAGES = 5
 
 
 class CountCheck:
-    """Tells whether some deletion or loss within a study was not seen."""
+    """Checks whether a deletion or loss within a study was missed."""
 
     def __init__(
         self,
@@ -281,7 +282,7 @@ class Comparison:
         """Compare everything.
 
         Args:
-            repair: False only tells what would be done.
+            repair: False only reports what would be done.
             is_thorough: Check that every study and patient says what its files say, also where
                 nothing was written since the last comparison.
 
@@ -290,7 +291,7 @@ class Comparison:
             DatabaseUnavailable: MongoDB does not answer.
         """
         work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
-        await (self._retry_faults(work) if repair else self._tell_faults(work))
+        await (self._retry_faults(work) if repair else self._count_faults(work))
         known = await self._known_studies()
         seen: set[str] = set()
         async for page in self._study_pages():
@@ -314,7 +315,7 @@ class Comparison:
             await work.reconcile(due, patience=0)
             await faults.settle(due, begun)
 
-    async def _tell_faults(self, work: Repairs) -> None:
+    async def _count_faults(self, work: Repairs) -> None:
         faults = await self._reconciler.faults.on_record()
         await work.reconcile(fault.instance_id for fault in faults)
 

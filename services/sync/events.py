@@ -1,7 +1,7 @@
-"""What happens to studies, told to whoever listens, whichever process wrote it.
+"""Changes of studies, sent to all listeners, whichever process wrote them.
 
-One change stream on the collection `studies` per process, only while somebody listens, fanned out
-to a bounded queue per listener.
+One change stream on the collection `studies` per process, open only while there are
+listeners, fanned out to a bounded queue per listener.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class _Tracked:
     change: StudyChange
     changed_at: float
     is_pending: bool
-    told_at: float | None = None
+    sent_at: float | None = None
 
 
 class EventDebouncer:
@@ -70,23 +70,23 @@ class EventDebouncer:
         self._stable_seconds = stable_seconds
         self._tracked: dict[str, _Tracked] = {}
 
-    def note(self, change: StudyChange | None, at: float) -> None:
+    def add(self, change: StudyChange | None, at: float) -> None:
         """Take a change in.
 
         Args:
-            change: What happened; None for what can't be told.
+            change: What happened; None is ignored.
             at: Now, in seconds.
         """
         if change is None:
             return
         known = self._tracked.get(change.study_id)
-        told_at = known.told_at if known else None
+        sent_at = known.sent_at if known else None
         if known and known.is_pending:
             change = _merged(known.change, change)
-        self._tracked[change.study_id] = _Tracked(change, at, is_pending=True, told_at=told_at)
+        self._tracked[change.study_id] = _Tracked(change, at, is_pending=True, sent_at=sent_at)
 
     def expect_stable(self, change: StudyChange, changed_at: float) -> None:
-        """Take in a study that changed before anybody listened: only its rest is told.
+        """Add a study that changed before there were listeners: only STABLE is sent.
 
         Args:
             change: The study as it is.
@@ -95,7 +95,7 @@ class EventDebouncer:
         self._tracked.setdefault(change.study_id, _Tracked(change, changed_at, is_pending=False))
 
     def due(self, at: float) -> list[StudyChange]:
-        """Return the events to tell now, each once.
+        """Return the events that are due, each once.
 
         Args:
             at: Now, in seconds.
@@ -103,9 +103,9 @@ class EventDebouncer:
         events = []
         for study_id, tracked in tuple(self._tracked.items()):
             if tracked.is_pending:
-                if tracked.told_at is None or at - tracked.told_at >= BURST_SECONDS:
+                if tracked.sent_at is None or at - tracked.sent_at >= BURST_SECONDS:
                     tracked.is_pending = False
-                    tracked.told_at = at
+                    tracked.sent_at = at
                     events.append(tracked.change)
                     if tracked.change.kind is StudyChangeKind.DELETED:
                         del self._tracked[study_id]
@@ -116,11 +116,11 @@ class EventDebouncer:
 
 
 def _merged(held_back: StudyChange, newer: StudyChange) -> StudyChange:
-    """Return the one change that stands for two, the first of which nobody was told of."""
+    """Return the one change that stands for two, the first of which was not sent."""
     if newer.kind is StudyChangeKind.UPDATED and held_back.kind is StudyChangeKind.CREATED:
         return replace(newer, kind=StudyChangeKind.CREATED)
     if newer.kind is StudyChangeKind.CREATED and held_back.kind is StudyChangeKind.DELETED:
-        # Deleted and sent again within a second: for whoever shows it, it changed.
+        # Deleted and stored again within a second: a client that shows it sees a change.
         return replace(newer, kind=StudyChangeKind.UPDATED)
     return newer
 
@@ -128,7 +128,7 @@ def _merged(held_back: StudyChange, newer: StudyChange) -> StudyChange:
 _log = logging.getLogger(__name__)
 
 LISTENER_MAX_EVENTS = 1_000
-"""Events that wait for one listener: one that is further behind is told to ask again."""
+"""Events that wait for one listener: one that is further behind gets an error."""
 
 TICK_SECONDS = 0.25
 """How often held-back events are looked at."""
@@ -140,7 +140,7 @@ NO_REPLICA_SET = 40573
 
 
 class EventsUnavailable(Error):
-    """MongoDB can't tell what changes."""
+    """MongoDB has no change streams."""
 
     code = "EVENTS_UNAVAILABLE"
     default_message = (
@@ -150,7 +150,7 @@ class EventsUnavailable(Error):
 
 
 class Listener:
-    """One who listens; holds at most `LISTENER_MAX_EVENTS` events.
+    """One subscriber; holds at most `LISTENER_MAX_EVENTS` events.
 
     Args:
         study_instance_uid: Only this study; None for all.
@@ -164,7 +164,7 @@ class Listener:
         self._error: Error | None = None
         self._something = asyncio.Event()
 
-    def tell(self, event: StudyChange) -> None:
+    def add(self, event: StudyChange) -> None:
         """Queue an event; one too many ends the listening."""
         if self._error is not None:
             return
@@ -194,7 +194,7 @@ class Listener:
 
         Raises:
             LimitExceeded: The listener was too slow.
-            EventsUnavailable: MongoDB can't tell what changes.
+            EventsUnavailable: MongoDB has no change streams.
         """
         while True:
             await self._something.wait()
@@ -236,14 +236,14 @@ class StudyEvents:
 
     @property
     def is_watching(self) -> bool:
-        """Whether a change stream is open: only while somebody listens."""
+        """Whether a change stream is open: only while there are listeners."""
         return self._watching is not None
 
     @asynccontextmanager
     async def listen(
         self, study_instance_uid: str | None = None, *, scope: Scope = ALL
     ) -> AsyncIterator[Listener]:
-        """Listen; every change from here on is told.
+        """Listen; every change from here on is sent.
 
         Args:
             study_instance_uid: Only this study; None for all.
@@ -272,7 +272,7 @@ class StudyEvents:
     async def _close(self) -> None:
         watching, self._watching = self._watching, None
         if watching is not None:
-            # Whoever still waits for the stream to open must not wait any longer.
+            # Callers that wait for the stream to open must not wait any longer.
             self._is_unavailable = True
             self._is_open.set()
             # Cancelling again would take 5 s: PyMongo often swallows a cancellation within a
@@ -333,14 +333,14 @@ class StudyEvents:
     async def _step(
         self, stream: AsyncChangeStream[dict[str, Any]], pacing: EventDebouncer
     ) -> None:
-        """Wait a tick for a change and tell what is due."""
+        """Wait a tick for a change and send what is due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
         if change is not None:
-            pacing.note(_study_change(change), clock())
+            pacing.add(_study_change(change), clock())
         for event in pacing.due(clock()):
             for listener in tuple(self._listeners):
-                listener.tell(event)
+                listener.add(event)
         # A burst comes in one answer of MongoDB: listeners read in between.
         await asyncio.sleep(0)
 
@@ -351,12 +351,12 @@ class StudyEvents:
         async for document in self._studies.find({"updatedAt": {"$gte": since}}):
             age_seconds = (now - document["updatedAt"]).total_seconds()
             pacing.expect_stable(
-                _told(StudyChangeKind.UPDATED, document),
+                _make_change(StudyChangeKind.UPDATED, document),
                 asyncio.get_running_loop().time() - age_seconds,
             )
 
     async def _allow_pre_images(self) -> None:
-        """Let MongoDB keep a study for the moment of its deletion: events tell its UID."""
+        """Let MongoDB keep deleted studies for a moment: events of deletions need the UID."""
         try:
             await self._database.command(
                 "collMod",
@@ -364,8 +364,8 @@ class StudyEvents:
                 changeStreamPreAndPostImages={"enabled": True},
             )
         except OperationFailure as exc:
-            # Before MongoDB 6.0, or without the right to: all but deletions are told.
-            _log.warning("deleted studies can't be told: MongoDB answers code %s", exc.code)
+            # Before MongoDB 6.0, or without the privilege: no events of deletions.
+            _log.warning("deletions of studies send no events: MongoDB answers code %s", exc.code)
 
     async def _open_stream(self, resume_after: Any) -> AsyncChangeStream[dict[str, Any]]:  # noqa: ANN401  # MongoDB's token
         return await self._studies.watch(
@@ -381,15 +381,15 @@ def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
     """Read an event of MongoDB's change stream; None when its study is gone without a trace."""
     if change["operationType"] == "delete":
         before = change.get("fullDocumentBeforeChange")
-        return _told(StudyChangeKind.DELETED, before) if before else None
+        return _make_change(StudyChangeKind.DELETED, before) if before else None
     document = change.get("fullDocument")
     if not document:
         return None
     is_new = change["operationType"] == "insert"
-    return _told(StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED, document)
+    return _make_change(StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED, document)
 
 
-def _told(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyChange:
+def _make_change(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyChange:
     return StudyChange(
         kind=kind,
         study_id=document["_id"],

@@ -99,7 +99,7 @@ class IndexFaults:
         return [fault.instance_id for fault in await self._find(is_due, limit)]
 
     async def on_record(self) -> list[IndexFault]:
-        """Return all, also those of files that are indexed or gone meanwhile.
+        """Return all, also those of files that have been indexed or deleted since.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.

@@ -22,7 +22,7 @@ from services.tasks import HANGING_SECONDS, Alarm, heartbeat
 _CURSOR = "changes"
 
 NEW_INSTANCE = "NewInstance"
-"""The change that tells of an arrival; all others follow from it."""
+"""The change of an arrival; all others follow from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class FeedPosition:
         return cls(max(page.last, newest.sequence), newest.date, newest.resource_id)
 
     def is_contradicted_by(self, change: Change) -> bool:
-        """Tell whether a change of this number is another one: Orthanc's database is not ours."""
+        """Return whether the change of this number is of another database of Orthanc."""
         return bool(self.change_date) and (
             (self.change_date, self.resource_id) != (change.date, change.resource_id)
         )
@@ -64,7 +64,7 @@ class FeedCursor:
     def election(self) -> object:
         """What made MongoDB's present primary one; None while there is none, or behind a mongos.
 
-        PyMongo knows it: nothing is asked.
+        PyMongo knows it without a request.
         """
         servers = self._cursors.database.client.topology_description.server_descriptions()
         primaries = (server for server in servers.values() if server.is_writable)
@@ -170,7 +170,7 @@ class Follower:
         poll_seconds: float,
         on_gap: Callable[[], None],
     ) -> None:
-        """Args are services; `on_gap` is called when the feed can't tell all and a comparison must.
+        """Start nothing yet: `follow` does.
 
         Args:
             orthanc: Where the feed is read.
@@ -178,7 +178,7 @@ class Follower:
             isolation: What indexes, whatever single instances do to Orthanc.
             roll_ups: What checks the counts.
             poll_seconds: Pause between two looks at a feed that says nothing new, in seconds.
-            on_gap: Asks for a comparison.
+            on_gap: Called when the feed may lack changes, so that a comparison is needed.
         """
         self._orthanc = orthanc
         self._cursor = cursor
@@ -225,7 +225,7 @@ class Follower:
     async def _resume(self, token: int) -> FeedPosition:
         """Return the stored position, or the feed's end when there is none that fits."""
         stored = await self._cursor.claim(token)
-        self._notices_other_primary()
+        self._detect_other_primary()
         if stored is not None and not await self._is_of_another_database(stored):
             return stored
         end = FeedPosition.after(await self._orthanc.newest_change())
@@ -254,17 +254,17 @@ class Follower:
             await self._apply(page)
             position = FeedPosition.after(page)
             await self._cursor.move(position, token)
-        if self._notices_other_primary():
+        if self._detect_other_primary():
             # It may lack what was applied of this page.
             return before, False
-        self._note(position, page)
+        self._record_position(position, page)
         return position, page.is_last_page
 
-    def _notices_other_primary(self) -> bool:
+    def _detect_other_primary(self) -> bool:
         """Ask for a comparison when MongoDB was restarted or failed over since the last look.
 
         The index is written faster than MongoDB's journal, and PyMongo repeats a command that a
-        crash broke: nothing else tells that the writes before it are gone, removals among them.
+        crash broke: nothing else shows that the writes before it are lost, removals among them.
         """
         elected, known = self._cursor.election, self._election
         if elected is None or elected == known:
@@ -286,7 +286,7 @@ class Follower:
         # A process that indexed these instances may have died before it updated their parents.
         await self._roll_ups.roll_up(done.unchanged_studies)
 
-    def _note(self, position: FeedPosition, page: ChangePage) -> None:
+    def _record_position(self, position: FeedPosition, page: ChangePage) -> None:
         now = datetime.now(UTC)
         self.state = replace(
             self.state,

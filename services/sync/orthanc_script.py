@@ -1,4 +1,4 @@
-"""The Lua script by which Orthanc tells us at once what it deletes."""
+"""The Lua script by which Orthanc reports each deletion at once."""
 
 import re
 
@@ -10,8 +10,8 @@ EVENTS_PATH = "/internal/orthanc-events"
 SECRET_HEADER = "X-Orthanc-Events-Secret"  # noqa: S105  # a header's name
 
 _SCRIPT = """\
--- Tells orthanc-graphql which instances are deleted, so that it need not wait for a comparison.
--- Orthanc calls this in its own thread; with nobody listening a call fails at once and nothing
+-- Reports deleted instances to orthanc-graphql, which then need not wait for a comparison.
+-- Orthanc calls this in its own thread; without a listener a call fails at once and nothing
 -- is lost, because the next comparison finds the deletion.
 function OnDeletedInstance(instanceId)
   pcall(HttpPost, '{url}', '{{"deleted":["' .. instanceId .. '"]}}',
@@ -29,7 +29,7 @@ def deletion_script(base_url: str, secret: str) -> str:
 
     Args:
         base_url: Scheme, host and port of this server as Orthanc reaches it.
-        secret: What tells Orthanc's calls from others': letters and digits.
+        secret: Authenticates Orthanc's calls: letters and digits.
 
     Raises:
         InvalidInput: One of them would break out of its quotes.

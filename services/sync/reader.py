@@ -37,7 +37,7 @@ _TOO_SLOW = "Orthanc takes too long to read its header."
 
 
 def reason_of(exc: BaseException) -> str:
-    """Tell an error in a sentence for the log and for people, without anybody's data."""
+    """Return the reason of an error for logs and reports, without patient data."""
     if isinstance(exc, RecordRefused):
         return exc.message
     detail = exc.detail or exc.message if isinstance(exc, Error) else type(exc).__name__
@@ -143,7 +143,7 @@ class _FileReader:
         return OrthancIds(computed.patient, study.study_id, file.series_id, file.instance_id)
 
     async def _expect_others_to_be_read(self) -> None:
-        """Tell one file that can't be read from an Orthanc that reads none.
+        """Distinguish one file that can't be read from an Orthanc that reads none.
 
         Raises:
             OrthancUnavailable: It is not about the one; or Orthanc is away altogether.

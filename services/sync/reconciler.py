@@ -72,7 +72,7 @@ async def _index_alone(indexer: Indexer, entry: IndexRecord) -> str | None:
         await indexer.index([entry])
     except DatabaseUnavailable:
         raise
-    except Exception as exc:  # noqa: BLE001  # recorded; nobody else could repair it
+    except Exception as exc:  # noqa: BLE001  # recorded; a retry of the batch would fail again
         _log.exception("instance %s can't be indexed", entry.ids.instance)
         return reason_of(exc)
     return None
@@ -101,9 +101,9 @@ Discard = Callable[[Collection[str]], None]
 async def following_removals(
     database: AsyncDatabase[dict[str, Any]], discard: Discard, supervisor: Supervisor
 ) -> AsyncIterator[None]:
-    """Tell of removals while the block runs; without a replica set nothing is told.
+    """Report removed and replaced instances while the block runs; needs a replica set.
 
-    What happens while MongoDB is away for longer than it remembers is not told either.
+    Changes are missed when MongoDB is unavailable for longer than its oplog reaches.
 
     Args:
         database: Where the instances are.
@@ -161,7 +161,7 @@ async def _gather(stream: AsyncChangeStream[dict[str, Any]]) -> list[str]:
         gone.append(change["documentKey"]["_id"])
         if asyncio.get_running_loop().time() >= ends:
             break
-        # A burst comes in one answer of MongoDB: others have their turns in between.
+        # A burst comes in one answer of MongoDB: yield to the event loop in between.
         await asyncio.sleep(0)
     return gone
 
@@ -243,7 +243,7 @@ LANDING_SECONDS = 1.0
 """Uploads of this process are waited for so long: they are indexed within a few tenths."""
 
 _ROUNDS = 3
-"""What was written is compared again; whoever changes Orthanc all the time gets the next run."""
+"""What was written is compared again; what still changes is left to the next run."""
 
 
 @dataclass(slots=True)
@@ -254,7 +254,7 @@ class Reconciliation:
         indexed: Instances written, new ones and replaced ones.
         removed: Instances taken out, because Orthanc has them no more.
         faults: Reasons by instance id of what Orthanc holds and could not be indexed.
-        unchanged_studies: Studies of instances that were indexed already: by somebody who may
+        unchanged_studies: Studies of instances that were indexed already, by a process that may
             have died before the counts were right.
     """
 
@@ -308,7 +308,7 @@ class Reconciler:
     async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
         """Index what Orthanc holds of these instances and remove what it has no more.
 
-        What was written is compared once more, so that an instance that comes or goes meanwhile
+        What was written is compared once more, so that an instance that comes or goes in between
         is neither lost nor left as a ghost. Doing it twice, or at once in two processes, is safe.
         What an upload of this process is about to index comes last, when it is done.
 

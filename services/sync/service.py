@@ -143,7 +143,7 @@ class SyncService:
         self._follower.wake()
 
     async def status(self) -> FeedStatus:
-        """Tell how far behind the index is; never raises."""
+        """Return how far behind the index is; never raises."""
         state = self._follower.state
         try:
             async with asyncio.timeout(_STATUS_SECONDS):

@@ -16,8 +16,8 @@ class FeedStatus:
 
     Attributes:
         is_following: This process follows it; another one may do so instead.
-        behind_changes: Changes in Orthanc that are not applied, None when that can't be told.
-        behind_seconds: Age of the oldest of them, in seconds, None when that can't be told.
+        behind_changes: Changes in Orthanc that are not applied, None when that is unknown.
+        behind_seconds: Age of the oldest of them, in seconds, None when that is unknown.
         last_error: Why it does not get on, None when it does.
     """
 

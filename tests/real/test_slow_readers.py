@@ -105,7 +105,7 @@ async def test_who_stops_reading_is_closed_with_a_code_and_the_others_miss_nothi
             for _ in range(EVENTS // AT_ONCE):
                 for listener in both:
                     for _ in range(AT_ONCE):
-                        listener.tell(change)
+                        listener.add(change)
                 most_waiting = max(most_waiting, stalled.waiting)
                 for _ in range(AT_ONCE):
                     assert json.loads(await quick.recv())["type"] == "next"
@@ -117,7 +117,7 @@ async def test_who_stops_reading_is_closed_with_a_code_and_the_others_miss_nothi
             with pytest.raises(ConnectionClosed) as closed:
                 await until_closed(slow, connections[0])
             [left] = await listeners(server, 1)
-            left.tell(change)
+            left.add(change)
             assert json.loads(await quick.recv())["type"] == "next"
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == TRY_AGAIN_LATER
@@ -147,7 +147,7 @@ async def test_who_never_reads_again_is_cut_off(
     async with subscribed(server):
         [stalled] = await listeners(server, 1)
         while connections[0].writable.is_set():
-            stalled.tell(change)
+            stalled.add(change)
             await asyncio.sleep(0)
         await listeners(server, 0)
 
@@ -168,11 +168,11 @@ async def test_who_reads_again_in_time_stays(
         [listener] = await listeners(server, 1)
         told = 0
         while connections[0].writable.is_set():
-            listener.tell(change)
+            listener.add(change)
             told += 1
             await asyncio.sleep(0)
         for _ in range(told):
             assert json.loads(await client.recv())["type"] == "next"
         assert not connections[0]._is_ended
-        listener.tell(change)
+        listener.add(change)
         assert json.loads(await client.recv())["type"] == "next"

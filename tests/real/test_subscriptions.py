@@ -201,7 +201,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_the_others_go_on(
             await until_watching(runtime, listeners=2)
             change = StudyChange(StudyChangeKind.DELETED, "id", UID.format(7), None)
             for _ in range(LISTENER_MAX_EVENTS + 1):
-                listener.tell(change)
+                listener.add(change)
             [error] = refused_errors(await received(slow))
             await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
             assert await next_event(quick) == ("CREATED", UID.format(1), 1)

@@ -78,7 +78,7 @@ async def test_a_slow_listener_is_cut_off_and_told_why() -> None:
     listener = Listener(None)
     change = StudyChange(StudyChangeKind.UPDATED, "id", UID, {})
     for _ in range(LISTENER_MAX_EVENTS + 1):
-        listener.tell(change)
+        listener.add(change)
     with pytest.raises(LimitExceeded, match="Subscribe again"):
         async for _ in listener.events():
             pass

@@ -17,24 +17,24 @@ def _change(kind: StudyChangeKind, images: int = 0) -> StudyChange:
 
 def test_a_first_change_is_told_at_once() -> None:
     pacing = EventDebouncer(stable_seconds=30)
-    pacing.note(_change(CREATED, 1), at=0)
+    pacing.add(_change(CREATED, 1), at=0)
     assert pacing.due(at=0) == [_change(CREATED, 1)]
     assert pacing.due(at=0.1) == []
 
 
 def test_a_burst_becomes_one_event_a_second_with_the_newest_study() -> None:
     pacing = EventDebouncer(stable_seconds=30)
-    pacing.note(_change(CREATED, 1), at=0)
+    pacing.add(_change(CREATED, 1), at=0)
     pacing.due(at=0)
     for images in range(2, 50):
-        pacing.note(_change(UPDATED, images), at=images / 100)
+        pacing.add(_change(UPDATED, images), at=images / 100)
         assert pacing.due(at=images / 100) == []
     assert pacing.due(at=1.0) == [_change(UPDATED, 49)]
 
 
 def test_silence_is_told_once() -> None:
     pacing = EventDebouncer(stable_seconds=5)
-    pacing.note(_change(UPDATED, 1), at=0)
+    pacing.add(_change(UPDATED, 1), at=0)
     pacing.due(at=0)
     assert pacing.due(at=4.9) == []
     assert pacing.due(at=5) == [_change(STABLE, 1)]
@@ -43,27 +43,27 @@ def test_silence_is_told_once() -> None:
 
 def test_a_study_that_was_created_and_changed_before_it_was_told_is_created() -> None:
     pacing = EventDebouncer(stable_seconds=5)
-    pacing.note(_change(CREATED, 1), at=0)
-    pacing.note(_change(UPDATED, 2), at=0.1)
+    pacing.add(_change(CREATED, 1), at=0)
+    pacing.add(_change(UPDATED, 2), at=0.1)
     assert pacing.due(at=0.2) == [_change(CREATED, 2)]
 
 
 def test_a_deleted_study_is_told_and_never_stable() -> None:
     pacing = EventDebouncer(stable_seconds=5)
-    pacing.note(_change(UPDATED, 1), at=0)
-    pacing.note(_change(DELETED), at=0.1)
+    pacing.add(_change(UPDATED, 1), at=0)
+    pacing.add(_change(DELETED), at=0.1)
     assert pacing.due(at=0.2) == [_change(DELETED)]
     assert pacing.due(at=50) == []
 
 
 def test_a_study_deleted_and_sent_again_within_a_second_is_updated() -> None:
     pacing = EventDebouncer(stable_seconds=5)
-    pacing.note(_change(DELETED), at=0)
-    pacing.note(_change(CREATED, 3), at=0.1)
+    pacing.add(_change(DELETED), at=0)
+    pacing.add(_change(CREATED, 3), at=0.1)
     assert pacing.due(at=0.2) == [_change(UPDATED, 3)]
 
 
 def test_a_change_without_a_study_is_nothing() -> None:
     pacing = EventDebouncer(stable_seconds=5)
-    pacing.note(None, at=0)
+    pacing.add(None, at=0)
     assert pacing.due(at=100) == []
