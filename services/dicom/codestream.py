@@ -14,10 +14,13 @@ class CodestreamKind(StrEnum):
     JPEG_2000 = "JPEG 2000"
     RLE = "RLE"
     JPEG_XL = "JPEG XL"
+    DEFLATED = "deflated"
 
 
 _PREFIX = "1.2.840.10008.1.2.4."
 RLE_LOSSLESS = "1.2.840.10008.1.2.5"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+"""Deflated Image Frame Compression: each frame is a native one, deflated (PS3.5 A.4.13)."""
 
 CODESTREAM_KINDS = {
     **dict.fromkeys(
@@ -30,6 +33,7 @@ CODESTREAM_KINDS = {
     ),
     **dict.fromkeys((f"{_PREFIX}{number}" for number in (110, 111, 112)), CodestreamKind.JPEG_XL),
     RLE_LOSSLESS: CodestreamKind.RLE,
+    DEFLATED_FRAMES: CodestreamKind.DEFLATED,
 }
 """Kinds by transfer syntax UID: those that are decoded. 53 and 55 are retired progressive JPEG."""
 
@@ -71,7 +75,7 @@ def read_codestream(frame: bytes, kind: CodestreamKind) -> Codestream | None:
 
     Returns:
         None when the frame is no codestream of that kind, or does not say it in its first bytes:
-        RLE and JPEG XL have no header that does.
+        RLE, JPEG XL and deflated frames have no header that does.
     """
     try:
         if kind is CodestreamKind.JPEG_2000:

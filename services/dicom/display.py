@@ -19,6 +19,7 @@ from services.dicom.layout import (
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
 from services.dicom.lookup_tables import (
+    InputRange,
     LookupTable,
     Palette,
     PaletteTable,
@@ -284,13 +285,20 @@ class DisplayHeader:
             voi = self._group(frame_index, "FrameVOILUTSequence") or dataset
             photometric = photometric_interpretation(_text(dataset, "PhotometricInterpretation"))
             shape = (_text(dataset, "PresentationLUTShape") or "").upper()
+            slope = _number(rescale, "RescaleSlope") or 1.0
+            intercept = _number(rescale, "RescaleIntercept") or 0.0
+            stored = self._stored_range()
+            modality_luts = self._tables(dataset, "ModalityLUTSequence", stored)
+            rescaled = stored.rescaled(slope, intercept)
+            if modality_luts:
+                rescaled = InputRange(0, modality_luts[0].maximum)
             return FrameDisplay(
                 is_inverted=photometric == MONOCHROME1 or shape == "INVERSE",
-                rescale_slope=_number(rescale, "RescaleSlope") or 1.0,
-                rescale_intercept=_number(rescale, "RescaleIntercept") or 0.0,
-                modality_lut=next(iter(self._tables(dataset, "ModalityLUTSequence")), None),
+                rescale_slope=slope,
+                rescale_intercept=intercept,
+                modality_lut=next(iter(modality_luts), None),
                 windows=_windows(voi),
-                voi_luts=self._tables(voi, "VOILUTSequence"),
+                voi_luts=self._tables(voi, "VOILUTSequence", rescaled),
             )
 
     def geometry(self, frame_index: int) -> FrameGeometry:
@@ -307,7 +315,7 @@ class DisplayHeader:
         complete = [table for table in tables if table is not None]
         if len(complete) < len(tables):
             return None
-        return read_palette(complete, is_signed=self._is_signed)
+        return read_palette(complete, self._stored_range())
 
     def _palette_table(self, colour: str) -> PaletteTable | None:
         keyword = f"{colour}PaletteColorLookupTable"
@@ -327,16 +335,23 @@ class DisplayHeader:
         group, element = words.tolist()
         return _VALUE_TYPES.get(group << _WORD_BITS | element, ValueType.INTEGER)
 
-    def _tables(self, dataset: Dataset, keyword: str) -> tuple[LookupTable, ...]:
-        tables = (self._lookup_table(item) for item in _items(dataset, keyword))
+    def _stored_range(self) -> InputRange:
+        allocated = _integer(self._dataset, "BitsAllocated") or _WORD_BITS
+        bits_stored = _integer(self._dataset, "BitsStored") or allocated
+        return InputRange.of_stored(min(max(bits_stored, 1), 64), is_signed=self._is_signed)
+
+    def _tables(
+        self, dataset: Dataset, keyword: str, inputs: InputRange
+    ) -> tuple[LookupTable, ...]:
+        tables = (self._lookup_table(item, inputs) for item in _items(dataset, keyword))
         return tuple(table for table in tables if table is not None)
 
-    def _lookup_table(self, item: Dataset) -> LookupTable | None:
+    def _lookup_table(self, item: Dataset, inputs: InputRange) -> LookupTable | None:
         descriptor = _descriptor(item, "LUTDescriptor")
         data = self._words(item, "LUTData")
         if descriptor is None or data is None:
             return None
-        return read_lookup_table(descriptor, data, is_signed=self._is_signed)
+        return read_lookup_table(descriptor, data, inputs)
 
     def _words(self, dataset: Dataset, keyword: str) -> bytes | list[int] | None:
         """Return a binary value as little-endian bytes, or as the numbers that pydicom read."""

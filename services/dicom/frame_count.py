@@ -145,6 +145,7 @@ def display_fault(
         return f"Its frames of {image.columns} x {image.rows} pixels are larger than allowed."
     return (
         format_fault(describe_pixels(header))
+        or _encapsulation_fault(header, layout)
         or ("Its palette is missing." if image.lacks_palette else None)
         or _frames_fault(header)
         or _length_fault(header, layout)
@@ -174,6 +175,17 @@ def _frames_fault(header: InstanceHeader) -> str | None:
     if header.transfer_syntax_uid in NATIVE_SYNTAXES | {RLE_LOSSLESS}:
         return None
     return "It has a FrameIncrementPointer, but its NumberOfFrames is missing."
+
+
+def _encapsulation_fault(header: InstanceHeader, layout: FileLayout | None) -> str | None:
+    """Refuse pixel data that is not encoded as its transfer syntax says: nobody knows how it is."""
+    if layout is None or layout.pixel_data_offset is None:
+        return None
+    is_native = header.transfer_syntax_uid in NATIVE_SYNTAXES
+    if is_native == layout.pixel_data_is_encapsulated:
+        is_said, is_so = ("uncompressed", "compressed")[:: 1 if is_native else -1]
+        return f"Its transfer syntax says {is_said} pixel data, and it is {is_so}."
+    return None
 
 
 def _length_fault(header: InstanceHeader, layout: FileLayout | None) -> str | None:

@@ -134,8 +134,8 @@ class ImageModule:
         has_pixel_data: PixelData, FloatPixelData or DoubleFloatPixelData is there.
         number_of_frames: Declared NumberOfFrames, 1 when absent; None when it is not a number.
         windows: All windows, in the order of the file.
-        window_center: First value of WindowCenter, in output units of the modality LUT.
-        window_width: First value of WindowWidth.
+        window_center: Of the first window, in output units of the modality LUT.
+        window_width: Of the first window, above 0.
         rescale_type: Unit of the modality LUT's output, such as HU.
         lossy_image_compression: Whether it ever was compressed with loss (PS3.3 C.7.6.1.1.5).
         lossy_image_compression_ratio: The last one, when there were several.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -45,15 +45,34 @@ class LookupTable:
         return mapped
 
 
+@dataclass(frozen=True, slots=True)
+class InputRange:
+    """The smallest and the largest value that a table can be asked for."""
+
+    smallest: float
+    largest: float
+
+    @classmethod
+    def of_stored(cls, bits_stored: int, *, is_signed: bool) -> Self:
+        """Return the range of stored values."""
+        values = 1 << bits_stored
+        return cls(-(values // 2), values // 2 - 1) if is_signed else cls(0, values - 1)
+
+    def rescaled(self, slope: float, intercept: float) -> "InputRange":
+        """Return the range after rescaling."""
+        ends = (self.smallest * slope + intercept, self.largest * slope + intercept)
+        return InputRange(min(ends), max(ends))
+
+
 def read_lookup_table(
-    descriptor: Descriptor, data: bytes | list[int], *, is_signed: bool
+    descriptor: Descriptor, data: bytes | list[int], inputs: InputRange
 ) -> LookupTable | None:
     """Read LUTDescriptor and LUTData (PS3.3 C.11.1.1.1).
 
     Args:
         descriptor: LUTDescriptor.
         data: LUTData as OW bytes (little-endian) or as numbers.
-        is_signed: The input values are signed: so is the first mapped value.
+        inputs: What can be looked up.
 
     Returns:
         The table; None when it is empty or shorter than its descriptor says.
@@ -64,14 +83,20 @@ def read_lookup_table(
     if entries.size < count or not _BYTE_BITS <= bits <= _WORD_BITS:
         return None
     return LookupTable(
-        _first_mapped(first_mapped, is_signed=is_signed),
+        _first_mapped(first_mapped, inputs),
         bits,
         entries[:count].astype("<u2").tobytes(),
     )
 
 
-def _first_mapped(value: int, *, is_signed: bool) -> int:
-    return value - _ENTRIES_FOR_ZERO if is_signed and value >= _ENTRIES_FOR_ZERO // 2 else value
+def _first_mapped(value: int, inputs: InputRange) -> int:
+    """Return the first mapped value with its sign.
+
+    It is signed where the inputs are (PS3.3 C.11.1.1.1, C.11.2.1.1); many files say US all the
+    same: of a CT stored unsigned, whose Hounsfield units are not, or in Implicit VR.
+    """
+    is_negative = value >= _ENTRIES_FOR_ZERO // 2 and inputs.smallest < 0 and value > inputs.largest
+    return value - _ENTRIES_FOR_ZERO if is_negative else value
 
 
 def _entries(data: bytes | list[int], count: int) -> npt.NDArray[np.uint16]:
@@ -182,12 +207,12 @@ class PaletteTable:
     is_segmented: bool
 
 
-def read_palette(tables: Sequence[PaletteTable], *, is_signed: bool) -> Palette | None:
+def read_palette(tables: Sequence[PaletteTable], inputs: InputRange) -> Palette | None:
     """Read the tables of the three colours.
 
     Args:
         tables: Red, green, blue.
-        is_signed: The stored values are signed: so is the first mapped value.
+        inputs: The stored values.
 
     Returns:
         The palette; None when a table is too short or damaged.
@@ -198,7 +223,7 @@ def read_palette(tables: Sequence[PaletteTable], *, is_signed: bool) -> Palette 
         return None
     length = min(levels.size for levels in complete)
     entries = np.stack([levels[:length] for levels in complete], axis=1)
-    first_mapped = _first_mapped(tables[0].descriptor[1], is_signed=is_signed)
+    first_mapped = _first_mapped(tables[0].descriptor[1], inputs)
     return Palette(first_mapped, entries.tobytes())
 
 

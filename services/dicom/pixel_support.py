@@ -2,6 +2,7 @@
 
 from services.dicom.codestream import (
     CODESTREAM_KINDS,
+    DEFLATED_FRAMES,
     RLE_LOSSLESS,
     Codestream,
     CodestreamKind,
@@ -37,9 +38,17 @@ _SAMPLES = {
 _RGB_AFTER_DECODING = frozenset({"YBR_ICT", "YBR_RCT", "XYB"})
 """Colours that only a codestream can hold."""
 
+_WITHOUT_COLOUR_TRANSFORM = NATIVE_SYNTAXES | {RLE_LOSSLESS, DEFLATED_FRAMES}
+
 _BITS_ALLOCATED = frozenset({1, 8, 16, 24, 32, 64})
-_CODESTREAM_BITS_ALLOCATED = frozenset({8, 16, 32})
-_RLE_BITS_ALLOCATED = frozenset({8, 16, 32, 64})
+_CODESTREAM_BITS_ALLOCATED = {
+    # One bit: masks of segmentations.
+    CodestreamKind.RLE: frozenset({1, 8, 16, 32, 64}),
+    CodestreamKind.JPEG_2000: frozenset({1, 8, 16, 32}),
+    CodestreamKind.DEFLATED: _BITS_ALLOCATED,
+}
+_OTHER_BITS_ALLOCATED = frozenset({8, 16, 32})
+_WITHOUT_HEADER = frozenset({CodestreamKind.RLE, CodestreamKind.JPEG_XL, CodestreamKind.DEFLATED})
 _SHOWN_CHARACTERS = 16
 """Of a value in a sentence: as many as CS has (PS3.5 6.2)."""
 
@@ -70,7 +79,7 @@ def codestream_fault(
         kind: What the transfer syntax calls for.
         description: Of the instance.
     """
-    if kind in {CodestreamKind.RLE, CodestreamKind.JPEG_XL}:
+    if kind in _WITHOUT_HEADER:
         return None
     if codestream is None:
         return f"Its pixel data is no {kind} image."
@@ -106,7 +115,7 @@ def _colour_fault(description: PixelDescription) -> str | None:
     if not photometric:
         return "Its PhotometricInterpretation is missing."
     samples = _SAMPLES.get(photometric)
-    is_native = description.transfer_syntax_uid in NATIVE_SYNTAXES | {RLE_LOSSLESS}
+    is_native = description.transfer_syntax_uid in _WITHOUT_COLOUR_TRANSFORM
     if samples is None or (is_native and photometric in _RGB_AFTER_DECODING):
         shown = photometric[:_SHOWN_CHARACTERS]
         return f"Its PhotometricInterpretation {shown} is not supported."
@@ -129,7 +138,7 @@ def _bits_fault(description: PixelDescription) -> str | None:
     kind = CODESTREAM_KINDS.get(description.transfer_syntax_uid)
     allowed = _BITS_ALLOCATED
     if kind is not None:
-        allowed = _RLE_BITS_ALLOCATED if kind is CodestreamKind.RLE else _CODESTREAM_BITS_ALLOCATED
+        allowed = _CODESTREAM_BITS_ALLOCATED.get(kind, _OTHER_BITS_ALLOCATED)
     if allocated not in allowed or (allocated == 1 and description.samples_per_pixel > 1):
         return f"Its BitsAllocated of {allocated} is not supported."
     if not 0 < description.bits_stored <= allocated:

@@ -43,6 +43,7 @@ _TEXT_CHARACTERS = 1_024
 those of a whole series are kept together."""
 _UID_CHARACTERS = 65
 """Kept of a UID: one more than is valid (PS3.5 9.1), so that what is too long stays invalid."""
+_BYTE_BITS = 8
 _MAX_VALUES = 32
 """Kept of an attribute with several values: windows, echo numbers, image types."""
 _SHARED_GROUPS, _FRAME_GROUPS = 0x52009229, 0x52009230
@@ -105,7 +106,6 @@ def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
     elements = kept_elements(file, layout)
     shared = elements.first_item(_SHARED_GROUPS)
     groups = [group for group in (shared, elements.first_item(_FRAME_GROUPS)) if group is not None]
-    has_pixel_data = layout.pixel_data_offset is not None
     pixel_data_bytes = None
     if layout.pixel_data_offset is not None and not layout.is_deflated:
         pixel_data_bytes = layout.end_offset - layout.pixel_data_offset
@@ -114,7 +114,7 @@ def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
         patient=_patient(elements),
         study=_study(elements),
         series=_series(elements),
-        image=_image(elements, groups, has_pixel_data=has_pixel_data),
+        image=_image(elements, groups, layout),
         geometry=_geometry(elements, groups),
         acquisition=_acquisition(elements, groups),
         sop_instance_uid=_uid(elements, 0x00080018),
@@ -167,12 +167,13 @@ def _series(elements: Elements) -> SeriesModule:
     )
 
 
-def _image(elements: Elements, groups: list[Elements], *, has_pixel_data: bool) -> ImageModule:
+def _image(elements: Elements, groups: list[Elements], layout: FileLayout) -> ImageModule:
     frames_text = first_value(elements.text(0x00280008))
     rescale = _macro(elements, groups, _PIXEL_VALUE_TRANSFORMATION, 0x00281053)
     voi = _macro(elements, groups, _FRAME_VOI_LUT, 0x00281050)
+    windows = _windows(voi)
     return ImageModule(
-        has_pixel_data=has_pixel_data,
+        has_pixel_data=layout.pixel_data_offset is not None,
         rows=parse_int(elements.text(0x00280010)),
         columns=parse_int(elements.text(0x00280011)),
         samples_per_pixel=parse_int(elements.text(0x00280002)),
@@ -181,10 +182,10 @@ def _image(elements: Elements, groups: list[Elements], *, has_pixel_data: bool) 
         pixel_representation=parse_int(elements.text(0x00280103)),
         photometric_interpretation=_first(elements, 0x00280004),
         number_of_frames=parse_int(frames_text) if frames_text else 1,
-        window_center=parse_float(voi.text(0x00281050)),
-        window_width=parse_float(voi.text(0x00281051)),
+        window_center=windows[0]["center"] if windows else None,
+        window_width=windows[0]["width"] if windows else None,
         voi_lut_function=_first(voi, 0x00281056),
-        windows=_windows(voi),
+        windows=windows,
         rescale_slope=parse_float(rescale.text(0x00281053)),
         rescale_intercept=parse_float(rescale.text(0x00281052)),
         rescale_type=_first(rescale, 0x00281054),
@@ -197,7 +198,7 @@ def _image(elements: Elements, groups: list[Elements], *, has_pixel_data: bool) 
         ),
         frame_time=parse_float(elements.text(0x00181063)),
         recommended_display_frame_rate=parse_float(elements.text(0x00082144)),
-        has_complex_display=_has_complex_display(elements),
+        has_complex_display=_has_complex_display(elements, layout),
         lacks_palette=_is_palette_color(elements)
         and not all(
             descriptor in elements and (data in elements or segmented in elements)
@@ -211,7 +212,7 @@ def _is_palette_color(elements: Elements) -> bool:
     return (_first(elements, 0x00280004) or "").upper() == "PALETTE COLOR"
 
 
-def _has_complex_display(elements: Elements) -> bool:
+def _has_complex_display(elements: Elements, layout: FileLayout) -> bool:
     """Tell whether showing the frames needs attributes that are not indexed."""
     stored = parse_int(elements.text(0x00280101))
     high_bit = parse_int(elements.text(_HIGH_BIT))
@@ -220,8 +221,10 @@ def _has_complex_display(elements: Elements) -> bool:
         or parse_int(elements.text(_PLANAR_CONFIGURATION)) == 1
         or stored is None
         or (high_bit is not None and high_bit != stored - 1)
-        or _first(elements, _PRESENTATION_LUT_SHAPE) == "INVERSE"
+        or (_first(elements, _PRESENTATION_LUT_SHAPE) or "").upper() == "INVERSE"
         or any(tag in elements for tag in _LUT_SEQUENCES)
+        # Whether samples of 8 bits stand in words depends on the VR of the pixel data.
+        or not (layout.is_little_endian or parse_int(elements.text(0x00280100)) != _BYTE_BITS)
         or _has_display_groups(elements)
     )
 
@@ -286,8 +289,8 @@ def _macro(elements: Elements, groups: list[Elements], sequence: int, tag: int) 
 
 
 def _windows(elements: Elements) -> tuple[FileWindow, ...]:
-    centers = _numbers(elements, 0x00281050, parse_float)
-    widths = _numbers(elements, 0x00281051, parse_float)
+    centers = map(parse_float, split_values(_bounded(elements, 0x00281050))[:_MAX_VALUES])
+    widths = map(parse_float, split_values(_bounded(elements, 0x00281051))[:_MAX_VALUES])
     explanations = split_values(_bounded(elements, 0x00281055))
     function = (_first(elements, 0x00281056) or "LINEAR").upper()
     if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
@@ -300,7 +303,7 @@ def _windows(elements: Elements) -> tuple[FileWindow, ...]:
             function=function,
         )
         for index, (center, width) in enumerate(zip(centers, widths, strict=False))
-        if width > 0
+        if center is not None and width is not None and width > 0
     )
 
 

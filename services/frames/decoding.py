@@ -1,6 +1,7 @@
 """From the stored bytes of one frame to its samples."""
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.dicom.codestream import (
     read_codestream,
 )
 from services.dicom.display import YBR_FULL_422, PixelDescription, ValueType
+from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
 from services.dicom.pixel_support import codestream_fault
 from services.errors import FrameNotRenderable
 
@@ -70,6 +72,8 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
     kind = CODESTREAM_KINDS.get(description.transfer_syntax_uid)
     if kind is None:
         return _native(frame, description, bit_offset)
+    if kind is CodestreamKind.DEFLATED:
+        return _inflated(frame, description)
     codestream = read_codestream(frame, kind)
     fault = codestream_fault(codestream, kind, description)
     if fault is not None:
@@ -185,8 +189,14 @@ def _rle(frame: bytes, description: PixelDescription, _: Codestream | None) -> S
     """
     from imagecodecs import packbits_decode  # noqa: PLC0415  # renderer processes alone need it
 
-    samples, word_bytes = description.samples_per_pixel, description.bits_allocated // _BYTE_BITS
     pixels = description.rows * description.columns
+    if description.bits_allocated == 1:
+        # Eight pixels in a byte, the first in the lowest bit, as native ones (PS3.5 8.1.1).
+        packed = replace(description, rows=1, columns=-(-pixels // 8), bits_allocated=8)
+        octets = _rle(frame, packed, None).astype(np.uint8).ravel()
+        bits: Samples = np.unpackbits(octets, count=pixels, bitorder="little")
+        return bits.reshape(description.rows, description.columns)
+    samples, word_bytes = description.samples_per_pixel, description.bits_allocated // _BYTE_BITS
     planes = np.empty((samples, pixels, word_bytes), np.uint8)
     output = np.empty(pixels + _LONGEST_RUN, np.uint8)
     segments = _rle_segments(frame, samples * word_bytes)
@@ -226,6 +236,16 @@ _DECODERS = {
     CodestreamKind.JPEG_XL: _jpeg_xl,
     CodestreamKind.RLE: _rle,
 }
+
+
+def _inflated(frame: bytes, description: PixelDescription) -> DecodedFrame:
+    """Inflate a frame, no further than one frame goes, and read it as a native one."""
+    native = replace(description, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
+    try:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, native.frame_span(0).end)
+    except zlib.error as exc:
+        raise FrameNotRenderable("The deflated image of this frame is damaged.") from exc
+    return _native(content, native, 0)
 
 
 _FLOATS = {ValueType.FLOAT: "f4", ValueType.DOUBLE: "f8"}

@@ -141,7 +141,6 @@ class FramePipeline:
     ) -> RenderedFrame:
         description = presentation.description
         if _is_cut_by_orthanc(description):
-            # Orthanc answers little endian, whatever the file is.
             as_sent = replace(description, transfer_syntax_uid=EXPLICIT_VR_LITTLE_ENDIAN)
             show = partial(
                 _show_native,
@@ -198,9 +197,13 @@ class FramePipeline:
 
 
 def _is_cut_by_orthanc(description: PixelDescription) -> bool:
-    """Return whether Orthanc finds native frames: whole bytes, and in PixelData."""
+    """Return whether Orthanc finds native frames: whole bytes, and in PixelData.
+
+    Of big-endian files it swaps the bytes of each 16-bit word, whatever the size of the samples.
+    """
     is_whole = description.frame_bits % _BYTE_BITS == 0
-    return description.value_type is ValueType.INTEGER and is_whole
+    is_integer = description.value_type is ValueType.INTEGER
+    return is_integer and is_whole and not description.is_big_endian
 
 
 def _show_native(

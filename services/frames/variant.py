@@ -16,7 +16,7 @@ SIGNIFICANT_DIGITS = 6
 """Digits of a window: finer steps change no grey level, and more spellings would be more pictures
 that the owner of one URL can ask for."""
 
-WINDOW_LIMIT = 1e9
+WINDOW_LIMIT = 1e10
 """Largest centre and width: beyond those of 32-bit values without a slope nothing is stored."""
 
 WINDOW_STEP = 1e-6
@@ -85,7 +85,7 @@ class FrameVariant:
         if width <= 0:
             raise InvalidInput("windowWidth is above 0.")
         if width < WINDOW_STEP or max(abs(center), width) > WINDOW_LIMIT:
-            raise InvalidInput("windowWidth is 0.000001 or more, both are at most 1000000000.")
+            raise InvalidInput("windowWidth is 0.000001 or more, both are at most 10000000000.")
 
     @property
     def is_as_stored(self) -> bool:

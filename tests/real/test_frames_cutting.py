@@ -170,6 +170,25 @@ async def test_native_frames_are_right_in_every_byte_order(
     assert max(np.abs(p - v // 257).max() for p, v in zip(pictures, values, strict=True)) <= 1
 
 
+@pytest.mark.parametrize(("bits", "vr"), [(8, "OB"), (8, "OW"), (16, "OW"), (32, "OW")])
+async def test_big_endian_samples_of_every_size_are_right(
+    runtime: Runtime, empty_orthanc: EmbeddedOrthanc, bits: int, vr: str
+) -> None:
+    # A ramp whose bytes all differ: swapped ones are another picture.
+    values = ramps(2).astype(np.uint64) * (((1 << bits) - 1) // 255)
+    values[:, 0, 0] = values[:, 0, 0] // 3
+    made = dataset(ExplicitVRBigEndian, 2, bits)
+    content = values.astype(f">u{bits // 8}").tobytes()
+    if (bits, vr) == (8, "OW"):
+        # Bytes stand in words, whose higher byte is first (PS3.5 A.3).
+        content = np.frombuffer(content, "<u2").astype(">u2").tobytes()
+    made.add_new("PixelData", vr, content)
+    pictures = await shown(runtime, empty_orthanc, written(made), 2)
+    for picture, frame in zip(pictures, values.astype(np.float64), strict=True):
+        levels = (frame - frame.min()) / (frame.max() - frame.min()) * 255
+        assert np.abs(picture - levels).max() <= 1
+
+
 async def test_masks_of_one_bit_need_not_end_on_a_byte(
     runtime: Runtime, empty_orthanc: EmbeddedOrthanc
 ) -> None:

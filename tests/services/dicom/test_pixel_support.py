@@ -9,6 +9,9 @@ from services.dicom.pixel_support import format_fault
 NATIVE = "1.2.840.10008.1.2.1"
 JPEG = "1.2.840.10008.1.2.4.50"
 RLE = "1.2.840.10008.1.2.5"
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
+DEFLATED_FRAMES = "1.2.840.10008.1.2.8.1"
+ONE_BIT = {"bits_allocated": 1, "bits_stored": 1, "high_bit": 0}
 GREY = PixelDescription(transfer_syntax_uid=NATIVE, rows=2, columns=3)
 COLOUR = replace(
     GREY,
@@ -28,6 +31,20 @@ COLOUR = replace(
         (GREY, {"transfer_syntax_uid": "1.2.840.10008.1.2.4.201"}, None),
         (GREY, {"bits_allocated": 32, "value_type": ValueType.FLOAT}, None),
         (GREY, {"bits_allocated": 1, "bits_stored": 1, "high_bit": 0}, None),
+        (GREY, {"transfer_syntax_uid": RLE, **ONE_BIT}, None),
+        (GREY, {"transfer_syntax_uid": JPEG_2000, **ONE_BIT}, None),
+        (GREY, {"transfer_syntax_uid": DEFLATED_FRAMES, **ONE_BIT}, None),
+        (GREY, {"transfer_syntax_uid": DEFLATED_FRAMES}, None),
+        (
+            GREY,
+            {"transfer_syntax_uid": JPEG, **ONE_BIT},
+            "Its BitsAllocated of 1 is not supported.",
+        ),
+        (
+            COLOUR,
+            {"transfer_syntax_uid": RLE, **ONE_BIT},
+            "Its BitsAllocated of 1 is not supported.",
+        ),
         (COLOUR, {}, None),
         (COLOUR, {"transfer_syntax_uid": JPEG, "photometric_interpretation": "YBR_FULL_422"}, None),
         (GREY, {"transfer_syntax_uid": ""}, "Its transfer syntax is missing."),

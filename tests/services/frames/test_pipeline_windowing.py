@@ -11,7 +11,7 @@ from services.dicom.display import (
     Window,
     make_windows,
 )
-from services.dicom.lookup_tables import LookupTable, read_lookup_table
+from services.dicom.lookup_tables import InputRange, LookupTable, read_lookup_table
 from services.frames.decoding import DecodedFrame, SampleBits, Samples
 from services.frames.encoding import Picture
 from services.frames.pixels import grey_levels, windowed
@@ -19,6 +19,7 @@ from services.frames.variant import FrameVariant
 
 DEFAULT = FrameVariant()
 FUNCTIONS = list(VoiFunction)
+WORDS = InputRange(0, 65_535)
 
 
 def shown(stored: Samples, display: FrameDisplay, variant: FrameVariant = DEFAULT) -> Picture:
@@ -163,7 +164,7 @@ def test_a_falling_slope_turns_the_full_range() -> None:
 
 
 def test_a_modality_lut_counts_for_the_full_range() -> None:
-    table = read_lookup_table((3, 0, 16), [90, 50, 10], is_signed=False)
+    table = read_lookup_table((3, 0, 16), [90, 50, 10], WORDS)
     values = np.array([[0, 1, 2]], dtype=np.uint16)
     assert shown(values, FrameDisplay(modality_lut=table)).tolist() == [[255, 128, 0]]
 
@@ -202,17 +203,38 @@ def test_windows_without_meaning_are_left_out(
 
 
 def test_lookup_tables_clamp_at_both_ends() -> None:
-    table = read_lookup_table((3, 65_534, 16), [10, 20, 30], is_signed=True)
+    table = read_lookup_table((3, 65_534, 16), [10, 20, 30], InputRange(-32_768, 32_767))
     assert table == LookupTable(-2, 16, b"\x0a\0\x14\0\x1e\0")
     assert table.apply(np.array([-9.0, -2.0, -1.0, 0.0, 9.0])).tolist() == [10, 10, 20, 30, 30]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "first_mapped"),
+    [
+        # Stored unsigned, Hounsfield units after rescaling.
+        (InputRange.of_stored(12, is_signed=False).rescaled(1, -1024), 64_512 - 65_536),
+        (InputRange.of_stored(12, is_signed=True), 64_512 - 65_536),
+        (InputRange.of_stored(16, is_signed=True).rescaled(-1, 0), 64_512 - 65_536),
+        # Stored signed, and nothing is below 0 after rescaling.
+        (InputRange.of_stored(16, is_signed=True).rescaled(1, 32_768), 64_512),
+        (InputRange.of_stored(16, is_signed=False), 64_512),
+        (InputRange.of_stored(16, is_signed=False).rescaled(1, -100), 64_512),
+    ],
+)
+def test_the_first_mapped_value_is_negative_where_inputs_are(
+    inputs: InputRange, first_mapped: int
+) -> None:
+    table = read_lookup_table((3, 64_512, 16), [10, 20, 30], inputs)
+    assert table is not None
+    assert table.first_mapped == first_mapped
+
+
 def test_two_entries_may_share_a_word() -> None:
-    table = read_lookup_table((4, 0, 8), bytes([1, 2, 3, 4]), is_signed=False)
+    table = read_lookup_table((4, 0, 8), bytes([1, 2, 3, 4]), WORDS)
     assert table is not None
     assert table.apply(np.arange(4.0)).tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("descriptor", [(4, 0, 16), (0, 0, 16), (3, 0, 40)])
 def test_tables_shorter_than_they_say_are_no_tables(descriptor: tuple[int, int, int]) -> None:
-    assert read_lookup_table(descriptor, [1, 2, 3], is_signed=False) is None
+    assert read_lookup_table(descriptor, [1, 2, 3], WORDS) is None
