@@ -25,7 +25,7 @@ from services.dicom.header import (
 from services.index.stack_order import order_keys
 from services.orthanc.identifiers import OrthancIds, orthanc_ids, orthanc_patient_id
 
-INDEX_VERSION = 5
+INDEX_VERSION = 6
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
