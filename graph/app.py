@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from graph.authentication import SHARE_PARAMETER, principal_of_share
+from graph.dicomweb.exchange import Mount
 from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
 from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
@@ -20,7 +22,7 @@ from graph.http.middleware import (
     RequestContextMiddleware,
     unexpected_error,
 )
-from graph.routes import archives, dicom_api, frames, health, orthanc_events, web
+from graph.routes import archives, dicom_api, frames, health, orthanc_events, shares, web
 from graph.schema import build_schema
 from graph.state import State
 from services.runtime import Runtime, open_runtime
@@ -74,6 +76,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         body_idle_seconds=settings.upload_idle_seconds,
         websockets_per_client=settings.websockets_per_client,
     )
+    shared = Mount(f"/s/{{{SHARE_PARAMETER}}}/dicomweb", identify=principal_of_share)
     return [
         # Routes are tried in this order: pictures are asked for most often.
         *frames.routes,
@@ -84,6 +87,8 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         *dicomweb_routes(),
         *health.health_routes(),
         *orthanc_events.routes,
+        *shares.routes,
+        *dicomweb_routes(shared),
         *web.routes,
     ]
 

@@ -4,15 +4,20 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import HTTPConnection
 
-from graph.state import runtime_of
+from graph.state import client_address, correlation_id, runtime_of
+from services.audit import Action, AuditEvent
 from services.auth.roles import Principal
+from services.errors import NotFound
 from services.runtime import Runtime
 
 Identify = Callable[[], Awaitable[Principal | None]]
-"""Tells who it is now; None when it is nobody, or nobody any more."""
+"""Returns who it is now; None when it is nobody, or nobody any more."""
 
 _INIT_KEYS = ("Authorization", "authorization", "authToken")
 """Where clients put the credential into `connection_init`; the last one without `Bearer`."""
+
+SHARE_PARAMETER = "share"
+"""Name of the path parameter that holds the token of a share. It must not reach logs or records."""
 
 
 async def principal_of(connection: HTTPConnection) -> Principal | None:
@@ -24,8 +29,25 @@ async def principal_of(connection: HTTPConnection) -> Principal | None:
     Returns:
         None without credentials and with ones that nobody issued.
     """
-    authenticator = runtime_of(connection).authenticator
-    return await authenticator.authenticate(connection.headers.get("authorization"))
+    return await _identify(runtime_of(connection), connection.headers.get("authorization"))
+
+
+async def principal_of_share(connection: HTTPConnection) -> Principal:
+    """Identify the sender of a request by the token of a share in its path.
+
+    Args:
+        connection: A request to a route below `/s/{share}`.
+
+    Raises:
+        NotFound: There is no such share, or it has ended.
+    """
+    runtime = runtime_of(connection)
+    token = str(connection.path_params[SHARE_PARAMETER])
+    principal = await runtime.authenticator.authenticate_share(token)
+    if principal is None:
+        raise NotFound("This link does not exist, or it has ended.")
+    await _record_use(runtime, principal)
+    return principal
 
 
 async def principal_of_connection_params(
@@ -43,7 +65,7 @@ async def principal_of_connection_params(
     found = next((params[key] for key in _INIT_KEYS if isinstance(params.get(key), str)), None)
     if isinstance(found, str) and not found.lower().startswith("bearer "):
         found = f"Bearer {found}"
-    return await runtime.authenticator.authenticate(found if isinstance(found, str) else None)
+    return await _identify(runtime, found if isinstance(found, str) else None)
 
 
 async def principal_of_websocket(
@@ -59,4 +81,29 @@ async def principal_of_websocket(
     Returns:
         None without credentials, and when nobody issued them or they are valid no more.
     """
-    return await principal_of_connection_params(runtime, params) or await of_handshake()
+    if any(isinstance(params.get(key), str) for key in _INIT_KEYS):
+        # A share that has ended must not turn into whoever the handshake stands for.
+        return await principal_of_connection_params(runtime, params)
+    return await of_handshake()
+
+
+async def _identify(runtime: Runtime, authorization: str | None) -> Principal | None:
+    principal = await runtime.authenticator.authenticate(authorization)
+    if principal is not None:
+        await _record_use(runtime, principal)
+    return principal
+
+
+async def _record_use(runtime: Runtime, principal: Principal) -> None:
+    """Note that a share is used; the audit trail is told once an hour."""
+    if principal.share_id is None or not await runtime.sharing.record_use(principal.share_id):
+        return
+    event = AuditEvent(
+        action=Action.SHARE,
+        principal=principal,
+        correlation_id=correlation_id.get(),
+        client_address=client_address.get(),
+        detail=f"opened {principal.share_id}",
+        study_ids=set(principal.scope.study_ids or ()),
+    )
+    await runtime.audit.enqueue(event)

@@ -12,7 +12,8 @@ import strawberry
 from graph.authentication import Identify
 from services.auth.roles import Principal
 from services.auth.scope import NOTHING, Scope
-from services.errors import LimitExceeded
+from services.errors import Forbidden, LimitExceeded
+from services.frames.signing import ShareGrant
 from services.query.paging import Page, PageRequest
 from services.query.stack_pages import FramePage, FramesRequest
 from services.query.tree import OrderedSeries, Priors, Slice, StoredFields, Tree
@@ -265,6 +266,23 @@ class Context:
     def scope(self) -> Scope:
         """The studies that the caller may know of."""
         return self.principal.scope if self.principal is not None else NOTHING
+
+    @property
+    def grant(self) -> ShareGrant | None:
+        """The share that URLs are minted under; None for callers with a credential of their own."""
+        principal = self.principal
+        if principal is None or principal.share_id is None or principal.expires_at is None:
+            return None
+        return ShareGrant(principal.share_id, int(principal.expires_at.timestamp()))
+
+    def require_download(self) -> None:
+        """Let those pass who may take archives and files, before a URL of one is minted.
+
+        Raises:
+            Forbidden: The share is for looking at pictures alone.
+        """
+        if self.principal is not None and not self.principal.may_download:
+            raise Forbidden("This share does not allow downloads.")
 
     def reset(self) -> None:
         """Begin with nothing loaded and nothing counted, within the scope of who it is now."""

@@ -218,6 +218,25 @@ class StudyOrder:
         return Order(str(self.field.value), ascending=self.direction is OrderDirection.ASC)
 
 
+@strawberry.input(description="What a new share shows, and for how long.")
+class CreateShareInput:
+    """What a new share shows, and for how long."""
+
+    name: str = strawberry.field(
+        description="For people: for whom or what it is made; 1 to 128 characters."
+    )
+    study_ids: list[strawberry.ID] = strawberry.field(
+        description="The `id`s of the studies that it shows; 1 to 100."
+    )
+    expires_at: datetime = strawberry.field(
+        description="When it ends, at most SHARE_MAX_DAYS (90) ahead; without a zone it is taken "
+        "as UTC."
+    )
+    may_download: bool = strawberry.field(
+        default=False, description="Whether archives and files may be downloaded."
+    )
+
+
 def _day(text: Date | None) -> date | None:
     return None if text is None else date.fromisoformat(text)
 

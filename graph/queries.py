@@ -14,6 +14,7 @@ from graph.types.instance import Instance
 from graph.types.patient import Patient
 from graph.types.series import Series
 from graph.types.server import Server, examine_server
+from graph.types.share import Share
 from graph.types.stored import FromStored
 from graph.types.study import Study, StudyConnection
 from graph.types.viewer import Viewer
@@ -52,6 +53,10 @@ class Query:
         if decoded is None:
             return None
         type_name, orthanc_id = decoded
+        if type_name == "Share":
+            principal = authorize(info.context.principal, Role.VIEWER)
+            share = await info.context.runtime.sharing.find(orthanc_id, principal)
+            return None if share is None else Share.of(share)
         loaders = info.context.loaders
         loader, node_class = {
             "Patient": (loaders.patient_by_id, Patient),
@@ -176,6 +181,31 @@ class Query:
     def viewer(self, info: Info) -> Viewer:
         """Describe the caller."""
         return Viewer.of(authorize(info.context.principal, Role.VIEWER))
+
+    @strawberry.field(
+        description="The shares that the caller made, the newest first; to administrators those "
+        "of everybody.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def shares(
+        self,
+        info: Info,
+        first: First = 20,
+        after: After = None,
+        *,
+        include_ended: Annotated[
+            bool,
+            strawberry.argument(description="Also those that have expired or were revoked."),
+        ] = False,
+    ) -> Connection[Share]:
+        """List shares."""
+        sharing = info.context.runtime.sharing
+        principal = authorize(info.context.principal, Role.UPLOADER)
+        request = PageRequest(first=first, after=after)
+        page = await sharing.page(request, principal, include_ended=include_ended)
+        info.context.count_nodes(len(page.documents))
+        count = partial(sharing.count, principal, include_ended=include_ended)
+        return connection_from(page, Share.from_stored, count)
 
     @strawberry.field(
         description="This server and the stores behind it.",

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar, get_args
 
@@ -21,7 +22,9 @@ class Node:
     )
 
 
-TypeName = Literal["Patient", "Study", "Series", "Instance"]
+TypeName = Literal["Patient", "Study", "Series", "Instance", "Share"]
+
+_SHARE_ID = re.compile(r"[0-9a-f]{16}")
 
 
 _NODE_ID_MAX_CHARACTERS = 128
@@ -45,11 +48,15 @@ def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
         # One spelling for one object: base64 has several for the same bytes.
         if (
             name == type_name
-            and is_orthanc_id(orthanc_id)
+            and _is_id(type_name, orthanc_id)
             and encode_node_id(type_name, orthanc_id) == node_id
         ):
             return type_name, orthanc_id
     return None
+
+
+def _is_id(type_name: TypeName, text: str) -> bool:
+    return bool(_SHARE_ID.fullmatch(text)) if type_name == "Share" else is_orthanc_id(text)
 
 
 def require_node_id(type_name: TypeName, node_id: str) -> str:

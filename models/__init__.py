@@ -14,6 +14,7 @@ from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
 from models.series import SeriesDocument
 from models.series_headers import SeriesHeadersDocument
+from models.share import ShareDocument
 from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
@@ -32,6 +33,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     AuditRecord,
     TokenDocument,
     SeriesHeadersDocument,
+    ShareDocument,
 )
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "PatientDocument",
     "SeriesDocument",
     "SeriesHeadersDocument",
+    "ShareDocument",
     "StoredDocument",
     "StudyDocument",
     "SuspectFrameDocument",

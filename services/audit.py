@@ -57,6 +57,8 @@ class Action(StrEnum):
     ARCHIVE = "archive"
     DELETE = "delete"
     SYNCHRONIZE = "synchronize"
+    SHARE = "share"
+    """A share was made, revoked or, for the first time in an hour, used."""
     REFUSAL = "refusal"
 
 

@@ -39,6 +39,7 @@ from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
 from services.query.tree import Trees
 from services.settings import Settings
+from services.sharing.service import Sharing, open_sharing
 from services.sync.events import StudyEvents
 from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
@@ -273,6 +274,7 @@ class Runtime:
     orthanc_events_secret: str
     lists: Lists
     trees: Trees
+    sharing: Sharing
     headers: HeaderService
     series_headers: SeriesHeaders
     resources: Resources
@@ -361,11 +363,17 @@ async def open_runtime(
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
+        sharing = await stack.enter_async_context(
+            open_sharing(
+                database, max_days=settings.share_max_days, page_max_size=settings.page_max_size
+            )
+        )
         authenticator = await stack.enter_async_context(
             open_authenticator(
                 database,
                 tokens_file=settings.tokens_path,
                 oidc=settings.oidc_rules,
+                find_by_share=sharing.principal_of,
                 closed_because=await finish_in_thread(closed_because, settings),
                 supervisor=supervisor,
             )
@@ -405,6 +413,7 @@ async def open_runtime(
                 max_seconds=settings.operation_seconds,
             ),
             trees=trees,
+            sharing=sharing,
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),

@@ -159,6 +159,15 @@ class Settings(BaseSettings):
         default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
         description="Our role by the provider's name of it, as JSON object.",
     )
+    share_max_days: int = Field(
+        default=90, gt=0, le=3660, description="Longest validity of a share, in days."
+    )
+    ohif_url: HttpUrl | None = Field(
+        default=None,
+        description="Where an OHIF viewer with the data source `dicomwebproxy` stands, as "
+        "`https://ohif.example.org`: shares then have a link to it, and its pages may ask this "
+        "server. Empty: none.",
+    )
     audit_retention_days: int | None = Field(
         default=None,
         gt=0,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from graph.authentication import principal_of
+from graph.authentication import SHARE_PARAMETER, principal_of
 from graph.http.accept import MediaRange, accepts_gzip, choose, parse_accept
 from graph.http.cors import base_url_of
 from graph.http.errors import refusal
@@ -147,6 +147,7 @@ class Mount:
     def _exchange(self, request: Request, principal: Principal, detail: str) -> Exchange:
         runtime = runtime_of(request)
         base = base_url_of(request, runtime.settings.public_url)
-        return Exchange(
-            request, runtime, principal, base + self.prefix.format(**request.path_params), detail
-        )
+        root = base + self.prefix.format(**request.path_params)
+        # Handlers write the other parameters into the audit trail.
+        request.path_params.pop(SHARE_PARAMETER, None)
+        return Exchange(request, runtime, principal, root, detail)

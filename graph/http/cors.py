@@ -83,10 +83,15 @@ class AllowedOrigins:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "AllowedOrigins":
-        """Take CORS_ALLOWED_ORIGINS; unset and all embedded means any localhost port."""
+        """Take CORS_ALLOWED_ORIGINS; unset and all embedded means any localhost port.
+
+        The viewer of OHIF_URL is allowed as well: links of shares lead to it.
+        """
+        viewer = () if settings.ohif_url is None else (origin_of(settings.ohif_url),)
         if settings.cors_allowed_origins is not None:
-            return cls(tuple(origin.rstrip("/") for origin in settings.cors_allowed_origins))
-        return cls((), _LOCALHOST if settings.is_fully_embedded else None)
+            named = (origin.rstrip("/") for origin in settings.cors_allowed_origins)
+            return cls((*named, *viewer))
+        return cls(viewer, _LOCALHOST if settings.is_fully_embedded else None)
 
     def allow(self, origin: str) -> bool:
         """Tell whether a page of this origin may read answers and open WebSockets.

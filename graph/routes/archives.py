@@ -12,11 +12,13 @@ from starlette.types import Receive, Scope, Send
 from graph.execution.audit import recorded
 from graph.http.client_slots import ClientSlots
 from graph.http.errors import refusal
-from graph.routes.frames import signed_path
+from graph.routes.frames import require_share, signed_path
 from graph.state import runtime_of
 from services.audit import Action
+from services.auth.roles import Principal, Role
 from services.errors import Error, NotFound
 from services.frames.signing import ArchiveReference
+from services.sharing.service import name_of
 
 
 def archive_routes(*, per_client: int) -> list[Route]:
@@ -48,10 +50,14 @@ async def archive(request: Request, slots: ClientSlots) -> Response:
     frames = runtime.frames
     try:
         reference = frames.signer.verify_archive(signed_path(request.scope), now=time.time())
+        principal = None
+        if reference.share_id is not None:
+            await require_share(runtime, reference.share_id)
+            principal = Principal(name_of(reference.share_id), Role.VIEWER)
         if request.method == "HEAD":
             return Response(media_type="application/zip", headers=_headers(reference))
         async with (
-            recorded(runtime.audit, Action.ARCHIVE, None, detail="GET /archives/v2") as event,
+            recorded(runtime.audit, Action.ARCHIVE, principal, detail="GET /archives/v2") as event,
             AsyncExitStack() as opening,
         ):
             event.study_ids.add(reference.study_id)

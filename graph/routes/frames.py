@@ -10,8 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graph.http.conditional import names_tag
 from graph.http.errors import refusal
 from graph.state import runtime_in
-from services.errors import Error, FrameUrlInvalid
+from services.errors import Error, FrameUrlExpired, FrameUrlInvalid
 from services.frames.cache import RenderedFrame
+from services.runtime import Runtime
 
 
 class FrameEndpoint:
@@ -31,6 +32,8 @@ class FrameEndpoint:
         frames = runtime.frames
         try:
             reference = frames.signer.verify_frame(signed_path(scope), now=now)
+            if reference.share_id is not None:
+                await require_share(runtime, reference.share_id)
             rendered = frames.cached(reference) or await frames.frame(reference)
         except Error as error:
             response = await refusal(Request(scope, receive), error)
@@ -53,6 +56,17 @@ class FrameEndpoint:
             headers.append((b"content-type", media_type.encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def require_share(runtime: Runtime, share_id: str) -> None:
+    """Check that the share under which a URL was minted still is valid.
+
+    Raises:
+        FrameUrlExpired: It was revoked or has expired.
+        DatabaseUnavailable: MongoDB does not answer.
+    """
+    if not await runtime.sharing.is_valid(share_id):
+        raise FrameUrlExpired
 
 
 def signed_path(scope: Scope) -> bytes:

@@ -20,10 +20,20 @@ _FOR_GOOD = "public, max-age=31536000, immutable"
 
 async def study_browser(request: Request) -> HTMLResponse:
     """Answer the one page of the study browser; what it shows stands behind the `#`."""
+    return await study_page(request, root="")
+
+
+async def study_page(request: Request, *, root: str) -> HTMLResponse:
+    """Answer the page of the study browser.
+
+    Args:
+        request: The request.
+        root: From the address of the page to that of this server: empty, or `../`.
+    """
     bundle = await run_in_threadpool(page_bundle)
     policy = content_security_policy(public_url=runtime_of(request).settings.public_url)
     return HTMLResponse(
-        template("index.html").replace("{static}", f"static/{bundle.digest}"),
+        template("index.html").replace("{static}", f"{root}static/{bundle.digest}"),
         headers={"Cache-Control": "no-cache", "Content-Security-Policy": policy},
     )
 

@@ -174,13 +174,19 @@ class Frame:
     def url_expires_at(self, info: Info) -> datetime:
         """Return the moment at which `url` ends."""
         context = info.context
-        return context.runtime.frames.signer.frames_expire_at(now=context.now())
+        signer = context.runtime.frames.signer
+        return signer.frames_expire_at(now=context.now(), grant=context.grant)
 
     def _path(self, info: Info, variant: FrameVariant) -> str:
         context = info.context
         context.accesses.minted["Frame.url"] += 1
         return context.runtime.frames.signer.frame_path(
-            self.orthanc_instance_id, self.revision, self.index, variant, now=context.now()
+            self.orthanc_instance_id,
+            self.revision,
+            self.index,
+            variant,
+            now=context.now(),
+            grant=context.grant,
         ).path
 
 

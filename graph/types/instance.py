@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import strawberry
 from strawberry.scalars import JSON
 
-from graph.context import Info
-from graph.relay import Node, TypeName
+from graph.context import Info, Level
+from graph.relay import Node
 from graph.types.frame import Frame, Window, frame_window
 from graph.types.stored import FromStored, slice_of
 from models import InstanceDocument, StoredDocument
@@ -27,7 +27,7 @@ class Instance(FromStored, Node):
 
     document_class: ClassVar[type[StoredDocument]] = InstanceDocument
     identified_by: ClassVar[str] = "orthanc_instance_id"
-    type_name: ClassVar[TypeName] = "Instance"
+    type_name: ClassVar[Level] = "Instance"
 
     orthanc_instance_id: str = strawberry.field(
         description="Orthanc's identifier: the path `/instances/{id}` of its REST API."
@@ -243,7 +243,7 @@ class Instance(FromStored, Node):
         context = info.context
         context.accesses.minted["Instance.frameUrlTemplate"] += 1
         signed = context.runtime.frames.signer.frame_template(
-            self.orthanc_instance_id, self.revision, now=context.now()
+            self.orthanc_instance_id, self.revision, now=context.now(), grant=context.grant
         )
         return context.base_url + signed.path
 

@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar
 
 import strawberry
 
-from graph.context import Info
-from graph.relay import Node, TypeName
+from graph.context import Info, Level
+from graph.relay import Node
 from graph.types.scalars import Date
 from graph.types.stored import FromStored
 from graph.types.study import StudyConnection
@@ -24,7 +24,7 @@ class Patient(FromStored, Node):
 
     document_class: ClassVar[type[StoredDocument]] = PatientDocument
     identified_by: ClassVar[str] = "orthanc_patient_id"
-    type_name: ClassVar[TypeName] = "Patient"
+    type_name: ClassVar[Level] = "Patient"
 
     orthanc_patient_id: str = strawberry.field(
         description="Orthanc's identifier of the PatientID without padding: the path "

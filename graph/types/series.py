@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
 
-from graph.context import Info
-from graph.relay import Connection, Edge, Node, PageInfo, TypeName
+from graph.context import Info, Level
+from graph.relay import Connection, Edge, Node, PageInfo
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.instance import Instance
 from graph.types.scalars import Date, Time
@@ -52,7 +52,7 @@ class Series(FromStored, Node):
 
     document_class: ClassVar[type[StoredDocument]] = SeriesDocument
     identified_by: ClassVar[str] = "orthanc_series_id"
-    type_name: ClassVar[TypeName] = "Series"
+    type_name: ClassVar[Level] = "Series"
 
     orthanc_series_id: str = strawberry.field(
         description="Orthanc's identifier: the path `/series/{id}` of its REST API."

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
-from graph.relay import TypeName, encode_node_id
+from graph.context import Level
+from graph.relay import encode_node_id
 from models import StoredDocument
 from models.names import contract_name
 from services.errors import InvalidInput, NotFound
@@ -43,7 +44,7 @@ class FromStored:
 
     document_class: ClassVar[type[StoredDocument]]
     identified_by: ClassVar[str]
-    type_name: ClassVar[TypeName]
+    type_name: ClassVar[Level]
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:

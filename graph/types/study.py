@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
 
-from graph.context import Info
-from graph.relay import Connection, Node, TypeName, edges_of, page_info_of
+from graph.context import Info, Level
+from graph.relay import Connection, Node, edges_of, page_info_of
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.scalars import Date, Time
 from graph.types.series import Series
@@ -34,7 +34,7 @@ class Study(FromStored, Node):
 
     document_class: ClassVar[type[StoredDocument]] = StudyDocument
     identified_by: ClassVar[str] = "orthanc_study_id"
-    type_name: ClassVar[TypeName] = "Study"
+    type_name: ClassVar[Level] = "Study"
 
     orthanc_study_id: str = strawberry.field(
         description="Orthanc's identifier: the path `/studies/{id}` of its REST API."
@@ -156,15 +156,19 @@ class Study(FromStored, Node):
 
     @strawberry.field(
         description="A signed URL of the study as ZIP archive, valid for 30 to 40 minutes unless "
-        "the server is set otherwise. It works in a link, with no header and no cookie."
+        "the server is set otherwise. It works in a link, with no header and no cookie. A share "
+        "that does not allow downloads has none: `FORBIDDEN`."
     )
     def archive_url(self, info: Info) -> str:
         """Mint the URL; no I/O."""
         context = info.context
+        context.require_download()
         context.accesses.minted["Study.archiveUrl"] += 1
         signer = context.runtime.frames.signer
         revision = study_revision(self.created_at)
-        signed = signer.archive_path(self.orthanc_study_id, revision, now=context.now())
+        signed = signer.archive_path(
+            self.orthanc_study_id, revision, now=context.now(), grant=context.grant
+        )
         return context.base_url + signed.path
 
     def _described_patient(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """From an `Authorization` header to a principal."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.auth.oidc import OidcRules, OidcVerifier
 from services.auth.roles import LOCAL_ADMIN, Principal
-from services.auth.tokens import TOKEN_PREFIX, TokenCache, TokenStore
+from services.auth.tokens import SHARE_TOKEN_PREFIX, TOKEN_PREFIX, TokenCache, TokenStore
 from services.auth.tokens_file import take_over_tokens_file
 from services.errors import DatabaseUnavailable
 from services.tasks import Supervisor
@@ -24,6 +24,10 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+FindByShare = Callable[[str], Awaitable[Principal | None]]
+"""Returns who holds the token of a share; None when it is unknown or has ended."""
+
+
 class Authenticator:
     """Identifies callers. Why a credential is wrong is neither answered nor logged.
 
@@ -33,6 +37,7 @@ class Authenticator:
     Args:
         tokens: The static tokens.
         oidc: The OpenID provider's verifier, None when none is configured.
+        find_by_share: Identifies the holders of shares; None where there are none.
         closed_because: Why nobody may be let in while there are no credentials; None where
             everybody who reaches the server may be its admin then.
         now: The clock, with time zone.
@@ -43,11 +48,13 @@ class Authenticator:
         tokens: TokenCache,
         oidc: OidcVerifier | None = None,
         *,
+        find_by_share: FindByShare | None = None,
         closed_because: str | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._tokens = tokens
         self._oidc = oidc
+        self._find_by_share = find_by_share
         self.closed_because = closed_because
         self._now = now
 
@@ -69,20 +76,31 @@ class Authenticator:
 
         Returns:
             The principal; None without credentials and with unknown ones. `LOCAL_ADMIN` while
-            the server is open.
+            the server is open, but for the holders of shares.
 
         Raises:
             DatabaseUnavailable: Whether a token is still valid can't be looked up.
         """
+        credential = bearer_credential(authorization)
+        if credential is not None and credential.startswith(SHARE_TOKEN_PREFIX):
+            # On an open server, too, a link shows what it is for.
+            return await self.authenticate_share(credential)
         if self.is_open:
             return await self._authenticate_openly(authorization)
-        credential = bearer_credential(authorization)
         if credential is None:
             return None
         if credential.startswith(TOKEN_PREFIX):
             await self._tokens.refresh()
             return self._tokens.find(credential, self._now())
         return None if self._oidc is None else await self._oidc.verify(credential)
+
+    async def authenticate_share(self, token: str) -> Principal | None:
+        """Identify the holder of a share by its token; None when it is unknown or has ended.
+
+        Raises:
+            DatabaseUnavailable: Whether the share is still valid can't be looked up.
+        """
+        return None if self._find_by_share is None else await self._find_by_share(token)
 
     async def _authenticate_openly(self, authorization: str | None) -> Principal | None:
         """Let everybody in, unless somebody has made a first token since the last look."""
@@ -108,6 +126,7 @@ async def open_authenticator(
     *,
     tokens_file: Path,
     oidc: OidcRules | None = None,
+    find_by_share: FindByShare | None = None,
     closed_because: str | None = None,
     supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Authenticator]:
@@ -117,6 +136,7 @@ async def open_authenticator(
         database: Holds the tokens.
         tokens_file: A file of tokens of an earlier release, which is taken over when it exists.
         oidc: Rules of an OpenID provider. It need not answer yet.
+        find_by_share: Identifies the holders of shares; None where there are none.
         closed_because: Why nobody may be let in without credentials; None where everybody may.
         supervisor: Of the background tasks of this process; None: one of its own.
 
@@ -136,4 +156,6 @@ async def open_authenticator(
             http = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
             verifier = OidcVerifier(http, oidc)
             await stack.enter_async_context(supervisor.running("OpenID keys", verifier.follow))
-        yield Authenticator(tokens, verifier, closed_because=closed_because)
+        yield Authenticator(
+            tokens, verifier, find_by_share=find_by_share, closed_because=closed_because
+        )

@@ -26,6 +26,7 @@ from services.errors import InvalidInput, NotFound
 from services.tasks import cancel_and_wait
 
 TOKEN_PREFIX = "ogql_"  # noqa: S105  # what scanners for leaked secrets can look for
+SHARE_TOKEN_PREFIX = "ogqs_"  # noqa: S105  # likewise, of shares
 _TOKEN_BYTES = 32
 _NAME = re.compile(r"[\w.@-](?:[\w.@ -]{0,62}[\w.@-])?", re.ASCII)
 """1 to 64 characters; no colon, which marks principals of the OpenID provider."""

@@ -9,8 +9,9 @@ canonical grammar (`services.frames.variant`), and a client may fill them in its
 `exp` is 8 lower-case hex digits of epoch seconds. `sig` is base64url without padding of the first
 16 bytes of HMAC-SHA256 over the purpose, kid, exp, the identifier and the revision, joined by
 newlines. The key is HKDF-SHA256(master, no salt, info = purpose, 32 bytes); the purpose is
-`frame-url/v2` or `archive-url/v2`. A further signed part, such as the identifier of a share, is
-appended to the text that is signed and to the first segment of the path.
+`frame-url/v2` or `archive-url/v2`. What is minted under a share expires no later than the share.
+The share's identifier, 16 lower-case hex digits, is appended to the text that is signed and, after
+a dot, to the first segment of the path: `<kid>.<exp>.<sig>.<share>`.
 
 Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, instance
 `0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d`, revision `deadbeef`, frame 7, variant
@@ -164,6 +165,7 @@ _SIGNATURE_CHARACTERS = 22
 _LATEST_EXPIRY = 0xFFFFFFFF
 _EXPIRY = re.compile(r"[0-9a-f]{8}")
 _REVISION = re.compile(r"[0-9a-f]{8}")
+_SHARE_ID = re.compile(r"[0-9a-f]{16}")
 _STUDY_REVISION = re.compile(r"[0-9a-f]{8,16}")
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
@@ -172,6 +174,32 @@ _VERIFIED = 1024
 now. They take less than a megabyte."""
 
 _DEFAULT_VARIANT = FrameVariant()
+
+
+@dataclass(frozen=True, slots=True)
+class ShareGrant:
+    """The share that paths are minted under: they end with it.
+
+    Attributes:
+        share_id: 16 lower-case hex digits.
+        expires: Epoch seconds.
+    """
+
+    share_id: str
+    expires: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What the signature of a path says.
+
+    Attributes:
+        expires: Epoch seconds.
+        share_id: The share that it was minted under, None for none.
+    """
+
+    expires: int
+    share_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,42 +231,55 @@ class ObjectSigner:
         # An unknown key id costs what a known one costs, and matches nothing.
         self._no_mac = hmac.new(secrets.token_bytes(32), digestmod="sha256")
         self._step = _Step(0, "", datetime.fromtimestamp(0, UTC), self._no_mac)
+        self._granted: tuple[ShareGrant | None, _Step] = (None, self._step)
 
-    def mint(self, object_id: str, revision: str, now: float) -> SignedPath:
+    def mint(
+        self, object_id: str, revision: str, now: float, grant: ShareGrant | None = None
+    ) -> SignedPath:
         """Sign an object; `now` in epoch seconds.
+
+        Args:
+            object_id: Orthanc's identifier.
+            revision: Of the object.
+            now: Epoch seconds.
+            grant: The share that it is minted under.
 
         Returns:
             The path `<prefix>/<kid>.<exp>.<sig>/<object_id>/<revision>`, without a slash at its
             end.
         """
-        step = self._step_at(now)
-        signature = _signature(step.mac.copy(), object_id, revision)
+        step = self._step_at(now, grant)
+        if grant is None:
+            signature = _signature(step.mac.copy(), object_id, revision)
+        else:
+            signed = _signature(step.mac.copy(), object_id, revision, grant.share_id)
+            signature = f"{signed}.{grant.share_id}"
         return SignedPath(f"{step.head}{signature}/{object_id}/{revision}", step.expires_at)
 
-    def expires_at(self, now: float) -> datetime:
+    def expires_at(self, now: float, grant: ShareGrant | None = None) -> datetime:
         """Return when the paths that are minted now stop working (UTC)."""
-        return self._step_at(now).expires_at
+        return self._step_at(now, grant).expires_at
 
-    def verify(self, ticket: str, object_id: str, revision: str) -> int:
+    def verify(self, ticket: str, object_id: str, revision: str) -> Ticket:
         """Check the signature of an object; its time is not looked at.
 
         Args:
-            ticket: `<kid>.<exp>.<sig>`.
+            ticket: `<kid>.<exp>.<sig>`, with `.<share>` behind it where it belongs to a share.
             object_id: As it stands in the path.
             revision: As it stands in the path.
 
         Returns:
-            The expiry in epoch seconds.
+            What it says.
 
         Raises:
             FrameUrlInvalid: The signature is not ours.
         """
-        key_id, expiry, given = _ticket_parts(ticket)
+        key_id, expiry, given, *share = _ticket_parts(ticket)
         mac = _started(self._macs.get(key_id, self._no_mac), self._purpose, key_id, expiry)
         # Comparing the spellings also refuses every other base64 text of the same bytes.
-        if not hmac.compare_digest(_signature(mac, object_id, revision), given):
+        if not hmac.compare_digest(_signature(mac, object_id, revision, *share), given):
             raise FrameUrlInvalid(detail="signature")
-        return int(expiry, 16)
+        return Ticket(int(expiry, 16), share[0] if share else None)
 
     def check_time(self, expires: int, now: float) -> None:
         """Check the expiry of a path whose signature is right; both in epoch seconds.
@@ -268,19 +309,29 @@ class ObjectSigner:
             raise FrameUrlInvalid(detail="malformed")
         return found
 
-    def _step_at(self, now: float) -> "_Step":
-        """Return what all paths minted in one step share."""
+    def _step_at(self, now: float, grant: ShareGrant | None = None) -> "_Step":
+        """Return what all paths minted in one step, and under one share, have in common."""
         step = self._step_seconds
         expires = -int(-(now + self._valid_seconds) // step) * step
         if expires != self._step.expires:
-            expiry = f"{min(expires, _LATEST_EXPIRY):08x}"
-            self._step = _Step(
-                expires,
-                f"{self._prefix}{self._key_id}.{expiry}.",
-                datetime.fromtimestamp(expires, UTC),
-                _started(self._macs[self._key_id], self._purpose, self._key_id, expiry),
-            )
-        return self._step
+            self._step = self._step_until(expires)
+        if grant is None or grant.expires >= expires:
+            return self._step
+        # A share that ends sooner has steps of its own; a page asks for many URLs at once.
+        known, ending = self._granted
+        if known != grant:
+            ending = self._step_until(grant.expires)
+            self._granted = (grant, ending)
+        return ending
+
+    def _step_until(self, expires: int) -> "_Step":
+        expiry = f"{min(expires, _LATEST_EXPIRY):08x}"
+        return _Step(
+            expires,
+            f"{self._prefix}{self._key_id}.{expiry}.",
+            datetime.fromtimestamp(expires, UTC),
+            _started(self._macs[self._key_id], self._purpose, self._key_id, expiry),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,14 +352,17 @@ def expiry_step_seconds(valid_seconds: int) -> int:
     return max(_SHORTEST_STEP_SECONDS, valid_seconds // _STEPS_OF_VALIDITY)
 
 
-def _ticket_parts(ticket: str) -> tuple[str, str, str]:
+def _ticket_parts(ticket: str) -> list[str]:
+    """Split a ticket into kid, expiry, signature and, where it has one, share."""
     parts = ticket.split(".")
-    if len(parts) != 3:  # noqa: PLR2004  # kid.exp.sig
+    if len(parts) not in {3, 4}:
         raise FrameUrlInvalid(detail="malformed")
-    key_id, expiry, given = parts
+    _, expiry, given, *share = parts
     if not _EXPIRY.fullmatch(expiry) or len(given) != _SIGNATURE_CHARACTERS:
         raise FrameUrlInvalid(detail="malformed")
-    return key_id, expiry, given
+    if share and not _SHARE_ID.fullmatch(share[0]):
+        raise FrameUrlInvalid(detail="malformed")
+    return parts
 
 
 def _started(mac: hmac.HMAC, purpose: str, key_id: str, expiry: str) -> hmac.HMAC:
@@ -331,6 +385,7 @@ class FrameReference:
     Attributes:
         frame_index: 0-based within the instance.
         expires: Epoch seconds.
+        share_id: The share that it was minted under, which may have ended.
     """
 
     instance_id: str
@@ -338,15 +393,17 @@ class FrameReference:
     frame_index: int
     variant: FrameVariant
     expires: int
+    share_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReference:
-    """What a verified archive URL points to; `expires` in epoch seconds."""
+    """What a verified archive URL points to; `expires` in epoch seconds, the rest as for frames."""
 
     study_id: str
     revision: str
     expires: int
+    share_id: str | None = None
 
 
 class FrameUrlSigner:
@@ -371,6 +428,7 @@ class FrameUrlSigner:
         variant: FrameVariant = _DEFAULT_VARIANT,
         *,
         now: float,
+        grant: ShareGrant | None = None,
     ) -> SignedPath:
         """Mint the path of a frame.
 
@@ -380,36 +438,43 @@ class FrameUrlSigner:
             frame_index: 0-based within the instance.
             variant: How to show it.
             now: Epoch seconds.
+            grant: The share that it is minted under.
         """
-        signed = self._frames.mint(instance_id, revision, now)
+        signed = self._frames.mint(instance_id, revision, now, grant)
         # Most URLs of a tree are of the default variant: its spelling costs nothing.
         text = "default.png" if variant is _DEFAULT_VARIANT else variant.text
         return SignedPath(f"{signed.path}/{frame_index}/{text}", signed.expires_at)
 
-    def frame_template(self, instance_id: str, revision: str, *, now: float) -> SignedPath:
+    def frame_template(
+        self, instance_id: str, revision: str, *, now: float, grant: ShareGrant | None = None
+    ) -> SignedPath:
         """Mint the paths of all frames of an instance, with `{frame}` and `{variant}` to fill in.
 
         Args:
             instance_id: Orthanc's identifier of the instance.
             revision: 8 lower-case hex digits.
             now: Epoch seconds.
+            grant: The share that they are minted under.
         """
-        signed = self._frames.mint(instance_id, revision, now)
+        signed = self._frames.mint(instance_id, revision, now, grant)
         return SignedPath(f"{signed.path}/{{frame}}/{{variant}}.png", signed.expires_at)
 
-    def frames_expire_at(self, *, now: float) -> datetime:
+    def frames_expire_at(self, *, now: float, grant: ShareGrant | None = None) -> datetime:
         """Return when paths of frames that are minted now stop working (UTC)."""
-        return self._frames.expires_at(now)
+        return self._frames.expires_at(now, grant)
 
-    def archive_path(self, study_id: str, revision: str, *, now: float) -> SignedPath:
+    def archive_path(
+        self, study_id: str, revision: str, *, now: float, grant: ShareGrant | None = None
+    ) -> SignedPath:
         """Mint the path of a study's archive.
 
         Args:
             study_id: Orthanc's identifier of the study.
             revision: As `study_revision` makes it.
             now: Epoch seconds.
+            grant: The share that it is minted under.
         """
-        signed = self._archives.mint(study_id, revision, now)
+        signed = self._archives.mint(study_id, revision, now, grant)
         return SignedPath(f"{signed.path}.zip", signed.expires_at)
 
     def verify_frame(self, path: bytes, *, now: float) -> FrameReference:
@@ -429,7 +494,7 @@ class FrameUrlSigner:
 
     def _verify_frame(self, path: bytes) -> FrameReference:
         ticket, instance_id, revision, index, variant = self._frames.split(path, 5)
-        expires = self._frames.verify(ticket, instance_id, revision)
+        said = self._frames.verify(ticket, instance_id, revision)
         if not (
             is_orthanc_id(instance_id)
             and _REVISION.fullmatch(revision)
@@ -440,21 +505,23 @@ class FrameUrlSigner:
             parsed = FrameVariant.parse(variant)
         except InvalidInput as exc:
             raise FrameUrlInvalid(detail="malformed") from exc
-        return FrameReference(instance_id, revision, int(index), parsed, expires)
+        return FrameReference(
+            instance_id, revision, int(index), parsed, said.expires, said.share_id
+        )
 
     def verify_archive(self, path: bytes, *, now: float) -> ArchiveReference:
         """Check the path of an archive; arguments and errors are those of `verify_frame`."""
         ticket, study_id, file_name = self._archives.split(path, 3)
         revision = file_name.removesuffix(".zip")
-        expires = self._archives.verify(ticket, study_id, revision)
-        self._archives.check_time(expires, now)
+        said = self._archives.verify(ticket, study_id, revision)
+        self._archives.check_time(said.expires, now)
         if not (
             is_orthanc_id(study_id)
             and _STUDY_REVISION.fullmatch(revision)
             and file_name.endswith(".zip")
         ):
             raise FrameUrlInvalid(detail="malformed")
-        return ArchiveReference(study_id, revision, expires)
+        return ArchiveReference(study_id, revision, said.expires, said.share_id)
 
 
 def study_revision(created_at: datetime) -> str:

@@ -6,11 +6,13 @@ from graph.relay import TypeName, decode_node_id, encode_node_id, require_node_i
 from services.errors import InvalidInput
 
 ORTHANC_ID = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
+SHARE_ID = "0123456789abcdef"
 
 
 @pytest.mark.parametrize("type_name", get_args(TypeName))
 def test_an_id_is_read_back(type_name: TypeName) -> None:
-    assert decode_node_id(encode_node_id(type_name, ORTHANC_ID)) == (type_name, ORTHANC_ID)
+    own_id = SHARE_ID if type_name == "Share" else ORTHANC_ID
+    assert decode_node_id(encode_node_id(type_name, own_id)) == (type_name, own_id)
 
 
 @pytest.mark.parametrize(

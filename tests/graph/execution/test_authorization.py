@@ -11,11 +11,14 @@ from graphql import (
     GraphQLArgument,
     GraphQLEnumType,
     GraphQLField,
+    GraphQLInputField,
+    GraphQLInputObjectType,
     GraphQLList,
     GraphQLNonNull,
     get_named_type,
     is_leaf_type,
     is_required_argument,
+    is_required_input_field,
 )
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -42,7 +45,10 @@ FIELDS: dict[str, Role] = {
     "Query.instance": Role.VIEWER,
     "Query.viewer": Role.VIEWER,
     "Query.server": Role.VIEWER,
+    "Query.shares": Role.UPLOADER,
     "Mutation.uploadDicom": Role.UPLOADER,
+    "Mutation.createShare": Role.UPLOADER,
+    "Mutation.revokeShare": Role.UPLOADER,
     "Mutation.deletePatient": Role.ADMIN,
     "Mutation.deleteStudy": Role.ADMIN,
     "Mutation.deleteSeries": Role.ADMIN,
@@ -62,12 +68,27 @@ ROUTES: dict[tuple[str, str], Role | None] = {
     ("GET", "/readyz"): EVERYBODY,
     # A secret of its own, shared with the embedded Orthanc.
     ("POST", "/internal/orthanc-events"): EVERYBODY,
+    # The token of a share in the path is the credential; the page is the same for all tokens.
+    ("GET", "/s/{share}"): EVERYBODY,
+    ("GET", "/s/{share}/ohif.json"): EVERYBODY,
     # Pages and scripts without patient data.
     ("GET", "/"): EVERYBODY,
     ("GET", "/static/{digest}/{name:path}"): EVERYBODY,
     ("GET", "/graphiql/{digest}/{name:path}"): EVERYBODY,
 }
-"""The least role of every route but `/graphql`, whose fields decide."""
+"""The least role of every route but `/graphql`, whose fields decide, and of DICOMweb."""
+
+DICOMWEB: dict[tuple[str, str], Role] = {
+    ("GET", "/studies"): Role.VIEWER,
+    ("GET", "/series"): Role.VIEWER,
+    ("GET", "/studies/{study}/series"): Role.VIEWER,
+    ("GET", "/instances"): Role.VIEWER,
+    ("GET", "/studies/{study}/instances"): Role.VIEWER,
+    ("GET", "/studies/{study}/series/{series}/instances"): Role.VIEWER,
+}
+"""The least role of every route of DICOMweb; a share has the same ones, without uploads."""
+
+SHARED = "/s/{share}/dicomweb"
 
 CALLERS: dict[str, Role | None] = {
     "no credential": None,
@@ -152,13 +173,17 @@ def operation(path: str, field: GraphQLField) -> str:
     return f"{kind.lower()} {{ {called}{selection} }}"
 
 
-def _literal(argument: GraphQLArgument) -> str:
+def _literal(argument: GraphQLArgument | GraphQLInputField) -> str:
     inner = argument.type.of_type if isinstance(argument.type, GraphQLNonNull) else argument.type
     if isinstance(inner, GraphQLList):
         return "[]"
     if isinstance(inner, GraphQLEnumType):
         return str(next(iter(inner.values)))
-    return {"Int": "1", "Float": "1", "Boolean": "true"}.get(get_named_type(inner).name, '"x"')
+    if isinstance(inner, GraphQLInputObjectType):
+        needed = {n: f for n, f in inner.fields.items() if is_required_input_field(f)}
+        return "{" + ", ".join(f"{n}: {_literal(field)}" for n, field in needed.items()) + "}"
+    literals = {"Int": "1", "Float": "1", "Boolean": "true", "DateTime": '"2026-01-01T00:00:00Z"'}
+    return literals.get(get_named_type(inner).name, '"x"')
 
 
 async def send(
@@ -192,7 +217,13 @@ def test_every_route_has_its_role(settings: Settings) -> None:
         if isinstance(route, Route) and route.path != "/graphql"
         for method in (route.methods or set()) - {"HEAD"}
     }
-    assert found == set(ROUTES)
+    dicomweb = {(method, f"/dicomweb{path}") for method, path in DICOMWEB}
+    shared = {
+        (method, f"{SHARED}{path}")
+        for (method, path), role in DICOMWEB.items()
+        if role is Role.VIEWER
+    }
+    assert found == {*ROUTES, *dicomweb, *shared}
 
 
 @pytest.mark.parametrize("caller", CALLERS)

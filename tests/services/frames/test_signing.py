@@ -2,6 +2,8 @@ import hashlib
 import hmac
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -16,6 +18,7 @@ from services.frames.signing import (
     FrameReference,
     FrameUrlKeys,
     FrameUrlSigner,
+    ShareGrant,
     expiry_step_seconds,
     study_revision,
 )
@@ -249,3 +252,47 @@ def test_the_time_zone_of_the_machine_changes_nothing(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+GRANT = ShareGrant("0123456789abcdef", int(NOW) + 100)
+
+
+def test_what_is_minted_under_a_share_ends_with_it_and_names_it() -> None:
+    signed = signer.frame_path(INSTANCE, "deadbeef", 0, now=NOW, grant=GRANT)
+    assert signed.expires_at.timestamp() == GRANT.expires
+    found = signer.verify_frame(signed.path.encode(), now=NOW)
+    assert (found.share_id, found.expires) == (GRANT.share_id, GRANT.expires)
+    template = signer.frame_template(INSTANCE, "deadbeef", now=NOW, grant=GRANT)
+    assert template.path.startswith(signed.path.removesuffix("0/default.png"))
+    archive = signer.archive_path(INSTANCE, "deadbeef", now=NOW, grant=GRANT)
+    assert signer.verify_archive(archive.path.encode(), now=NOW).share_id == GRANT.share_id
+    assert signer.frames_expire_at(now=NOW, grant=GRANT).timestamp() == GRANT.expires
+
+
+def test_a_long_share_makes_its_urls_last_no_longer() -> None:
+    grant = replace(GRANT, expires=int(NOW) + 10_000_000)
+    ends = signer.frames_expire_at(now=NOW)
+    assert signer.frame_path(INSTANCE, "deadbeef", 0, now=NOW, grant=grant).expires_at == ends
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: path.replace(f".{GRANT.share_id}", ""),
+        lambda path: path.replace(GRANT.share_id, "0" * 16),
+        lambda path: path.replace(GRANT.share_id, GRANT.share_id.upper()),
+        lambda path: path.replace(f".{GRANT.share_id}", f".{GRANT.share_id}.{GRANT.share_id}"),
+        lambda path: path.replace(f".{GRANT.share_id}", "."),
+    ],
+)
+def test_a_url_without_its_own_share_is_not_ours(change: Callable[[str], str]) -> None:
+    path = signer.frame_path(INSTANCE, "deadbeef", 0, now=NOW, grant=GRANT).path
+    with pytest.raises(FrameUrlInvalid):
+        signer.verify_frame(change(path).encode(), now=NOW)
+
+
+def test_a_share_can_not_be_added_to_a_url() -> None:
+    kid_exp_sig = VECTOR.split(b"/")[3]
+    path = VECTOR.replace(kid_exp_sig, kid_exp_sig + b"." + GRANT.share_id.encode())
+    with pytest.raises(FrameUrlInvalid):
+        signer.verify_frame(path, now=NOW)
