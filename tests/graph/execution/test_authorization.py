@@ -85,6 +85,9 @@ DICOMWEB: dict[tuple[str, str], Role] = {
     ("GET", "/instances"): Role.VIEWER,
     ("GET", "/studies/{study}/instances"): Role.VIEWER,
     ("GET", "/studies/{study}/series/{series}/instances"): Role.VIEWER,
+    ("GET", "/studies/{study}/metadata"): Role.VIEWER,
+    ("GET", "/studies/{study}/series/{series}/metadata"): Role.VIEWER,
+    ("GET", "/studies/{study}/series/{series}/instances/{instance}/metadata"): Role.VIEWER,
 }
 """The least role of every route of DICOMweb; a share has the same ones, without uploads."""
 
