@@ -34,13 +34,18 @@ from bson import ObjectId
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
-from models.audit_record import AuditRecord
+from models import AuditRecord
+from models.stored import stored_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.dicom.values import clean_identifier
 from services.errors import DatabaseUnavailable, InvalidInput
 from services.orthanc.identifiers import orthanc_patient_id
 from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
+
+_MINTED_URLS = stored_name(AuditRecord.minted_urls)
+_ORTHANC_PATIENT_IDS = stored_name(AuditRecord.orthanc_patient_ids)
+
 
 OK = "ok"
 """The outcome of what went well; otherwise it is the code of the error."""
@@ -194,13 +199,13 @@ def _query(search: AuditSearch) -> dict[str, Any]:
         # The identifier begins with the second, and has the index.
         "_id": None if since is None else {"$gte": ObjectId.from_datetime(since)},
         "at": None if since is None else {"$gte": since},
-        "orthancPatientIds": patient_id,
+        _ORTHANC_PATIENT_IDS: patient_id,
         "action": search.action and search.action.value,
         "principal": search.principal,
     }
     if search.action is Action.MINT:
         # A view and the URLs of the same answer have one record.
-        query |= {"action": None, "$or": [{"action": "mint"}, {"mintedUrls": {"$gt": 0}}]}
+        query |= {"action": None, "$or": [{"action": "mint"}, {_MINTED_URLS: {"$gt": 0}}]}
     return {name: value for name, value in query.items() if value is not None}
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models.instance import InstanceDocument
-from models.study import StudyDocument
+from models import InstanceDocument, StudyDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.errors import OrthancNotFound
 from services.orthanc.client import OrthancClient
 from services.sync.reconciler import Reconciler
+
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
 
 
 class Level(Enum):
@@ -74,7 +78,7 @@ class Deletion:
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        parents = {"orthancStudyId": 1, "orthancPatientId": 1}
+        parents = {_ORTHANC_STUDY_ID: 1, _ORTHANC_PATIENT_ID: 1}
         with translated_database_faults():
             within = await self._within(level, resource_id)
             found = await self._instances.find(within, parents).to_list()
@@ -82,8 +86,8 @@ class Deletion:
             level,
             resource_id,
             instance_ids=frozenset(instance["_id"] for instance in found),
-            study_ids=frozenset(instance["orthancStudyId"] for instance in found),
-            patient_ids=frozenset(instance["orthancPatientId"] for instance in found),
+            study_ids=frozenset(instance[_ORTHANC_STUDY_ID] for instance in found),
+            patient_ids=frozenset(instance[_ORTHANC_PATIENT_ID] for instance in found),
         )
 
     async def delete(self, doomed: DeletionPlan) -> int:
@@ -119,8 +123,8 @@ class Deletion:
         if level is Level.INSTANCE:
             return {"_id": resource_id}
         if level is Level.SERIES:
-            return {"orthancSeriesId": resource_id}
+            return {_ORTHANC_SERIES_ID: resource_id}
         if level is Level.STUDY:
-            return {"orthancStudyId": resource_id}
-        studies = self._studies.find({"orthancPatientId": resource_id}, {"_id": 1})
-        return {"orthancStudyId": {"$in": [study["_id"] async for study in studies]}}
+            return {_ORTHANC_STUDY_ID: resource_id}
+        studies = self._studies.find({_ORTHANC_PATIENT_ID: resource_id}, {"_id": 1})
+        return {_ORTHANC_STUDY_ID: {"$in": [study["_id"] async for study in studies]}}

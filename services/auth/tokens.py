@@ -19,11 +19,16 @@ from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from models.token import TokenDocument
+from models import TokenDocument
+from models.stored import stored_name
 from services.auth.roles import LOCAL_ADMIN, Principal, Role
 from services.database import translated_database_faults
 from services.errors import InvalidInput, NotFound
 from services.tasks import cancel_and_wait
+
+_CREATED_AT = stored_name(TokenDocument.created_at)
+_REVOKED_AT = stored_name(TokenDocument.revoked_at)
+
 
 TOKEN_PREFIX = "ogql_"  # noqa: S105  # what scanners for leaked secrets can look for
 SHARE_TOKEN_PREFIX = "ogqs_"  # noqa: S105  # likewise, of shares
@@ -94,7 +99,7 @@ class TokenStore:
             try:
                 # Where a token of this name is not revoked, the upsert finds `_id` taken.
                 await self._collection.replace_one(
-                    {"_id": name, "revokedAt": {"$ne": None}}, _stored(token), upsert=True
+                    {"_id": name, _REVOKED_AT: {"$ne": None}}, _stored(token), upsert=True
                 )
             except DuplicateKeyError as exc:
                 message = f'There is a token "{name}" already. Revoke it or take another name.'
@@ -110,7 +115,7 @@ class TokenStore:
         """
         with translated_database_faults():
             result = await self._collection.update_one(
-                {"_id": name, "revokedAt": None}, {"$set": {"revokedAt": now}}
+                {"_id": name, _REVOKED_AT: None}, {"$set": {_REVOKED_AT: now}}
             )
         if not result.matched_count:
             raise NotFound(f'There is no token "{name}".')
@@ -124,7 +129,7 @@ class TokenStore:
         # While a new primary is elected, the other members know the tokens as well.
         readable = self._collection.with_options(read_preference=ReadPreference.PRIMARY_PREFERRED)
         with translated_database_faults(), pymongo.timeout(_READ_SECONDS):
-            documents = await readable.find().sort({"createdAt": 1, "_id": 1}).to_list()
+            documents = await readable.find().sort({_CREATED_AT: 1, "_id": 1}).to_list()
         return tuple(TokenDocument.model_validate(document) for document in documents)
 
     async def add(self, tokens: Sequence[TokenDocument]) -> list[str]:

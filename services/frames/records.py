@@ -12,9 +12,9 @@ from beanie import SortDirection
 from cachetools import LRUCache
 from pymongo import ReturnDocument
 
-from models import InstanceDocument, SeriesDocument, StudyDocument
+from models import InstanceDocument, SeriesDocument, StudyDocument, SuspectFrameDocument
 from models.instance import EARLIER_ORDER, instance_sort
-from models.quarantine import SuspectFrameDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.dicom.display import (
     MONOCHROME1,
@@ -31,6 +31,13 @@ from services.errors import OrthancNotFound, OrthancTimedOut
 from services.frames.signing import study_revision
 from services.orthanc.client import OrthancClient
 from services.tasks import finish_in_thread
+
+_IMAGE_ORIENTATION_PATIENT = stored_name(InstanceDocument.image_orientation_patient)
+_IMAGE_POSITION_PATIENT = stored_name(InstanceDocument.image_position_patient)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_STACK_ORDER = stored_name(SeriesDocument.stack_order)
+_CREATED_AT = stored_name(StudyDocument.created_at)
+_LAST_CRASH_AT = stored_name(SuspectFrameDocument.last_crash_at)
 
 
 class RenderableInstance(Protocol):
@@ -232,8 +239,8 @@ def indexed_attributes(stored: Mapping[str, Any]) -> FrameAttributes:
     Args:
         stored: The document of the instance.
     """
-    position = stored.get("imagePositionPatient")
-    orientation = stored.get("imageOrientationPatient")
+    position = stored.get(_IMAGE_POSITION_PATIENT)
+    orientation = stored.get(_IMAGE_ORIENTATION_PATIENT)
     return FrameAttributes(
         tuple(
             Window(
@@ -280,14 +287,14 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
     """
     with translated_database_faults():
         series = await SeriesDocument.get_pymongo_collection().find_one(
-            {"_id": instance.orthanc_series_id}, ("stackOrder",)
+            {"_id": instance.orthanc_series_id}, (_STACK_ORDER,)
         )
-        order = (series or {}).get("stackOrder", EARLIER_ORDER)
+        order = (series or {}).get(_STACK_ORDER, EARLIER_ORDER)
         instances = InstanceDocument.get_pymongo_collection()
         place = await instances.find_one({"_id": instance.id}, (order,))
         if place is None:
             return []
-        condition: dict[str, Any] = {"orthancSeriesId": instance.orthanc_series_id}
+        condition: dict[str, Any] = {_ORTHANC_SERIES_ID: instance.orthanc_series_id}
         if place.get(order) is not None:
             condition[order] = {"$gte": place[order]}
         found = await (
@@ -309,8 +316,8 @@ async def find_study_revision(study_id: str) -> str | None:
     """
     studies = StudyDocument.get_pymongo_collection()
     with translated_database_faults():
-        found = await studies.find_one({"_id": study_id}, ("createdAt",))
-    return None if found is None else study_revision(found["createdAt"])
+        found = await studies.find_one({"_id": study_id}, (_CREATED_AT,))
+    return None if found is None else study_revision(found[_CREATED_AT])
 
 
 class CrashRecords:
@@ -330,7 +337,7 @@ class CrashRecords:
         with translated_database_faults():
             stored = await SuspectFrameDocument.get_pymongo_collection().find_one_and_update(
                 {"_id": frame},
-                {"$inc": {"crashes": 1}, "$set": {"lastCrashAt": datetime.now(UTC)}},
+                {"$inc": {"crashes": 1}, "$set": {_LAST_CRASH_AT: datetime.now(UTC)}},
                 upsert=True,
                 return_document=ReturnDocument.AFTER,
             )

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from models import InstanceDocument, PatientDocument
+from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument, Thumbnail
 from models.instance import instance_sort
+from models.stored import stored_name
 from models.study import facet
 from services.dicom.search_words import fold, search_words
 from services.index.record import Fields
@@ -20,26 +21,73 @@ from services.index.statements import (
     values_of,
 )
 
+_ATTRIBUTES_DIGEST = stored_name(InstanceDocument.attributes_digest)
+_FILE_SIZE_BYTES = stored_name(InstanceDocument.file_size_bytes)
+_IMAGE_TYPE = stored_name(InstanceDocument.image_type)
+_INDEXED_AT = stored_name(InstanceDocument.indexed_at)
+_NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SAID_OF_SERIES = stored_name(InstanceDocument.series_attributes)
+_SOP_CLASS_UID = stored_name(InstanceDocument.sop_class_uid)
+_SAID_OF_STUDY = stored_name(InstanceDocument.study_attributes)
+_HAS_CONFLICTING_DEMOGRAPHICS = stored_name(PatientDocument.has_conflicting_demographics)
+_NUMBER_OF_STUDIES = stored_name(PatientDocument.number_of_studies)
+_BODY_PART_EXAMINED = stored_name(SeriesDocument.body_part_examined)
+_HAS_PRIMARY_FRAMES = stored_name(SeriesDocument.has_primary_frames)
+_LATEST_INDEXED_AT = stored_name(SeriesDocument.latest_indexed_at)
+_NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
+_SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
+_SERIES_NUMBER = stored_name(SeriesDocument.series_number)
+_STACK_ORDER = stored_name(SeriesDocument.stack_order)
+_STUDY_STATEMENTS = stored_name(SeriesDocument.study_statements)
+_TOTAL_BYTES = stored_name(SeriesDocument.total_bytes)
+_ACCESSION_NUMBER = stored_name(StudyDocument.accession_number)
+_ACCESSION_NUMBERS = stored_name(StudyDocument.accession_numbers)
+_DEMOGRAPHICS_OF_FILES = stored_name(StudyDocument.demographics_of_files)
+_INSTITUTION_NAME = stored_name(StudyDocument.institution_name)
+_MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
+_NAME_WORDS = stored_name(StudyDocument.name_words)
+_NUMBER_OF_SERIES = stored_name(StudyDocument.number_of_series)
+_ORDER_ACCESSION_NUMBER = stored_name(StudyDocument.order_accession_number)
+_ORDER_PATIENT_NAME = stored_name(StudyDocument.order_patient_name)
+_ORDER_STUDY_DATE = stored_name(StudyDocument.order_study_date)
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+_PATIENT_NAME = stored_name(StudyDocument.patient_name)
+_PATIENT_SEX = stored_name(StudyDocument.patient_sex)
+_REFERRING_PHYSICIAN_NAME = stored_name(StudyDocument.referring_physician_name)
+_SEARCH_WORDS = stored_name(StudyDocument.search_words)
+_STUDY_DATE = stored_name(StudyDocument.study_date)
+_STUDY_DESCRIPTION = stored_name(StudyDocument.study_description)
+_STUDY_TIME = stored_name(StudyDocument.study_time)
+_FRAME_INDEX = stored_name(Thumbnail.frame_index)
+_ORTHANC_INSTANCE_ID = stored_name(Thumbnail.orthanc_instance_id)
+
+
 Pipeline = list[Mapping[str, Any]]
 
 _MAX_WORDS = 512
 """Of all that the files of one study or patient say; the most frequent come first."""
 
-SERIES_FIELDS = (
-    "orthancStudyId",
-    "orthancPatientId",
-    "seriesNumber",
-    "seriesInstanceUID",
-    "modality",
-    "bodyPartExamined",
-    "numberOfInstances",
-    "numberOfFrames",
-    "totalBytes",
-    "studyStatements",
-    "thumbnail",
-    "hasPrimaryFrames",
-    "latestIndexedAt",
-)
+SERIES_FIELDS = [
+    stored_name(field)
+    for field in (
+        SeriesDocument.orthanc_study_id,
+        SeriesDocument.orthanc_patient_id,
+        SeriesDocument.series_number,
+        SeriesDocument.series_instance_uid,
+        SeriesDocument.modality,
+        SeriesDocument.body_part_examined,
+        SeriesDocument.number_of_instances,
+        SeriesDocument.number_of_frames,
+        SeriesDocument.total_bytes,
+        SeriesDocument.study_statements,
+        SeriesDocument.thumbnail,
+        SeriesDocument.has_primary_frames,
+        SeriesDocument.latest_indexed_at,
+    )
+]
 """What `study_content` reads of a series."""
 
 
@@ -47,11 +95,11 @@ _IS_SECONDARY: Mapping[str, Any] = {
     "$or": [
         {
             "$regexMatch": {
-                "input": {"$ifNull": ["$sopClassUID", ""]},
+                "input": {"$ifNull": [f"${_SOP_CLASS_UID}", ""]},
                 "regex": r"^1\.2\.840\.10008\.5\.1\.4\.1\.1\.(7|104)(\.|$)",
             }
         },
-        {"$in": ["LOCALIZER", {"$ifNull": ["$imageType", []]}]},
+        {"$in": ["LOCALIZER", {"$ifNull": [f"${_IMAGE_TYPE}", []]}]},
     ]
 }
 """Whether an instance is a secondary capture (a scanned page, a screenshot), an encapsulated
@@ -74,39 +122,39 @@ def series_pipeline(series_ids: Sequence[str], order: str) -> Pipeline:
         order: Key of their instances that is the order of the stack (`choose_order`).
     """
     return [
-        {"$match": {"orthancSeriesId": {"$in": list(series_ids)}}},
-        {"$sort": {"orthancSeriesId": 1, **instance_sort(order)}},
+        {"$match": {_ORTHANC_SERIES_ID: {"$in": list(series_ids)}}},
+        {"$sort": {_ORTHANC_SERIES_ID: 1, **instance_sort(order)}},
         {
             "$group": {
-                "_id": {"series": "$orthancSeriesId", "digest": "$attributesDigest"},
+                "_id": {"series": f"${_ORTHANC_SERIES_ID}", "digest": f"${_ATTRIBUTES_DIGEST}"},
                 "instances": {"$sum": 1},
-                "numberOfFrames": {"$sum": "$numberOfFrames"},
-                "totalBytes": {"$sum": "$fileSizeBytes"},
+                _NUMBER_OF_FRAMES: {"$sum": f"${_NUMBER_OF_FRAMES}"},
+                _TOTAL_BYTES: {"$sum": f"${_FILE_SIZE_BYTES}"},
                 "secondaryFrames": {
-                    "$sum": {"$cond": [_IS_SECONDARY, "$numberOfFrames", 0]},
+                    "$sum": {"$cond": [_IS_SECONDARY, f"${_NUMBER_OF_FRAMES}", 0]},
                 },
-                "latest": {"$max": "$indexedAt"},
+                "latest": {"$max": f"${_INDEXED_AT}"},
                 "sample": {"$first": "$_id"},
-                "study": {"$first": "$orthancStudyId"},
-                "patient": {"$first": "$orthancPatientId"},
-                "frames": {"$push": {"i": "$_id", "r": "$revision", "n": "$numberOfFrames"}},
+                "study": {"$first": f"${_ORTHANC_STUDY_ID}"},
+                "patient": {"$first": f"${_ORTHANC_PATIENT_ID}"},
+                "frames": {"$push": {"i": "$_id", "r": "$revision", "n": f"${_NUMBER_OF_FRAMES}"}},
             }
         },
-        {"$set": {"middle": {"$floor": {"$divide": ["$numberOfFrames", 2]}}}},
+        {"$set": {"middle": {"$floor": {"$divide": [f"${_NUMBER_OF_FRAMES}", 2]}}}},
         {"$set": {"found": _INSTANCE_OF_MIDDLE_FRAME}},
         {"$unset": "frames"},
         {"$sort": {"instances": -1, "latest": -1, "_id": 1}},
         {
             "$group": {
                 "_id": "$_id.series",
-                "orthancStudyId": {"$first": "$study"},
-                "orthancPatientId": {"$first": "$patient"},
-                "numberOfInstances": {"$sum": "$instances"},
-                "numberOfFrames": {"$sum": "$numberOfFrames"},
-                "totalBytes": {"$sum": "$totalBytes"},
+                _ORTHANC_STUDY_ID: {"$first": "$study"},
+                _ORTHANC_PATIENT_ID: {"$first": "$patient"},
+                _NUMBER_OF_INSTANCES: {"$sum": "$instances"},
+                _NUMBER_OF_FRAMES: {"$sum": f"${_NUMBER_OF_FRAMES}"},
+                _TOTAL_BYTES: {"$sum": f"${_TOTAL_BYTES}"},
                 "secondaryFrames": {"$sum": "$secondaryFrames"},
-                "latestIndexedAt": {"$max": "$latest"},
-                "hits": {"$push": {"frames": "$numberOfFrames", "hit": "$found.hit"}},
+                _LATEST_INDEXED_AT: {"$max": "$latest"},
+                "hits": {"$push": {"frames": f"${_NUMBER_OF_FRAMES}", "hit": "$found.hit"}},
                 "statements": {
                     "$push": {"instances": "$instances", "latest": "$latest", "sample": "$sample"}
                 },
@@ -123,7 +171,7 @@ def series_pipeline(series_ids: Sequence[str], order: str) -> Pipeline:
                 "from": InstanceDocument.Settings.name,
                 "localField": "statements.sample",
                 "foreignField": "_id",
-                "pipeline": [{"$project": {"studyAttributes": 1, "seriesAttributes": 1}}],
+                "pipeline": [{"$project": {_SAID_OF_STUDY: 1, _SAID_OF_SERIES: 1}}],
                 "as": "samples",
             }
         },
@@ -172,34 +220,34 @@ def series_content(row: Fields, order: str) -> dict[str, Any]:
     said = [
         (sample, one)
         for one in row["statements"]
-        if (sample := samples.get(one["sample"])) and sample.get("studyAttributes")
+        if (sample := samples.get(one["sample"])) and sample.get(_SAID_OF_STUDY)
     ]
     own, of_study = (
         [Statement(sample[part], one["instances"], one["latest"]) for sample, one in said]
-        for part in ("seriesAttributes", "studyAttributes")
+        for part in (_SAID_OF_SERIES, _SAID_OF_STUDY)
     )
     # Where files contradict each other, the larger part of them is shown.
     hit = max(row["hits"], key=lambda one: one["frames"])["hit"]
     thumbnail = hit and {
-        "orthancInstanceId": hit["i"],
+        _ORTHANC_INSTANCE_ID: hit["i"],
         "revision": hit["r"],
-        "frameIndex": int(hit["f"]),
+        _FRAME_INDEX: int(hit["f"]),
     }
     return {
-        "orthancStudyId": row["orthancStudyId"],
-        "orthancPatientId": row["orthancPatientId"],
-        "numberOfInstances": row["numberOfInstances"],
-        "numberOfFrames": row["numberOfFrames"],
-        "totalBytes": row["totalBytes"],
-        "stackOrder": order,
+        _ORTHANC_STUDY_ID: row[_ORTHANC_STUDY_ID],
+        _ORTHANC_PATIENT_ID: row[_ORTHANC_PATIENT_ID],
+        _NUMBER_OF_INSTANCES: row[_NUMBER_OF_INSTANCES],
+        _NUMBER_OF_FRAMES: row[_NUMBER_OF_FRAMES],
+        _TOTAL_BYTES: row[_TOTAL_BYTES],
+        _STACK_ORDER: order,
         "thumbnail": thumbnail,
-        "hasPrimaryFrames": row["numberOfFrames"] > row["secondaryFrames"],
-        "latestIndexedAt": row["latestIndexedAt"],
-        "studyStatements": [
+        _HAS_PRIMARY_FRAMES: row[_NUMBER_OF_FRAMES] > row["secondaryFrames"],
+        _LATEST_INDEXED_AT: row[_LATEST_INDEXED_AT],
+        _STUDY_STATEMENTS: [
             {
                 "attributes": one.attributes,
-                "numberOfInstances": one.instances,
-                "latestIndexedAt": one.latest,
+                _NUMBER_OF_INSTANCES: one.instances,
+                _LATEST_INDEXED_AT: one.latest,
             }
             for one in merge(of_study, (*DEMOGRAPHICS, *STUDY_ATTRIBUTES))
         ],
@@ -218,20 +266,21 @@ def study_content(series: Sequence[Fields]) -> dict[str, Any]:
     """
     ordered = sorted(series, key=_series_order)
     statements = [
-        Statement(one["attributes"], one["numberOfInstances"], one["latestIndexedAt"])
+        Statement(one["attributes"], one[_NUMBER_OF_INSTANCES], one[_LATEST_INDEXED_AT])
         for member in ordered
-        for one in member.get("studyStatements", ())
+        for one in member.get(_STUDY_STATEMENTS, ())
     ]
     return {
-        "orthancPatientId": ordered[0]["orthancPatientId"],
-        "numberOfSeries": len(ordered),
-        "numberOfInstances": sum(one["numberOfInstances"] for one in ordered),
-        "numberOfFrames": sum(one["numberOfFrames"] for one in ordered),
-        "totalBytes": sum(one.get("totalBytes", 0) for one in ordered),
-        "modalitiesInStudy": sorted({one["modality"] for one in ordered if one.get("modality")}),
+        _ORTHANC_PATIENT_ID: ordered[0][_ORTHANC_PATIENT_ID],
+        _NUMBER_OF_SERIES: len(ordered),
+        _NUMBER_OF_INSTANCES: sum(one[_NUMBER_OF_INSTANCES] for one in ordered),
+        _NUMBER_OF_FRAMES: sum(one[_NUMBER_OF_FRAMES] for one in ordered),
+        _TOTAL_BYTES: sum(one.get(_TOTAL_BYTES, 0) for one in ordered),
+        _MODALITIES_IN_STUDY: sorted({one["modality"] for one in ordered if one.get("modality")}),
         "thumbnail": _study_thumbnail(ordered),
-        "latestIndexedAt": max(
-            (one["latestIndexedAt"] for one in ordered if one.get("latestIndexedAt")), default=None
+        _LATEST_INDEXED_AT: max(
+            (one[_LATEST_INDEXED_AT] for one in ordered if one.get(_LATEST_INDEXED_AT)),
+            default=None,
         ),
         **(
             {**_study_attributes(statements), "facets": _facets(ordered, statements)}
@@ -241,14 +290,14 @@ def study_content(series: Sequence[Fields]) -> dict[str, Any]:
     }
 
 
-_WORDS_OF_FACETS = ("studyDescription", "referringPhysicianName", "institutionName")
+_WORDS_OF_FACETS = (_STUDY_DESCRIPTION, _REFERRING_PHYSICIAN_NAME, _INSTITUTION_NAME)
 
 
 def _facets(series: Sequence[Fields], statements: Sequence[Statement]) -> list[str]:
-    has_frames = any(one["numberOfFrames"] for one in series)
+    has_frames = any(one[_NUMBER_OF_FRAMES] for one in series)
     whole = {
-        "patientSex": values_of(statements, "patientSex"),
-        "bodyPartExamined": [one.get("bodyPartExamined") for one in series],
+        _PATIENT_SEX: values_of(statements, _PATIENT_SEX),
+        _BODY_PART_EXAMINED: [one.get(_BODY_PART_EXAMINED) for one in series],
         "hasFrames": [str(has_frames)],
     }
     values = [
@@ -271,7 +320,7 @@ def _study_thumbnail(ordered: Sequence[Fields]) -> Any:  # noqa: ANN401  # as it
     primary = (
         one
         for one in shown
-        if one.get("hasPrimaryFrames", True) and one.get("modality") not in _SECONDARY_MODALITIES
+        if one.get(_HAS_PRIMARY_FRAMES, True) and one.get("modality") not in _SECONDARY_MODALITIES
     )
     chosen = next(primary, next(iter(shown), None))
     return chosen and chosen["thumbnail"]
@@ -280,42 +329,42 @@ def _study_thumbnail(ordered: Sequence[Fields]) -> Any:  # noqa: ANN401  # as it
 def _study_attributes(statements: Sequence[Statement]) -> dict[str, Any]:
     """Return what is shown of a study, and what filters and orders use: all that its files say."""
     study = resolve_study(statements)
-    names = [study["patientName"], *values_of(statements, "patientName")]
-    accession_numbers = values_of(statements, "accessionNumber")
-    date, time = study["studyDate"], study["studyTime"]
+    names = [study[_PATIENT_NAME], *values_of(statements, _PATIENT_NAME)]
+    accession_numbers = values_of(statements, _ACCESSION_NUMBER)
+    date, time = study[_STUDY_DATE], study[_STUDY_TIME]
     return {
         **study,
-        "demographicsOfFiles": [one.attributes for one in merge(statements, DEMOGRAPHICS)],
-        "accessionNumbers": accession_numbers,
-        "nameWords": _words(names),
-        "searchWords": _words(
+        _DEMOGRAPHICS_OF_FILES: [one.attributes for one in merge(statements, DEMOGRAPHICS)],
+        _ACCESSION_NUMBERS: accession_numbers,
+        _NAME_WORDS: _words(names),
+        _SEARCH_WORDS: _words(
             [
                 *names,
-                study["patientID"],
+                study[_PATIENT_ID],
                 *accession_numbers,
-                *values_of(statements, "studyDescription"),
+                *values_of(statements, _STUDY_DESCRIPTION),
             ]
         ),
-        "orderStudyDate": f"{date}T{time or ''}" if date else "",
-        "orderPatientName": fold(study["patientName"]),
-        "orderAccessionNumber": study["accessionNumber"] or "",
+        _ORDER_STUDY_DATE: f"{date}T{time or ''}" if date else "",
+        _ORDER_PATIENT_NAME: fold(study[_PATIENT_NAME]),
+        _ORDER_ACCESSION_NUMBER: study[_ACCESSION_NUMBER] or "",
     }
 
 
 def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
     """Return the aggregation over studies that `patient_content` reads, one row per patient."""
     return [
-        {"$match": {"orthancPatientId": {"$in": list(patient_ids)}}},
+        {"$match": {_ORTHANC_PATIENT_ID: {"$in": list(patient_ids)}}},
         {
             "$unwind": {
-                "path": "$demographicsOfFiles",
+                "path": f"${_DEMOGRAPHICS_OF_FILES}",
                 "includeArrayIndex": "position",
                 "preserveNullAndEmptyArrays": True,
             }
         },
         {
             "$group": {
-                "_id": {"patient": "$orthancPatientId", "said": "$demographicsOfFiles"},
+                "_id": {"patient": f"${_ORTHANC_PATIENT_ID}", "said": f"${_DEMOGRAPHICS_OF_FILES}"},
                 "studies": {"$sum": {"$cond": [{"$in": ["$position", [0, None]]}, 1, 0]}},
                 "latest": {"$max": _STUDY_THAT_CAME_LAST},
             }
@@ -324,7 +373,7 @@ def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
         {
             "$group": {
                 "_id": "$_id.patient",
-                "numberOfStudies": {"$sum": "$studies"},
+                _NUMBER_OF_STUDIES: {"$sum": "$studies"},
                 "latest": {"$first": "$latest"},
                 "demographics": {"$push": "$_id.said"},
             }
@@ -334,11 +383,11 @@ def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
 
 
 WRONG_PATIENTS: Pipeline = [
-    {"$group": {"_id": "$orthancPatientId", "missing": {"$sum": 1}}},
+    {"$group": {"_id": f"${_ORTHANC_PATIENT_ID}", "missing": {"$sum": 1}}},
     {
         "$unionWith": {
             "coll": PatientDocument.Settings.name,
-            "pipeline": [{"$project": {"missing": {"$subtract": [0, "$numberOfStudies"]}}}],
+            "pipeline": [{"$project": {"missing": {"$subtract": [0, f"${_NUMBER_OF_STUDIES}"]}}}],
         }
     },
     {"$group": {"_id": "$_id", "missing": {"$sum": "$missing"}}},
@@ -348,9 +397,9 @@ WRONG_PATIENTS: Pipeline = [
 say, those without any included."""
 
 _STUDY_THAT_CAME_LAST: Mapping[str, str] = {
-    "latestIndexedAt": "$latestIndexedAt",
+    _LATEST_INDEXED_AT: f"${_LATEST_INDEXED_AT}",
     "_id": "$_id",
-    "patientID": "$patientID",
+    _PATIENT_ID: f"${_PATIENT_ID}",
     **{name: f"${name}" for name in DEMOGRAPHICS},
 }
 """MongoDB compares documents field by field, in this order."""
@@ -360,21 +409,21 @@ def patient_content(row: Fields) -> dict[str, Any]:
     """Turn a row of `patient_pipeline` into the document of a patient."""
     latest, said = row["latest"], row["demographics"]
     shown = {name: latest.get(name) for name in DEMOGRAPHICS}
-    name = shown["patientName"]
+    name = shown[_PATIENT_NAME]
     return {
-        "patientID": latest["patientID"],
+        _PATIENT_ID: latest[_PATIENT_ID],
         **shown,
-        "numberOfStudies": row["numberOfStudies"],
-        "hasConflictingDemographics": are_contradictory(said),
-        "nameWords": _words([name, *(one.get("patientName") for one in said)]),
-        "orderPatientName": fold(name),
+        _NUMBER_OF_STUDIES: row[_NUMBER_OF_STUDIES],
+        _HAS_CONFLICTING_DEMOGRAPHICS: are_contradictory(said),
+        _NAME_WORDS: _words([name, *(one.get(_PATIENT_NAME) for one in said)]),
+        _ORDER_PATIENT_NAME: fold(name),
     }
 
 
 def _series_order(series: Fields) -> tuple[bool, int, str]:
-    number = series.get("seriesNumber")
+    number = series.get(_SERIES_NUMBER)
     # MongoDB orders null before numbers; thumbnails follow the order that trees show.
-    return (number is not None, number or 0, series["seriesInstanceUID"])
+    return (number is not None, number or 0, series[_SERIES_INSTANCE_UID])
 
 
 def _words(texts: Iterable[str | None]) -> list[str]:

@@ -9,7 +9,8 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import SeriesHeadersDocument
+from models import InstanceDocument, SeriesHeadersDocument
+from models.stored import stored_name
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import DatabaseUnavailable
 from services.index.pending import PendingInstances
@@ -24,6 +25,9 @@ from services.index.writes import (
     upsert_instances,
 )
 from services.tasks import Coalescer
+
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+
 
 _MAX_BATCH = 500
 """Entries of one commit: about 1 MB of documents, well below what one command may hold."""
@@ -123,7 +127,7 @@ class Indexer:
                 removed = await delete_instances(self._database, instance_ids)
                 # What was made of their files must not outlive them.
                 await self._database[SeriesHeadersDocument.Settings.name].delete_many(
-                    {"orthancSeriesId": {"$in": list(parents.series)}}
+                    {_ORTHANC_SERIES_ID: {"$in": list(parents.series)}}
                 )
                 self._on_changed(instance_ids)
                 await roll_up(self._database, parents, self._now(), children_written=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from models import InstanceDocument
 from models.attributes import SeriesAttributes, StudyAttributes
 from models.names import contract_name
+from models.stored import stored_name
 from services.dicom.header import (
     AcquisitionModule,
     GeometryModule,
@@ -24,6 +25,14 @@ from services.dicom.header import (
 )
 from services.index.stack_order import order_keys
 from services.orthanc.identifiers import OrthancIds, orthanc_ids, orthanc_patient_id
+
+_ATTRIBUTES_DIGEST = stored_name(InstanceDocument.attributes_digest)
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SERIES_ATTRIBUTES = stored_name(InstanceDocument.series_attributes)
+_STUDY_ATTRIBUTES = stored_name(InstanceDocument.study_attributes)
+
 
 INDEX_VERSION = 6
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
@@ -110,14 +119,14 @@ def instance_fields(entry: IndexRecord) -> dict[str, Any]:
     said = json.dumps([study, series]).encode()
     return {
         **_read_instance(entry),
-        "orthancSeriesId": entry.ids.series,
-        "orthancStudyId": entry.ids.study,
-        "orthancPatientId": entry.ids.patient,
-        "studyAttributes": study,
-        "seriesAttributes": series,
+        _ORTHANC_SERIES_ID: entry.ids.series,
+        _ORTHANC_STUDY_ID: entry.ids.study,
+        _ORTHANC_PATIENT_ID: entry.ids.patient,
+        _STUDY_ATTRIBUTES: study,
+        _SERIES_ATTRIBUTES: series,
         **order_keys(entry.header),
-        "attributesDigest": hashlib.blake2b(said, digest_size=8).hexdigest(),
-        "indexVersion": INDEX_VERSION,
+        _ATTRIBUTES_DIGEST: hashlib.blake2b(said, digest_size=8).hexdigest(),
+        stored_name(InstanceDocument.index_version): INDEX_VERSION,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from models.stored import stored_name
 from services.index.aggregations import (
     SERIES_FIELDS,
     WRONG_PATIENTS,
@@ -29,6 +30,13 @@ from services.index.record import Fields
 from services.index.stack_order import choose_order, facts_pipeline
 from services.index.stored_state import StoredState
 from services.index.writes import Parents
+
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
+_CREATED_AT = stored_name(StudyDocument.created_at)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+_UPDATED_AT = stored_name(StudyDocument.updated_at)
+
 
 _AGGREGATION_MS = 20_000
 """A series of 100,000 instances takes a second."""
@@ -70,7 +78,7 @@ class SeriesLevel:
             id_,
             current=current,
             content=content,
-            on_insert={} if content and "seriesInstanceUID" in content else None,
+            on_insert={} if content and _SERIES_INSTANCE_UID in content else None,
             must_touch=must_touch,
         )
 
@@ -86,22 +94,22 @@ class StudyLevel:
     async def read_content(self, ids: Collection[str]) -> Mapping[str, Fields]:
         """Read the series of each study and add them up."""
         by_study: defaultdict[str, list[Fields]] = defaultdict(list)
-        found = self.series.find({"orthancStudyId": {"$in": list(ids)}}, SERIES_FIELDS)
+        found = self.series.find({_ORTHANC_STUDY_ID: {"$in": list(ids)}}, SERIES_FIELDS)
         async for one in found:
-            by_study[one["orthancStudyId"]].append(one)
+            by_study[one[_ORTHANC_STUDY_ID]].append(one)
         return {study_id: study_content(members) for study_id, members in by_study.items()}
 
     def plan(
         self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool
     ) -> Write | None:
         """Write the study as its series describe it; `updatedAt` only on a change."""
-        has_attributes = content is not None and "studyInstanceUID" in content
+        has_attributes = content is not None and _STUDY_INSTANCE_UID in content
         return plan_write(
             id_,
             current=current,
             content=content,
-            on_insert={"createdAt": self.now} if has_attributes else None,
-            on_change={"updatedAt": self.now},
+            on_insert={_CREATED_AT: self.now} if has_attributes else None,
+            on_change={_UPDATED_AT: self.now},
             must_touch=must_touch,
         )
 

@@ -20,6 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models import InstanceDocument
 from models.instance import (
     ACQUISITION_TIME_ORDER,
     EARLIER_ORDER,
@@ -27,7 +28,12 @@ from models.instance import (
     INSTANCE_NUMBER_ORDER,
     STACK_ORDER,
 )
+from models.stored import stored_name
 from services.dicom.header import GeometryModule, InstanceHeader
+
+_NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+
 
 Pipeline = list[Mapping[str, Any]]
 
@@ -146,12 +152,12 @@ def facts_pipeline(series_ids: Sequence[str]) -> Pipeline:
         "timedPlaces": _part(ACQUISITION_TIME_ORDER, 0, _TIME + _PLACE),
         "numbers": _part(INSTANCE_NUMBER_ORDER, 0, _INTEGER),
     }
-    has_frames = {"$gt": ["$numberOfFrames", 0]}
+    has_frames = {"$gt": [f"${_NUMBER_OF_FRAMES}", 0]}
     return [
-        {"$match": {"orthancSeriesId": {"$in": list(series_ids)}}},
+        {"$match": {_ORTHANC_SERIES_ID: {"$in": list(series_ids)}}},
         {
             "$group": {
-                "_id": "$orthancSeriesId",
+                "_id": f"${_ORTHANC_SERIES_ID}",
                 "slices": {"$sum": {"$cond": [has_frames, 1, 0]}},
                 "withoutPlace": _count(
                     {"$and": [has_frames, {"$eq": [_part(STACK_ORDER, 0, 1), _ABSENT]}]}

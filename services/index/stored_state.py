@@ -7,9 +7,19 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from models.stored import stored_name
 from services.index.record import Fields, IndexRecord
 
-_REVISION = {"_id": "$_id", "revision": "$revision", "indexVersion": "$indexVersion"}
+_INDEX_VERSION_FIELD = stored_name(InstanceDocument.index_version)
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+_PATIENT_NAME = stored_name(StudyDocument.patient_name)
+
+
+_REVISION = {
+    "_id": "$_id",
+    "revision": "$revision",
+    _INDEX_VERSION_FIELD: f"${_INDEX_VERSION_FIELD}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +68,7 @@ async def load_patient_names(
 ) -> Collection[str]:
     """Return the patient names of the studies that are stored under a PatientID."""
     studies = database[StudyDocument.Settings.name]
-    names = await studies.distinct("patientName", {"patientID": patient_id})
+    names = await studies.distinct(_PATIENT_NAME, {_PATIENT_ID: patient_id})
     return [name for name in names if name]
 
 

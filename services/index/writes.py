@@ -9,16 +9,25 @@ from pymongo import UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.stored import stored_name
 from services.index.optimistic_locking import new_version
 from services.index.record import INDEX_VERSION, Fields, IndexRecord, instance_fields
 from services.index.stored_state import StoredState
 
+_INDEXED_AT = stored_name(InstanceDocument.indexed_at)
+_INDEX_VERSION_FIELD = stored_name(InstanceDocument.index_version)
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_USE_ORTHANC_PREVIEW = stored_name(InstanceDocument.use_orthanc_preview)
+
+
 Database = AsyncDatabase[dict[str, Any]]
 _LINEAGE = {
     "_id": {
-        "series": "$orthancSeriesId",
-        "study": "$orthancStudyId",
-        "patient": "$orthancPatientId",
+        "series": f"${_ORTHANC_SERIES_ID}",
+        "study": f"${_ORTHANC_STUDY_ID}",
+        "patient": f"${_ORTHANC_PATIENT_ID}",
     }
 }
 
@@ -99,7 +108,7 @@ async def upsert_instances(
             entry.ids.instance
             for entry in unique
             if (stored := known.instances.get(entry.ids.instance)) is not None
-            and (stored.get("revision"), stored.get("indexVersion"))
+            and (stored.get("revision"), stored.get(_INDEX_VERSION_FIELD))
             != (entry.revision, INDEX_VERSION)
         ],
     )
@@ -112,15 +121,15 @@ async def find_parents(database: Database, instance_ids: Sequence[str]) -> Paren
 
 async def find_lineages(database: Database, study_ids: Sequence[str]) -> set[Lineage]:
     """Find the series and patients that anything stored of some studies names."""
-    below = {"orthancStudyId": {"$in": list(study_ids)}}
+    below = {_ORTHANC_STUDY_ID: {"$in": list(study_ids)}}
     instances = await _lineages(database, below)
     series = database[SeriesDocument.Settings.name].find(
-        below, ("orthancStudyId", "orthancPatientId")
+        below, (_ORTHANC_STUDY_ID, _ORTHANC_PATIENT_ID)
     )
     return {
         *instances,
         *[
-            Lineage(one["_id"], one["orthancStudyId"], one["orthancPatientId"])
+            Lineage(one["_id"], one[_ORTHANC_STUDY_ID], one[_ORTHANC_PATIENT_ID])
             async for one in series
         ],
         *await find_patients(database, study_ids),
@@ -130,8 +139,8 @@ async def find_lineages(database: Database, study_ids: Sequence[str]) -> set[Lin
 async def find_patients(database: Database, study_ids: Sequence[str]) -> set[Lineage]:
     """Find the patients of some studies; their series are left out."""
     condition = {"_id": {"$in": list(study_ids)}}
-    studies = database[StudyDocument.Settings.name].find(condition, ("orthancPatientId",))
-    return {Lineage(None, one["_id"], one["orthancPatientId"]) async for one in studies}
+    studies = database[StudyDocument.Settings.name].find(condition, (_ORTHANC_PATIENT_ID,))
+    return {Lineage(None, one["_id"], one[_ORTHANC_PATIENT_ID]) async for one in studies}
 
 
 async def delete_instances(database: Database, instance_ids: Sequence[str]) -> int:
@@ -149,9 +158,9 @@ async def _lineages(database: Database, condition: Fields) -> list[Lineage]:
 
 
 def _upsert(entry: IndexRecord, now: datetime, *, is_news: bool) -> UpdateOne:
-    stamps: dict[str, Any] = {"indexedAt": now, "version": new_version()}
+    stamps: dict[str, Any] = {_INDEXED_AT: now, "version": new_version()}
     fields = instance_fields(entry)
-    on_insert: dict[str, Any] = {"useOrthancPreview": True}
+    on_insert: dict[str, Any] = {_USE_ORTHANC_PREVIEW: True}
     if is_news:
         fields |= stamps
     else:

@@ -10,7 +10,8 @@ from typing import Any
 from cachetools import TTLCache
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models.share import ShareDocument
+from models import ShareDocument
+from models.stored import stored_name
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.auth.tokens import SHARE_TOKEN_PREFIX, digest_of
@@ -18,6 +19,10 @@ from services.errors import DatabaseUnavailable, InvalidInput, NotFound
 from services.index.record import to_stored_precision
 from services.query.paging import Page, PageRequest
 from services.sharing.store import RecentShares, ShareStore
+
+_LAST_USED_AT = stored_name(ShareDocument.last_used_at)
+_OPENED_AT = stored_name(ShareDocument.opened_at)
+
 
 _TOKEN_BYTES = 32
 _ID_BYTES = 8
@@ -206,9 +211,9 @@ class Sharing:
         now = self._now()
         minute, hour = (now - timedelta(seconds=s) for s in (_USE_SECONDS, _OPENING_SECONDS))
         try:
-            if not await self._store.mark(share_id, "lastUsedAt", before=minute, now=now):
+            if not await self._store.mark(share_id, _LAST_USED_AT, before=minute, now=now):
                 return False
-            return await self._store.mark(share_id, "openedAt", before=hour, now=now)
+            return await self._store.mark(share_id, _OPENED_AT, before=hour, now=now)
         except DatabaseUnavailable:
             self._used.pop(share_id, None)
             raise

@@ -11,10 +11,19 @@ from cachetools import LRUCache
 from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models.share import ShareDocument
+from models import LeaseDocument, ShareDocument, StudyDocument, TokenDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.tasks import cancel_and_wait
+
+_EXPIRES_AT = stored_name(LeaseDocument.expires_at)
+_CREATED_BY = stored_name(ShareDocument.created_by)
+_LAST_USED_AT = stored_name(ShareDocument.last_used_at)
+_USE_COUNT = stored_name(ShareDocument.use_count)
+_CREATED_AT = stored_name(StudyDocument.created_at)
+_REVOKED_AT = stored_name(TokenDocument.revoked_at)
+
 
 _FRESH_SECONDS = 1.0
 """How long a share that was read is used. A revoked one is refused after this time and one read, by
@@ -26,7 +35,7 @@ _READ_SECONDS = 3.0
 _KEPT = 4096
 """Shares that are in use at once, and tokens that nobody issued."""
 
-NEWEST_FIRST = Order("createdAt", ascending=False)
+NEWEST_FIRST = Order(_CREATED_AT, ascending=False)
 
 
 class ShareStore:
@@ -72,7 +81,7 @@ class ShareStore:
         condition = {"_id": share_id, **_of(created_by)}
         with translated_database_faults():
             await self._collection.update_one(
-                {**condition, "revokedAt": None}, {"$set": {"revokedAt": now}}
+                {**condition, _REVOKED_AT: None}, {"$set": {_REVOKED_AT: now}}
             )
         return await self._find(condition)
 
@@ -122,8 +131,8 @@ class ShareStore:
         """
         due = {"_id": share_id, "$or": [{field: None}, {field: {"$lte": before}}]}
         change: dict[str, Any] = {"$set": {field: now}}
-        if field == "lastUsedAt":
-            change["$inc"] = {"useCount": 1}
+        if field == _LAST_USED_AT:
+            change["$inc"] = {_USE_COUNT: 1}
         with translated_database_faults():
             result = await self._collection.update_one(due, change)
         return bool(result.matched_count)
@@ -137,11 +146,11 @@ class ShareStore:
 
 
 def _of(created_by: str | None) -> dict[str, Any]:
-    return {} if created_by is None else {"createdBy": created_by}
+    return {} if created_by is None else {_CREATED_BY: created_by}
 
 
 def _listed(created_by: str | None, valid_at: datetime | None) -> dict[str, Any]:
-    valid = {} if valid_at is None else {"revokedAt": None, "expiresAt": {"$gt": valid_at}}
+    valid = {} if valid_at is None else {_REVOKED_AT: None, _EXPIRES_AT: {"$gt": valid_at}}
     return {**_of(created_by), **valid}
 
 

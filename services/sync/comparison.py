@@ -20,9 +20,8 @@ from typing import Any
 from pymongo import ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models.compared_study import ComparedStudyDocument
-from models.instance import InstanceDocument
-from models.study import StudyDocument
+from models import ComparedStudyDocument, InstanceDocument, SeriesDocument, StudyDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.errors import OrthancNotFound
 from services.index.record import INDEX_VERSION
@@ -34,6 +33,14 @@ from services.sync.isolation import PATIENCE, PoisonIsolator
 from services.sync.reconciler import BATCH_INSTANCES, Reconciler, batches
 from services.sync.rollup_check import RollUps
 from services.tasks import HANGING_SECONDS, beat, wait_for_all
+
+_INDEX_VERSION_FIELD = stored_name(ComparedStudyDocument.index_version)
+_LAST_UPDATE = stored_name(ComparedStudyDocument.last_update)
+_STUDY_VERSION = stored_name(ComparedStudyDocument.study_version)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
+_NUMBER_OF_SERIES = stored_name(StudyDocument.number_of_series)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +218,7 @@ class CountCheck:
         """
         with translated_database_faults():
             cursor = await self._studies.aggregate(
-                [{"$group": {"_id": None, "total": {"$sum": "$numberOfInstances"}}}]
+                [{"$group": {"_id": None, "total": {"$sum": f"${_NUMBER_OF_INSTANCES}"}}}]
             )
             groups = await cursor.to_list()
         return int(groups[0]["total"]) if groups else 0
@@ -332,9 +339,9 @@ class Comparison:
 
     async def _known_studies(self) -> dict[str, _KnownStudy]:
         with translated_database_faults():
-            cursor = self._studies.find({}, {"version": 1, "numberOfSeries": 1}, batch_size=10_000)
+            cursor = self._studies.find({}, {"version": 1, _NUMBER_OF_SERIES: 1}, batch_size=10_000)
             return {
-                study["_id"]: (study["version"], study["numberOfSeries"]) async for study in cursor
+                study["_id"]: (study["version"], study[_NUMBER_OF_SERIES]) async for study in cursor
             }
 
     async def _suspicious(
@@ -343,11 +350,11 @@ class Comparison:
         """Return the studies to look into, with the version of our document as it was."""
         with translated_database_faults():
             compared = {
-                record["_id"]: (record["lastUpdate"], record["studyVersion"])
+                record["_id"]: (record[_LAST_UPDATE], record[_STUDY_VERSION])
                 async for record in self._compared.find(
                     {
                         "_id": {"$in": [listing.study_id for listing in page]},
-                        "indexVersion": INDEX_VERSION,
+                        _INDEX_VERSION_FIELD: INDEX_VERSION,
                     },
                     batch_size=PAGE_STUDIES,
                 )
@@ -374,9 +381,9 @@ class Comparison:
             ReplaceOne(
                 {"_id": listing.study_id},
                 {
-                    "lastUpdate": listing.last_update,
-                    "studyVersion": version,
-                    "indexVersion": INDEX_VERSION,
+                    _LAST_UPDATE: listing.last_update,
+                    _STUDY_VERSION: version,
+                    _INDEX_VERSION_FIELD: INDEX_VERSION,
                 },
                 upsert=True,
             )
@@ -407,7 +414,7 @@ class Comparison:
 
     async def _indexed_in_study(self, study_id: str) -> set[str]:
         with translated_database_faults():
-            cursor = self._instances.find({"orthancStudyId": study_id}, {"_id": 1})
+            cursor = self._instances.find({_ORTHANC_STUDY_ID: study_id}, {"_id": 1})
             return {instance["_id"] async for instance in cursor}
 
     async def _look_into_gone(self, study_ids: Sequence[str], work: Repairs) -> None:
@@ -438,7 +445,7 @@ class Comparison:
         held = {instance for entry in page for instance in entry.instance_ids}
         with translated_database_faults():
             cursor = self._instances.find(
-                {"orthancSeriesId": {"$in": [entry.series_id for entry in page]}},
+                {_ORTHANC_SERIES_ID: {"$in": [entry.series_id for entry in page]}},
                 {"_id": 1},
                 batch_size=10_000,
             )

@@ -18,10 +18,15 @@ from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
-from models.study import StudyDocument
+from models import StudyDocument
+from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
 from services.tasks import HANGING_SECONDS, Heartbeat, Supervisor, heartbeat
+
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+_UPDATED_AT = stored_name(StudyDocument.updated_at)
+
 
 BURST_SECONDS = 1.0
 """Least time between two events of one study: 500 arriving images redraw a worklist once."""
@@ -348,8 +353,8 @@ class StudyEvents:
         """Take in the studies that changed shortly before: they become stable while we watch."""
         now = datetime.now(UTC)
         since = now - timedelta(seconds=self._stable_seconds)
-        async for document in self._studies.find({"updatedAt": {"$gte": since}}):
-            age_seconds = (now - document["updatedAt"]).total_seconds()
+        async for document in self._studies.find({_UPDATED_AT: {"$gte": since}}):
+            age_seconds = (now - document[_UPDATED_AT]).total_seconds()
             pacing.expect_stable(
                 _make_change(StudyChangeKind.UPDATED, document),
                 asyncio.get_running_loop().time() - age_seconds,
@@ -393,7 +398,7 @@ def _make_change(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyCha
     return StudyChange(
         kind=kind,
         study_id=document["_id"],
-        study_instance_uid=document["studyInstanceUID"],
+        study_instance_uid=document[_STUDY_INSTANCE_UID],
         document=None if kind is StudyChangeKind.DELETED else document,
         labels=tuple(document.get("labels") or ()),
     )

@@ -8,10 +8,15 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models.index_fault import IndexFaultDocument
+from models import IndexFaultDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.index.record import to_stored_precision
 from services.orthanc.answers import StoredFile
+
+_FAILED_AT = stored_name(IndexFaultDocument.failed_at)
+_RETRY_AT = stored_name(IndexFaultDocument.retry_at)
+
 
 MAX_ATTEMPTS = 3
 """An instance that fails so often is passed by for a while."""
@@ -79,7 +84,7 @@ class IndexFaults:
         waiting = await self._find(
             {
                 "_id": {"$in": [file.instance_id for file in files]},
-                "retryAt": {"$gt": datetime.now(UTC)},
+                _RETRY_AT: {"$gt": datetime.now(UTC)},
             }
         )
         return {fault.instance_id for fault in of_these(files, waiting)}
@@ -95,7 +100,7 @@ class IndexFaults:
             DatabaseUnavailable: MongoDB does not answer.
         """
         # A record of an earlier release has no `retryAt`.
-        is_due = {"failedAt": {"$lt": to_stored_precision(at)}, "retryAt": {"$not": {"$gt": at}}}
+        is_due = {_FAILED_AT: {"$lt": to_stored_precision(at)}, _RETRY_AT: {"$not": {"$gt": at}}}
         return [fault.instance_id for fault in await self._find(is_due, limit)]
 
     async def on_record(self) -> list[IndexFault]:
@@ -118,7 +123,7 @@ class IndexFaults:
         """
         before = {"$lt": to_stored_precision(since)}
         with translated_database_faults():
-            await self._faults.delete_many({"_id": {"$in": instance_ids}, "failedAt": before})
+            await self._faults.delete_many({"_id": {"$in": instance_ids}, _FAILED_AT: before})
 
     async def make_due(self) -> None:
         """Let everything be tried again now, as if it had never failed.
@@ -128,7 +133,7 @@ class IndexFaults:
         """
         with translated_database_faults():
             await self._faults.update_many(
-                {}, {"$set": {"attempts": 0, "retryAt": datetime.now(UTC)}}
+                {}, {"$set": {"attempts": 0, _RETRY_AT: datetime.now(UTC)}}
             )
 
     async def _find(self, condition: Mapping[str, Any], limit: int = 0) -> list[IndexFault]:
@@ -159,8 +164,8 @@ def _failed(
                 "revision": file.revision,
                 # A literal: a reason may begin with a dollar sign.
                 "reason": {"$literal": reason},
-                "failedAt": now,
+                _FAILED_AT: now,
             }
         },
-        {"$set": {"retryAt": {"$add": [now, {"$arrayElemAt": [list(_PAUSES_MS), pause_index]}]}}},
+        {"$set": {_RETRY_AT: {"$add": [now, {"$arrayElemAt": [list(_PAUSES_MS), pause_index]}]}}},
     ]

@@ -9,7 +9,8 @@ from typing import Any, Self
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from models.feed_cursor import FeedCursorDocument
+from models import FeedCursorDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.orthanc.answers import Change, ChangePage
@@ -18,6 +19,11 @@ from services.sync.isolation import PoisonIsolator
 from services.sync.lease import LeaseLost
 from services.sync.rollup_check import RollUps
 from services.tasks import HANGING_SECONDS, Alarm, heartbeat
+
+_CHANGE_DATE = stored_name(FeedCursorDocument.change_date)
+_MOVED_AT = stored_name(FeedCursorDocument.moved_at)
+_RESOURCE_ID = stored_name(FeedCursorDocument.resource_id)
+
 
 _CURSOR = "changes"
 
@@ -82,8 +88,8 @@ class FeedCursor:
             return None
         return FeedPosition(
             sequence=stored["sequence"],
-            change_date=stored["changeDate"],
-            resource_id=stored["resourceID"],
+            change_date=stored[_CHANGE_DATE],
+            resource_id=stored[_RESOURCE_ID],
         )
 
     async def claim(self, token: int) -> FeedPosition | None:
@@ -118,10 +124,10 @@ class FeedCursor:
         """
         moved = {
             "sequence": position.sequence,
-            "changeDate": position.change_date,
-            "resourceID": position.resource_id,
+            _CHANGE_DATE: position.change_date,
+            _RESOURCE_ID: position.resource_id,
             "token": token,
-            "movedAt": datetime.now(UTC),
+            _MOVED_AT: datetime.now(UTC),
         }
         with translated_database_faults():
             try:

@@ -10,10 +10,14 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError
 
-from models.lease import LeaseDocument
+from models import LeaseDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
 from services.tasks import HANGING_SECONDS, beat, cancel_and_wait, heartbeat
+
+_EXPIRES_AT = stored_name(LeaseDocument.expires_at)
+
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +141,7 @@ class Lease:
                 with translated_database_faults():
                     await self._leases.update_one(
                         {"_id": self._job, "holder": self._holder},
-                        [{"$set": {"expiresAt": "$$NOW"}}],
+                        [{"$set": {_EXPIRES_AT: "$$NOW"}}],
                     )
         except (DatabaseUnavailable, TimeoutError) as exc:
             _log.info("the lease was not released: %s", type(exc).__name__)
@@ -146,7 +150,7 @@ class Lease:
 def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
     """Return the update that takes a free, expired or own lease and leaves another's alone."""
     is_own = {"$eq": ["$holder", holder]}
-    is_free = {"$lte": [{"$ifNull": ["$expiresAt", "$$NOW"]}, "$$NOW"]}
+    is_free = {"$lte": [{"$ifNull": [f"${_EXPIRES_AT}", "$$NOW"]}, "$$NOW"]}
     may_take = {"$or": [is_own, is_free]}
     next_token = {"$add": [{"$ifNull": ["$token", 0]}, {"$cond": [is_own, 0, 1]}]}
     expires_at = {"$add": ["$$NOW", round(lease_seconds * 1000)]}
@@ -156,7 +160,7 @@ def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
                 # One stage: all of these are computed from the lease as it was.
                 "token": {"$cond": [may_take, next_token, "$token"]},
                 "holder": {"$cond": [may_take, holder, "$holder"]},
-                "expiresAt": {"$cond": [may_take, expires_at, "$expiresAt"]},
+                _EXPIRES_AT: {"$cond": [may_take, expires_at, f"${_EXPIRES_AT}"]},
             }
         }
     ]

@@ -21,7 +21,8 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure, PyMongoError
 
-from models.instance import InstanceDocument
+from models import InstanceDocument
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable
@@ -34,6 +35,11 @@ from services.sync.events import NO_REPLICA_SET
 from services.sync.faults import IndexFaults
 from services.sync.reader import Reading, read_entries, reason_of
 from services.tasks import HANGING_SECONDS, Supervisor, heartbeat
+
+_INDEX_VERSION_FIELD = stored_name(InstanceDocument.index_version)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+
 
 _log = logging.getLogger(__name__)
 
@@ -376,11 +382,13 @@ class Reconciler:
         with translated_database_faults():
             found = await self._instances.find(
                 {"_id": {"$in": list(instance_ids)}},
-                {"revision": 1, "orthancStudyId": 1, "indexVersion": 1},
+                {"revision": 1, _ORTHANC_STUDY_ID: 1, _INDEX_VERSION_FIELD: 1},
             ).to_list()
         return {
             instance["_id"]: IndexedInstance(
-                instance["revision"], instance["orthancStudyId"], instance.get("indexVersion", 0)
+                instance["revision"],
+                instance[_ORTHANC_STUDY_ID],
+                instance.get(_INDEX_VERSION_FIELD, 0),
             )
             for instance in found
         }
@@ -389,8 +397,8 @@ class Reconciler:
         with translated_database_faults():
             cursor = await self._instances.aggregate(
                 [
-                    {"$match": {"orthancSeriesId": {"$in": list(series_ids)}}},
-                    {"$group": {"_id": "$orthancSeriesId", "count": {"$sum": 1}}},
+                    {"$match": {_ORTHANC_SERIES_ID: {"$in": list(series_ids)}}},
+                    {"$group": {"_id": f"${_ORTHANC_SERIES_ID}", "count": {"$sum": 1}}},
                 ]
             )
             return Counter({group["_id"]: group["count"] async for group in cursor})
