@@ -1,7 +1,8 @@
 // The GraphQL endpoint: queries with fetch, uploads as GraphQL multipart requests.
 import { askForToken, authorization, token } from "./session.js";
 
-const ENDPOINT = "graphql"; // Relative: the page may stand under any path of a proxy.
+/** Relative to this file, /static/DIGEST/api.js: the server may stand under any path of a proxy. */
+export const ENDPOINT = new URL("../../graphql", import.meta.url).href;
 let clockOffset = 0;
 
 /** An error of the server: `code` for programs, `message` for people. */

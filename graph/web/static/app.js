@@ -4,11 +4,13 @@
 //   worklist.js  the list: filters.js, rows.js, live.js (subscription)
 //   study.js     the study: viewer.js, stack.js (URLs), gestures.js, keys.js, cine.js, tags.js
 //   upload.js    dropping files: dropped.js, transfer.js
+//   share.js     links of a study; the page of a link is this page, see session.js
 //   api.js       the GraphQL endpoint, which is all that this page uses; session.js (token)
 import { graphql } from "./api.js";
 import { byId, el } from "./dom.js";
 import { flush, readPlace } from "./place.js";
-import { showState, signOut } from "./session.js";
+import { isShare, showState, signOut } from "./session.js";
+import { startShare } from "./share.js";
 import { leaveStudy, showStudy, startStudy } from "./study.js";
 import { startUpload } from "./upload.js";
 import { showWorklist, startWorklist } from "./worklist.js";
@@ -43,6 +45,14 @@ function switchTheme() {
   localStorage.setItem(THEME, document.documentElement.dataset.theme);
 }
 
+/** Show a share as what it is: a page to look at. */
+async function showShare() {
+  for (const element of document.querySelectorAll(".not-shared")) element.remove();
+  const { viewer } = await graphql("{ viewer { expiresAt } }");
+  byId("shared").textContent = `Shared with you until ${viewer.expiresAt.slice(0, 10)}`;
+  byId("shared").hidden = false;
+}
+
 async function showWarnings() {
   const { server } = await graphql("{ server { warnings pacsIntegrationEnabled } }").catch(() => ({ server: null }));
   const off = server?.pacsIntegrationEnabled === false ? ["PACS integration is off: there are no pictures and no uploads."] : [];
@@ -72,6 +82,8 @@ addEventListener("hashchange", show);
 
 startWorklist();
 startStudy();
-startUpload();
+startShare();
+if (isShare) showShare().catch(() => {}); // What is wrong shows in the list as well.
+else startUpload();
 show();
 showWarnings();

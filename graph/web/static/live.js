@@ -1,4 +1,5 @@
 // Subscriptions over WebSocket by the protocol graphql-transport-ws, without a library.
+import { ENDPOINT } from "./api.js";
 import { askForToken, authorization, token } from "./session.js";
 
 const FIRST_RETRY = 1_000;
@@ -20,9 +21,8 @@ export function subscribe(query, { onData, onState }) {
   let connectedAt = Infinity;
 
   function connect() {
-    const url = new URL("graphql", document.baseURI);
+    const url = new URL(ENDPOINT);
     url.protocol = url.protocol.replace("http", "ws");
-    url.hash = "";
     socket = new WebSocket(url, "graphql-transport-ws");
     const send = (message) => socket.send(JSON.stringify(message));
     socket.onopen = () => {

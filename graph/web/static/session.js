@@ -4,7 +4,13 @@ import { byId } from "./dom.js";
 const KEY = "orthanc-graphql.token"; // GraphiQL's page uses it too.
 let asking = null;
 
-export const token = () => sessionStorage.getItem(KEY);
+// The page of a share, /s/TOKEN: its address is the credential, and no other one is used there.
+const shared = /\/s\/(ogqs_[\w-]{43})$/.exec(location.pathname)?.[1] ?? null;
+
+/** Whether this page shows a share. */
+export const isShare = shared !== null;
+
+export const token = () => shared ?? sessionStorage.getItem(KEY);
 
 /** The header that carries the token, {} without one. */
 export const authorization = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
@@ -15,6 +21,10 @@ export const authorization = () => (token() ? { Authorization: `Bearer ${token()
  *                 dialog appears: a late answer does not concern the new token.
  */
 export async function askForToken(refused) {
+  if (isShare) {
+    if (!byId("ended").open) byId("ended").showModal();
+    return new Promise(() => {}); // Nothing on this page can be answered any more.
+  }
   if (token() !== refused) return undefined;
   asking ??= openDialog().finally(() => (asking = null));
   return asking;
@@ -44,5 +54,5 @@ function openDialog() {
 
 /** Show "Sign out" while a token is in use. */
 export function showState() {
-  for (const button of document.querySelectorAll(".sign-out")) button.hidden = !token();
+  for (const button of document.querySelectorAll(".sign-out")) button.hidden = isShare || !token();
 }

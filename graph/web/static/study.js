@@ -8,11 +8,13 @@ import { listenToKeys } from "./keys.js";
 import { thumbnail } from "./pictures.js";
 import { hashOf, notePlace } from "./place.js";
 import { Stack } from "./stack.js";
+import { openShare } from "./share.js";
 import { showTags } from "./tags.js";
 import { Viewer } from "./viewer.js";
 import { describeWindow, hasWindow, parseWindow, presetsFor } from "./windows.js";
 
 const STUDY = `query StudyPage($id: ID!) {
+  viewer { canUpload canDownload }
   node(id: $id) {
     ... on Study {
       id studyDate studyTime studyDescription accessionNumber institutionName
@@ -82,11 +84,11 @@ export async function showStudy(place) {
 }
 
 async function readStudy(place) {
-  const answer = (await graphql(STUDY, { id: place.study })).node;
+  const { node, viewer: caller } = await graphql(STUDY, { id: place.study });
   if (wanted !== place) return;
-  if (!answer?.id) throw new Error("There is no such study. It may have been deleted.");
-  study = answer;
-  describeStudy();
+  if (!node?.id) throw new Error("There is no such study. It may have been deleted.");
+  study = node;
+  describeStudy(caller);
 }
 
 /** Stop all activity of the study page before the list is shown. */
@@ -186,14 +188,15 @@ function describePicture() {
   byId("corner-size").replaceChildren(...lines(isShown ? `${instance.columns} × ${instance.rows}` : null));
 }
 
-function describeStudy() {
+function describeStudy({ canUpload, canDownload }) {
   const title = [study.studyDescription || "No description", dateTime(study.studyDate, study.studyTime)].filter(Boolean).join(" · ");
   document.title = `${patientName(study)} · ${title}`;
   byId("study-header").replaceChildren(
     backLink(),
     el("h1", {}, patientName(study), el("span", { class: "detail" }, patientDetails(study))),
     el("p", { class: "what" }, title, el("span", { class: "detail" }, [study.accessionNumber && `Accession ${study.accessionNumber}`, study.institutionName].filter(Boolean).join(" · "))),
-    el("button", { type: "button", id: "download", onclick: download }, "Download ZIP"),
+    canUpload ? el("button", { type: "button", id: "open-share", onclick: () => openShare(study.id) }, "Share") : "",
+    canDownload ? el("button", { type: "button", id: "download", onclick: download }, "Download ZIP") : "",
   );
   byId("strip").replaceChildren(...study.series.map(seriesLink));
 }
