@@ -108,9 +108,9 @@ def _run_worker(descriptor: int, *, memory_bytes: int, seconds: float) -> None:
         filter_system_calls()
         desk = _Desk()
         with socket.socket(fileno=descriptor) as connection:
-            while (request := _receive(connection)) is not None:
+            while (size := _next_size(connection)) is not None:
                 limit_processor_time(seconds)
-                status, content = desk.answer(request)
+                status, content = desk.answer(connection, size)
                 connection.sendall(ANSWER_HEAD.pack(status, len(content)))
                 connection.sendall(content)
     finally:
@@ -127,10 +127,11 @@ class _Desk:
     def __init__(self) -> None:
         self._last: tuple[RenderRequest, Any] | None = None
 
-    def answer(self, request: bytearray) -> tuple[Status, bytes]:
-        """Render what a pickled `RenderRequest` asks for."""
+    def answer(self, connection: socket.socket, size: int) -> tuple[Status, bytes]:
+        """Render what a pickled `RenderRequest` of so many bytes asks for."""
         try:
-            return Status.RENDERED, self._render(pickle.loads(request))  # noqa: S301  # the server made it
+            request = pickle.loads(_receive(connection, size))  # noqa: S301  # the server made it
+            return Status.RENDERED, self._render(request)
         except FrameNotRenderable as exc:
             return Status.NOT_RENDERABLE, exc.message.encode()
         except MemoryError:
@@ -154,20 +155,43 @@ def _is_same_frame(one: RenderRequest, other: RenderRequest) -> bool:
     )
 
 
-def _receive(connection: socket.socket) -> bytearray | None:
-    head = _receive_exactly(connection, REQUEST_HEAD.size)
-    return None if head is None else _receive_exactly(connection, REQUEST_HEAD.unpack(head)[0])
+def _next_size(connection: socket.socket) -> int | None:
+    """Return the bytes of the next request; None when the server has closed the connection."""
+    try:
+        (size,) = REQUEST_HEAD.unpack(_receive(connection, REQUEST_HEAD.size))
+    except EOFError:
+        return None
+    return int(size)
 
 
-def _receive_exactly(connection: socket.socket, size: int) -> bytearray | None:
-    content = bytearray(size)
+def _receive(connection: socket.socket, size: int) -> bytearray:
+    """Receive so many bytes.
+
+    Raises:
+        EOFError: The server has closed the connection.
+        MemoryError: There is no room for them; they are thrown away, so that the next request is
+            the next that is read.
+    """
+    try:
+        content = bytearray(size)
+    except MemoryError:
+        while size > 0:
+            size -= _receive_some(connection, memoryview(_DISCARDED)[:size])
+        raise
     view, received = memoryview(content), 0
     while received < size:
-        count = connection.recv_into(view[received:])
-        if count == 0:
-            return None
-        received += count
+        received += _receive_some(connection, view[received:])
     return content
+
+
+_DISCARDED = bytearray(64 * 1024)
+
+
+def _receive_some(connection: socket.socket, into: memoryview) -> int:
+    count = connection.recv_into(into)
+    if count == 0:
+        raise EOFError
+    return count
 
 
 def main(arguments: list[str]) -> None:
