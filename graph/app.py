@@ -84,11 +84,11 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         WebSocketRoute("/graphql", endpoint),
         *archives.archive_routes(per_client=settings.archives_per_client),
         *dicom_api.routes,
-        *dicomweb_routes(),
+        *dicomweb_routes(per_client=settings.archives_per_client),
         *health.health_routes(),
         *orthanc_events.routes,
         *shares.routes,
-        *dicomweb_routes(shared),
+        *dicomweb_routes(shared, per_client=settings.archives_per_client),
         *web.routes,
     ]
 

@@ -270,6 +270,7 @@ class Runtime:
     audit: Audit
     database: AsyncDatabase[dict[str, Any]]
     orthanc: OrthancClient | None
+    whole_orthanc: Orthanc | None
     orthanc_url: str | None
     orthanc_events_secret: str
     lists: Lists
@@ -405,6 +406,7 @@ async def open_runtime(
             ),
             database=database,
             orthanc=client,
+            whole_orthanc=orthanc,
             orthanc_url=connections.orthanc_url,
             orthanc_events_secret=events_secret,
             lists=Lists(

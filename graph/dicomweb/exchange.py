@@ -1,28 +1,40 @@
 """What all DICOMweb routes have in common: who asks, what is accepted, how it is answered."""
 
 import gzip
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 import orjson
+from cachetools import TTLCache
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from graph.authentication import SHARE_PARAMETER, principal_of
+from graph.execution.audit import recorded
 from graph.http.accept import MediaRange, accepts_gzip, choose, parse_accept
 from graph.http.cors import base_url_of
 from graph.http.errors import refusal
-from graph.state import runtime_of
+from graph.state import client_address, runtime_of
+from models import InstanceDocument
+from services.audit import Action, AuditEvent
 from services.auth.roles import Principal, Role, authorize
+from services.dicomweb.resources import SeriesResource, StudyResource
 from services.errors import Error
 from services.runtime import Runtime
 
 Identify = Callable[[Request], Awaitable[Principal | None]]
 """Tells who asks; None: nobody."""
+
+RecentViews = TTLCache[tuple[str, str, str, str], bool]
+"""Principal, address, study and action of records that stand for what follows."""
+
+_VIEW_SECONDS = 300.0
+_VIEWS = 10_000
 
 DICOM_JSON = "application/dicom+json"
 _JSON_TYPES = (DICOM_JSON, "application/json")
@@ -43,6 +55,8 @@ class Exchange:
     Attributes:
         root: Address of the service as the caller sees it, without a slash at its end.
         detail: Name of the route, for the audit trail.
+        recent_views: Who looked at which study and how, of all requests.
+        warnings: Sentences for the header `Warning`.
     """
 
     request: Request
@@ -50,6 +64,7 @@ class Exchange:
     principal: Principal
     root: str
     detail: str
+    recent_views: RecentViews
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +86,56 @@ class Exchange:
     def path(self, name: str) -> str:
         """Return a part of the path."""
         return str(self.request.path_params[name])
+
+    async def study(self) -> StudyResource:
+        """Find the study of the path; errors are those of `Resources.study`."""
+        resources = self.runtime.resources
+        return await resources.study(self.path("study"), self.principal.scope)
+
+    async def series(self) -> SeriesResource:
+        """Find the series of the path."""
+        resources = self.runtime.resources
+        return await resources.series(self.path("study"), self.path("series"), self.principal.scope)
+
+    async def instance(self) -> InstanceDocument:
+        """Find the instance of the path."""
+        return await self.runtime.resources.instance(
+            self.path("study"), self.path("series"), self.path("instance"), self.principal.scope
+        )
+
+    @asynccontextmanager
+    async def recording(
+        self, action: Action, study_id: str, patient_id: str
+    ) -> AsyncIterator[AuditEvent]:
+        """Record what is done to a study, once it is done or has failed."""
+        async with recorded(
+            self.runtime.audit, action, self.principal, detail=self.detail
+        ) as event:
+            event.study_ids.add(study_id)
+            event.patient_ids.add(patient_id)
+            yield event
+
+    @asynccontextmanager
+    async def recording_upload(self) -> AsyncIterator[AuditEvent]:
+        """Record an upload; what is stored is added to the record."""
+        async with recorded(
+            self.runtime.audit, Action.UPLOAD, self.principal, detail=self.detail
+        ) as event:
+            yield event
+
+    @asynccontextmanager
+    async def viewing(
+        self, instance: InstanceDocument, *, action: Action = Action.VIEW
+    ) -> AsyncIterator[None]:
+        """Record that a study is looked at: one record for all images of the next five minutes."""
+        study_id = instance.orthanc_study_id
+        key = (self.principal.name, client_address.get() or "", study_id, action.value)
+        if key in self.recent_views:
+            yield
+            return
+        async with self.recording(action, study_id, instance.orthanc_patient_id):
+            yield
+        self.recent_views[key] = True
 
     def json_type(self) -> str:
         """Choose the media type of an answer in JSON.
@@ -117,10 +182,12 @@ class Mount:
     Attributes:
         prefix: Of its paths, as `/dicomweb`; it may have parameters of its own.
         identify: Tells who asks, by the request.
+        recent_views: See `Exchange`.
     """
 
     prefix: str = "/dicomweb"
     identify: Identify = principal_of
+    recent_views: RecentViews = field(default_factory=lambda: TTLCache(_VIEWS, _VIEW_SECONDS))
 
     def route(
         self, path: str, handler: Handler, *, role: Role = Role.VIEWER, method: str = "GET"
@@ -150,4 +217,4 @@ class Mount:
         root = base + self.prefix.format(**request.path_params)
         # Handlers write the other parameters into the audit trail.
         request.path_params.pop(SHARE_PARAMETER, None)
-        return Exchange(request, runtime, principal, root, detail)
+        return Exchange(request, runtime, principal, root, detail, self.recent_views)

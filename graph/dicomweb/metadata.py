@@ -1,14 +1,14 @@
 """WADO-RS metadata: headers in the DICOM JSON model (PS3.18 10.4.1.1.2)."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 
 import orjson
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Exchange, Mount
-from graph.execution.audit import recorded
+from graph.dicomweb.streams import passed_on
 from graph.http.conditional import names_tag
 from services.audit import Action
 from services.dicom.json_model import BULK_ROOT
@@ -31,36 +31,23 @@ def metadata_routes(mount: Mount) -> list[BaseRoute]:
 
 
 async def _study(exchange: Exchange) -> Response:
-    resources = exchange.runtime.resources
-    study = await resources.study(exchange.path("study"), exchange.principal.scope)
-    return await _headers_of(exchange, study, await resources.series_of(study))
+    study = await exchange.study()
+    return await _headers_of(exchange, study, await exchange.runtime.resources.series_of(study))
 
 
 async def _series(exchange: Exchange) -> Response:
-    series = await exchange.runtime.resources.series(
-        exchange.path("study"), exchange.path("series"), exchange.principal.scope
-    )
+    series = await exchange.series()
     return await _headers_of(exchange, series.study, [series])
 
 
 async def _instance(exchange: Exchange) -> Response:
     exchange.json_type()
-    runtime = exchange.runtime
-    instance = await runtime.resources.instance(
-        exchange.path("study"),
-        exchange.path("series"),
-        exchange.path("instance"),
-        exchange.principal.scope,
-    )
-    async with recorded(
-        runtime.audit, Action.VIEW, exchange.principal, detail=exchange.detail
-    ) as event:
-        event.study_ids.add(instance.orthanc_study_id)
-        event.patient_ids.add(instance.orthanc_patient_id)
+    instance = await exchange.instance()
+    async with exchange.viewing(instance):
         headers = {"ETag": f'W/"{instance.revision}"', **_HEADERS}
         if names_tag(exchange.request.scope, headers["ETag"]):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        header = await runtime.headers.dicom_json(
+        header = await exchange.runtime.headers.dicom_json(
             instance.id, instance.revision, series_id=instance.orthanc_series_id
         )
     content = orjson.dumps([header.elements])
@@ -77,23 +64,17 @@ async def _headers_of(
 ) -> Response:
     media_type = exchange.json_type()
     store = exchange.runtime.series_headers
-    async with recorded(
-        exchange.runtime.audit, Action.VIEW, exchange.principal, detail=exchange.detail
-    ) as event:
-        event.study_ids.add(study.id)
-        event.patient_ids.add(study.patient_id)
+    async with exchange.recording(Action.VIEW, study.id, study.patient_id) as event:
         held = [(one.id, await store.revisions(one.id)) for one in series]
         event.number_of_objects = sum(len(revisions) for _, revisions in held)
         headers = {"ETag": f'W/"{revisions_digest(held)}"', **_HEADERS}
         if names_tag(exchange.request.scope, headers["ETag"]):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
         pieces = _pieces(store, held, exchange.root)
+        if exchange.accepts_gzip:
+            headers["Content-Encoding"] = "gzip"
         body = _gzipped(pieces) if exchange.accepts_gzip else _plain(pieces)
-        # What goes wrong before the first chunk is a status; later it breaks the connection.
-        first = [await anext(body)]
-    if exchange.accepts_gzip:
-        headers["Content-Encoding"] = "gzip"
-    return StreamingResponse(_chained(first, body), 200, headers, media_type)
+        return await passed_on(body, headers=headers, media_type=media_type)
 
 
 async def _pieces(
@@ -122,7 +103,7 @@ async def _addressed(chunk: Chunk, root: str) -> Piece:
     return await finish_in_thread(write)
 
 
-async def _gzipped(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def _gzipped(pieces: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
     join = GzipJoin()
     waiting = join.begin()
     async for piece in pieces:
@@ -133,7 +114,7 @@ async def _gzipped(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
     yield waiting + join.end()
 
 
-async def _plain(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
+async def _plain(pieces: AsyncIterator[Piece]) -> AsyncGenerator[bytes, None]:
     waiting = b""
     async for piece in pieces:
         waiting += await finish_in_thread(piece.content)
@@ -145,9 +126,3 @@ async def _plain(pieces: AsyncIterator[Piece]) -> AsyncIterator[bytes]:
 
 _SENT_BYTES = 64 * 1024
 """What is sent at once: most series have less, and go out in one piece."""
-
-
-async def _chained(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first.pop()
-    async for part in rest:
-        yield part

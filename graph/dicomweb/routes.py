@@ -3,14 +3,28 @@
 from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Mount
+from graph.dicomweb.files import file_routes
+from graph.dicomweb.frames import frame_routes
 from graph.dicomweb.metadata import metadata_routes
+from graph.dicomweb.rendered import rendered_routes
 from graph.dicomweb.searches import search_routes
+from graph.dicomweb.store import store_routes
 
 
-def dicomweb_routes(mount: Mount = Mount()) -> list[BaseRoute]:  # noqa: B008  # frozen
+def dicomweb_routes(mount: Mount | None = None, *, per_client: int) -> list[BaseRoute]:
     """Make the routes of one service.
 
     Args:
-        mount: Where it stands and who may use it.
+        mount: Where it stands and who may use it; None: at its usual place, for principals.
+        per_client: Series and studies that one client may download at once.
     """
-    return [*metadata_routes(mount), *search_routes(mount)]
+    mount = mount or Mount()
+    return [
+        # Routes are tried in this order: frames are asked for most often.
+        *frame_routes(mount),
+        *rendered_routes(mount),
+        *metadata_routes(mount),
+        *search_routes(mount),
+        *file_routes(mount, per_client=per_client),
+        *store_routes(mount),
+    ]

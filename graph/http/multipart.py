@@ -169,6 +169,33 @@ class Form:
 
 
 @asynccontextmanager
+async def read_related(
+    request: Request, limits: UploadLimits, *, part_type: str
+) -> AsyncIterator[tuple[UploadedFile, ...]]:
+    """Read a multipart/related body (RFC 2387), every part of which is a file.
+
+    Args:
+        request: Nothing of its body was read.
+        limits: What it may ask for.
+        part_type: Media type of the parts.
+
+    Raises:
+        Error: As `read_form`; UnsupportedMediaType also for parts of another type.
+    """
+    check_content_length(request, limits.max_bytes)
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    asked = options.get(b"type", part_type.encode())
+    if content_type != b"multipart/related" or asked.lower() != part_type.encode():
+        raise UnsupportedMediaType(f'Send multipart/related; type="{part_type}".')
+    if not options.get(b"boundary"):
+        raise InvalidInput("Send multipart/related with a boundary.")
+    with tempfile.TemporaryFile(buffering=0) as spool:
+        parts = _RelatedParts(spool.fileno(), limits, part_type)
+        await _receive(request, parts, limits, options[b"boundary"])
+        yield tuple(parts.files)
+
+
+@asynccontextmanager
 async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[Form]:
     """Read a multipart/form-data body (RFC 7578); its files live as long as the context.
 
@@ -182,12 +209,14 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
     check_content_length(request, limits.max_bytes)
     with tempfile.TemporaryFile(buffering=0) as spool:
         parts = _Parts(spool.fileno(), limits)
-        await _receive(request, parts, limits)
+        await _receive(request, parts, limits, _boundary(request))
         yield Form(parts.fields, tuple(parts.files))
 
 
-async def _receive(request: Request, parts: "_Parts", limits: UploadLimits) -> None:
-    parser = _parser(_boundary(request), parts)
+async def _receive(
+    request: Request, parts: "_Parts", limits: UploadLimits, boundary: bytes
+) -> None:
+    parser = _parser(boundary, parts)
     body = arriving(request, max_bytes=limits.max_bytes, idle_seconds=limits.idle_seconds)
     try:
         async with aclosing(body):
@@ -247,6 +276,7 @@ class _Parts:
         self._position = 0
         self._header = (bytearray(), bytearray())
         self._disposition = b""
+        self._content_type = b""
         self._field_name = ""
         self._file_name: str | None = None
         self._value = bytearray()
@@ -270,7 +300,7 @@ class _Parts:
                 raise UploadNotKept(detail=type(exc).__name__) from exc
 
     def begin(self) -> None:
-        self._disposition = b""
+        self._disposition = self._content_type = b""
         self._value = bytearray()
         self._file_begin = self._position
 
@@ -284,19 +314,24 @@ class _Parts:
         name, value = self._header
         if name.lower() == b"content-disposition":
             self._disposition = bytes(value)
+        elif name.lower() == b"content-type":
+            self._content_type = bytes(value)
         self._header = (bytearray(), bytearray())
 
     def headers_end(self) -> None:
+        self._name_part()
+        if self._file_name is not None and len(self.files) >= self._limits.max_files:
+            raise LimitExceeded(f"One upload may have {self._limits.max_files} files.")
+        if self._file_name is None and len(self.fields) >= _MAX_FIELDS:
+            raise LimitExceeded(f"One upload may have {_MAX_FIELDS} fields besides its files.")
+
+    def _name_part(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise InvalidInput("A part of the form has no name.")
         self._field_name = options[b"name"].decode("utf-8", "replace")
         file_name = options.get(b"filename")
         self._file_name = None if file_name is None else file_name.decode("utf-8", "replace")
-        if self._file_name is not None and len(self.files) >= self._limits.max_files:
-            raise LimitExceeded(f"One upload may have {self._limits.max_files} files.")
-        if self._file_name is None and len(self.fields) >= _MAX_FIELDS:
-            raise LimitExceeded(f"One upload may have {_MAX_FIELDS} fields besides its files.")
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self._file_name is not None:
@@ -338,6 +373,20 @@ class _Parts:
         self._header[index].extend(data)
         if len(self._header[index]) > _HEADER_MAX_BYTES:
             raise LimitExceeded("A header of a part of the form is too long.")
+
+
+class _RelatedParts(_Parts):
+    """Parts without names: every one is a file."""
+
+    def __init__(self, descriptor: int, limits: UploadLimits, part_type: str) -> None:
+        super().__init__(descriptor, limits)
+        self._part_type = part_type
+
+    def _name_part(self) -> None:
+        media_type, _ = parse_options_header(self._content_type)
+        if media_type and media_type != self._part_type.encode():
+            raise UnsupportedMediaType(f"Every part of this is {self._part_type}.")
+        self._file_name = f"part {len(self.files) + 1}"
 
 
 def _write_all(descriptor: int, pieces: Sequence[memoryview | bytearray]) -> None:

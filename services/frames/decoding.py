@@ -89,6 +89,36 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
     return _encapsulated(_shaped(samples, description), description, codestream)
 
 
+def sample_bytes(decoded: DecodedFrame, description: PixelDescription) -> bytes:
+    """Return samples as Explicit VR Little Endian stores them (PS3.5 8.1.1), colours by pixel.
+
+    Args:
+        decoded: What `decode_frame` returned.
+        description: Says where the used bits of a word are.
+
+    Raises:
+        FrameNotRenderable: Words of this size are not stored so.
+    """
+    samples, bits = decoded.samples, decoded.bits
+    if samples.dtype.kind == "f":
+        return samples.astype(samples.dtype.newbyteorder("<")).tobytes()
+    word_bits = description.bits_allocated
+    if word_bits not in {8, 16, 32, 64}:
+        raise FrameNotRenderable(f"Samples of {word_bits} bits can't be answered uncompressed.")
+    words = samples.astype(f"<u{word_bits // _BYTE_BITS}")
+    shift = description.high_bit + 1 - description.bits_stored
+    unused = word_bits - bits.stored
+    if bits.shift == 0 and unused > 0:
+        # The used bits alone, with their sign, at the place that the header says.
+        words = words << unused
+        if bits.is_signed:
+            words = (words.view(f"<i{word_bits // _BYTE_BITS}") >> unused).view(words.dtype)
+        else:
+            words = words >> unused
+        words = words << shift
+    return words.tobytes()
+
+
 def preload() -> None:
     """Import what decoding needs, so that the first frame does not wait for it."""
     from imagecodecs import (  # noqa: F401, PLC0415  # the decoders load with their names

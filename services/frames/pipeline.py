@@ -5,10 +5,11 @@ encoded ones in a renderer process.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 from cachetools import TTLCache
 
 from services.dicom.display import PixelDescription, ValueType
@@ -51,6 +52,18 @@ _UNCUT = 4096
 """Instances whose frames are not asked of Orthanc, by identifier and revision."""
 
 _UNCUT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """The bytes of one frame, encapsulation removed and fragments joined.
+
+    Attributes:
+        transfer_syntax_uid: How they are encoded; Explicit VR Little Endian for all native ones.
+    """
+
+    content: bytes
+    transfer_syntax_uid: str
 
 
 class FramePipeline:
@@ -98,6 +111,65 @@ class FramePipeline:
     async def attributes(self, instance: RenderableInstance, frame_index: int) -> FrameAttributes:
         """Return windows and geometry of a frame, 0-based."""
         return await self._presentations.attributes(instance, frame_index)
+
+    async def stored(self, instance: RenderableInstance, frame_index: int) -> StoredFrame:
+        """Return the bytes of a frame, 0-based, as they are in the file; native ones little endian.
+
+        Raises:
+            FrameNotFound: Orthanc has no such frame.
+            FrameNotRenderable: It can't be cut out of the file.
+            RenderQueueFull: Too many frames wait.
+            OrthancUnavailable: Orthanc does not answer.
+        """
+        return await self._fetched(instance, frame_index, is_decoded=False)
+
+    async def decoded(self, instance: RenderableInstance, frame_index: int) -> StoredFrame:
+        """Return the samples of a frame, 0-based, as Explicit VR Little Endian stores them.
+
+        Errors are those of `render`.
+        """
+        return await self._fetched(instance, frame_index, is_decoded=True)
+
+    async def _fetched(
+        self, instance: RenderableInstance, frame_index: int, *, is_decoded: bool
+    ) -> StoredFrame:
+        check_pixels(instance.rows or 0, instance.columns or 0, max_pixels=self._max_pixels)
+        try:
+            async with self._parsed.first_before_others(instance):
+                presentation = await self._presentations.find(instance, frame_index)
+                description = presentation.description
+                if description.is_native:
+                    async with self._native_queue.slot(instance.id):
+                        content = await self._native_bytes(instance, frame_index, description)
+                    return StoredFrame(content, EXPLICIT_VR_LITTLE_ENDIAN)
+                async with self._encoded_queue.slot(instance.id):
+                    content = await self._encoded_bytes(instance, frame_index, description)
+                    if not is_decoded:
+                        return StoredFrame(content, description.transfer_syntax_uid)
+                    request = _request(content, presentation, FrameVariant())
+                    samples = await self._renderers.render(replace(request, as_samples=True))
+                return StoredFrame(samples, EXPLICIT_VR_LITTLE_ENDIAN)
+        except OrthancNotFound as exc:
+            raise FrameNotFound from exc
+
+    async def _native_bytes(
+        self, instance: RenderableInstance, frame_index: int, description: PixelDescription
+    ) -> bytes:
+        if _is_cut_by_orthanc(description):
+            sent = await self._raw(instance, frame_index, bytes)
+            if sent is not None and len(sent) * _BYTE_BITS == description.frame_bits:
+                return sent
+        content, bit_offset = await self._copies.frame(instance, description, frame_index)
+        return await finish_in_thread(little_endian, content, description, bit_offset)
+
+    async def _encoded_bytes(
+        self, instance: RenderableInstance, frame_index: int, description: PixelDescription
+    ) -> bytes:
+        sent = await self._raw(instance, frame_index, bytes)
+        if sent is not None and (instance.number_of_frames == 1 or is_complete(sent)):
+            return sent
+        content, _ = await self._copies.frame(instance, description, frame_index)
+        return content
 
     async def render(
         self, instance: RenderableInstance, frame_index: int, variant: FrameVariant
@@ -194,6 +266,30 @@ class FramePipeline:
         except OrthancError:
             self._uncut[key] = True
             return None
+
+
+def little_endian(content: bytes, description: PixelDescription, bit_offset: int) -> bytes:
+    """Return the bytes of one native frame, little endian, from its first bit to its last.
+
+    Args:
+        content: What `StoredCopies.frame` returned.
+        description: How the instance stores its frames.
+        bit_offset: Bits at the beginning that belong to the frame before.
+    """
+    if description.is_byte_swapped:
+        content = np.frombuffer(content, ">u2", len(content) // 2).astype("<u2").tobytes()
+    elif description.is_big_endian and description.bits_allocated > _BYTE_BITS:
+        size = description.bits_allocated // _BYTE_BITS
+        content = np.frombuffer(content, f">u{size}").astype(f"<u{size}").tobytes()
+    bits = description.frame_bits
+    if bit_offset % _BYTE_BITS == 0:
+        begin = bit_offset // _BYTE_BITS
+        whole = content[begin : begin - (-bits // _BYTE_BITS)]
+        if bits % _BYTE_BITS == 0:
+            return whole
+    # The first pixel is the lowest bit (PS3.5 8.2.1).
+    unpacked = np.unpackbits(np.frombuffer(content, np.uint8), bitorder="little")
+    return np.packbits(unpacked[bit_offset : bit_offset + bits], bitorder="little").tobytes()
 
 
 def _is_cut_by_orthanc(description: PixelDescription) -> bool:

@@ -9,7 +9,7 @@ import cv2
 
 from services.dicom.display import FrameDisplay, PixelDescription
 from services.frames import decoding
-from services.frames.decoding import DecodedFrame, decode_frame
+from services.frames.decoding import DecodedFrame, decode_frame, sample_bytes
 from services.frames.encoding import encode_jpeg, encode_png
 from services.frames.pixels import picture
 from services.frames.variant import FrameVariant, PictureFormat
@@ -27,6 +27,7 @@ class RenderRequest:
         variant: How to show it.
         bit_offset: Bits at the beginning of the content that belong to the frame before
             (`PixelDescription.frame_span`).
+        as_samples: Answer the decoded samples instead of a picture.
     """
 
     content: bytes
@@ -34,6 +35,7 @@ class RenderRequest:
     display: FrameDisplay
     variant: FrameVariant
     bit_offset: int = 0
+    as_samples: bool = False
 
 
 def render_frame(request: RenderRequest) -> bytes:
@@ -63,9 +65,11 @@ def show(decoded: DecodedFrame, request: RenderRequest) -> bytes:
     Raises:
         FrameNotRenderable: Its palette is missing.
     """
+    if request.as_samples:
+        return sample_bytes(decoded, request.description)
     shown = picture(decoded, request.description, request.display, request.variant)
     if request.variant.picture_format is PictureFormat.JPEG:
-        return encode_jpeg(shown)
+        return encode_jpeg(shown, request.variant.quality)
     return encode_png(shown)
 
 

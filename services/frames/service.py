@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from services.errors import (
     FrameNotFound,
@@ -13,7 +14,7 @@ from services.errors import (
     RendererCrashed,
 )
 from services.frames.cache import FrameCache, FrameKey, InstanceCache, InstanceFinder, RenderedFrame
-from services.frames.pipeline import FramePipeline
+from services.frames.pipeline import FramePipeline, StoredFrame
 from services.frames.prefetch import FollowingFinder, LookAhead, Neighbours
 from services.frames.quarantine import FrameId, Quarantine
 from services.frames.queue import RenderRate
@@ -33,6 +34,8 @@ from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.tasks import Supervisor
+
+_T = TypeVar("_T")
 
 StudyRevisionFinder = Callable[[str], Awaitable[str | None]]
 
@@ -167,6 +170,27 @@ class FrameService:
             raise FrameNotFound
         return await self._pipeline.attributes(instance, frame_index)
 
+    async def stored(self, instance: RenderableInstance, frame_index: int) -> StoredFrame:
+        """Return the bytes of a frame, 0-based, as they are in the file; native ones little endian.
+
+        Raises:
+            FrameNotFound, FrameNotRenderable, RenderQueueFull, OrthancUnavailable: As `frame`.
+            PacsDisabled: There is no Orthanc.
+        """
+        check_renderable(instance, frame_index)
+        if self._pipeline is None:
+            raise PacsDisabled
+        return await self._pipeline.stored(instance, frame_index)
+
+    async def decoded(self, instance: RenderableInstance, frame_index: int) -> StoredFrame:
+        """Return the samples of a frame, 0-based, as Explicit VR Little Endian stores them.
+
+        Errors are those of `frame`.
+        """
+        check_renderable(instance, frame_index)
+        frame = FrameId(instance.id, instance.revision, frame_index)
+        return await self._guarded(frame, lambda pipeline: pipeline.decoded(instance, frame_index))
+
     def discard(self, instance_ids: Iterable[str]) -> None:
         """Forget what is kept of instances that were removed or replaced."""
         self._ahead.discard(gone := set(instance_ids))
@@ -216,18 +240,24 @@ class FrameService:
         return await self._cache.get(key, lambda: self._render(instance, key))
 
     async def _render(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+        frame = FrameId(key.instance_id, key.revision, key.frame_index)
+        return await self._guarded(
+            frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
+        )
+
+    async def _guarded(self, frame: FrameId, work: Callable[[FramePipeline], Awaitable[_T]]) -> _T:
+        """Do what may end a renderer, unless this frame did so before."""
         if self._pipeline is None:
             raise PacsDisabled
-        frame = FrameId(key.instance_id, key.revision, key.frame_index)
         await self._quarantine.refresh()
         self._quarantine.check(frame)
         try:
-            rendered = await self._pipeline.render(instance, key.frame_index, key.variant)
+            done = await work(self._pipeline)
         except RendererCrashed:
             await self._quarantine.record_crash(frame)
             raise
         await self._quarantine.clear(frame)
-        return rendered
+        return done
 
 
 def check_renderable(instance: RenderableInstance, frame_index: int) -> None:

@@ -54,6 +54,7 @@ class FrameVariant:
         full_range: Minimum to maximum of the frame's own values.
         max_size: Longest side in pixels, 1 to 8192; smaller frames keep their size. None: as it is.
         picture_format: JPEG is lossy: for previews and cine.
+        quality: Of JPEG, 1 to 100; None for 90. It has no spelling in URLs.
     """
 
     window_center: float | None = None
@@ -61,6 +62,7 @@ class FrameVariant:
     full_range: bool = False
     max_size: int | None = None
     picture_format: PictureFormat = PictureFormat.PNG
+    quality: int | None = None
 
     def __post_init__(self) -> None:
         """Check and round the arguments.
@@ -76,6 +78,8 @@ class FrameVariant:
             object.__setattr__(self, "window_width", float(_spell(self.window_width)))
         if self.max_size is not None and not 1 <= self.max_size <= MAX_SIZE_LIMIT:
             raise InvalidInput(f"maxSize is 1 to {MAX_SIZE_LIMIT} pixels.")
+        if self.quality is not None and not 1 <= self.quality <= 100:  # noqa: PLR2004  # per cent
+            raise InvalidInput("quality is 1 to 100.")
 
     def _check_window(self, center: float, width: float) -> None:
         if self.full_range:
@@ -89,8 +93,8 @@ class FrameVariant:
 
     @property
     def is_as_stored(self) -> bool:
-        """Whether the window is the file's or the full range, in the size of the frame."""
-        return self.window_center is None and self.max_size is None
+        """Whether the window is the file's or the full range, in full size and usual quality."""
+        return self.window_center is None and self.max_size is None and self.quality is None
 
     @property
     def text(self) -> str:

@@ -116,6 +116,12 @@ class OrthancClient:
             yield response.aiter_bytes()
 
     @asynccontextmanager
+    async def series_archive(self, series_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """`GET /series/{id}/archive`: a ZIP of the series, streamed; errors: `study_archive`."""
+        async with self._download(path_of("series", series_id, "archive")) as response:
+            yield response.aiter_bytes()
+
+    @asynccontextmanager
     async def download(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """`GET /instances/{id}/file` for a reader outside, who may be slow.
 
