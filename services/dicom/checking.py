@@ -26,6 +26,17 @@ class CheckedFile:
     number_of_frames: int
     not_renderable_reason: str | None
 
+    @property
+    def has_uncounted_frames(self) -> bool:
+        """Whether only the whole file can tell how many frames there are.
+
+        Fragments prove the number of encapsulated frames (PS3.5 A.4): a declared number can be too
+        high, and so can the number of entries of an offset table.
+        """
+        layout = self.layout
+        is_cut_off = layout.pixel_data_is_encapsulated and not layout.is_whole
+        return is_cut_off and self.number_of_frames > 1
+
 
 def check_file(
     file: BinaryIO,

@@ -431,9 +431,6 @@ class ElementWalk:
         self.pixel_data_is_encapsulated = length == _UNDEFINED
         if self.pixel_data_is_encapsulated:
             self.pixel_data_length = self._end - offset
-            table = self._window.read(offset, _HEAD_BYTES)
-            if len(table) == _HEAD_BYTES:
-                self.offset_table_entries = self._implicit.unpack(table)[2] // _OFFSET_BYTES
         else:
             self._nesting.check_end(offset, length, (tag >> 16, tag & 0xFFFF))
             self.pixel_data_length = length

@@ -184,7 +184,8 @@ class InstanceHeader:
             all other padding, which `patient.patient_id` is without.
         pixel_data_bytes: Bytes from PixelData's value to the end of the file, None when unknown:
             of deflated files.
-        frame_fragments: Encapsulated frames found in the file, None when they were not counted.
+        frame_fragments: Declared frames that encapsulated pixel data really has, None when they
+            were not counted; see `fragments.count_frames`.
     """
 
     patient: PatientModule

@@ -89,8 +89,8 @@ class FileLayout:
         offset_table_entries: Entries of the basic offset table.
         deepest_nesting: Sequences around the deepest element.
         element_count: Elements and items, fragments not included.
-        is_whole: False when only the beginning of the file was at hand: nothing is known about
-            what follows the head of its pixel data.
+        is_whole: False when only the beginning of the file was read: nothing is known about what
+            follows the head of its pixel data.
         kept: The elements of the top level that the walk was asked to keep, in their order.
     """
 
@@ -112,15 +112,3 @@ class FileLayout:
     element_count: int = 0
     is_whole: bool = True
     kept: Sequence[Element] = ()
-
-    @property
-    def encapsulated_frames(self) -> int | None:
-        """Frames that the fragments can hold, None when not encapsulated or not known.
-
-        A basic offset table names every frame (PS3.5 A.4); without one each fragment may be one.
-        """
-        if not self.pixel_data_is_encapsulated:
-            return None
-        if not self.is_whole:
-            return self.offset_table_entries or None
-        return min(self.offset_table_entries or self.fragment_count, self.fragment_count)

@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 from services.dicom.deflation import inflated_copy
 from services.dicom.element_bytes import bytes_text
 from services.dicom.elements import Elements, kept_elements
+from services.dicom.fragments import count_frames
 from services.dicom.header import (
     AcquisitionModule,
     FileWindow,
@@ -110,11 +111,12 @@ def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
     if layout.pixel_data_offset is not None and not layout.is_deflated:
         pixel_data_bytes = layout.end_offset - layout.pixel_data_offset
     syntax = layout.transfer_syntax_uid
+    image = _image(elements, groups, layout)
     return InstanceHeader(
         patient=_patient(elements),
         study=_study(elements),
         series=_series(elements),
-        image=_image(elements, groups, layout),
+        image=image,
         geometry=_geometry(elements, groups),
         acquisition=_acquisition(elements, groups),
         sop_instance_uid=_uid(elements, 0x00080018),
@@ -123,7 +125,7 @@ def _read_header(file: BinaryIO, layout: FileLayout) -> InstanceHeader:
         transfer_syntax_uid=syntax and syntax[:_UID_CHARACTERS],
         instance_number=parse_int(elements.text(0x00200013)),
         pixel_data_bytes=pixel_data_bytes,
-        frame_fragments=layout.encapsulated_frames,
+        frame_fragments=count_frames(file, layout, max(image.number_of_frames or 1, 1)),
     )
 
 

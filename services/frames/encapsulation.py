@@ -7,28 +7,13 @@ from typing import BinaryIO
 
 from pydicom.encaps import parse_basic_offsets, parse_fragments
 
+from services.dicom.fragments import ENDED_IMAGES, MARK_BYTES, is_start
 from services.errors import FrameNotRenderable
 
 _ITEM_HEAD_BYTES = 8
-_MARK_BYTES = 12
 
 _END_OF_IMAGE = b"\xff\xd9"
 """EOI of JPEG and JPEG-LS (ISO/IEC 10918-1 B.1.1.3), EOC of JPEG 2000 (ISO/IEC 15444-1 A.4)."""
-
-_STARTS = (
-    b"\xff\xd8",  # SOI of JPEG and JPEG-LS
-    b"\xff\x4f\xff\x51",  # SOC and SIZ of JPEG 2000
-    b"\x00\x00\x00\x0cjP  ",  # signature box of a JP2 file
-    b"\xff\x0a",  # codestream of JPEG XL (ISO/IEC 18181-1)
-    b"\x00\x00\x00\x0cJXL ",
-)
-
-_ENDED = _STARTS[:3]
-"""Kinds of images that end with a marker."""
-
-_RLE_SEGMENTS = range(1, 16)
-_RLE_FIRST_SEGMENT = 64
-"""The RLE header: number of segments, at most 15, and the offset of the first (PS3.5 G.5)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +56,7 @@ def read_fragments(file: BinaryIO, begin: int) -> tuple[list[int], list[Fragment
         length = int.from_bytes(file.read(4), "little")
         at = item + _ITEM_HEAD_BYTES
         fragments.append(
-            Fragment(item - first, at, at + length, file.read(min(length, _MARK_BYTES)))
+            Fragment(item - first, at, at + length, file.read(min(length, MARK_BYTES)))
         )
     return table, fragments
 
@@ -123,16 +108,8 @@ def _starts_of_table(
     return starts if agrees else None
 
 
-def is_start(mark: bytes) -> bool:
-    """Return whether bytes begin an encoded image of a kind that DICOM knows."""
-    if mark.startswith(_STARTS):
-        return True
-    segments, first = (int.from_bytes(mark[at : at + 4], "little") for at in (0, 4))
-    return segments in _RLE_SEGMENTS and first == _RLE_FIRST_SEGMENT
-
-
 def is_complete(frame: bytes) -> bool:
     """Return whether bytes look like one whole encoded image, from its first marker to its last."""
-    if not is_start(frame[:_MARK_BYTES]):
+    if not is_start(frame[:MARK_BYTES]):
         return False
-    return not frame.startswith(_ENDED) or frame.rstrip(b"\0").endswith(_END_OF_IMAGE)
+    return not frame.startswith(ENDED_IMAGES) or frame.rstrip(b"\0").endswith(_END_OF_IMAGE)

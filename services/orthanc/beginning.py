@@ -29,7 +29,7 @@ _MEMORY_BYTES = 1024 * 1024
 """Longer beginnings are written to a temporary file."""
 
 PIXEL_DATA_BYTES = 256 * 1024
-"""Of the pixel data: its head, a basic offset table, and the header of the first codestream."""
+"""Of the pixel data: its head and the header of the first codestream."""
 
 WHOLE_FILE_BYTES = 1024 * 1024
 """Files up to this size are read whole: keeping the connection costs less than reading the rest."""
@@ -58,7 +58,7 @@ class FileBeginnings:
         stored: StoredFile,
         parse: Callable[[BinaryIO, int | None], _T],
         *,
-        pixel_data_bytes: int = 0,
+        pixel_data_bytes: int | None = 0,
     ) -> _T:
         """Read a stored file up to its pixel data; whole where Orthanc does not know the place.
 
@@ -68,7 +68,8 @@ class FileBeginnings:
             stored: The file as Orthanc describes it (`POST /tools/bulk-content`).
             parse: Called in the thread with the file or its beginning, and with the size of the
                 whole file in bytes when it is only the beginning.
-            pixel_data_bytes: How much of the pixel data element to read as well.
+            pixel_data_bytes: How much of the pixel data element to read as well; None: all of the
+                file.
 
         Raises:
             OrthancNotFound: The instance is gone.
@@ -103,8 +104,10 @@ class FileBeginnings:
             return parse(file, None if max_bytes is None else stored.file_size_bytes)
 
 
-def _bytes_of(stored: StoredFile, pixel_data_bytes: int) -> int | None:
+def _bytes_of(stored: StoredFile, pixel_data_bytes: int | None) -> int | None:
     """Return how much of a file to read, None for all of it."""
+    if pixel_data_bytes is None:
+        return None
     size, offset = stored.file_size_bytes, stored.pixel_data_offset
     if offset is None or size <= max(WHOLE_FILE_BYTES, offset + pixel_data_bytes):
         return None

@@ -124,7 +124,12 @@ class _FileReader:
         return None
 
     async def _checked(self, file: StoredFile) -> CheckedFile:
-        return await self._beginnings.read(file, self._check, pixel_data_bytes=PIXEL_DATA_BYTES)
+        checked = await self._beginnings.read(file, self._check, pixel_data_bytes=PIXEL_DATA_BYTES)
+        if checked.has_uncounted_frames:
+            # Its fragments lie all over the file, and Orthanc 1.10 sends no ranges of it. So few
+            # files are like this that reading them twice is cheaper than reading all files whole.
+            checked = await self._beginnings.read(file, self._check, pixel_data_bytes=None)
+        return checked
 
     def _check(self, content: BinaryIO, file_size: int | None) -> CheckedFile:
         return check_file(content, limits=self._limits, file_size=file_size, is_stored=True)

@@ -59,7 +59,7 @@ def test_the_layout_of_a_ct(ct_bytes: bytes) -> None:
         True,
         False,
     )
-    assert (layout.deepest_nesting, layout.encapsulated_frames) == (1, None)
+    assert (layout.deepest_nesting, layout.pixel_data_is_encapsulated) == (1, False)
 
 
 def test_pixel_data_is_not_read(ct_bytes: bytes) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.dicom.fragments import is_start
 from services.errors import FrameNotRenderable
-from services.frames.encapsulation import group_fragments, is_complete, is_start, read_fragments
+from services.frames.encapsulation import group_fragments, is_complete, read_fragments
 
 DELIMITER = b"\xfe\xff\xdd\xe0\x00\x00\x00\x00"
 A = [b"\xff\xd8AAAAAA", b"AAAAAA", b"AAAA\xff\xd9"]
