@@ -211,10 +211,10 @@ async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayloa
         _name_subject(event, type_name, resource_id)
         if runtime.deletion is None:
             raise PacsDisabled
-        doomed = await runtime.deletion.find(_LEVELS[type_name], resource_id)
-        event.patient_ids |= doomed.patient_ids
-        event.study_ids |= doomed.study_ids
-        deleted = await runtime.deletion.delete(doomed)
+        plan = await runtime.deletion.find(_LEVELS[type_name], resource_id)
+        event.patient_ids |= plan.patient_ids
+        event.study_ids |= plan.study_ids
+        deleted = await runtime.deletion.delete(plan)
         event.number_of_objects = deleted
     return DeletePayload(deleted_instances=deleted)
 

@@ -90,11 +90,11 @@ class Deletion:
             patient_ids=frozenset(instance[_ORTHANC_PATIENT_ID] for instance in found),
         )
 
-    async def delete(self, doomed: DeletionPlan) -> int:
+    async def delete(self, plan: DeletionPlan) -> int:
         """Delete a resource with everything in it; parents that become empty go too.
 
         Args:
-            doomed: What `find` answered.
+            plan: What `find` answered.
 
         Returns:
             Number of instances that are gone from the index, 0 when there was none.
@@ -104,14 +104,14 @@ class Deletion:
             DatabaseUnavailable: MongoDB does not answer; what Orthanc deleted until then is found
                 by the next comparison.
         """
-        await self._delete(doomed.level, doomed.resource_id)
+        await self._delete(plan.level, plan.resource_id)
         # What arrived between the two went with the rest.
-        late = await self.find(doomed.level, doomed.resource_id)
-        if doomed.level is Level.PATIENT:
+        late = await self.find(plan.level, plan.resource_id)
+        if plan.level is Level.PATIENT:
             # Orthanc has a patient of its own for each padded form of the PatientID.
-            for study_id in sorted(doomed.study_ids | late.study_ids):
+            for study_id in sorted(plan.study_ids | late.study_ids):
                 await self._delete(Level.STUDY, study_id)
-        done = await self._reconciler.reconcile(doomed.instance_ids | late.instance_ids)
+        done = await self._reconciler.reconcile(plan.instance_ids | late.instance_ids)
         return len(done.removed)
 
     async def _delete(self, level: Level, resource_id: str) -> None:

@@ -199,7 +199,7 @@ def make_ingest(
             indexer.index,
             walk_limits(settings),
             keep_tiff_preamble=settings.keep_tiff_preamble,
-            landing=indexer.landing,
+            pending=indexer.pending,
             find_names=partial(load_patient_names, database),
         )
     return Ingest(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from services.importing.walking import FoundFile
+from services.importing.folders import FoundFile
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sent_files (
@@ -65,7 +65,7 @@ class Journal:
             and entry[:2] == (file.size_bytes, file.modified_ns)
         }
 
-    def note(self, sent: Iterable[tuple[FoundFile, Sequence[str]]]) -> None:
+    def record(self, sent: Iterable[tuple[FoundFile, Sequence[str]]]) -> None:
         """Keep what was stored; durable when this returns.
 
         Args:

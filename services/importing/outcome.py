@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.errors import Error
-from services.importing.walking import FoundFile
+from services.importing.folders import FoundFile
 from services.ingest.results import StoreResult, StoreStatus
 
 _NO_DICOM = frozenset({"NOT_DICOM", "EMPTY_FILE", "EMPTY_ARCHIVE"})

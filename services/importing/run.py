@@ -14,9 +14,9 @@ from services.database import translated_database_faults
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
 from services.errors import FileRejected
+from services.importing.folders import FoundFile, walk_files
 from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome, Refusal, Tally, outcome_of
-from services.importing.walking import FoundFile, walk_files
 from services.ingest.archives import is_archive
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
@@ -29,7 +29,7 @@ _LOOK_AHEAD_FILES = 200
 _ASKED_AT_ONCE = 5_000
 """Ids of one query, 55 bytes each: 200 archives may hold millions, and a query 16 MB."""
 
-_NOTED_AT_ONCE = 100
+_RECORDED_AT_ONCE = 100
 """Files between two writes of the journal: so many are sent again after a crash."""
 
 
@@ -85,7 +85,7 @@ class ImportRun:
             PacsDisabled: PACS integration is off.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        unnoted: list[FileOutcome] = []
+        unrecorded: list[FileOutcome] = []
 
         async def work(item: FoundFile | FileOutcome) -> FileOutcome:
             if isinstance(item, FileOutcome):
@@ -101,14 +101,14 @@ class ImportRun:
             ):
                 async for outcome in ordered:
                     self.tally.add(outcome)
-                    if not is_dry and _may_be_noted(outcome):
-                        unnoted.append(outcome)
-                    if len(unnoted) >= _NOTED_AT_ONCE:
-                        await self._note(unnoted)
+                    if not is_dry and _may_be_recorded(outcome):
+                        unrecorded.append(outcome)
+                    if len(unrecorded) >= _RECORDED_AT_ONCE:
+                        await self._record(unrecorded)
                     yield outcome
         finally:
             # Also after Ctrl-C: what is stored need not be sent again. A write of milliseconds.
-            self._journal.note((one.file, one.instance_ids) for one in unnoted)
+            self._journal.record((one.file, one.instance_ids) for one in unrecorded)
 
     async def _planned(
         self, paths: Sequence[Path]
@@ -156,13 +156,13 @@ class ImportRun:
             return refused(name, SpoolingFailed(detail=type(exc).__name__), StoreStatus.FAILED)
         return StoreResult(file_name=name, status=StoreStatus.STORED)
 
-    async def _note(self, unnoted: list[FileOutcome]) -> None:
-        rows = [(one.file, one.instance_ids) for one in unnoted]
-        unnoted.clear()
-        await finish_in_thread(partial(self._journal.note, rows))
+    async def _record(self, unrecorded: list[FileOutcome]) -> None:
+        rows = [(one.file, one.instance_ids) for one in unrecorded]
+        unrecorded.clear()
+        await finish_in_thread(partial(self._journal.record, rows))
 
 
-def _may_be_noted(outcome: FileOutcome) -> bool:
+def _may_be_recorded(outcome: FileOutcome) -> bool:
     return bool(outcome.instance_ids) and not outcome.failed
 
 

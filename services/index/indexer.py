@@ -48,7 +48,7 @@ class Indexer:
     more than one. Several processes may index into one database at the same time.
 
     Attributes:
-        landing: What uploads of this process are about to index.
+        pending: What uploads of this process are about to index.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Indexer:
                 such as rendered frames.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
-        self.landing = PendingInstances()
+        self.pending = PendingInstances()
         self._clock = clock
         self._on_changed = on_changed
         self._commits: Coalescer[Sequence[IndexRecord], None] = Coalescer(

@@ -19,7 +19,7 @@ class PendingInstances:
         self._landed = asyncio.Event()
 
     @contextmanager
-    def one_more(self) -> Iterator[Callable[[str], None]]:
+    def track(self) -> Iterator[Callable[[str], None]]:
         """Count one file as under way for as long as the context is open.
 
         Yields:
@@ -27,7 +27,7 @@ class PendingInstances:
         """
         file = object()
 
-        def announce(instance_id: str) -> None:
+        def add(instance_id: str) -> None:
             with self._lock:
                 # A thread may come to this after its upload was cancelled.
                 if file in self._ids:
@@ -36,13 +36,13 @@ class PendingInstances:
         with self._lock:
             self._ids[file] = None
         try:
-            yield announce
+            yield add
         finally:
             with self._lock:
                 del self._ids[file]
             self._landed.set()
 
-    def among(self, instance_ids: Collection[str]) -> list[str]:
+    def intersection(self, instance_ids: Collection[str]) -> list[str]:
         """Return those of some instances that are under way, in their order."""
         with self._lock:
             under_way = set(self._ids.values())
@@ -52,6 +52,6 @@ class PendingInstances:
         """Return when none of some instances is under way, or after so long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self.among(instance_ids):
+                while self.intersection(instance_ids):
                     self._landed.clear()
                     await self._landed.wait()

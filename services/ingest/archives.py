@@ -23,7 +23,7 @@ from services.errors import FileRejected
 from services.tasks import finish_in_thread
 
 
-class Turns:
+class UploadPermits:
     """Admits the files of a call to Orthanc: so many at once, of the call and of its caller.
 
     Args:
@@ -54,7 +54,9 @@ class Turns:
 class UploadSlot:
     """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
 
-    def __init__(self, name: str, file: BinaryIO, turns: Turns, *, is_on_disk: bool) -> None:
+    def __init__(
+        self, name: str, file: BinaryIO, turns: UploadPermits, *, is_on_disk: bool
+    ) -> None:
         self.name = name
         self.file = file
         self._turns = turns
@@ -72,7 +74,9 @@ class UploadSlot:
             self._turns.release()
 
 
-async def acquire_slot(name: str, file: BinaryIO, turns: Turns, *, is_on_disk: bool) -> UploadSlot:
+async def acquire_slot(
+    name: str, file: BinaryIO, turns: UploadPermits, *, is_on_disk: bool
+) -> UploadSlot:
     """Wait until an open file may go to Orthanc."""
     try:
         await turns.acquire()

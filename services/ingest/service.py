@@ -14,7 +14,7 @@ from services.errors import Error, FileRejected, PacsDisabled
 from services.ingest.archives import (
     ArchiveLimits,
     Member,
-    Turns,
+    UploadPermits,
     UploadSlot,
     acquire_slot,
     close_file,
@@ -129,7 +129,9 @@ class Ingest:
         override = override or PatientOverride()
         validate_override(override.patient_id, override.patient_name)
 
-        turns = Turns(self._turns or asyncio.Semaphore(self._concurrency), *self._share_of(caller))
+        turns = UploadPermits(
+            self._turns or asyncio.Semaphore(self._concurrency), *self._share_of(caller)
+        )
 
         async def store_one(item: UploadSlot | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
@@ -159,7 +161,7 @@ class Ingest:
         return [self._callers.setdefault(caller, fresh)]
 
     async def _expanded(
-        self, files: Iterable[SentFile], turns: Turns
+        self, files: Iterable[SentFile], turns: UploadPermits
     ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
         members_left = self._limits.max_members
@@ -182,7 +184,7 @@ class Ingest:
 
 
 async def _unpacked(
-    name: str, file: BinaryIO, limits: ArchiveLimits, turns: Turns
+    name: str, file: BinaryIO, limits: ArchiveLimits, turns: UploadPermits
 ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
     unpacking = members(file, limits)
     try:

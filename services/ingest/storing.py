@@ -46,7 +46,7 @@ class InFlightCounter:
         self._quiet.set()
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
+    def track(self) -> Iterator[None]:
         """Count one more for as long as the context is open."""
         self._count += 1
         self._quiet.clear()
@@ -164,7 +164,7 @@ class FileStorage:
         limits: WalkLimits,
         *,
         keep_tiff_preamble: bool = False,
-        landing: PendingInstances | None = None,
+        pending: PendingInstances | None = None,
         return_seconds: float = RETURN_SECONDS,
         find_names: Callable[[str], Awaitable[Collection[str]]] | None = None,
     ) -> None:
@@ -176,7 +176,7 @@ class FileStorage:
             index: `Indexer.index`.
             limits: What a file may ask for.
             keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
-            landing: Tracks the instances that are being stored.
+            pending: Tracks the instances that are being stored.
             find_names: Finds the patient names that are stored with a PatientID; None: an override
                 needs no confirmation.
             return_seconds: Longest wait for an Orthanc that went away, counted from when it did.
@@ -187,7 +187,7 @@ class FileStorage:
         self._files = files
         self._limits = limits
         self._keep_tiff_preamble = keep_tiff_preamble
-        self._landing = landing or PendingInstances()
+        self._pending = pending or PendingInstances()
         self._find_names = find_names or _no_names
         self._traffic = InFlightCounter()
         self._indexing: Coalescer[ArrivedFile, int] = Coalescer(
@@ -213,9 +213,9 @@ class FileStorage:
         Raises:
             OSError: The file can't be read.
         """
-        with self._landing.one_more() as announce:
+        with self._pending.track() as add:
             try:
-                outcome = await self._push(file_name, file, override, announce)
+                outcome = await self._push(file_name, file, override, add)
             finally:
                 await when_pushed()
             return outcome if isinstance(outcome, StoreResult) else await self._indexed(outcome)
@@ -225,11 +225,11 @@ class FileStorage:
         file_name: str,
         file: BinaryIO,
         override: PatientOverride,
-        announce: Callable[[str], None],
+        add: Callable[[str], None],
     ) -> ArrivedFile | StoreResult:
         try:
-            with self._traffic.one_more():
-                checked, pushed = await self._checked_and_pushed(file, override, announce)
+            with self._traffic.track():
+                checked, pushed = await self._checked_and_pushed(file, override, add)
         except OSError:
             raise
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
@@ -263,11 +263,11 @@ class FileStorage:
                 await self._traffic.wait_idle()
 
     async def _checked_and_pushed(
-        self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
+        self, file: BinaryIO, override: PatientOverride, add: Callable[[str], None]
     ) -> tuple[CheckedFile, DeliveredFile]:
         await self._require_same_patient(file, override)
         # One thread does all that blocks: each change of thread costs as much as the check.
-        work = partial(self._check_and_send, file, override, announce)
+        work = partial(self._check_and_send, file, override, add)
         checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
         with closing(prepared):
@@ -280,7 +280,7 @@ class FileStorage:
         return checked, pushed
 
     def _check_and_send(
-        self, file: BinaryIO, override: PatientOverride, announce: Callable[[str], None]
+        self, file: BinaryIO, override: PatientOverride, add: Callable[[str], None]
     ) -> tuple[CheckedFile, OrthancIds, PreparedFile, PushAnswer]:
         checked = check_file(file, limits=self._limits)
         if not override.changes(checked.header):
@@ -289,7 +289,7 @@ class FileStorage:
         checked = replace(checked, header=overridden(checked.header, override))
         ids = header_ids(checked.header)
         try:
-            announce(ids.instance)
+            add(ids.instance)
             return checked, ids, prepared, self._delivery.send(prepared)
         except BaseException:
             prepared.close()

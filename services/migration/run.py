@@ -10,9 +10,9 @@ from services.dicom.layout import WalkLimits
 from services.dicom.parser import walk
 from services.dicom.rewriting import prepare
 from services.errors import DatabaseUnavailable, Error, OrthancError
+from services.importing.folders import FoundFile
 from services.importing.outcome import FileOutcome, Refusal, Tally
 from services.importing.run import GATHERED_FILES
-from services.importing.walking import FoundFile
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile

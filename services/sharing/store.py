@@ -11,18 +11,18 @@ from cachetools import LRUCache
 from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import LeaseDocument, ShareDocument, StudyDocument, TokenDocument
+from models import ShareDocument
 from models.stored import stored_name
 from services.database import translated_database_faults
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.tasks import cancel_and_wait
 
-_EXPIRES_AT = stored_name(LeaseDocument.expires_at)
+_EXPIRES_AT = stored_name(ShareDocument.expires_at)
 _CREATED_BY = stored_name(ShareDocument.created_by)
 _LAST_USED_AT = stored_name(ShareDocument.last_used_at)
 _USE_COUNT = stored_name(ShareDocument.use_count)
-_CREATED_AT = stored_name(StudyDocument.created_at)
-_REVOKED_AT = stored_name(TokenDocument.revoked_at)
+_CREATED_AT = stored_name(ShareDocument.created_at)
+_REVOKED_AT = stored_name(ShareDocument.revoked_at)
 
 
 _FRESH_SECONDS = 1.0

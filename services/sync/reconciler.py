@@ -326,11 +326,11 @@ class Reconciler:
             DatabaseUnavailable: MongoDB does not answer.
         """
         wanted = dict.fromkeys(instance_ids)
-        landing = dict.fromkeys(self._indexer.landing.among(wanted))
-        result = await self._reconcile_batches([id_ for id_ in wanted if id_ not in landing])
-        if landing:
-            await self._indexer.landing.wait_for(landing, seconds=LANDING_SECONDS)
-            result.add(await self._reconcile_batches(landing))
+        pending = dict.fromkeys(self._indexer.pending.intersection(wanted))
+        result = await self._reconcile_batches([id_ for id_ in wanted if id_ not in pending])
+        if pending:
+            await self._indexer.pending.wait_for(pending, seconds=LANDING_SECONDS)
+            result.add(await self._reconcile_batches(pending))
         return result
 
     async def _reconcile_batches(self, instance_ids: Iterable[str]) -> Reconciliation:

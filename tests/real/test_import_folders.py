@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from services.dicom.layout import WalkLimits
+from services.importing.folders import walk_files
 from services.importing.journal import Journal
 from services.importing.outcome import FileOutcome
 from services.importing.report import Report
 from services.importing.run import ImportRun
-from services.importing.walking import walk_files
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile
 from services.runtime import Runtime
@@ -126,7 +126,7 @@ async def test_any_number_of_instances_is_looked_up(runtime: Runtime, tmp_path: 
     path = tmp_path / "a.dcm"
     path.write_bytes(instance_bytes(1, 1, 1))
     with Journal(tmp_path / "journal.sqlite3") as journal:
-        journal.note([(next(walk_files([path])), [f"{n:044}" for n in range(300_000)])])
+        journal.record([(next(walk_files([path])), [f"{n:044}" for n in range(300_000)])])
         [outcome] = await _all(_importing(runtime, journal), path)
     assert outcome.stored == 1
 

@@ -66,8 +66,8 @@ async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_
     async with running(stage.sync):
         await eventually(stage.is_in_step)
         stage.http.event_hooks["request"].append(_noted(calls))
-        with stage.indexer.landing.one_more() as announce:
-            announce(own_id)
+        with stage.indexer.pending.track() as add:
+            add(own_id)
             [_, other_id] = await stage.send([own, other])
 
             async def other_is_there() -> bool:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from graph.commands.progress import first_failures, summary
+from services.importing.folders import FoundFile
 from services.importing.outcome import FileOutcome, Refusal, Tally
-from services.importing.walking import FoundFile
 
 
 def tally_of(*outcomes: FileOutcome) -> Tally:

@@ -12,9 +12,9 @@ import pytest
 
 from services.dicom.layout import WalkLimits
 from services.importing import run
+from services.importing.folders import FoundFile
 from services.importing.journal import Journal
 from services.importing.run import ImportRun
-from services.importing.walking import FoundFile
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.orthanc.identifiers import orthanc_ids
@@ -57,22 +57,22 @@ async def test_a_cancelled_import_waits_for_the_check_of_its_files(
 async def test_a_cancelled_import_waits_for_the_write_of_its_journal(
     folder: Path, tmp_path: Path, blocked: BlockedWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note = Journal.note
-    noted: list[int] = []
+    record = Journal.record
+    recorded: list[int] = []
 
-    def note_late(journal: Journal, sent: Iterable[tuple[FoundFile, Sequence[str]]]) -> None:
+    def record_late(journal: Journal, sent: Iterable[tuple[FoundFile, Sequence[str]]]) -> None:
         rows = list(sent)
         if threading.current_thread() is not threading.main_thread():
             blocked()
-        note(journal, rows)
-        noted.append(len(rows))
+        record(journal, rows)
+        recorded.append(len(rows))
 
-    monkeypatch.setattr(Journal, "note", note_late)
-    monkeypatch.setattr(run, "_NOTED_AT_ONCE", 1)
+    monkeypatch.setattr(Journal, "record", record_late)
+    monkeypatch.setattr(run, "_RECORDED_AT_ONCE", 1)
     importing = asyncio.create_task(_import(folder, tmp_path))
     await blocked.assert_waited_for(importing)
     # The thread, then what was left: one after the other, and both before the journal is closed.
-    assert noted[0] == 1
+    assert recorded[0] == 1
 
 
 async def test_an_import_whose_report_fails_waits_for_the_check_of_its_files(

@@ -1,4 +1,4 @@
-"""Turns that calls share come back, whatever becomes of the files that had them."""
+"""UploadPermits that calls share come back, whatever becomes of the files that had them."""
 
 import asyncio
 import gc

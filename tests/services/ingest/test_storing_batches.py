@@ -31,8 +31,8 @@ async def test_a_batch_takes_what_comes_while_it_is_gathered() -> None:
 
 async def test_it_is_quiet_when_the_last_of_several_is_done() -> None:
     traffic = InFlightCounter()
-    with traffic.one_more():
-        with traffic.one_more():
+    with traffic.track():
+        with traffic.track():
             pass
         waiting = asyncio.create_task(traffic.wait_idle())
         await asyncio.sleep(0)

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
+from services.importing.folders import FoundFile, walk_files
 from services.importing.journal import Journal
-from services.importing.walking import FoundFile, walk_files
 
 
 def test_files_are_found_in_order_without_what_computers_add(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_journal_knows_files_that_did_not_change(tmp_path: Path) -> None:
     with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
         [file] = walk_files([path])
         assert journal.look_up([file]) == {}
-        journal.note([(file, ["i1", "i2"])])
+        journal.record([(file, ["i1", "i2"])])
         assert journal.look_up([file]) == {path: ("i1", "i2")}
     os.utime(path, ns=(1, 1))
     with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
@@ -38,7 +38,7 @@ def test_the_journal_knows_files_that_did_not_change(tmp_path: Path) -> None:
 def test_the_journal_is_asked_for_any_number_of_files(tmp_path: Path) -> None:
     files = [FoundFile(tmp_path / str(number), number, number) for number in range(1_201)]
     with Journal(tmp_path / "journal.sqlite3") as journal:
-        journal.note((file, ["i"]) for file in files)
+        journal.record((file, ["i"]) for file in files)
         assert len(journal.look_up(files)) == 1_201
 
 
@@ -47,7 +47,7 @@ def test_the_journal_knows_files_whose_names_are_no_text(tmp_path: Path) -> None
     path.write_bytes(b"one")
     [file] = walk_files([tmp_path])
     with Journal(tmp_path / "journals" / "import.sqlite3") as journal:
-        journal.note([(file, ["i1"])])
+        journal.record([(file, ["i1"])])
         assert journal.look_up([file]) == {path: ("i1",)}
 
 
