@@ -41,15 +41,26 @@ export function duration(seconds) {
   return minutes < 60 ? `${minutes} min ${rounded % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-/** A number with at most two decimals. */
-export const decimal = (value) => String(Number(value.toFixed(2)));
+/** A number with at most two decimals, a small one with three significant digits. */
+export const decimal = (value) => String(Number(Math.abs(value) < 1 ? value.toPrecision(3) : value.toFixed(2)));
 
 /** "Tarou Yamada (山田 太郎)" from the files of the study, or a placeholder for a missing name. */
 export const patientName = (study) => study.patientDisplayName || "No name";
 
-/** "M · 1970-01-31" from the values that are present. */
+const AGE_UNITS = { D: "day", W: "week", M: "month", Y: "year" };
+
+/** "34 years" of PatientAge (PS3.5 6.2, AS; some devices write 000Y), else from the birth date to the study date; or null. */
+export function patientAge({ patientAge: age, patientBirthDate: born, studyDate: day }) {
+  const [, value, unit] = /^(\d{3})([DWMY])$/.exec(age ?? "") ?? [];
+  if (Number(value) > 0) return count(Number(value), AGE_UNITS[unit]);
+  if (!born || !day || day < born) return null;
+  const years = Number(day.slice(0, 4)) - Number(born.slice(0, 4)) - (day.slice(5) < born.slice(5) ? 1 : 0);
+  return years > 0 ? count(years, "year") : null;
+}
+
+/** "P1 · born 1970-01-31 · 34 years · male" from the values that are present. */
 export function patientDetails(study) {
   const sex = { M: "male", F: "female", O: "other" }[study.patientSex] ?? study.patientSex;
   const born = study.patientBirthDate && `born ${study.patientBirthDate}`;
-  return [study.patient.patientID || "no ID", born, sex].filter(Boolean).join(" · ");
+  return [study.patient.patientID || "no ID", born, patientAge(study), sex].filter(Boolean).join(" · ");
 }

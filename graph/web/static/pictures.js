@@ -51,6 +51,18 @@ async function reasonOf(url) {
 }
 
 /**
+ * How tall a pixel is for its width (PS3.3 C.7.6.3.1.7, C.10.7.1.1): 1 of square pixels and where
+ * the file does not tell.
+ */
+export function pixelShape({ pixelAspectRatio, pixelSpacing, imagerPixelSpacing }) {
+  for (const pair of [pixelSpacing, imagerPixelSpacing, pixelAspectRatio]) {
+    const [vertical, horizontal] = pair ?? [];
+    if (vertical > 0 && horizontal > 0) return vertical / horizontal;
+  }
+  return 1;
+}
+
+/**
  * A small picture for lists.
  * @param frame {url}, or null if nothing can be shown
  * @param renew queries the frame again: lists stay open longer than URLs are valid

@@ -10,7 +10,9 @@ const INSTANCES = `query Stack($series: ID!, $first: Int!, $offset: Int!) {
     ... on Series {
       instances(first: $first, offset: $offset) {
         id sopClassName instanceNumber rows columns bitsAllocated photometricInterpretation
-        windowCenter windowWidth numberOfFrames notRenderableReason
+        windowCenter windowWidth windows { center width explanation } numberOfFrames
+        notRenderableReason pixelSpacing imagerPixelSpacing pixelAspectRatio
+        lossyImageCompression lossyImageCompressionRatio
       }
     }
   }

@@ -2,7 +2,7 @@
 import { graphql } from "./api.js";
 import { Cine } from "./cine.js";
 import { byId, el, notify } from "./dom.js";
-import { count, dateTime, number, patientDetails, patientName } from "./format.js";
+import { count, dateTime, decimal, number, patientDetails, patientName } from "./format.js";
 import { listenToStage } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
 import { thumbnail } from "./pictures.js";
@@ -18,11 +18,12 @@ const STUDY = `query StudyPage($id: ID!) {
   node(id: $id) {
     ... on Study {
       id studyDate studyTime studyDescription accessionNumber institutionName
-      patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
+      patientDisplayName patientBirthDate patientSex patientAge patient { patientID hasConflictingDemographics }
       series {
         id seriesNumber modality seriesDescription numberOfInstances numberOfFrames
         thumbnail { url(maxSize: 192) }
       }
+      priors(first: 50) { id studyDate studyDescription modalitiesInStudy }
     }
   }
 }`;
@@ -48,10 +49,10 @@ export function startStudy() {
   const isTouched = matchMedia("(pointer: coarse)").matches; // Fingers scroll; a mouse has a wheel.
   if (isTouched) document.querySelector('input[name="tool"][value="scroll"]').checked = true;
   listenToStage(viewer, { onMove: stop, onWindow: setWindow });
-  listenToKeys({ viewer, cine, setWindow, presets: () => presetsFor(series?.modality), toggleZoom, toggleTags, stepSeries });
+  listenToKeys({ viewer, cine, setWindow, presets, toggleZoom, toggleTags, stepSeries });
   viewer.addEventListener("moved", moved);
   viewer.addEventListener("shown", describePicture);
-  byId("preset").addEventListener("change", (event) => setWindow(parseWindow(event.target.value, series.modality)));
+  byId("preset").addEventListener("change", (event) => setWindow(presetOf(event.target.value)));
   byId("zoom").addEventListener("change", (event) => setZoom(event.target.value));
   byId("show-tags").addEventListener("click", () => toggleTags());
   byId("show-keys").addEventListener("click", () => byId("keys").showModal());
@@ -109,7 +110,7 @@ async function openSeries(chosen, { instance, frame, window } = {}) {
   const middle = Math.floor(stack.length / 2);
   if (series !== chosen) cine.stop();
   series = chosen;
-  for (const link of byId("strip").querySelectorAll("a")) {
+  for (const link of byId("strip").querySelectorAll("a[data-series]")) {
     const isChosen = link.dataset.series === chosen.id;
     link.setAttribute("aria-current", String(isChosen));
     if (isChosen) link.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -117,6 +118,9 @@ async function openSeries(chosen, { instance, frame, window } = {}) {
   const position = instance ? stack.find(instance, Math.max(0, Number(frame ?? 1) - 1)) : cineStart(stack, middle);
   await viewer.open(stack, position, parseWindow(window, chosen.modality));
 }
+
+const presets = () => presetsFor(series?.modality, viewer.place?.instance);
+const presetOf = (key) => presets().find((preset) => preset.key === key) ?? parseWindow(key);
 
 // A stack opens in the middle, which usually shows most; a cine opens at its first frame.
 const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames > 1 ? 0 : middle);
@@ -169,9 +173,9 @@ function moved() {
 }
 
 function offerPresets(window, instance) {
-  const presets = presetsFor(series.modality);
-  const own = presets.some(({ key }) => key === window.key) ? [] : [{ ...window, name: describeWindow(window, instance) }];
-  const options = [...presets, ...own].map(({ key, name }) => el("option", { value: key, selected: key === window.key }, name));
+  const known = presets();
+  const own = known.some(({ key }) => key === window.key) ? [] : [{ ...window, name: describeWindow(window, instance) }];
+  const options = [...known, ...own].map(({ key, name }) => el("option", { value: key, selected: key === window.key }, name));
   byId("preset").replaceChildren(...options);
   byId("preset").disabled = !hasWindow(instance);
 }
@@ -185,7 +189,7 @@ function describePicture() {
   byId("corner-series").replaceChildren(...lines(titleOf(series), series.modality, instance.instanceNumber !== null ? `Instance ${instance.instanceNumber}` : null));
   const isShown = instance.numberOfFrames > 0;
   byId("corner-window").replaceChildren(...lines(isShown ? describeWindow(window, instance) : instance.sopClassName));
-  byId("corner-size").replaceChildren(...lines(isShown ? `${instance.columns} × ${instance.rows}` : null));
+  byId("corner-size").replaceChildren(...lines(isShown && viewer.isLossy ? describeLoss(instance) : null, isShown ? `${instance.columns} × ${instance.rows}` : null));
 }
 
 function describeStudy({ canUpload, canDownload }) {
@@ -198,7 +202,13 @@ function describeStudy({ canUpload, canDownload }) {
     canUpload ? el("button", { type: "button", id: "open-share", onclick: () => openShare(study.id) }, "Share") : "",
     canDownload ? el("button", { type: "button", id: "download", onclick: download }, "Download ZIP") : "",
   );
-  byId("strip").replaceChildren(...study.series.map(seriesLink));
+  const priors = study.priors.length ? [el("h2", {}, "Earlier studies"), ...study.priors.map(priorLink)] : [];
+  byId("strip").replaceChildren(...study.series.map(seriesLink), ...priors);
+}
+
+// A ratio of 1 or less is none; some devices write 0.
+function describeLoss({ lossyImageCompressionRatio: ratio }) {
+  return ratio > 1 ? `Lossy compression ${decimal(ratio)}:1` : "Lossy compression";
 }
 
 const backLink = () => el("a", { class: "back", href: sessionStorage.getItem("worklist") ?? "#" }, "‹ Studies");
@@ -218,6 +228,15 @@ function seriesLink(one) {
     thumbnail(one.thumbnail, renew),
     el("span", { class: "title" }, titleOf(one)),
     el("span", { class: "detail" }, [one.modality, amount].filter(Boolean).join(" · ")),
+  );
+}
+
+function priorLink({ id, studyDate, studyDescription, modalitiesInStudy }) {
+  return el(
+    "a",
+    { class: "prior", href: hashOf({ study: id }) },
+    el("span", { class: "title" }, studyDate),
+    el("span", { class: "detail" }, [studyDescription, modalitiesInStudy.join(" ")].filter(Boolean).join(" · ")),
   );
 }
 

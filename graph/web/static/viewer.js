@@ -1,11 +1,20 @@
 // The viewer: one <img> that shows one position of a stack in one window.
 import { byId, wait } from "./dom.js";
-import { loadPicture } from "./pictures.js";
+import { loadPicture, pixelShape } from "./pictures.js";
 import { describeWindow, hasWindow, parseWindow } from "./windows.js";
 
 const AHEAD = 6; // Neighbours that are loaded before they are asked for, on each side.
 const OLD_URL = new Set([0, 403, 410]); // Expired, its key gone, or an answer that we may not read.
 const RETRIES = 6; // While the server says "try again later".
+
+// Show pixels in their real proportions: the larger side of a pixel is stretched.
+function shape(image, { naturalWidth, naturalHeight }, pixelHeight) {
+  const across = naturalWidth * Math.max(1, 1 / pixelHeight);
+  const down = naturalHeight * Math.max(1, pixelHeight);
+  image.style.setProperty("--across", `${across}px`);
+  image.style.setProperty("--down", `${down}px`);
+  image.style.setProperty("--ratio", across / down);
+}
 
 export class Viewer extends EventTarget {
   #stack = null;
@@ -31,6 +40,11 @@ export class Viewer extends EventTarget {
   /** The displayed instance and frame; undefined before a stack is open. */
   get place() {
     return this.#stack?.at(this.#position);
+  }
+
+  /** Whether the displayed picture lost anything: in the file, or because it is played as JPEG. */
+  get isLossy() {
+    return this.#isPlaying || this.place?.instance.lossyImageCompression === true;
   }
 
   /** Open a stack at a 0-based position. */
@@ -136,7 +150,8 @@ export class Viewer extends EventTarget {
     next.id = "picture";
     next.draggable = false;
     next.hidden = false;
-    const quality = this.#isPlaying ? ", lossy" : "";
+    const quality = this.isLossy ? ", lossy" : "";
+    shape(next, picture, pixelShape(instance));
     next.alt = `Image ${this.#position + 1} of ${this.#stack.length}, ${describeWindow(this.#window, instance)}${quality}`;
     next.dataset.instance = instance.id;
     next.dataset.frame = frameIndex;

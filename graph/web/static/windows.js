@@ -18,10 +18,18 @@ export function windowOf(center, width, name = "Own") {
   return { key: `${decimal(center)},${decimal(width)}`, name, center, width };
 }
 
-/** The presets for a modality; only CT has Hounsfield units. */
-export function presetsFor(modality) {
+/** The presets for a modality, only CT has Hounsfield units, and the windows of the file by name. */
+export function presetsFor(modality, instance) {
   const ct = modality === "CT" ? CT_PRESETS.map(([name, center, width]) => windowOf(center, width, name)) : [];
-  return [DEFAULT, FULL, ...ct];
+  return [DEFAULT, FULL, ...ct, ...windowsOfFile(instance)];
+}
+
+// The only window of a file is the default one.
+function windowsOfFile(instance) {
+  const windows = instance?.windows ?? [];
+  if (windows.length < 2) return [];
+  const named = windows.map(({ center, width, explanation }, i) => windowOf(center, width, `File: ${explanation || i + 1}`));
+  return named.filter(({ key }, i) => named.findIndex((other) => other.key === key) === i);
 }
 
 /** The window for a key in the address: "", "full" or "centre,width". */
@@ -29,7 +37,7 @@ export function parseWindow(key = "", modality = "") {
   const preset = presetsFor(modality).find((window) => window.key === key);
   if (preset) return preset;
   const [center, width] = key.split(",").map(Number);
-  return Number.isFinite(center) && width >= 1 ? windowOf(center, width) : DEFAULT;
+  return Number.isFinite(center) && width > 0 ? windowOf(center, width) : DEFAULT;
 }
 
 /** Whether the instance can be windowed; colour images can not. */
@@ -38,7 +46,7 @@ export const hasWindow = (instance) => /^MONOCHROME/.test(instance.photometricIn
 /** The window at which dragging starts when the picture has the window of its file. */
 export function startWindow(window, instance) {
   if (window.width) return window;
-  if (instance.windowWidth >= 1) return windowOf(instance.windowCenter, instance.windowWidth);
+  if (instance.windowWidth > 0) return windowOf(instance.windowCenter, instance.windowWidth);
   // A file without a window: the range of 8 bits, or of the 12 bits that most devices use.
   return instance.bitsAllocated <= 8 ? windowOf(128, 256) : windowOf(2048, 4096);
 }
@@ -46,8 +54,9 @@ export function startWindow(window, instance) {
 /** The window after dragging from `start`: right widens it, up lowers the centre (brighter). */
 export function dragged(start, right, down) {
   const pixel = start.width / PIXELS_PER_WIDTH;
-  const tidy = (value) => (start.width > 20 ? Math.round(value) : Number(value.toFixed(2)));
-  const width = Math.max(1, tidy(start.width + right * pixel));
+  const isWide = start.width > 20;
+  const tidy = (value) => (isWide ? Math.round(value) : Number(value.toPrecision(4)));
+  const width = Math.max(isWide ? 1 : start.width / 100, tidy(start.width + right * pixel));
   return windowOf(tidy(start.center + down * pixel), width);
 }
 

@@ -16,7 +16,7 @@ const POLL = 30_000; // Milliseconds between looks while there is no subscriptio
 export const STUDY_FIELDS = `fragment StudyFields on Study {
   id studyDate studyTime studyDescription accessionNumber modalitiesInStudy
   numberOfSeries numberOfInstances numberOfFrames updatedAt
-  patientDisplayName patientBirthDate patientSex patient { patientID hasConflictingDemographics }
+  patientDisplayName patientBirthDate patientSex patientAge patient { patientID hasConflictingDemographics }
   thumbnail { url(maxSize: 160) }
 }`;
 
