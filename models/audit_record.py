@@ -27,7 +27,7 @@ class AuditRecord(NamedDocument):
     outcome: str
     """`ok`, or the code of the error."""
     principal: str | None = None
-    """Name of the token or of the provider's user; None: nobody could be identified."""
+    """Name of the token or of the provider's user; None: the caller could not be identified."""
     role: str | None = None
     correlation_id: str
     client_address: str | None = None
@@ -52,6 +52,6 @@ class AuditRecord(NamedDocument):
         name = "audit"
         indexes: ClassVar[list[IndexModel]] = [
             IndexModel([("orthancPatientIds", ASCENDING), ("_id", ASCENDING)]),
-            # A record without the field stays for ever, and takes no room in the index.
+            # A record without the field is never deleted, and takes no room in the index.
             IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0, sparse=True),
         ]

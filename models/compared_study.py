@@ -1,4 +1,4 @@
-"""What the last comparison saw of a study, so that the next can pass it by."""
+"""The state of a study at its last comparison, so that the next one can skip it."""
 
 from models.stored import NamedDocument
 

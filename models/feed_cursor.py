@@ -11,7 +11,7 @@ class FeedCursorDocument(NamedDocument):
     sequence: int
     """Sequence number of the last change that is applied."""
     change_date: str
-    """Date of that change, as Orthanc wrote it: tells a replaced database from the same one."""
+    """Date of that change, as Orthanc wrote it; a replaced database of Orthanc has another one."""
     resource_id: str
     """What that change was about."""
     token: int

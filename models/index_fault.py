@@ -17,7 +17,7 @@ class IndexFaultDocument(NamedDocument):
     attempts: int
     failed_at: datetime
     retry_at: datetime | None = None
-    """Until then it is passed by; None in records of earlier releases."""
+    """It is skipped until then; None in records of earlier releases."""
 
     class Settings:
         """Collection and indexes."""

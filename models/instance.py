@@ -116,7 +116,7 @@ class InstanceDocument(StoredDocument):
     number_of_frames: int
     """Renderable frames; 0 for what has no pixels or can't be shown."""
     not_renderable_reason: str | None = None
-    """A sentence for a person; None when the frames can be shown."""
+    """A sentence for users; None when the frames can be shown."""
 
     # Sortable, see `services.index.stack_order`; "" in records of earlier releases.
     stack_key: str = ""

@@ -22,7 +22,7 @@ class TokenDocument(NamedDocument):
     revoked_at: datetime | None = None
 
     def is_valid_at(self, now: datetime) -> bool:
-        """Tell whether it is neither revoked nor expired."""
+        """Return whether it is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
     class Settings:

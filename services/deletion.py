@@ -31,12 +31,12 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DeletionPlan:
-    """What a deletion is about, as it is indexed.
+    """The resources that a deletion removes, as they are indexed.
 
     Attributes:
         resource_id: Orthanc's.
-        instance_ids: Orthanc's, of everything that goes.
-        study_ids: Orthanc's, of the studies that it is taken out of.
+        instance_ids: Orthanc's, of all instances that are deleted.
+        study_ids: Orthanc's, of their studies.
         patient_ids: Orthanc's, of their patients.
     """
 
@@ -48,7 +48,7 @@ class DeletionPlan:
 
 
 class Deletion:
-    """Deletes; doing it twice is doing it once."""
+    """Deletes resources; repeating a deletion changes nothing."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Deletion:
         Args:
             orthanc: Where the files are.
             database: Where the index is.
-            reconciler: What brings the index to what Orthanc holds.
+            reconciler: Updates the index to what Orthanc holds.
         """
         self._orthanc = orthanc
         self._studies = database[StudyDocument.Settings.name]
@@ -69,7 +69,7 @@ class Deletion:
         self._reconciler = reconciler
 
     async def find(self, level: Level, resource_id: str) -> DeletionPlan:
-        """Find what a deletion would take; nothing when it is gone already.
+        """Find what a deletion would remove; an empty plan when it was deleted before.
 
         Args:
             level: What it is.
@@ -94,10 +94,10 @@ class Deletion:
         """Delete a resource with everything in it; parents that become empty go too.
 
         Args:
-            plan: What `find` answered.
+            plan: From `find`.
 
         Returns:
-            Number of instances that are gone from the index, 0 when there was none.
+            Number of instances that were removed from the index.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer: nothing was taken out of the index.
@@ -105,7 +105,7 @@ class Deletion:
                 by the next comparison.
         """
         await self._delete(plan.level, plan.resource_id)
-        # What arrived between the two went with the rest.
+        # Instances that arrived between the two were deleted with the others.
         late = await self.find(plan.level, plan.resource_id)
         if plan.level is Level.PATIENT:
             # Orthanc has a patient of its own for each padded form of the PatientID.
@@ -115,7 +115,7 @@ class Deletion:
         return len(done.removed)
 
     async def _delete(self, level: Level, resource_id: str) -> None:
-        # Deleted before, perhaps by a call that broke off: the index is what is left to do.
+        # It was deleted before, perhaps by a call that broke off: the index remains to be updated.
         with suppress(OrthancNotFound):
             await self._orthanc.delete(level.value, resource_id)
 

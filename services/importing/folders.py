@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.ingest.archives import is_left_behind
+from services.ingest.archives import is_added_by_computers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _walk_folder(folder: Path) -> Iterator[FoundFile]:
             continue
         if is_folder:
             yield from _walk_folder(path)
-        elif is_file and not is_left_behind(entry.name):
+        elif is_file and not is_added_by_computers(entry.name):
             yield _found(path)
 
 

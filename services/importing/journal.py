@@ -1,4 +1,4 @@
-"""What was sent before, so that a repeated import sends nothing twice."""
+"""Journal of the files that were sent, so that a repeated import skips them."""
 
 import os
 import sqlite3
@@ -66,7 +66,7 @@ class Journal:
         }
 
     def record(self, sent: Iterable[tuple[FoundFile, Sequence[str]]]) -> None:
-        """Keep what was stored; durable when this returns.
+        """Record files that were stored; durable when this returns.
 
         Args:
             sent: Files with Orthanc's ids of the instances in them.

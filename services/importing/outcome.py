@@ -1,4 +1,4 @@
-"""What became of the files of an import."""
+"""Outcomes of the files of an import."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from services.importing.folders import FoundFile
 from services.ingest.results import StoreResult, StoreStatus
 
 _NO_DICOM = frozenset({"NOT_DICOM", "EMPTY_FILE", "EMPTY_ARCHIVE"})
-"""Codes of what simply is no DICOM file: a folder of images may hold a README."""
+"""Codes of files that are not DICOM: a folder of images may hold a README."""
 
-_FAILURES_TOLD = 5
-"""Failures that a run tells by itself: more hide its figures, and the report has all."""
+_FAILURES_LISTED = 5
+"""Failures that the summary of a run lists; more would hide its figures, and the report has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class FileOutcome:
-    """What became of one file; an archive counts its members.
+    """The outcome of one file; an archive counts its members.
 
     Attributes:
         stored: New in Orthanc.
@@ -61,7 +61,7 @@ def outcome_of(file: FoundFile, results: Iterable[StoreResult]) -> FileOutcome:
 
 
 def refuse(place: str, error: Error) -> Refusal:
-    """Tell why something is not stored."""
+    """Describe why something is not stored."""
     return Refusal(place, error.code, error.message)
 
 
@@ -78,7 +78,7 @@ class Tally:
         total: Files to do, as far as they are counted.
         is_total_known: Whether all are counted.
         done: Files done, archives as one; the figures below count their members.
-        first_failures: The first few that failed, to be told.
+        first_failures: The first few that failed, for the summary.
     """
 
     total: int = 0
@@ -88,7 +88,7 @@ class Tally:
     already_stored: int = 0
     skipped: int = 0
     failed: int = 0
-    done_bytes: int = field(default=0)
+    done_bytes: int = 0
     first_failures: list[Refusal] = field(default_factory=list)
 
     @property
@@ -104,5 +104,5 @@ class Tally:
         self.already_stored += outcome.already_stored
         self.skipped += len(outcome.skipped)
         self.failed += len(outcome.failed)
-        room = _FAILURES_TOLD - len(self.first_failures)
+        room = _FAILURES_LISTED - len(self.first_failures)
         self.first_failures.extend(outcome.failed[:room])

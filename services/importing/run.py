@@ -34,7 +34,7 @@ _RECORDED_AT_ONCE = 100
 
 
 GATHERED_FILES = 64
-"""Files under way beside those that are sent: they wait to be indexed together. Each is open."""
+"""Files in progress beside those that are sent: they wait to be indexed together. Each is open."""
 
 
 class ImportRun:
@@ -49,16 +49,16 @@ class ImportRun:
         concurrency: int,
         limits: WalkLimits,
     ) -> None:
-        """Nothing is read yet.
+        """Make a run; it reads files only when `outcomes` is iterated.
 
         Args:
-            ingest: What stores.
-            database: Where it is looked up whether sent files are still there.
-            journal: What was sent before.
+            ingest: Stores the files.
+            database: Asked whether files that were sent are still indexed.
+            journal: The files that earlier runs sent.
             concurrency: Files that are sent at once.
             limits: Of the check in a dry run.
         """
-        self._ingest = ingest.with_shared_turns(concurrency)
+        self._ingest = ingest.with_shared_permits(concurrency)
         self._instances = database[InstanceDocument.Settings.name]
         self._journal = journal
         self._concurrency = concurrency
@@ -79,7 +79,7 @@ class ImportRun:
 
         Args:
             paths: Files and folders.
-            is_dry: Only check; send and note nothing.
+            is_dry: Only check; send and record nothing.
 
         Raises:
             PacsDisabled: PACS integration is off.

@@ -29,9 +29,9 @@ _NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
 _ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
 _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
-_SAID_OF_SERIES = stored_name(InstanceDocument.series_attributes)
+_SERIES_OF_FILE = stored_name(InstanceDocument.series_attributes)
 _SOP_CLASS_UID = stored_name(InstanceDocument.sop_class_uid)
-_SAID_OF_STUDY = stored_name(InstanceDocument.study_attributes)
+_STUDY_OF_FILE = stored_name(InstanceDocument.study_attributes)
 _HAS_CONFLICTING_DEMOGRAPHICS = stored_name(PatientDocument.has_conflicting_demographics)
 _NUMBER_OF_STUDIES = stored_name(PatientDocument.number_of_studies)
 _BODY_PART_EXAMINED = stored_name(SeriesDocument.body_part_examined)
@@ -171,7 +171,7 @@ def series_pipeline(series_ids: Sequence[str], order: str) -> Pipeline:
                 "from": InstanceDocument.Settings.name,
                 "localField": "statements.sample",
                 "foreignField": "_id",
-                "pipeline": [{"$project": {_SAID_OF_STUDY: 1, _SAID_OF_SERIES: 1}}],
+                "pipeline": [{"$project": {_STUDY_OF_FILE: 1, _SERIES_OF_FILE: 1}}],
                 "as": "samples",
             }
         },
@@ -217,14 +217,14 @@ def series_content(row: Fields, order: str) -> dict[str, Any]:
         order: That its pipeline was made for.
     """
     samples = {sample["_id"]: sample for sample in row["samples"]}
-    said = [
+    described = [
         (sample, one)
         for one in row["statements"]
-        if (sample := samples.get(one["sample"])) and sample.get(_SAID_OF_STUDY)
+        if (sample := samples.get(one["sample"])) and sample.get(_STUDY_OF_FILE)
     ]
     own, of_study = (
-        [Statement(sample[part], one["instances"], one["latest"]) for sample, one in said]
-        for part in (_SAID_OF_SERIES, _SAID_OF_STUDY)
+        [Statement(sample[part], one["instances"], one["latest"]) for sample, one in described]
+        for part in (_SERIES_OF_FILE, _STUDY_OF_FILE)
     )
     # Where files contradict each other, the larger part of them is shown.
     hit = max(row["hits"], key=lambda one: one["frames"])["hit"]
@@ -364,7 +364,10 @@ def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
         },
         {
             "$group": {
-                "_id": {"patient": f"${_ORTHANC_PATIENT_ID}", "said": f"${_DEMOGRAPHICS_OF_FILES}"},
+                "_id": {
+                    "patient": f"${_ORTHANC_PATIENT_ID}",
+                    "demographics": f"${_DEMOGRAPHICS_OF_FILES}",
+                },
                 "studies": {"$sum": {"$cond": [{"$in": ["$position", [0, None]]}, 1, 0]}},
                 "latest": {"$max": _STUDY_THAT_CAME_LAST},
             }
@@ -375,7 +378,7 @@ def patient_pipeline(patient_ids: Sequence[str]) -> Pipeline:
                 "_id": "$_id.patient",
                 _NUMBER_OF_STUDIES: {"$sum": "$studies"},
                 "latest": {"$first": "$latest"},
-                "demographics": {"$push": "$_id.said"},
+                "demographics": {"$push": "$_id.demographics"},
             }
         },
         {"$set": {"demographics": {"$slice": ["$demographics", MAX_STATEMENTS]}}},
@@ -407,15 +410,15 @@ _STUDY_THAT_CAME_LAST: Mapping[str, str] = {
 
 def patient_content(row: Fields) -> dict[str, Any]:
     """Turn a row of `patient_pipeline` into the document of a patient."""
-    latest, said = row["latest"], row["demographics"]
+    latest, demographics = row["latest"], row["demographics"]
     shown = {name: latest.get(name) for name in DEMOGRAPHICS}
     name = shown[_PATIENT_NAME]
     return {
         _PATIENT_ID: latest[_PATIENT_ID],
         **shown,
         _NUMBER_OF_STUDIES: row[_NUMBER_OF_STUDIES],
-        _HAS_CONFLICTING_DEMOGRAPHICS: are_contradictory(said),
-        _NAME_WORDS: _words([name, *(one.get(_PATIENT_NAME) for one in said)]),
+        _HAS_CONFLICTING_DEMOGRAPHICS: are_contradictory(demographics),
+        _NAME_WORDS: _words([name, *(one.get(_PATIENT_NAME) for one in demographics)]),
         _ORDER_PATIENT_NAME: fold(name),
     }
 

@@ -48,7 +48,7 @@ class Indexer:
     more than one. Several processes may index into one database at the same time.
 
     Attributes:
-        pending: What uploads of this process are about to index.
+        pending: The instances that uploads of this process are about to index.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Indexer:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_changed: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
-        """Nothing is asked yet.
+        """Make an indexer; it writes only when it is called.
 
         Args:
             database: MongoDB.
@@ -79,7 +79,7 @@ class Indexer:
         """Index instances as Orthanc holds them; doing it again changes nothing.
 
         Returns when their documents and all their parents are written. A caller that is cancelled
-        takes nobody else's work back, and perhaps not even its own.
+        does not undo the work of other callers, and may not undo its own.
 
         Raises:
             DatabaseUnavailable: It may be half done; index them again.
@@ -106,7 +106,7 @@ class Indexer:
         return removed
 
     async def recount(self, study_ids: Sequence[str]) -> None:
-        """Compute all that is rolled up anew, for studies that a crash left half written.
+        """Recompute the parents of studies that a crash left half written.
 
         Raises:
             DatabaseUnavailable: Repeat it.

@@ -22,7 +22,7 @@ from services.index.record import Fields
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """There was no such document: write one, unless somebody else was faster."""
+    """There was no such document: insert one, unless another process did so first."""
 
     id: str
     content: dict[str, Any]
@@ -70,7 +70,7 @@ def plan_write(
             the version changes even when the content does not.
 
     Returns:
-        None when nothing is to be written.
+        None when the document needs no write.
     """
     if content is None:
         return None if current is None else Delete(document_id, current["version"])

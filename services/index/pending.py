@@ -1,4 +1,4 @@
-"""Which instances this process is storing: perhaps in Orthanc already, not yet in the index."""
+"""The instances that this process is storing: perhaps in Orthanc already, not yet in the index."""
 
 import asyncio
 import threading
@@ -7,29 +7,29 @@ from contextlib import contextmanager, suppress
 
 
 class PendingInstances:
-    """Tells who compares the index with Orthanc what will be in the index by itself in a moment.
+    """The instances of uploads that are in progress.
 
-    Without it the change feed would have us read each header that an upload has just read.
+    The change feed leaves them to their uploads: otherwise it would read each header a second time.
     """
 
     def __init__(self) -> None:
-        """Nothing is under way."""
         self._ids: dict[object, str | None] = {}
         self._lock = threading.Lock()
-        self._landed = asyncio.Event()
+        self._finished = asyncio.Event()
 
     @contextmanager
     def track(self) -> Iterator[Callable[[str], None]]:
-        """Count one file as under way for as long as the context is open.
+        """Track one file for as long as the context is open.
 
         Yields:
-            What to call with the Orthanc id of its instance, before it is sent; in any thread.
+            A function to call with Orthanc's id of the instance before the file is sent; any thread
+            may call it.
         """
         file = object()
 
         def add(instance_id: str) -> None:
             with self._lock:
-                # A thread may come to this after its upload was cancelled.
+                # The thread may call this after its upload was cancelled.
                 if file in self._ids:
                     self._ids[file] = instance_id
 
@@ -40,18 +40,18 @@ class PendingInstances:
         finally:
             with self._lock:
                 del self._ids[file]
-            self._landed.set()
+            self._finished.set()
 
     def intersection(self, instance_ids: Collection[str]) -> list[str]:
-        """Return those of some instances that are under way, in their order."""
+        """Return the pending ones of some instances, in their order."""
         with self._lock:
-            under_way = set(self._ids.values())
-        return [instance_id for instance_id in instance_ids if instance_id in under_way]
+            pending = set(self._ids.values())
+        return [instance_id for instance_id in instance_ids if instance_id in pending]
 
     async def wait_for(self, instance_ids: Collection[str], *, seconds: float) -> None:
-        """Return when none of some instances is under way, or after so long."""
+        """Return when none of some instances is pending any more, or after `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.intersection(instance_ids):
-                    self._landed.clear()
-                    await self._landed.wait()
+                    self._finished.clear()
+                    await self._finished.wait()

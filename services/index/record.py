@@ -47,7 +47,7 @@ class IndexRecord:
         revision: 8 lower-case hex digits that change when Orthanc's file is replaced.
         file_size_bytes: Size of the stored file, in bytes.
         number_of_frames: Frames that can be shown, 0 when there are none.
-        not_renderable_reason: A sentence for a person when `number_of_frames` is 0.
+        not_renderable_reason: A sentence for users when `number_of_frames` is 0.
     """
 
     header: InstanceHeader
@@ -116,7 +116,7 @@ _read_series = _reader(SeriesAttributes, {"header.series.": SeriesModule})
 def instance_fields(entry: IndexRecord) -> dict[str, Any]:
     """Return all of an instance document but `_id`, `version`, `useOrthancPreview`, `indexedAt`."""
     study, series = _given(_read_study(entry)), _given(_read_series(entry))
-    said = json.dumps([study, series]).encode()
+    described = json.dumps([study, series]).encode()
     return {
         **_read_instance(entry),
         _ORTHANC_SERIES_ID: entry.ids.series,
@@ -125,7 +125,7 @@ def instance_fields(entry: IndexRecord) -> dict[str, Any]:
         _STUDY_ATTRIBUTES: study,
         _SERIES_ATTRIBUTES: series,
         **order_keys(entry.header),
-        _ATTRIBUTES_DIGEST: hashlib.blake2b(said, digest_size=8).hexdigest(),
+        _ATTRIBUTES_DIGEST: hashlib.blake2b(described, digest_size=8).hexdigest(),
         stored_name(InstanceDocument.index_version): INDEX_VERSION,
     }
 

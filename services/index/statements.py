@@ -111,7 +111,7 @@ def values_of(statements: Sequence[Statement], name: str) -> list[Any]:
 
 
 def are_contradictory(demographics: Iterable[Fields]) -> bool:
-    """Tell whether some demographics are not those of one person.
+    """Return whether some demographics can't be those of one person.
 
     Names are compared without case, repeated spaces, and Unicode's several ways to write a letter,
     and only in the component groups (PS3.5 6.2.1) that both have. What is absent contradicts

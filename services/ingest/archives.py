@@ -1,8 +1,8 @@
 """ZIP archives, unpacked member by member, within limits that are checked while reading.
 
-Names of members are labels only: nothing is written under them. What every computer and every
-hospital CD adds is passed over silently: directories, DICOMDIR (PS3.10 8.6), `__MACOSX` and the
-thumbnails of file managers. Everything else gets a result.
+Names of members are labels only: no file is written under them. Members that computers and
+hospital CDs add are skipped without a result: directories, DICOMDIR (PS3.10 8.6), `__MACOSX` and
+the thumbnails of file managers. Every other member gets a result.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from services.tasks import finish_in_thread
 
 
 class UploadPermits:
-    """Admits the files of a call to Orthanc: so many at once, of the call and of its caller.
+    """Limits how many files of one call, and of all calls of its caller, go to Orthanc at once.
 
     Args:
-        shares: What every file needs one of, the narrowest first.
+        shares: The semaphores that each file acquires, the narrowest first.
     """
 
     def __init__(self, *shares: asyncio.Semaphore) -> None:
         self._shares = shares
 
     async def acquire(self) -> None:
-        """Wait for a turn."""
+        """Wait for one permit of each semaphore."""
         taken: list[asyncio.Semaphore] = []
         try:
             for share in self._shares:
@@ -46,44 +46,44 @@ class UploadPermits:
             raise
 
     def release(self) -> None:
-        """Give a turn back."""
+        """Release the permits."""
         for share in self._shares:
             share.release()
 
 
 class UploadSlot:
-    """An open file whose turn it is to go to Orthanc; `aclose` ends both, and may be repeated."""
+    """An open file with its permits; `aclose` closes and releases both, and may be repeated."""
 
     def __init__(
-        self, name: str, file: BinaryIO, turns: UploadPermits, *, is_on_disk: bool
+        self, name: str, file: BinaryIO, permits: UploadPermits, *, is_on_disk: bool
     ) -> None:
         self.name = name
         self.file = file
-        self._turns = turns
+        self._permits = permits
         self._is_on_disk = is_on_disk
         self._is_closed = False
 
     async def aclose(self) -> None:
-        """Close the file and let the next one have its turn."""
+        """Close the file and release its permits."""
         if self._is_closed:
             return
         self._is_closed = True
         try:
             await close_file(self.file, is_on_disk=self._is_on_disk)
         finally:
-            self._turns.release()
+            self._permits.release()
 
 
 async def acquire_slot(
-    name: str, file: BinaryIO, turns: UploadPermits, *, is_on_disk: bool
+    name: str, file: BinaryIO, permits: UploadPermits, *, is_on_disk: bool
 ) -> UploadSlot:
-    """Wait until an open file may go to Orthanc."""
+    """Wait until an open file may go to Orthanc; closes it when the caller is cancelled."""
     try:
-        await turns.acquire()
+        await permits.acquire()
     except BaseException:
         await close_file(file, is_on_disk=is_on_disk)
         raise
-    return UploadSlot(name, file, turns, is_on_disk=is_on_disk)
+    return UploadSlot(name, file, permits, is_on_disk=is_on_disk)
 
 
 async def close_file(file: BinaryIO, *, is_on_disk: bool) -> None:
@@ -152,9 +152,9 @@ _ENCRYPTED = 0x1
 _LOCAL_HEADER_BYTES = 30
 """Without name and extra field (APPNOTE.TXT 4.3.7)."""
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""Others need much memory, and `zipfile` tells their damage as faults of the disk."""
+"""Other methods need much memory, and `zipfile` reports damage in them as errors of the disk."""
 _DAMAGED_MEMBER = "This member of the archive is damaged."
-_PASSED_OVER = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
+_SKIPPED = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -196,13 +196,13 @@ class Member:
     is_on_disk: bool = False
 
 
-def is_left_behind(name: str) -> bool:
-    """Tell whether every computer or CD adds files of this name (PS3.10 8.6: DICOMDIR)."""
-    return name.lower() in _PASSED_OVER or name.startswith("._")
+def is_added_by_computers(name: str) -> bool:
+    """Return whether computers or CDs add files of this name (PS3.10 8.6: DICOMDIR)."""
+    return name.lower() in _SKIPPED or name.startswith("._")
 
 
 def is_archive(file: BinaryIO) -> bool:
-    """Tell by content whether a file is a ZIP archive; one inside a DICOM preamble is DICOM."""
+    """Return whether a file is a ZIP archive, by its content; a ZIP in a DICOM preamble is none."""
     file.seek(0)
     head = file.read(_DICM_OFFSET + 4)
     return head.startswith(_ZIP_MAGICS) and head[_DICM_OFFSET:] != b"DICM"
@@ -240,7 +240,7 @@ def _wanted(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zip
     if len(infos) > limits.max_members:
         raise _too_large(f"more than {limits.max_members} members")
     _check_overlaps(infos, archive.start_dir)
-    wanted = [info for info in infos if not _is_passed_over(info)]
+    wanted = [info for info in infos if not _is_skipped(info)]
     if not wanted:
         raise FileRejected("EMPTY_ARCHIVE", "The archive has no files in it.")
     return wanted
@@ -261,10 +261,12 @@ def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None
             raise FileRejected("DAMAGED_ARCHIVE", "Members of the archive overlap.")
 
 
-def _is_passed_over(info: zipfile.ZipInfo) -> bool:
+def _is_skipped(info: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(info.filename)
     # Not `is_dir`, which fails on a member without a name.
-    return info.filename.endswith("/") or is_left_behind(path.name) or "__MACOSX" in path.parts
+    return (
+        info.filename.endswith("/") or is_added_by_computers(path.name) or "__MACOSX" in path.parts
+    )
 
 
 def _unpack(
@@ -274,7 +276,9 @@ def _unpack(
     if info.flag_bits & _ENCRYPTED:
         return Member(info.filename, FileRejected("ENCRYPTED", "This member is encrypted."))
     if info.compress_type not in _METHODS:
-        message = "This member is compressed by a method other than Deflate; pack it anew."
+        message = (
+            "This member is compressed by a method other than Deflate; pack it again with Deflate."
+        )
         return Member(info.filename, FileRejected("DAMAGED_ARCHIVE", message))
     if stat.S_ISLNK(info.external_attr >> 16):
         return Member(info.filename, FileRejected("NOT_DICOM", "This member is a link, no file."))
@@ -298,11 +302,11 @@ def _unpack(
 
 
 def _is_damage(exc: OSError) -> bool:
-    """Tell a position that is outside the file from a fault of the disk."""
+    """Return whether the archive names a position outside the file; other errors are the disk's."""
     return exc.errno == errno.EINVAL
 
 
-class _MemberRefused(Exception):  # carried to the member, seen by nobody
+class _MemberRefused(Exception):  # becomes the content of the member
     def __init__(self, fault: FileRejected) -> None:
         super().__init__()
         self.fault = fault

@@ -20,28 +20,29 @@ async def map_ordered(
 ) -> AsyncGenerator[_Result, None]:
     """Work on items concurrently and yield the results in the order of the items.
 
-    Items are taken only as results are, so that memory stays flat. Leaving early cancels what is
-    under way and waits for it.
+    Items are taken only as results are, so that memory stays flat. Leaving early cancels the work
+    in progress and waits for it.
 
     Args:
         items: What to work on.
-        work: Must not raise for what one item alone is to blame for.
-        concurrency: Most items under way at once.
-        discard: Awaited with what was taken when leaving early: work on it may not have begun.
+        work: Must not raise for the fault of a single item.
+        concurrency: Most items in progress at once.
+        discard: Awaited with each item that was taken and has no result yet, when the caller
+            leaves early.
     """
-    under_way: deque[tuple[_Item, asyncio.Task[_Result]]] = deque()
+    in_progress: deque[tuple[_Item, asyncio.Task[_Result]]] = deque()
     try:
         async for item in items:
-            under_way.append((item, asyncio.create_task(_worked(work, item))))
-            while under_way and (len(under_way) >= concurrency or under_way[0][1].done()):
-                yield await _oldest(under_way)
-        while under_way:
-            yield await _oldest(under_way)
+            in_progress.append((item, asyncio.create_task(_worked(work, item))))
+            while in_progress and (len(in_progress) >= concurrency or in_progress[0][1].done()):
+                yield await _oldest(in_progress)
+        while in_progress:
+            yield await _oldest(in_progress)
     finally:
         # Never leaves one running: its caller closes the files that it reads.
-        await cancel_and_wait(*(task for _, task in under_way))
+        await cancel_and_wait(*(task for _, task in in_progress))
         if discard is not None:
-            for item, _ in under_way:
+            for item, _ in in_progress:
                 await discard(item)
 
 
@@ -49,8 +50,8 @@ async def _worked(work: Callable[[_Item], Awaitable[_Result]], item: _Item) -> _
     return await work(item)
 
 
-async def _oldest(under_way: deque[tuple[_Item, asyncio.Task[_Result]]]) -> _Result:
-    """Wait for the first; it counts as under way until it is done."""
-    result = await under_way[0][1]
-    under_way.popleft()
+async def _oldest(in_progress: deque[tuple[_Item, asyncio.Task[_Result]]]) -> _Result:
+    """Wait for the first; it counts as in progress until it is done."""
+    result = await in_progress[0][1]
+    in_progress.popleft()
     return result

@@ -1,10 +1,9 @@
-"""Bringing one file into Orthanc, over a crash of Orthanc in between.
+"""Delivery of one file to Orthanc, across a crash of Orthanc.
 
-Its 200 is durable, but a connection that breaks off says nothing: the file may be stored. So what
-was not answered is looked up by the identifier that its header gives it, and sent once more when
-Orthanc does not have it. Orthanc may have stopped because of that very file: files whose answer
-broke off are sent again one at a time, so that such a file stops Orthanc once more and takes no
-other with it.
+Orthanc's answer 200 is durable, but after a broken connection the file may or may not be stored.
+Such a file is looked up by the identifier that its header gives it, and sent again when Orthanc
+does not have it. The file itself may have crashed Orthanc, so these files are sent again one at a
+time: a file that crashes Orthanc a second time affects no other.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ RETURN_SECONDS = 10.0
 
 _POLL_SECONDS = 0.1
 _ATTEMPTS = 8
-"""Orthanc may go away again while a file is looked up or sent again: not for ever."""
+"""Orthanc may go away again while a file is looked up or sent again; the attempts are limited."""
 
 
 _Answer = TypeVar("_Answer")
@@ -53,7 +52,7 @@ class DeliveredFile:
 
 
 PushAnswer = StoreAnswer | OrthancUnavailable
-"""What sending a file gave; none, or one that broke off, is an answer too."""
+"""The outcome of sending a file: Orthanc's answer, or why there is none."""
 
 
 class Outage:
@@ -80,7 +79,7 @@ class Outage:
         self._polling = asyncio.Lock()
 
     def end(self) -> None:
-        """Take note that Orthanc answered somebody."""
+        """Record that Orthanc answered."""
         self._began = None
 
     async def is_over(self) -> bool:
@@ -96,7 +95,7 @@ class Outage:
         return self._began is None
 
     async def asking(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Make a call that only reads, once more when Orthanc is back from an outage.
+        """Make a call that only reads, and repeat it when Orthanc is back after an outage.
 
         Raises:
             OrthancTimedOut: Orthanc is there and takes too long.
@@ -120,10 +119,10 @@ class Outage:
 
 
 class Delivery:
-    """Sends files to Orthanc and finds out what became of them.
+    """Sends files to Orthanc and finds out whether they are stored.
 
     Args:
-        orthanc: Tells what it has.
+        orthanc: Asked what it holds.
         files: Takes files.
         outage: Waits for an Orthanc that went away.
     """
@@ -148,7 +147,7 @@ class Delivery:
     async def find_outcome(
         self, prepared: PreparedFile, expected: OrthancIds, answer: PushAnswer
     ) -> DeliveredFile:
-        """Find out what became of a file, and send it again when Orthanc lost it.
+        """Find out whether a file is stored, and send it again when Orthanc lost it.
 
         Orthanc answers "already stored" by identifiers alone and drops other content silently, so
         the MD5 decides.

@@ -1,4 +1,4 @@
-"""What became of one file that was sent."""
+"""The result of one file that was sent."""
 
 import logging
 import secrets
@@ -58,8 +58,8 @@ _log = logging.getLogger(__name__)
 
 _NOT_PUSHED = "Failed to upload to Orthanc PACS. {} The file was not stored; send it again then."
 _NOT_INDEXED = (
-    "The file is stored in Orthanc PACS, but could not be indexed yet. It appears by itself; "
-    "sending it again does no harm."
+    "The file is stored in Orthanc PACS, but could not be indexed yet. It will appear without "
+    "further action; sending it again does no harm."
 )
 _IN_ORTHANC_ONLY = "The file is stored in Orthanc PACS, but could not be indexed."
 _CONFLICT = "Another file with the same SOPInstanceUID is stored already; that one stays."
@@ -76,8 +76,8 @@ def failed(file_name: str, exc: Exception, *, is_in_orthanc: bool = False) -> St
         case FileRejected() | OrthancRefused():
             return refused(file_name, exc, StoreStatus.REJECTED)
         case OrthancError():
-            told = _said(exc, _NOT_PUSHED.format(exc.message))
-            return refused(file_name, told, StoreStatus.FAILED)
+            error = _with_message(exc, _NOT_PUSHED.format(exc.message))
+            return refused(file_name, error, StoreStatus.FAILED)
         case Error():
             return refused(file_name, exc, StoreStatus.FAILED)
     return refused(file_name, _unexpected(exc, is_in_orthanc=is_in_orthanc), StoreStatus.FAILED)
@@ -86,7 +86,7 @@ def failed(file_name: str, exc: Exception, *, is_in_orthanc: bool = False) -> St
 def not_indexed(file_name: str, header: InstanceHeader, error: Error) -> StoreResult:
     """Make the result of a file that Orthanc has and the index not."""
     return replace(
-        refused(file_name, _said(error, _NOT_INDEXED), StoreStatus.FAILED), header=header
+        refused(file_name, _with_message(error, _NOT_INDEXED), StoreStatus.FAILED), header=header
     )
 
 
@@ -107,12 +107,12 @@ def _unexpected(exc: Exception, *, is_in_orthanc: bool) -> Error:
     place = traceback.extract_tb(exc.__traceback__)[-1]
     kind = type(exc).__name__
     _log.error("Unexpected %s %s at %s:%s", kind, reference, place.name, place.lineno)
-    told = _IN_ORTHANC_ONLY if is_in_orthanc else "This file could not be stored."
-    return Error(f"{told} Reference for the log: {reference}.")
+    message = _IN_ORTHANC_ONLY if is_in_orthanc else "This file could not be stored."
+    return Error(f"{message} Reference for the log: {reference}.")
 
 
-def _said(error: Error, message: str) -> Error:
-    """Return an error of the same kind, with what its caller should know."""
-    told = type(error)(message, detail=error.detail or error.message)
-    told.__cause__ = error
-    return told
+def _with_message(error: Error, message: str) -> Error:
+    """Return an error of the same class with another message; the first one is its cause."""
+    replaced = type(error)(message, detail=error.detail or error.message)
+    replaced.__cause__ = error
+    return replaced

@@ -29,8 +29,8 @@ from services.tasks import finish_in_thread
 _NAME_CHARACTERS = 255
 
 _WINDOW = 128
-"""Files of one call under way: few are open and go to Orthanc, the others wait for a commit that
-they share."""
+"""Files of one call in progress: a few are open and go to Orthanc, the others wait for the commit
+that they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Ingest:
         storage: Stores single files; None while PACS integration is off.
         limits: Of ZIP archives.
         concurrency: Files of one call that go to Orthanc at once.
-        turns: Shared by all calls; None: each call has `concurrency` turns of its own.
+        permits: Shared by all calls; None: each call has `concurrency` permits of its own.
         caller_concurrency: Files of all calls of one caller that go to Orthanc at once: others
             always find a free thread. None: as many as their calls allow.
     """
@@ -69,17 +69,17 @@ class Ingest:
         *,
         limits: ArchiveLimits,
         concurrency: int,
-        turns: asyncio.Semaphore | None = None,
+        permits: asyncio.Semaphore | None = None,
         caller_concurrency: int | None = None,
     ) -> None:
         self._storage = storage
         self._limits = limits
         self._concurrency = concurrency
-        self._turns = turns
+        self._permits = permits
         self._caller_concurrency = caller_concurrency
         self._callers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    def with_shared_turns(self, concurrency: int) -> "Ingest":
+    def with_shared_permits(self, concurrency: int) -> "Ingest":
         """Return one for many calls at the same time.
 
         Args:
@@ -89,7 +89,7 @@ class Ingest:
             self._storage,
             limits=self._limits,
             concurrency=concurrency,
-            turns=asyncio.Semaphore(concurrency),
+            permits=asyncio.Semaphore(concurrency),
         )
 
     async def store(
@@ -129,8 +129,8 @@ class Ingest:
         override = override or PatientOverride()
         validate_override(override.patient_id, override.patient_name)
 
-        turns = UploadPermits(
-            self._turns or asyncio.Semaphore(self._concurrency), *self._share_of(caller)
+        permits = UploadPermits(
+            self._permits or asyncio.Semaphore(self._concurrency), *self._share_of(caller)
         )
 
         async def store_one(item: UploadSlot | StoreResult) -> StoreResult:
@@ -145,7 +145,7 @@ class Ingest:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
 
         async with (
-            aclosing(self._expanded(files, turns)) as items,
+            aclosing(self._expanded(files, permits)) as items,
             aclosing(
                 map_ordered(items, store_one, concurrency=_WINDOW, discard=_discard)
             ) as ordered,
@@ -161,7 +161,7 @@ class Ingest:
         return [self._callers.setdefault(caller, fresh)]
 
     async def _expanded(
-        self, files: Iterable[SentFile], turns: UploadPermits
+        self, files: Iterable[SentFile], permits: UploadPermits
     ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         """Open files one after the other, with the members of archives in their place."""
         members_left = self._limits.max_members
@@ -173,18 +173,18 @@ class Ingest:
                 yield refused(name, _unreadable(exc), StoreStatus.FAILED)
                 continue
             if not packed:
-                yield await acquire_slot(name, file, turns, is_on_disk=False)
+                yield await acquire_slot(name, file, permits, is_on_disk=False)
                 continue
             with file:
                 limits = replace(self._limits, max_members=members_left)
-                async with aclosing(_unpacked(name, file, limits, turns)) as unpacked:
+                async with aclosing(_unpacked(name, file, limits, permits)) as unpacked:
                     async for item in unpacked:
                         members_left = max(0, members_left - 1)
                         yield item
 
 
 async def _unpacked(
-    name: str, file: BinaryIO, limits: ArchiveLimits, turns: UploadPermits
+    name: str, file: BinaryIO, limits: ArchiveLimits, permits: UploadPermits
 ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
     unpacking = members(file, limits)
     try:
@@ -194,7 +194,7 @@ async def _unpacked(
                 yield refused(label, member.content, StoreStatus.REJECTED)
             else:
                 on_disk = member.is_on_disk
-                yield await acquire_slot(label, member.content, turns, is_on_disk=on_disk)
+                yield await acquire_slot(label, member.content, permits, is_on_disk=on_disk)
     except FileRejected as exc:
         yield refused(name, exc, StoreStatus.REJECTED)
     except OSError as exc:
@@ -204,7 +204,7 @@ async def _unpacked(
 
 
 async def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
-    """Open a file and tell whether it is an archive; closed again when the caller is cancelled."""
+    """Open a file and find out whether it is an archive; closes it when the caller is cancelled."""
     opened: list[tuple[BinaryIO, bool]] = []
     try:
         await finish_in_thread(lambda: opened.append(_opened(sent)))
@@ -225,7 +225,7 @@ def _opened(sent: SentFile) -> tuple[BinaryIO, bool]:
 
 
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
-    """Unpack one more; when cancelled, wait for the thread: it holds the archive and a file."""
+    """Unpack the next member; a cancelled caller waits for the thread, which uses the archive."""
     unpacked: list[Member | None] = []
     try:
         await finish_in_thread(lambda: unpacked.append(next(unpacking, None)))
@@ -243,7 +243,7 @@ async def _discard(item: UploadSlot | StoreResult) -> None:
 
 
 def _label(name: str) -> str:
-    """Make a name fit to be shown: without control and bidi characters, and not endless."""
+    """Return a name for display: without control and bidi characters, of limited length."""
     return (clean_text(name) or "file")[-_NAME_CHARACTERS:]
 
 
@@ -252,7 +252,7 @@ def _unreadable(exc: OSError) -> Error:
 
 
 class SpoolingFailed(Error):
-    """This machine's own disk is full or a file can't be read."""
+    """The disk of this machine is full, or a file can't be read."""
 
     code = "FILE_UNREADABLE"
     default_message = "The server could not read or unpack this file. Is its disk full?"

@@ -37,17 +37,16 @@ from services.tasks import Coalescer
 
 
 class InFlightCounter:
-    """Counts what is under way."""
+    """Counts operations in progress."""
 
     def __init__(self) -> None:
-        """Nothing is."""
         self._count = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
     @contextmanager
     def track(self) -> Iterator[None]:
-        """Count one more for as long as the context is open."""
+        """Count one operation for as long as the context is open."""
         self._count += 1
         self._quiet.clear()
         try:
@@ -58,7 +57,7 @@ class InFlightCounter:
                 self._quiet.set()
 
     async def wait_idle(self) -> None:
-        """Return when nothing is under way."""
+        """Return when no operation is in progress."""
         await self._quiet.wait()
 
 
@@ -72,10 +71,10 @@ class ArrivedFile:
 
 
 class IndexBatch:
-    """Asks Orthanc what it made of files, and indexes them together.
+    """Asks Orthanc how it stored files, and indexes them together.
 
     Args:
-        orthanc: Tells what it has.
+        orthanc: Asked what it holds.
         index: `Indexer.index`.
         outage: Waits for an Orthanc that went away.
     """
@@ -122,7 +121,7 @@ class IndexBatch:
         except DatabaseUnavailable:
             # The others would have to wait for it as well.
             raise
-        except Exception as exc:  # noqa: BLE001  # told to its sender
+        except Exception as exc:  # noqa: BLE001  # becomes the result of its file
             return exc
         return entry.number_of_frames
 
@@ -150,7 +149,7 @@ _MAX_BATCH = 200
 
 _GATHER_SECONDS = 0.25
 """A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
-nothing is on its way to Orthanc, and no longer than this."""
+no file is on its way to Orthanc, but no longer than this."""
 
 
 class FileStorage:
@@ -171,7 +170,7 @@ class FileStorage:
         """Make one; Orthanc is not asked yet.
 
         Args:
-            orthanc: Tells what it has.
+            orthanc: Asked what it holds.
             files: Takes files.
             index: `Indexer.index`.
             limits: What a file may ask for.
@@ -202,13 +201,13 @@ class FileStorage:
         *,
         when_pushed: Callable[[], Awaitable[None]],
     ) -> StoreResult:
-        """Check one file, bring it into Orthanc, and index it with others that come meanwhile.
+        """Check one file, bring it into Orthanc, and index it together with other files.
 
         Args:
             file_name: For the result.
             file: Seekable; read in threads, never whole.
             override: Written into the dataset that is stored.
-            when_pushed: Called when the file is not needed any more, whatever became of it.
+            when_pushed: Called when the file is no longer needed, stored or not.
 
         Raises:
             OSError: The file can't be read.
@@ -257,7 +256,7 @@ class FileStorage:
         )
 
     async def _gather(self) -> None:
-        """Let a commit wait for files that are on their way, but not for a large one."""
+        """Let a commit wait for the files that are being sent, but not for a large one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GATHER_SECONDS):
                 await self._traffic.wait_idle()
@@ -335,7 +334,7 @@ class FileStorage:
     async def _differs_by_date_only(
         self, file: BinaryIO, layout: FileLayout, override: PatientOverride, instance_id: str
     ) -> bool:
-        """Tell whether Orthanc has this file with this patient, written at another time."""
+        """Return whether Orthanc has this file with this patient, written at another time."""
         for stored in await self._orthanc.stored_files([instance_id]):
             modified_at = await self._files.beginnings.read(
                 stored, lambda beginning, _: read_modified_at(beginning)

@@ -127,7 +127,7 @@ async def all_record_ids(records: _Collection, path: str) -> Sequence[Any]:
     return gathered.record_ids()
 
 
-class _CursorForgotten(Exception):  # seen by nobody outside
+class _CursorForgotten(Exception):  # internal to this module
     pass
 
 

@@ -24,13 +24,13 @@ from services.tasks import finish_in_thread
 
 
 class MigrationRefused(Error):
-    """A file of the old system that is left as it is."""
+    """A file of the old system that is not migrated."""
 
     code = "NOT_MIGRATED"
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.code = code  # type: ignore[misc]  # one class, many reasons
+        self.code = code  # type: ignore[misc]  # the reason is the code
 
 
 class MigrationRun:
@@ -47,11 +47,11 @@ class MigrationRun:
         concurrency: int,
         limits: WalkLimits,
     ) -> None:
-        """Nothing is read yet.
+        """Make a run; it reads files only when `outcomes` is iterated.
 
         Args:
             source: The old records.
-            ingest: What stores.
+            ingest: Stores the files.
             orthanc: Where the stored bytes are verified.
             orthanc_url: Address of Orthanc that the records get.
             path_map: Where the old paths are now.
@@ -59,7 +59,7 @@ class MigrationRun:
             limits: Of the check in a dry run.
         """
         self._source = source
-        self._ingest = ingest.with_shared_turns(concurrency)
+        self._ingest = ingest.with_shared_permits(concurrency)
         self._orthanc = orthanc
         self._orthanc_url = orthanc_url
         self._path_map = path_map
@@ -135,7 +135,7 @@ class MigrationRun:
             raise result.error or OrthancError()
         await self._verify(found.path, result)
         linked = await self._source.link(file, result.ids, self._orthanc_url)
-        # Only now: other files are linked meanwhile.
+        # Add after the await: other files are linked at the same time.
         self.records += linked
         return FileOutcome(found, stored=1, instance_ids=(result.ids.instance,))
 

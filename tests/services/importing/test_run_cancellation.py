@@ -24,7 +24,7 @@ from tests.blocked_work import BlockedWork
 class _Ingest:
     """Stores everything at once."""
 
-    def with_shared_turns(self, _concurrency: int) -> "_Ingest":
+    def with_shared_permits(self, _concurrency: int) -> "_Ingest":
         return self
 
     async def store(self, files: list[SentFile]) -> list[StoreResult]:

@@ -66,23 +66,23 @@ def archive(*sizes: int) -> SentFile:
 async def test_large_members_are_closed_in_threads(
     closed_by_loop: list[tuple[int, bool]],
 ) -> None:
-    turns = asyncio.Semaphore(2)
+    permits = asyncio.Semaphore(2)
     storage = cast("FileStorage", Storage(taken=4))
-    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=2, turns=turns)
+    ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=2, permits=permits)
     results = await ingest.store([archive(SMALL, LARGE, SMALL, LARGE)])
     assert [result.status for result in results] == ["STORED"] * 4
     # The small ones are memory.
     assert closed_by_loop == [(LARGE, False)] * 2
-    assert turns._value == 2
+    assert permits._value == 2
 
 
 async def test_large_members_of_a_cancelled_upload_are_closed_in_threads(
     closed_by_loop: list[tuple[int, bool]],
 ) -> None:
-    turns = asyncio.Semaphore(2)
+    permits = asyncio.Semaphore(2)
     storage = Storage(taken=1)
     ingest = Ingest(
-        cast("FileStorage", storage), limits=ArchiveLimits(), concurrency=2, turns=turns
+        cast("FileStorage", storage), limits=ArchiveLimits(), concurrency=2, permits=permits
     )
     storing = asyncio.create_task(ingest.store([archive(*[LARGE] * 8)]))
     await storage.is_full.wait()
@@ -91,4 +91,4 @@ async def test_large_members_of_a_cancelled_upload_are_closed_in_threads(
         await storing
     assert len(closed_by_loop) >= 2
     assert set(closed_by_loop) == {(LARGE, False)}
-    assert turns._value == 2
+    assert permits._value == 2

@@ -24,19 +24,19 @@ async def test_a_call_that_is_cancelled_gives_the_turns_of_its_files_back() -> N
             begun += 1
             await asyncio.Event().wait()
 
-    turns = asyncio.Semaphore(2)
+    permits = asyncio.Semaphore(2)
     ingest = Ingest(
-        cast("FileStorage", Storage()), limits=ArchiveLimits(), concurrency=2, turns=turns
+        cast("FileStorage", Storage()), limits=ArchiveLimits(), concurrency=2, permits=permits
     )
     storing = asyncio.create_task(ingest.store([SentFile("one", lambda: io.BytesIO(b"x"))]))
-    while turns._value == 2:  # noqa: ASYNC110  # a thread opens the file
+    while permits._value == 2:  # noqa: ASYNC110  # a thread opens the file
         await asyncio.sleep(0)
     # Its turn is taken and its task not begun.
     assert begun == 0
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
-    assert turns._value == 2
+    assert permits._value == 2
 
 
 async def test_one_caller_takes_half_of_the_threads_however_many_calls_they_make() -> None:

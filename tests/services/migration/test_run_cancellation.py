@@ -32,7 +32,7 @@ class _Source:
 
 
 class _Ingest:
-    def with_shared_turns(self, _concurrency: int) -> "_Ingest":
+    def with_shared_permits(self, _concurrency: int) -> "_Ingest":
         return self
 
     async def store(self, files: list[SentFile]) -> list[StoreResult]:
