@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydicom.data import get_testdata_file
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from graph.relay import encode_node_id
 from services.auth.roles import Role
@@ -238,7 +239,7 @@ async def test_refused_fields_are_refusals(server: RunningServer, tokens: dict[s
     await ask(server, tokens["viewer"], "mutation { synchronize { __typename } }")
     assert await trail(server) == [
         record("refusal", None, "POST /graphql", outcome="UNAUTHENTICATED"),
-        record("refusal", None, "studies", outcome="UNAUTHENTICATED"),
+        record("refusal", None, "GET /graphql", outcome="UNAUTHENTICATED"),
         record("refusal", "viewer", "synchronize", outcome="FORBIDDEN"),
     ]
 
@@ -337,10 +338,13 @@ async def test_a_subscription_is_a_search_and_a_record_per_event(
     ]
 
 
-async def test_a_refused_subscription_is_a_refusal(server: RunningServer) -> None:
-    await subscribe(server, None, 0)
+async def test_a_refused_websocket_is_a_refusal(server: RunningServer) -> None:
+    with pytest.raises(ConnectionClosed) as closed:
+        await subscribe(server, None, 0)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4403
     assert await trail(server) == [
-        record("refusal", None, "studyEvents", outcome="UNAUTHENTICATED")
+        record("refusal", None, "connection_init", outcome="UNAUTHENTICATED")
     ]
 
 
