@@ -40,6 +40,7 @@ from graph.http.graphql_errors import (
     refused_by_protocol,
     wanted_media_type,
 )
+from graph.http.json_encoding import encode_json
 from graph.http.multipart import UnsupportedMediaType, read_body
 from graph.http.uploads import parse_upload, starlette_request, uploads_open
 from graph.http.websocket import MessageValidator, PerOperationContext, refused_operation
@@ -243,14 +244,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
         sub_response: Response,
     ) -> Response:
-        """Encode the answer with the media type and the status that the caller asked for."""
+        """Return the answer with the media type and the status that the caller asked for."""
         media_type = sub_response.media_type or JSON
         is_refused = media_type == RESPONSE_JSON and "data" not in response_data
-        return Response(
-            orjson.dumps(response_data),
-            status_code=400 if is_refused else 200,
-            media_type=media_type,
-            headers={"Cache-Control": "no-store"},
+        return _ResultResponse(
+            response_data, status_code=400 if is_refused else 200, media_type=media_type
         )
 
     async def render_graphql_ide(self, request: Request) -> Response:
@@ -264,6 +262,23 @@ def _is_json_post(request: Request) -> bool:
 
 class _Negotiated(Response):
     """Carries the media type that the answer shall have."""
+
+
+class _ResultResponse(Response):
+    """Encodes a result when it is sent: Strawberry makes responses without a chance to await."""
+
+    def __init__(self, result: object, *, status_code: int, media_type: str) -> None:
+        super().__init__(status_code=status_code, media_type=media_type)
+        self._result = result
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        encoded = Response(
+            await encode_json(self._result),
+            status_code=self.status_code,
+            media_type=self.media_type,
+            headers={"Cache-Control": "no-store"},
+        )
+        await encoded(scope, receive, send)
 
 
 def _is_subscription(operation: GraphQLRequestData, limits: OperationLimits) -> bool:

@@ -5,13 +5,14 @@ messages; anything else would be an unexpected error with a traceback in the log
 needs no credential to send one.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import cast
 
 from graphql import GraphQLError
+from starlette.websockets import WebSocketDisconnect
 from strawberry.asgi import ASGIWebSocketAdapter
-from strawberry.http.exceptions import NonJsonMessageReceived
+from strawberry.http.exceptions import NonJsonMessageReceived, WebSocketDisconnected
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
     BaseGraphQLTransportWSHandler,
     Operation,
@@ -24,6 +25,7 @@ from strawberry.types.execution import PreExecutionError
 
 from graph.context import Context
 from graph.execution.audit import record_accesses
+from graph.http.json_encoding import encode_json
 from graph.http.server import LARGE_MESSAGES
 from services.auth.roles import Role, authorize
 from services.errors import DatabaseUnavailable, Error, Forbidden, LimitExceeded, Unauthenticated
@@ -110,6 +112,18 @@ class MessageValidator(ASGIWebSocketAdapter):
                 if not is_message(message):
                     raise NonJsonMessageReceived
                 yield message
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        """Send a message; other requests are answered while a large one is encoded.
+
+        Raises:
+            WebSocketDisconnected: The client is gone.
+        """
+        text = (await encode_json(message)).decode()
+        try:
+            await self.ws.send_text(text)
+        except WebSocketDisconnect as exc:
+            raise WebSocketDisconnected from exc
 
     async def close(self, code: int, reason: str) -> None:
         """Close the connection; Strawberry's reasons repeat what was sent, however long."""

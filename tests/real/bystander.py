@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import sys
+import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -76,13 +77,15 @@ class Waited:
     """How long the second user waited, in seconds, by what they did.
 
     Attributes:
-        worst: The longest time of each kind.
+        worst: The longest time of each kind, without the freezes of the machine meanwhile.
         slowness: Seconds that pass in one second of computing: above 1 where others keep the
             processors busy.
+        frozen: How long the machine did not let the user compute at all, altogether.
     """
 
     worst: dict[str, float] = field(default_factory=dict)
     slowness: float = 1.0
+    frozen: float = 0.0
 
     @property
     def too_long(self) -> dict[str, float]:
@@ -114,7 +117,8 @@ async def second_user(guarded: Guarded) -> AsyncIterator[Waited]:
         yield waited
         process.stdin.write_eof()
         async with asyncio.timeout(60):
-            waited.worst, waited.slowness = json.loads(await process.stdout.readline())
+            answer = json.loads(await process.stdout.readline())
+            waited.worst, waited.slowness, waited.frozen = answer
     finally:
         if process.returncode is None:
             process.kill()
@@ -144,15 +148,15 @@ class _User:
         assert "errors" not in response.json(), response.text
         return response
 
-    async def worst_until(self, is_over: asyncio.Event) -> dict[str, float]:
-        """Do everything at least three times; answers the longest time of each."""
+    async def work_until(self, is_over: asyncio.Event) -> list[tuple[str, float, float]]:
+        """Do everything at least three times; answers what was asked from when to when."""
         kinds: dict[str, Callable[[], Awaitable[httpx.Response]]] = {
             "health": lambda: self._http.get("/healthz"),
             "query": lambda: self.ask("{ studies(first: 5) { totalCount nodes { id } } }"),
             "frame": lambda: self._http.get(self._frame_url),
             "upload": self.upload,
         }
-        worst = dict.fromkeys(kinds, 0.0)
+        waits: list[tuple[str, float, float]] = []
 
         async def repeat(name: str) -> None:
             count = 0
@@ -160,14 +164,14 @@ class _User:
                 count += 1
                 begun = time.perf_counter()
                 response = await kinds[name]()
-                worst[name] = max(worst[name], round(time.perf_counter() - begun, 3))
+                waits.append((name, begun, time.perf_counter()))
                 assert response.status_code == 200, (name, response.status_code, response.text)
                 await asyncio.sleep(0.02)
 
         async with asyncio.TaskGroup() as users:
             for name in kinds:
                 users.create_task(repeat(name))
-        return worst
+        return waits
 
 
 async def _be_second_user(url: str, token: str) -> None:
@@ -177,26 +181,65 @@ async def _be_second_user(url: str, token: str) -> None:
     ) as http:
         user = _User(http)
         await user.prepare()
+        machine = _Machine()
+        machine.start()
         print("ready", flush=True)  # noqa: T201  # its answer
         is_over = asyncio.Event()
-        measuring = asyncio.create_task(_slowness_until(is_over))
         reading = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
         reading.add_done_callback(lambda _: is_over.set())
-        answer = [await user.worst_until(is_over), await measuring]
-        print(json.dumps(answer), flush=True)  # noqa: T201  # its answer
+        waits = await user.work_until(is_over)
+        slowness = machine.stop()
+        worst: dict[str, float] = {}
+        for name, begun, end in waits:
+            seconds = end - begun - machine.frozen(begun, end)
+            worst[name] = max(worst.get(name, 0.0), round(seconds, 3))
+        frozen = machine.frozen(float("-inf"), float("inf"))
+        print(json.dumps([worst, slowness, frozen]), flush=True)  # noqa: T201  # its answer
 
 
-async def _slowness_until(is_over: asyncio.Event) -> float:
-    """Compute for 5 ms ten times a second, and see how long that takes."""
-    passed = computed = 0.0
-    while not (is_over.is_set() and computed):
-        begun, begun_computing = time.perf_counter(), time.thread_time()
-        while time.thread_time() - begun_computing < 0.005:
-            pass
-        passed += time.perf_counter() - begun
-        computed += time.thread_time() - begun_computing
-        await asyncio.sleep(0.1)
-    return max(1.0, passed / computed)
+class _Machine(threading.Thread):
+    """Computes for 2 ms again and again, and sees how long that takes.
+
+    A thread of the user's process: what the server does wrong does not reach it, and what keeps
+    the processors from everybody does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._freezes: list[tuple[float, float]] = []
+        self._is_over = threading.Event()
+        self._passed = self._computed = 0.0
+
+    def run(self) -> None:
+        """Measure until `stop`."""
+        while not (self._is_over.is_set() and self._computed):
+            begun, begun_computing = time.perf_counter(), time.thread_time()
+            while time.thread_time() - begun_computing < _COMPUTING_SECONDS:
+                pass
+            computed_until = time.perf_counter()
+            self._passed += computed_until - begun
+            self._computed += time.thread_time() - begun_computing
+            time.sleep(_PAUSE_SECONDS)
+            end = time.perf_counter()
+            if end - begun > _FREEZE_SECONDS:
+                self._freezes.append((begun, end))
+
+    def frozen(self, begun: float, end: float) -> float:
+        """Return how long the machine was frozen between two moments."""
+        return sum(max(0, min(end, until) - max(begun, since)) for since, until in self._freezes)
+
+    def stop(self) -> float:
+        """End the measurement; answers the slowness."""
+        self._is_over.set()
+        self.join()
+        return max(1.0, self._passed / self._computed)
+
+
+_COMPUTING_SECONDS = 0.002
+_PAUSE_SECONDS = 0.02
+
+_FREEZE_SECONDS = 0.3
+"""The processors were somebody else's for so long: a request that waited then says nothing."""
 
 
 async def resident_bytes(guarded: Guarded) -> int:

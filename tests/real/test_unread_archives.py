@@ -1,0 +1,83 @@
+"""Archives that are downloaded and not read take nothing from anybody else, and are cut."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import pydicom
+from pydicom.uid import generate_uid
+
+from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
+from tests.real.bystander import Guarded, second_user, serve_with_tokens
+from tests.real.sync_stage import eventually, instance_bytes
+
+DOWNLOADS = 32
+SIDE = 2048
+"""Pixels of a square image: 8 MiB that can't be compressed, more than all buffers on the way."""
+
+CUT = "its client does not read the answer"
+
+
+def incompressible(number: int) -> bytes:
+    """Make a file of a study whose archive is as large as its files."""
+    dataset = pydicom.dcmread(BytesIO(instance_bytes(1, 1, number)))
+    dataset.Rows = dataset.Columns = SIDE
+    dataset.PixelData = os.urandom(SIDE * SIDE * 2)
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    written = BytesIO()
+    dataset.save_as(written)
+    return written.getvalue()
+
+
+@asynccontextmanager
+async def unread(url: httpx.URL) -> AsyncIterator[socket.socket]:
+    """Ask for an archive through a connection that takes 4 KiB."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (url.host, url.port))
+        await loop.sock_sendall(client, f"GET {url.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        yield client
+
+
+async def status_of(client: socket.socket) -> int:
+    line = await asyncio.get_running_loop().sock_recv(client, 12)
+    return int(line.removeprefix(b"HTTP/1.1 "))
+
+
+async def archive_url(guarded: Guarded) -> httpx.URL:
+    """Store a study; answer the URL of its archive."""
+    async with guarded.client(guarded.attacker) as http:
+        for number in range(2):
+            file = {"file": ("a.dcm", incompressible(number))}
+            assert (await http.post("/api/dicom/upload", files=file)).status_code == 200
+        study_uid = pydicom.dcmread(BytesIO(instance_bytes(1, 1, 1))).StudyInstanceUID
+        query = f'{{ study(studyInstanceUID: "{study_uid}") {{ archiveUrl }} }}'
+        answer = await http.post("/graphql", json={"query": query})
+    return httpx.URL(answer.json()["data"]["study"]["archiveUrl"])
+
+
+async def test_archives_that_are_not_read_delay_nobody_and_are_cut(settings: Settings) -> None:
+    async with serve_with_tokens(settings, ARCHIVES_PER_CLIENT=str(DOWNLOADS)) as guarded:
+        url = await archive_url(guarded)
+        async with second_user(guarded) as waited, AsyncExitStack() as opened:
+            clients = [await opened.enter_async_context(unread(url)) for _ in range(DOWNLOADS)]
+            async with asyncio.timeout(4 * PATIENCE_SECONDS):
+                statuses = await asyncio.gather(*map(status_of, clients))
+
+            async def are_cut() -> bool:
+                log = await asyncio.to_thread(Path(guarded.log).read_text)
+                return log.count(CUT) == statuses.count(200)
+
+            await eventually(are_cut, within_seconds=2 * PATIENCE_SECONDS)
+    # Some began; the others waited for a connection to Orthanc of those, and are told so.
+    assert statuses.count(200) >= 4
+    assert set(statuses) <= {200, 503}
+    assert waited.too_long == {}
