@@ -1,5 +1,6 @@
 """`orthanc-graphql serve`."""
 
+import asyncio
 import logging
 import socket
 from functools import partial
@@ -11,6 +12,7 @@ from starlette.applications import Starlette
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
+from graph.http.garbage import collect_while_idle, defer_full_collections
 from graph.http.server import server_config
 from graph.logs import configure_logging
 from services.auth.authenticator import Authenticator
@@ -21,7 +23,7 @@ from services.errors import Error
 from services.runtime import Runtime, can_have_credentials, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
-from services.tasks import finish_in_thread
+from services.tasks import cancel_and_wait, finish_in_thread
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +74,12 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
     async with open_runtime(settings, address=_address(listener), check=check) as runtime:
         await _fill_empty_store(runtime)
         server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
-        await server.serve(sockets=[listener])
+        defer_full_collections()
+        collecting = asyncio.create_task(collect_while_idle())
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            await cancel_and_wait(collecting)
     return 0 if server.started else 1
 
 

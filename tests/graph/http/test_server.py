@@ -12,7 +12,8 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from graph.http import server as http_server
 from graph.http.server import server_config
@@ -47,6 +48,11 @@ async def large(_request: Request) -> Response:
     return Response(bytes(LARGE_BYTES))
 
 
+async def socket_that_ends(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.close()
+
+
 async def endless(request: Request) -> StreamingResponse:
     """Answers piece by piece, as archives are; `ended` says when it has stopped."""
 
@@ -72,6 +78,7 @@ async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
             Route("/echo", echo, methods=["POST"]),
             Route("/large", large, methods=["GET"]),
             Route("/endless", endless, methods=["GET"]),
+            WebSocketRoute("/socket", socket_that_ends),
         ]
     )
     app.state.ended = ENDED
@@ -153,6 +160,24 @@ async def test_a_body_may_take_longer_than_headers(monkeypatch: pytest.MonkeyPat
 
     async with serving() as url, httpx.AsyncClient(base_url=url) as http:
         assert (await http.post("/", content=slow())).status_code == 200
+
+
+async def test_websockets_are_not_compressed() -> None:
+    """Compressing a large result would keep the event loop from everybody else."""
+    offer = "permessage-deflate; client_max_window_bits"
+    asked = (
+        "GET /socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        f"Sec-WebSocket-Extensions: {offer}\r\n\r\n"
+    )
+    async with serving() as url, asyncio.timeout(PATIENCE_SECONDS):
+        address = httpx.URL(url)
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(asked.encode())
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 101")
+    assert b"permessage-deflate" not in answer.lower()
 
 
 async def exchanged(url: str, *pieces: bytes) -> bytes:
@@ -296,14 +321,13 @@ async def test_a_client_that_reads_slowly_is_not_cut_and_one_that_stops_is(
         transport, watch = connections[0].transport, connections[0]._watch
         assert watch is not None
         for _ in range(3):
-            end_interval(watch)
             begun = transport.get_write_buffer_size()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while transport.get_write_buffer_size() > begun - http_server.STALLED_BYTES:
                     assert await loop.sock_recv(client, 64 * 1024)
-        end_interval(watch)
-        assert watch.is_watching
-        assert "does not read" not in caplog.text
+            end_interval(watch)
+            assert watch.is_watching
+            assert "does not read" not in caplog.text
         end_interval(watch)
         await until_cut(connections[0])
     assert "does not read the answer" in caplog.text
