@@ -50,7 +50,7 @@ class StudyFilter:
     modalities: list[str] | None = strawberry.field(
         default=None,
         description="A series of any of these modalities, as `CT` or `ct`; at most 500. An empty "
-        "list is no filter.",
+        "list matches nothing.",
     )
     text: str | None = strawberry.field(
         default=None,
@@ -152,6 +152,16 @@ class StudyWhere:
 
 def _expressions(parts: list[StudyWhere] | None) -> list[StudyExpression] | None:
     return None if parts is None else [part.to_expression() for part in parts]
+
+
+@strawberry.input(description="One frame of an instance.")
+class FrameRef:
+    """One frame of an instance."""
+
+    instance_id: strawberry.ID = strawberry.field(
+        name="instanceId", description="The `id` of the instance."
+    )
+    index: int = strawberry.field(default=0, description="0-based within the instance.")
 
 
 @strawberry.input(description="Which patients to list. Parts that are given must all match.")

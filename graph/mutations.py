@@ -6,11 +6,12 @@ import strawberry
 from strawberry.file_uploads import Upload
 
 from graph.context import Info
+from graph.context import Level as LevelName
 from graph.execution.audit import add_stored, recorded
 from graph.execution.authorization import RequiresRole
 from graph.http.multipart import UploadedFile
 from graph.inputs import CreateShareInput
-from graph.relay import TypeName, decode_node_id, require_node_id
+from graph.relay import decode_node_id, encode_node_id, require_node_id
 from graph.types.share import CreateSharePayload, Share, share_url, viewer_url
 from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
@@ -21,7 +22,7 @@ from services.dicom.patient_override import PatientOverride
 from services.errors import InvalidInput, NotFound, PacsDisabled
 from services.ingest.service import SentFile
 
-_LEVELS: dict[TypeName, Level] = {
+_LEVELS: dict[LevelName, Level] = {
     "Patient": Level.PATIENT,
     "Study": Level.STUDY,
     "Series": Level.SERIES,
@@ -197,11 +198,12 @@ class Mutation:
 
 def _sent(file: object) -> SentFile:
     if not isinstance(file, UploadedFile):
-        raise InvalidInput("Send `files` as parts of a multipart request, mapped to null.")
+        message = "Send `files` as parts of a multipart request, mapped to null."
+        raise InvalidInput(message, argument="files")
     return SentFile(file.name, file.open)
 
 
-async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayload:
+async def _delete(info: Info, type_name: LevelName, node_id: str) -> DeletePayload:
     runtime, principal = info.context.runtime, info.context.principal
     # An id of another type, or of nothing, is an attempt to delete as well.
     detail = " ".join([type_name, *(decode_node_id(node_id) or ("(no id)",))])
@@ -215,11 +217,18 @@ async def _delete(info: Info, type_name: TypeName, node_id: str) -> DeletePayloa
         event.patient_ids |= plan.patient_ids
         event.study_ids |= plan.study_ids
         deleted = await runtime.deletion.delete(plan)
-        event.number_of_objects = deleted
-    return DeletePayload(deleted_instances=deleted)
+        event.number_of_objects = len(deleted[Level.INSTANCE])
+    return DeletePayload(
+        deleted_instances=len(deleted[Level.INSTANCE]),
+        deleted_ids=[
+            encode_node_id(name, identifier)
+            for name, level in _LEVELS.items()
+            for identifier in sorted(deleted[level])
+        ],
+    )
 
 
-def _name_subject(event: AuditEvent, type_name: TypeName, resource_id: str) -> None:
+def _name_subject(event: AuditEvent, type_name: LevelName, resource_id: str) -> None:
     """Name the patient or study even where nothing of it is indexed any more."""
     if type_name == "Patient":
         event.patient_ids.add(resource_id)

@@ -1,6 +1,7 @@
 """The root of all queries."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -8,8 +9,9 @@ import strawberry
 
 from graph.context import Info
 from graph.execution.authorization import RequiresRole
-from graph.inputs import PatientFilter, StudyFilter, StudyOrder, StudyWhere
-from graph.relay import Connection, Node, connection_from, decode_node_id
+from graph.inputs import FrameRef, PatientFilter, StudyFilter, StudyOrder, StudyWhere
+from graph.relay import Connection, Node, connection_from, decode_node_id, parse_frame_local_id
+from graph.types.frame import Frame
 from graph.types.instance import Instance
 from graph.types.patient import Patient
 from graph.types.series import Series
@@ -19,6 +21,7 @@ from graph.types.stored import FromStored
 from graph.types.study import Study, StudyConnection
 from graph.types.viewer import Viewer
 from services.auth.roles import Role, authorize
+from services.errors import InvalidInput
 from services.query.paging import PageRequest
 
 StoredT = TypeVar("StoredT", bound=FromStored)
@@ -49,22 +52,35 @@ class Query:
         ],
     ) -> Node | None:
         """Find an object of any type."""
-        decoded = decode_node_id(node_id)
-        if decoded is None:
-            return None
-        type_name, orthanc_id = decoded
-        if type_name == "Share":
-            principal = authorize(info.context.principal, Role.VIEWER)
-            share = await info.context.runtime.sharing.find(orthanc_id, principal)
-            return None if share is None else Share.of(share)
-        loaders = info.context.loaders
-        loader, node_class = {
-            "Patient": (loaders.patient_by_id, Patient),
-            "Study": (loaders.study_by_id, Study),
-            "Series": (loaders.series_by_id, Series),
-            "Instance": (loaders.instance_by_id, Instance),
-        }[type_name]
-        return _found(info, node_class, await loader.load(orthanc_id))
+        return await _node(info, node_id)
+
+    @_viewer_field(
+        "Objects by their global `id`, in the order asked for; null where there is none. At most "
+        "500."
+    )
+    async def nodes(
+        self,
+        info: Info,
+        node_ids: Annotated[
+            list[strawberry.ID], strawberry.argument(name="ids", description="The objects' `id`.")
+        ],
+    ) -> list[Node | None]:
+        """Find objects of any type."""
+        _require_few("ids", node_ids)
+        return await asyncio.gather(*(_node(info, node_id) for node_id in node_ids))
+
+    @_viewer_field(
+        "Frames by instance and index, in the order asked for; null where there is no such frame "
+        "to show. At most 500. Clients renew the URLs of what is on the screen by it."
+    )
+    async def frames(
+        self,
+        info: Info,
+        refs: Annotated[list[FrameRef], strawberry.argument(description="Which ones.")],
+    ) -> list[Frame | None]:
+        """Find frames."""
+        _require_few("refs", refs)
+        return await asyncio.gather(*(_frame_of(info, ref) for ref in refs))
 
     @_viewer_field("A patient by PatientID; null when there is none.")
     async def patient(
@@ -215,6 +231,49 @@ class Query:
         """Ask the stores who they are."""
         context = info.context
         return await examine_server(context.runtime, is_limited=not context.scope.is_all)
+
+
+_MOST_AT_ONCE = 500
+"""Objects that one field looks up: as many as the largest page has."""
+
+
+def _require_few(argument: str, asked: Sequence[object]) -> None:
+    if len(asked) > _MOST_AT_ONCE:
+        raise InvalidInput(f"{argument}: at most {_MOST_AT_ONCE} in one query.", argument=argument)
+
+
+async def _node(info: Info, node_id: str) -> Node | None:
+    decoded = decode_node_id(node_id)
+    if decoded is None:
+        return None
+    type_name, local_id = decoded
+    if type_name == "Share":
+        principal = authorize(info.context.principal, Role.VIEWER)
+        share = await info.context.runtime.sharing.find(local_id, principal)
+        return None if share is None else Share.of(share)
+    if type_name == "Frame":
+        return await _frame(info, *parse_frame_local_id(local_id))
+    loaders = info.context.loaders
+    loader, node_class = {
+        "Patient": (loaders.patient_by_id, Patient),
+        "Study": (loaders.study_by_id, Study),
+        "Series": (loaders.series_by_id, Series),
+        "Instance": (loaders.instance_by_id, Instance),
+    }[type_name]
+    return _found(info, node_class, await loader.load(local_id))
+
+
+async def _frame_of(info: Info, ref: FrameRef) -> Frame | None:
+    decoded = decode_node_id(ref.instance_id)
+    if decoded is None or decoded[0] != "Instance":
+        return None
+    return await _frame(info, decoded[1], ref.index)
+
+
+async def _frame(info: Info, orthanc_instance_id: str, index: int) -> Frame | None:
+    stored = await info.context.loaders.instance_by_id.load(orthanc_instance_id)
+    instance = _found(info, Instance, stored)
+    return None if instance is None else instance.frame_at(index)
 
 
 def _found(info: Info, shown: type[StoredT], stored: Mapping[str, Any] | None) -> StoredT | None:

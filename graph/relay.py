@@ -22,9 +22,11 @@ class Node:
     )
 
 
-TypeName = Literal["Patient", "Study", "Series", "Instance", "Share"]
+TypeName = Literal["Patient", "Study", "Series", "Instance", "Frame", "Share"]
 
 _SHARE_ID = re.compile(r"[0-9a-f]{16}")
+_FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+"""0-based; 9 digits are more than NumberOfFrames has."""
 
 
 _NODE_ID_MAX_CHARACTERS = 128
@@ -56,7 +58,23 @@ def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
 
 
 def _is_id(type_name: TypeName, text: str) -> bool:
-    return bool(_SHARE_ID.fullmatch(text)) if type_name == "Share" else is_orthanc_id(text)
+    if type_name == "Share":
+        return bool(_SHARE_ID.fullmatch(text))
+    if type_name == "Frame":
+        orthanc_id, _, index = text.partition("/")
+        return is_orthanc_id(orthanc_id) and bool(_FRAME_INDEX.fullmatch(index))
+    return is_orthanc_id(text)
+
+
+def frame_local_id(orthanc_instance_id: str, index: int) -> str:
+    """Return what a frame's `id` holds; `index` is 0-based."""
+    return f"{orthanc_instance_id}/{index}"
+
+
+def parse_frame_local_id(local_id: str) -> tuple[str, int]:
+    """Return the instance and the 0-based index of a decoded `id` of a frame."""
+    orthanc_instance_id, _, index = local_id.partition("/")
+    return orthanc_instance_id, int(index)
 
 
 def require_node_id(type_name: TypeName, node_id: str) -> str:
@@ -67,7 +85,8 @@ def require_node_id(type_name: TypeName, node_id: str) -> str:
     """
     decoded = decode_node_id(node_id)
     if decoded is None or decoded[0] != type_name:
-        raise InvalidInput(f"That is not the id of a {type_name}. Take it from its field `id`.")
+        message = f"That is not the id of a {type_name}. Take it from its field `id`."
+        raise InvalidInput(message, argument="id")
     return decoded[1]
 
 

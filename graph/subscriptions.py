@@ -9,6 +9,7 @@ import strawberry
 from graph.context import Info
 from graph.execution.audit import describe_search, record_accesses
 from graph.execution.authorization import require
+from graph.relay import encode_node_id
 from graph.types.study import Study
 from services.auth.roles import Role
 from services.sync.events import StudyChange, StudyChangeKind
@@ -25,6 +26,9 @@ strawberry.enum(
 class StudyEvent:
     """An event."""
 
+    id: strawberry.ID = strawberry.field(
+        description="The `id` of the study, so that caches find what to update or to remove."
+    )
     kind: StudyChangeKind = strawberry.field(description="What happened.")
     study_instance_uid: str = strawberry.field(
         name="studyInstanceUID", description="Study Instance UID (0020,000D)."
@@ -35,6 +39,7 @@ class StudyEvent:
     def of(cls, change: StudyChange) -> "StudyEvent":
         """Show a change."""
         return cls(
+            id=encode_node_id("Study", change.study_id),
             kind=change.kind,
             study_instance_uid=change.study_instance_uid,
             study=Study.from_stored(change.document) if change.document is not None else None,

@@ -36,6 +36,7 @@ class DeletionPlan:
     Attributes:
         resource_id: Orthanc's.
         instance_ids: Orthanc's, of all instances that are deleted.
+        series_ids: Orthanc's, of their series.
         study_ids: Orthanc's, of their studies.
         patient_ids: Orthanc's, of their patients.
     """
@@ -43,6 +44,7 @@ class DeletionPlan:
     level: Level
     resource_id: str
     instance_ids: frozenset[str]
+    series_ids: frozenset[str]
     study_ids: frozenset[str]
     patient_ids: frozenset[str]
 
@@ -64,6 +66,7 @@ class Deletion:
             reconciler: Updates the index to what Orthanc holds.
         """
         self._orthanc = orthanc
+        self._database = database
         self._studies = database[StudyDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
         self._reconciler = reconciler
@@ -78,7 +81,7 @@ class Deletion:
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        parents = {_ORTHANC_STUDY_ID: 1, _ORTHANC_PATIENT_ID: 1}
+        parents = {_ORTHANC_SERIES_ID: 1, _ORTHANC_STUDY_ID: 1, _ORTHANC_PATIENT_ID: 1}
         with translated_database_faults():
             within = await self._within(level, resource_id)
             found = await self._instances.find(within, parents).to_list()
@@ -86,18 +89,19 @@ class Deletion:
             level,
             resource_id,
             instance_ids=frozenset(instance["_id"] for instance in found),
+            series_ids=frozenset(instance[_ORTHANC_SERIES_ID] for instance in found),
             study_ids=frozenset(instance[_ORTHANC_STUDY_ID] for instance in found),
             patient_ids=frozenset(instance[_ORTHANC_PATIENT_ID] for instance in found),
         )
 
-    async def delete(self, plan: DeletionPlan) -> int:
+    async def delete(self, plan: DeletionPlan) -> Mapping[Level, frozenset[str]]:
         """Delete a resource with everything in it; parents that become empty go too.
 
         Args:
             plan: From `find`.
 
         Returns:
-            Number of instances that were removed from the index.
+            Orthanc's identifiers of what was removed from the index, by level.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer: nothing was taken out of the index.
@@ -112,7 +116,19 @@ class Deletion:
             for study_id in sorted(plan.study_ids | late.study_ids):
                 await self._delete(Level.STUDY, study_id)
         done = await self._reconciler.reconcile(plan.instance_ids | late.instance_ids)
-        return len(done.removed)
+        with translated_database_faults():
+            return {
+                Level.PATIENT: await self._gone(Level.PATIENT, plan.patient_ids | late.patient_ids),
+                Level.STUDY: await self._gone(Level.STUDY, plan.study_ids | late.study_ids),
+                Level.SERIES: await self._gone(Level.SERIES, plan.series_ids | late.series_ids),
+                Level.INSTANCE: frozenset(done.removed),
+            }
+
+    async def _gone(self, level: Level, identifiers: frozenset[str]) -> frozenset[str]:
+        """Return those of them that are not indexed any more."""
+        collection = self._database[level.value]
+        left = collection.find({"_id": {"$in": [*identifiers]}}, {"_id": 1})
+        return identifiers - {document["_id"] async for document in left}
 
     async def _delete(self, level: Level, resource_id: str) -> None:
         # It was deleted before, perhaps by a call that broke off: the index remains to be updated.

@@ -57,9 +57,20 @@ class Error(Exception):
 
 
 class InvalidInput(Error):
-    """An argument makes no sense."""
+    """An argument makes no sense.
+
+    Attributes:
+        argument: Its name in the API, of a part of an input object as `filter.text`; None where
+            no single one is at fault.
+    """
 
     code = "INVALID_INPUT"
+
+    def __init__(
+        self, message: str | None = None, *, detail: str = "", argument: str | None = None
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.argument = argument
 
 
 class NotFound(Error):

@@ -57,8 +57,9 @@ METHODS = {
         "parse_multipart",
         "process_result",
         "render_graphql_ide",
+        "should_render_graphql_ide",
     },
-    MessageValidator: {"close", "iter_json"},
+    MessageValidator: {"close", "iter_json", "send_json"},
     PerOperationContext: {
         "_handle_pre_execution_error",
         "handle_connection_init",

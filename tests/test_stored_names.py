@@ -21,6 +21,7 @@ _NAMES = {
 }
 _OTHER_NAMES = {
     "services/dicom/patient_override.py": "arguments of the GraphQL API",
+    "services/frames/variant.py": "arguments of the GraphQL API",
     "services/migration/local_files.py": "fields of the old system's records",
     "services/migration/source.py": "fields of the old system's records",
 }

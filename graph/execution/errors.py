@@ -47,6 +47,8 @@ def _cause(error: GraphQLError) -> BaseException | None:
 def _publish(error: GraphQLError, cause: Error) -> None:
     error.message = cause.message
     _set_code(error, cause.code)
+    if isinstance(cause, InvalidInput) and cause.argument is not None:
+        error.extensions = {**(error.extensions or {}), "argument": cause.argument}
     if cause.detail:
         _log.warning("%s at %s: %s", cause.code, _place(error), cause.detail)
 

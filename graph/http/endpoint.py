@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.http.base import BaseRequestProtocol
 from strawberry.schema.base import BaseSchema
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
@@ -218,6 +219,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         sub_response: Response,
     ) -> Any:  # noqa: ANN401  # Strawberry's union of results
         """Execute a query or mutation; subscriptions need a WebSocket."""
+        if isinstance(request_data, GraphQLRequestData) and _is_persisted(request_data):
+            return PreExecutionError(data=None, errors=[_persisted_query_not_supported()])
         if isinstance(request_data, GraphQLRequestData) and _is_subscription(
             request_data, self._limits
         ):
@@ -251,6 +254,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             response_data, status_code=400 if is_refused else 200, media_type=media_type
         )
 
+    def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
+        """Tell whether a browser opens the page: a persisted query by GET accepts any type, too."""
+        is_persisted = "extensions" in request.query_params
+        return super().should_render_graphql_ide(request) and not is_persisted
+
     async def render_graphql_ide(self, request: Request) -> Response:
         """Answer GraphiQL to browsers."""
         return HTMLResponse(graphiql_page(), headers=graphiql_headers(request))
@@ -258,6 +266,16 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
 def _is_json_post(request: Request) -> bool:
     return request.method == "POST" and media_type_of(request.headers) == JSON
+
+
+def _is_persisted(operation: GraphQLRequestData) -> bool:
+    return not operation.query and "persistedQuery" in (operation.extensions or {})
+
+
+def _persisted_query_not_supported() -> GraphQLError:
+    """Tell clients of Apollo's protocol to send the text: they know the code or the message."""
+    code = "PERSISTED_QUERY_NOT_SUPPORTED"
+    return GraphQLError("PersistedQueryNotSupported", extensions={"code": code})
 
 
 class _Negotiated(Response):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import strawberry
 
 from graph.context import Info
+from graph.relay import Node, encode_node_id, frame_local_id
 from services.frames.records import FrameAttributes, indexed_attributes
 from services.frames.variant import FrameVariant, PictureFormat
 from services.query.tree import Slice
@@ -43,7 +44,7 @@ class Window:
     description="One frame of an instance. A 120-frame cine is one Instance with 120 Frames that "
     "share `orthancInstanceId`."
 )
-class Frame:
+class Frame(Node):
     """One frame; nothing about it is stored."""
 
     index: int = strawberry.field(description="0-based within the instance.")
@@ -59,13 +60,21 @@ class Frame:
     @classmethod
     def of(cls, orthanc_instance_id: str, revision: str, index: int) -> "Frame":
         """Make a frame; `index` is 0-based."""
-        return cls(
+        return cls(  # type: ignore[call-arg]  # `id` is a method here
             index=index,
             frame_number=index + 1,
             orthanc_instance_id=orthanc_instance_id,
             orthanc_frame_index=index,
             revision=revision,
         )
+
+    @strawberry.field(  # type: ignore[misc]  # made when it is asked for, not with each frame
+        description="Global identifier: opaque, for `node`. It stays when the file is replaced."
+    )
+    def id(self) -> strawberry.ID:
+        """Name the frame."""
+        local_id = frame_local_id(self.orthanc_instance_id, self.index)
+        return encode_node_id("Frame", local_id)
 
     @strawberry.field(
         description="A signed URL of the frame as a picture, valid until `urlExpiresAt`. It works "

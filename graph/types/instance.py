@@ -211,7 +211,7 @@ class Instance(FromStored, Node):
         index: Annotated[int, strawberry.argument(description="0-based within the instance.")] = 0,
     ) -> Frame | None:
         """Return one frame."""
-        return self._frame(index) if 0 <= index < self.number_of_frames else None
+        return self.frame_at(index)
 
     @strawberry.field(description="The frames in their order, all or a window of them.")
     def frames(
@@ -261,6 +261,10 @@ class Instance(FromStored, Node):
         )
         info.context.spend_header_bytes(header.json_bytes)
         return JSON(header.elements)
+
+    def frame_at(self, index: int) -> Frame | None:
+        """Return a frame by its 0-based index; None when there is no such frame to show."""
+        return self._frame(index) if 0 <= index < self.number_of_frames else None
 
     def _frame(self, index: int) -> Frame:
         return Frame.of(self.orthanc_instance_id, self.revision, index)

@@ -1,10 +1,12 @@
 """Scalars whose values are stored as they are answered."""
 
-from datetime import date
+from datetime import date, datetime
 from typing import NewType
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.file_uploads import Upload
+from strawberry.scalars import JSON
 from strawberry.types.scalar import ScalarDefinition
 
 Date = NewType("Date", str)
@@ -20,8 +22,28 @@ def _parse_date(value: object) -> Date:
     raise GraphQLError('A Date is written as "2026-03-31" (ISO 8601).')
 
 
+def _parse_moment(value: object) -> datetime:
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            pass
+    raise GraphQLError('A DateTime is written as "2026-03-31T13:05:59Z" (RFC 3339).')
+
+
+def _serialize_moment(moment: datetime) -> str:
+    return moment.isoformat()
+
+
 def _output_only(_value: object) -> Time:
     raise GraphQLError("Time is used in answers only.")
+
+
+def _unchanged(value: object) -> object:
+    return value
+
+
+_RFC_3339 = "https://www.rfc-editor.org/rfc/rfc3339#section-5.6"
 
 
 SCALARS: dict[object, ScalarDefinition] = {
@@ -29,6 +51,7 @@ SCALARS: dict[object, ScalarDefinition] = {
         name="Date",
         description="A date in ISO 8601, as `2026-03-31`. Null where the DICOM value is absent or "
         "no date.",
+        specified_by_url=_RFC_3339,
         serialize=str,
         parse_value=_parse_date,
     ),
@@ -36,7 +59,29 @@ SCALARS: dict[object, ScalarDefinition] = {
         name="Time",
         description="A time of day in ISO 8601 without zone, as `13:05:59.250000`. Null where the "
         "DICOM value is absent or no time.",
+        specified_by_url=_RFC_3339,
         serialize=str,
         parse_value=_output_only,
+    ),
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment, as `2026-03-31T13:05:59.250000+00:00`. What this server notes is in "
+        "UTC; what a file says has the file's offset, and none where the file has none.",
+        specified_by_url=_RFC_3339,
+        serialize=_serialize_moment,
+        parse_value=_parse_moment,
+    ),
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+        serialize=_unchanged,
+        parse_value=_unchanged,
+    ),
+    Upload: strawberry.scalar(
+        name="Upload",
+        description="A file, as a part of a multipart request whose `map` names the variable.",
+        specified_by_url="https://github.com/jaydenseric/graphql-multipart-request-spec",
+        parse_value=_unchanged,
     ),
 }

@@ -28,8 +28,9 @@ def slice_of(first: int | None, offset: int) -> Slice:
     Raises:
         InvalidInput: One is negative.
     """
-    if offset < 0 or (first is not None and first < 0):
-        raise InvalidInput("`first` and `offset` are 0 or more.")
+    for name, value in (("first", first), ("offset", offset)):
+        if value is not None and value < 0:
+            raise InvalidInput("`first` and `offset` are 0 or more.", argument=name)
     return Slice(offset, first)
 
 

@@ -14,6 +14,10 @@ class DeletePayload:
     deleted_instances: int = strawberry.field(
         description="Instances that are gone, with the parents that became empty."
     )
+    deleted_ids: list[strawberry.ID] = strawberry.field(
+        description="The `id` of everything that is gone, instances, series, studies and patients, "
+        "so that caches can remove it."
+    )
 
 
 @strawberry.type(description="What a comparison with Orthanc found and did.")

@@ -1,16 +1,21 @@
 """What became of the files that were sent."""
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import strawberry
 
 from graph.context import Info
+from services.errors import Error
 from services.ingest.results import StoreResult, StoreStatus
 
 if TYPE_CHECKING:
     from graph.types.instance import Instance
     from graph.types.study import Study
+
+_log = logging.getLogger(__name__)
 
 strawberry.enum(
     StoreStatus,
@@ -23,12 +28,76 @@ strawberry.enum(
 _FAILURES = frozenset({StoreStatus.CONFLICT, StoreStatus.REJECTED, StoreStatus.FAILED})
 
 
+def _code(name: str, description: str) -> Any:  # noqa: ANN401  # Strawberry's value
+    return strawberry.enum_value(name, description=description)
+
+
+@strawberry.enum(description="Why a file was not stored: all reasons there are.")
+class UploadErrorCode(Enum):
+    """All codes of files that are not stored."""
+
+    NOT_DICOM = _code("NOT_DICOM", "It is no DICOM file.")
+    EMPTY_FILE = _code("EMPTY_FILE", "It has no bytes.")
+    TRUNCATED = _code("TRUNCATED", "It was cut off: copy it again from its source.")
+    MALFORMED = _code("MALFORMED", "It is damaged.")
+    UNSUPPORTED_TRANSFER_SYNTAX = _code(
+        "UNSUPPORTED_TRANSFER_SYNTAX", "It is encoded in a way that is not read here."
+    )
+    MISSING_UID = _code("MISSING_UID", "It lacks a UID of its study, its series or itself.")
+    INVALID_UID = _code("INVALID_UID", "One of its UIDs is no UID.")
+    TOO_MANY_ELEMENTS = _code("TOO_MANY_ELEMENTS", "Its header is larger than any device writes.")
+    TOO_MANY_ITEMS = _code("TOO_MANY_ITEMS", "Its sequences or its pixels have too many items.")
+    NESTED_TOO_DEEP = _code("NESTED_TOO_DEEP", "Its sequences are nested too deep.")
+    PATIENT_MISMATCH = _code(
+        "PATIENT_MISMATCH", "`patientID` is stored with another name: see `confirmPatient`."
+    )
+    INFLATES_TOO_FAR = _code("INFLATES_TOO_FAR", "It unpacks to more than is allowed.")
+    CONTENT_CONFLICT = _code("CONTENT_CONFLICT", "Other content is stored under its UIDs.")
+    DAMAGED_ARCHIVE = _code("DAMAGED_ARCHIVE", "It is a damaged ZIP, or a member of one.")
+    EMPTY_ARCHIVE = _code("EMPTY_ARCHIVE", "It is a ZIP without files.")
+    ARCHIVE_TOO_LARGE = _code(
+        "ARCHIVE_TOO_LARGE", "It is a ZIP with too many members, bytes, or too high compression."
+    )
+    NESTED_ARCHIVE = _code("NESTED_ARCHIVE", "It is an archive inside an archive.")
+    ENCRYPTED = _code("ENCRYPTED", "It is a member with a password.")
+    LIMIT_EXCEEDED = _code("LIMIT_EXCEEDED", "It, or its record, is larger than is allowed.")
+    FILE_UNREADABLE = _code("FILE_UNREADABLE", "It could not be kept: the server's disk is full.")
+    PACS_DISABLED = _code("PACS_DISABLED", "This server stores no files.")
+    DATABASE_UNAVAILABLE = _code("DATABASE_UNAVAILABLE", "MongoDB does not answer.")
+    ORTHANC_ERROR = _code("ORTHANC_ERROR", "Orthanc answered something unexpected.")
+    ORTHANC_UNAVAILABLE = _code("ORTHANC_UNAVAILABLE", "Orthanc does not answer.")
+    ORTHANC_OUTCOME_UNKNOWN = _code(
+        "ORTHANC_OUTCOME_UNKNOWN", "Orthanc's answer broke off: send the file again."
+    )
+    ORTHANC_AUTHENTICATION_FAILED = _code(
+        "ORTHANC_AUTHENTICATION_FAILED", "Orthanc does not let this server in."
+    )
+    ORTHANC_NOT_FOUND = _code("ORTHANC_NOT_FOUND", "It was deleted a moment ago.")
+    ORTHANC_REFUSED = _code("ORTHANC_REFUSED", "Orthanc does not take this file.")
+    ORTHANC_FULL = _code("ORTHANC_FULL", "Orthanc has no room left.")
+    INTERNAL_ERROR = _code("INTERNAL_ERROR", "The server's log knows more: see the message.")
+
+    @classmethod
+    def of(cls, code: str) -> "UploadErrorCode":
+        """Return the value of a code; `INTERNAL_ERROR` for one that no file should have."""
+        try:
+            return cls(code)
+        except ValueError:
+            _log.exception("%s is no code of a file", code)
+            return cls.INTERNAL_ERROR
+
+
 @strawberry.type(description="Why a file was not stored.")
 class UploadError:
     """A reason, for programs and for people."""
 
-    code: str = strawberry.field(description="Stable, for programs, such as `NOT_DICOM`.")
+    code: UploadErrorCode = strawberry.field(description="For programs.")
     message: str = strawberry.field(description="A sentence for a person.")
+
+    @classmethod
+    def of(cls, error: Error) -> "UploadError":
+        """Show an error."""
+        return cls(code=UploadErrorCode.of(error.code), message=error.message)
 
 
 @strawberry.type(description="The outcome of one DICOM file.")
@@ -51,7 +120,7 @@ class UploadResult:
             file_name=result.file_name,
             status=result.status,
             frame_count=result.frame_count,
-            error=None if error is None else UploadError(code=error.code, message=error.message),
+            error=None if error is None else UploadError.of(error),
             instance_id=result.instance_id,
         )
 

@@ -84,20 +84,22 @@ def validate_override(patient_id: str | None, patient_name: str | None) -> None:
     if patient_id is not None:
         _check_characters("patientID", patient_id)
         if len(patient_id) > _MAX_CHARACTERS:
-            raise InvalidInput("patientID may have at most 64 characters.")
+            raise InvalidInput("patientID may have at most 64 characters.", argument="patientID")
     if patient_name is not None:
         _check_characters("patientName", patient_name)
         groups = patient_name.split("=")
         if len(groups) > _MAX_GROUPS or any(len(g) > _MAX_CHARACTERS for g in groups):
             message = "patientName may have three groups (=) of at most 64 characters."
-            raise InvalidInput(message)
+            raise InvalidInput(message, argument="patientName")
         if any(group.count("^") >= _MAX_COMPONENTS for group in groups):
-            raise InvalidInput("patientName may have five components (^) in each group.")
+            message = "patientName may have five components (^) in each group."
+            raise InvalidInput(message, argument="patientName")
 
 
 def _check_characters(name: str, value: str) -> None:
     if "\\" in value or any(unicodedata.category(c) in ("Cc", "Cs") for c in value):
-        raise InvalidInput(f"{name} must not contain backslashes or control characters.")
+        message = f"{name} must not contain backslashes or control characters."
+        raise InvalidInput(message, argument=name)
 
 
 _CHARACTER_SET, _PATIENT_NAME, _PATIENT_ID = 0x00080005, 0x00100010, 0x00100020

@@ -45,7 +45,7 @@ class StudyCriteria:
         study_instance_uids: Any of these; an empty list matches nothing.
         study_date_from: First day, inclusive.
         study_date_to: Last day, inclusive.
-        modalities: Any of these, in whatever case; an empty list matches everything.
+        modalities: Any of these, in whatever case; an empty list matches nothing.
         text: Beginnings of words of name, PatientID, AccessionNumber or description.
         updated_since: Changed then or later.
         patient_sex: Exact PatientSex, in whatever case.
@@ -208,7 +208,9 @@ def _any_uid(asked: Sequence[str] | None) -> MongoFilter:
 
 def _check_count(field: str, values: Sequence[str]) -> None:
     if len(values) > _MOST_VALUES:
-        raise InvalidInput(f"{field}: at most {_MOST_VALUES} values in one filter.")
+        argument = _ARGUMENTS.get(field, field)
+        message = f"{argument}: at most {_MOST_VALUES} values in one filter."
+        raise InvalidInput(message, argument=f"filter.{argument}")
     for value in values:
         _check_length(field, value)
 
@@ -216,7 +218,8 @@ def _check_count(field: str, values: Sequence[str]) -> None:
 def _check_length(field: str, value: str) -> None:
     if len(value) > _MOST_CHARACTERS:
         argument = _ARGUMENTS.get(field, field)
-        raise InvalidInput(f"{argument}: at most {_MOST_CHARACTERS} characters.")
+        message = f"{argument}: at most {_MOST_CHARACTERS} characters."
+        raise InvalidInput(message, argument=f"filter.{argument}")
 
 
 _ARGUMENTS = {
@@ -231,7 +234,7 @@ _ARGUMENTS = {
 
 def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
     """Code strings are upper case (PS3.5 6.2); a file that breaks the rule is found by its own."""
-    if not asked:
+    if asked is None:
         return {}
     field = "modalitiesInStudy"
     _check_count(field, asked)
@@ -240,7 +243,7 @@ def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
 
 def _days(first: date | None, last: date | None) -> MongoFilter:
     if first is not None and last is not None and last < first:
-        raise InvalidInput("studyDate: `to` lies before `from`.")
+        raise InvalidInput("studyDate: `to` lies before `from`.", argument="filter.studyDate")
     bounds = {}
     if first is not None:
         bounds["$gte"] = first.isoformat()

@@ -89,19 +89,20 @@ def plan_page(request: PageRequest, order: Order, *, max_size: int) -> PagePlan:
     """
     is_backward = request.last is not None
     if is_backward and request.after is not None:
-        raise InvalidInput("`last` goes with `before`, `first` with `after`.")
+        raise InvalidInput("`last` goes with `before`, `first` with `after`.", argument="after")
     if not is_backward and request.before is not None:
-        raise InvalidInput("`before` needs `last`.")
+        raise InvalidInput("`before` needs `last`.", argument="before")
     size = request.last if request.last is not None else request.first
     if size is None:
-        raise InvalidInput("Give `first` or `last`.")
+        raise InvalidInput("Give `first` or `last`.", argument="first")
     if not 0 <= size <= max_size:
-        raise InvalidInput(f"A page holds 0 to {max_size} entries; {size} were asked for.")
-    cursor = request.before if is_backward else request.after
+        message = f"A page holds 0 to {max_size} entries; {size} were asked for."
+        raise InvalidInput(message, argument="last" if is_backward else "first")
+    name, cursor = ("before", request.before) if is_backward else ("after", request.after)
     ascending = order.ascending != is_backward
     direction = 1 if ascending else -1
     return PagePlan(
-        filter={} if cursor is None else _beyond(cursor, order, ascending=ascending),
+        filter={} if cursor is None else _beyond(cursor, order, ascending=ascending, argument=name),
         sort=((order.field, direction), ("_id", direction)),
         limit=size + 1,
         size=size,
@@ -144,26 +145,33 @@ def pack_cursor(parts: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def unpack_cursor(cursor: str) -> Any:  # noqa: ANN401  # JSON
+NO_CURSOR = "That is no cursor of this list."
+
+
+def unpack_cursor(cursor: str, *, argument: str = "after") -> Any:  # noqa: ANN401  # JSON
     """Read what `pack_cursor` wrote; callers check what the parts are.
+
+    Args:
+        cursor: As a caller sent it.
+        argument: In which argument, for the error.
 
     Raises:
         InvalidInput: It is no cursor.
     """
     if len(cursor) > _CURSOR_MAX_CHARACTERS:
-        raise InvalidInput("That is no cursor of this list.")
+        raise InvalidInput(NO_CURSOR, argument=argument)
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         parts = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
         # An escaped half of a surrogate pair is no text that MongoDB takes.
         json.dumps(parts, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError) as exc:
-        raise InvalidInput("That is no cursor of this list.") from exc
+        raise InvalidInput(NO_CURSOR, argument=argument) from exc
     return parts
 
 
-def _beyond(cursor: str, order: Order, *, ascending: bool) -> Mapping[str, Any]:
-    value, identifier = _decode_cursor(cursor, order)
+def _beyond(cursor: str, order: Order, *, ascending: bool, argument: str) -> Mapping[str, Any]:
+    value, identifier = _decode_cursor(cursor, order, argument)
     operator = "$gt" if ascending else "$lt"
     return {
         "$or": [
@@ -173,16 +181,17 @@ def _beyond(cursor: str, order: Order, *, ascending: bool) -> Mapping[str, Any]:
     }
 
 
-def _decode_cursor(cursor: str, order: Order) -> tuple[str | datetime, str]:
-    parts = unpack_cursor(cursor)
+def _decode_cursor(cursor: str, order: Order, argument: str) -> tuple[str | datetime, str]:
+    parts = unpack_cursor(cursor, argument=argument)
     if not isinstance(parts, list) or len(parts) != 3:  # noqa: PLR2004
-        raise InvalidInput("That is no cursor of this list.")
+        raise InvalidInput(NO_CURSOR, argument=argument)
     name, value, identifier = parts
     if not (isinstance(value, str) and isinstance(identifier, str)) or name != order.name:
-        raise InvalidInput("That cursor belongs to another list or another order.")
+        message = "That cursor belongs to another list or another order."
+        raise InvalidInput(message, argument=argument)
     if order.field not in _MOMENTS:
         return value, identifier
     try:
         return datetime.fromisoformat(value), identifier
     except ValueError as exc:
-        raise InvalidInput("That is no cursor of this list.") from exc
+        raise InvalidInput(NO_CURSOR, argument=argument) from exc

@@ -10,7 +10,7 @@ from typing import Any
 
 from models.instance import EARLIER_ORDER, INSTANCE_ORDERS, instance_sort
 from services.errors import InvalidInput
-from services.query.paging import pack_cursor, unpack_cursor
+from services.query.paging import NO_CURSOR, pack_cursor, unpack_cursor
 
 StoredFields = Mapping[str, Any]
 
@@ -134,6 +134,6 @@ def _read_cursor(cursor: str) -> tuple[str, str | int | None, str, int]:
             order in (*INSTANCE_ORDERS, EARLIER_ORDER) and index >= 0
         ):
             if isinstance(key, int) and not abs(key) < _INTEGER_LIMIT:
-                raise InvalidInput("That is no cursor of this list.")
+                raise InvalidInput(NO_CURSOR, argument="after")
             return order, key, uid, index
-    raise InvalidInput("That is no cursor of this list.")
+    raise InvalidInput(NO_CURSOR, argument="after")

@@ -49,6 +49,7 @@ _CODES_WITHOUT_CLASS = {
     "GRAPHQL_VALIDATION_FAILED": "",
     "METHOD_NOT_ALLOWED": "405",
     "MISDIRECTED_REQUEST": "421",
+    "PERSISTED_QUERY_NOT_SUPPORTED": "",
 }
 """What GraphQL and HTTP themselves refuse."""
 _SETTINGS_OF_TOOLS = {"codegen.ts", "tsconfig.json"}

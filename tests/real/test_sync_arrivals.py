@@ -312,8 +312,16 @@ async def test_deleting_takes_a_resource_out_of_both_stores_twice_is_once(
     doomed = await deletion.find(level, resource)
     assert doomed.patient_ids == {ids.patient}
     assert ids.study in doomed.study_ids
-    assert await deletion.delete(doomed) == 5 - left
-    assert await deletion.delete(doomed) == 0
+    deleted = await deletion.delete(doomed)
+    assert len(deleted[Level.INSTANCE]) == 5 - left
+    assert resource in deleted[level]
+    for each, identifiers in deleted.items():
+        # What still holds something is not among them.
+        assert (
+            await stage.database[each.value].count_documents({"_id": {"$in": [*identifiers]}}) == 0
+        )
+    again = await deletion.delete(doomed)
+    assert again[Level.INSTANCE] == frozenset()
     assert (await deletion.find(level, resource)).instance_ids == frozenset()
     assert len(await stage.held_ids()) == left
     assert await stage.is_in_step()

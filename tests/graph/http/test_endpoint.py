@@ -1,5 +1,6 @@
 """GraphQL over HTTP: media types, methods and statuses, as the specification says."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,6 +196,33 @@ async def test_bodies_that_are_no_operation_are_400(http: httpx.AsyncClient, bod
         400,
         "INVALID_INPUT",
     )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_clients_of_persisted_queries_are_told_to_send_the_text(
+    http: httpx.AsyncClient, method: str
+) -> None:
+    extensions = {"persistedQuery": {"version": 1, "sha256Hash": "a" * 64}}
+    sent: dict[str, Any] = (
+        {"json": {"extensions": extensions}}
+        if method == "POST"
+        else {"params": {"extensions": json.dumps(extensions)}}
+    )
+    response = await http.request(method, "/graphql", **sent)
+    assert (response.status_code, response.json()) == (
+        200,
+        {
+            "errors": [
+                {
+                    "message": "PersistedQueryNotSupported",
+                    "extensions": {"code": "PERSISTED_QUERY_NOT_SUPPORTED"},
+                }
+            ]
+        },
+    )
+    # A text that comes with its hash is executed.
+    with_text = await http.post("/graphql", json=GOOD | {"extensions": extensions})
+    assert with_text.json() == ANSWER
 
 
 async def test_a_byte_order_mark_before_a_body_is_passed_over(http: httpx.AsyncClient) -> None:

@@ -88,8 +88,10 @@ def test_modalities_are_found_however_they_are_written() -> None:
     }
 
 
-def test_no_modality_filters_nothing_and_no_uid_finds_nothing() -> None:
-    assert study_filter(StudyCriteria(scope=ALL, modalities=[])) == {}
+def test_an_empty_list_matches_nothing() -> None:
+    assert study_filter(StudyCriteria(scope=ALL, modalities=[])) == {
+        "modalitiesInStudy": {"$in": []}
+    }
     assert study_filter(StudyCriteria(scope=ALL, study_instance_uids=[])) == {
         "studyInstanceUID": {"$in": []}
     }
