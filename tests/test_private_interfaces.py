@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from graphql.execution.executor import Executor
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.schema import Schema
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -122,6 +123,11 @@ def test_private_attributes_are_still_set_where_they_are_read() -> None:
     assert "self._relevant_sub_fields" in inspect.getsource(Executor)
     for name in ("frames", "curr_msg_data_type", "handshake_initiated", "close_sent", "conn"):
         assert f"self.{name}" in inspect.getsource(WebSocketsSansIOProtocol.__init__), name
+
+
+def test_the_data_dictionary_has_entries_of_five_in_the_known_order() -> None:
+    assert DicomDictionary[0x00100010] == ("PN", "1", "Patient's Name", "", "PatientName")
+    assert RepeatersDictionary["60xx3000"] == ("OB or OW", "1", "Overlay Data", "", "OverlayData")
 
 
 @pytest.mark.parametrize(

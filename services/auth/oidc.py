@@ -1,4 +1,9 @@
-"""JWTs of an OpenID provider, checked against the keys that it publishes."""
+"""JWTs of an OpenID provider, checked with the keys that it publishes (OpenID Connect Core 1.0).
+
+The key set is our own because PyJWT's `PyJWKClient` reads an answer of any size, knows no discovery
+document and drops keys without `kid`. Its pause between fetches begins only after a success, so
+that forged tokens would make it request a failing provider without pause.
+"""
 
 import asyncio
 import json
@@ -25,9 +30,9 @@ class OidcRules:
     """Which JWTs are accepted.
 
     Attributes:
-        issuer: The `iss` that they must have, exactly.
-        audience: The `aud` that they must have, or have among others.
-        jwks_url: Where the keys are; None: as the provider's discovery document says.
+        issuer: The exact value of `iss`.
+        audience: The value of `aud`, or one of its values.
+        jwks_url: URL of the keys; None: the one in the provider's discovery document.
         role_claim: The claim with the roles; see `principal_of_claims`.
         roles: Our role by the provider's name of it.
     """
@@ -42,7 +47,7 @@ class OidcRules:
 
 
 def is_safe_provider_url(url: str) -> bool:
-    """Tell whether keys from there can be trusted: https, or http on this machine."""
+    """Return whether keys from a URL can be trusted: https, or http on this machine."""
     try:
         parsed = urlsplit(url)
     except ValueError:
@@ -53,7 +58,7 @@ def is_safe_provider_url(url: str) -> bool:
 
 
 _RSA_BITS = range(2048, 8193)
-"""Below: breakable (RFC 7518, 3.3). Above: one check takes milliseconds of the event loop."""
+"""Shorter keys can be broken (RFC 7518 3.3); a longer one takes milliseconds of the event loop."""
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _EC_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
@@ -65,9 +70,9 @@ class SigningKey:
     """One public key.
 
     Attributes:
-        kid: The provider's name of it, None when it has none.
+        kid: The provider's name of the key, None when it has none.
         key: The key.
-        algorithms: What may be checked with it; all asymmetric.
+        algorithms: Algorithms of signatures that it may check; all are asymmetric.
     """
 
     kid: str | None
@@ -76,13 +81,13 @@ class SigningKey:
 
 
 def parse_key_set(document: object) -> tuple[SigningKey, ...]:
-    """Read a JWKS; keys that can't check signatures, or not safely, are left out.
+    """Read a JWKS (RFC 7517 5) without the keys that can't check signatures safely.
 
     Args:
         document: The decoded JSON of the provider.
 
     Raises:
-        ValueError: It is no JWKS, or has no key that can be used.
+        ValueError: It is not a JWKS, or has no usable key.
     """
     entries = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
@@ -95,7 +100,7 @@ def parse_key_set(document: object) -> tuple[SigningKey, ...]:
 
 
 def select_key(keys: tuple[SigningKey, ...], kid: str | None) -> SigningKey | None:
-    """Find the key that a JWT names; one without a name is taken when there is only one key."""
+    """Return the key that a JWT names; without a name, the only key if there is just one."""
     if kid is None:
         return keys[0] if len(keys) == 1 else None
     return next((key for key in keys if key.kid == kid), None)
@@ -109,7 +114,7 @@ def _parse_key(entry: Mapping[str, Any]) -> SigningKey | None:
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
     if not isinstance(key, PublicKey):
-        # Nobody may publish a private key; one that did can't vouch for anybody.
+        # A published private key proves nothing.
         return None
     declared = entry.get("alg")
     algorithms = tuple(a for a in _algorithms(key) if declared in (None, a))
@@ -139,13 +144,13 @@ def principal_of_claims(
     Args:
         claims: The claims (RFC 7519, section 4).
         role_claim: Name of the claim that holds roles, or a path of names with dots between
-            them, as `realm_access.roles`. A claim of exactly this name wins over the path.
+            them, such as `realm_access.roles`. A claim of exactly this name comes first.
         roles: Our role by the provider's name of it.
 
     Returns:
-        The principal with the highest of its roles; None when it has none that we know. Its name
-        is `oidc:` with the subject, which the provider never gives to somebody else (OpenID
-        Connect Core 5.7), and the user name behind it where there is one.
+        The principal with its highest role; None when none of its roles is known. Its name is
+        `oidc:`, the subject, which the provider never assigns twice (OpenID Connect Core 5.7), and
+        the user name in parentheses, if there is one.
     """
     granted = [roles[name] for name in _strings(_claim(claims, role_claim)) if name in roles]
     subject = claims.get("sub")
@@ -182,7 +187,7 @@ def _claim(claims: Mapping[str, Any], path: str) -> object:
 
 
 def _strings(value: object) -> list[str]:
-    """Read one string, strings between spaces (as `scope` has them) or a list of strings."""
+    """Read a string, strings separated by spaces (as in `scope`) or a list of strings."""
     if isinstance(value, str):
         return [value, *value.split()]
     if isinstance(value, list):
@@ -197,21 +202,21 @@ def _printable(text: str) -> str:
 _log = logging.getLogger(__name__)
 
 _LEEWAY_SECONDS = 30
-"""How far the provider's clock may be from ours."""
+"""Largest difference between the provider's clock and ours."""
 _RETRY_SECONDS = 10.0
-"""Least time between two fetches: unknown key names must not make us ask all the time."""
+"""Shortest time between two fetches: unknown key names must not cause a request each."""
 _FRESH_SECONDS = 3600.0
-"""Keys are fetched again after this time, so that a withdrawn one stops being accepted."""
+"""Keys are fetched again after this time: a withdrawn key must not be accepted any longer."""
 _FETCH_SECONDS = 5.0
 _DOCUMENT_MAX_BYTES = 1024 * 1024
 
 
 class KeysUnavailable(Exception):
-    """The provider gave no usable keys; the message says why, for the log."""
+    """The provider sent no usable keys; the message has the reason for the log."""
 
 
 class OidcVerifier:
-    """Checks JWTs; fetches the provider's keys when it must and keeps them while it is away.
+    """Checks JWTs; keeps the provider's keys while it does not answer.
 
     Args:
         http: Client for the provider.
@@ -234,10 +239,10 @@ class OidcVerifier:
         self._fetching = asyncio.Lock()
 
     async def verify(self, token: str) -> Principal | None:
-        """Return who a JWT stands for; None when it is not one that we accept.
+        """Return the principal of a JWT; None when it is not accepted.
 
         Args:
-            token: What came as the bearer token, of any content.
+            token: The bearer token of a request; any text.
         """
         try:
             key = await self._key(_key_name(token))
@@ -261,10 +266,10 @@ class OidcVerifier:
         """Fetch the provider's keys now.
 
         Returns:
-            How many can be used.
+            The number of usable keys.
 
         Raises:
-            KeysUnavailable: The provider does not answer, or not with keys.
+            KeysUnavailable: The provider does not answer, or answers without usable keys.
         """
         self._tried_at = self._monotonic()
         try:
@@ -337,15 +342,15 @@ class OidcVerifier:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError, OverflowError):
-            # The reason stays here: it would tell the sender of a forged one what to mend.
+            # The reason is not reported: it would help the sender of a forged token.
             return None
 
 
 def _key_name(token: str) -> str | None:
-    """Read the key's name (`kid`) from a JWT's header, which nobody has checked yet.
+    """Read the key's name (`kid`) from the header of a JWT, before its signature is checked.
 
     Raises:
-        ValueError: This is no JWT.
+        ValueError: It is not a JWT.
     """
     try:
         kid = jwt.get_unverified_header(token).get("kid")

@@ -1,4 +1,4 @@
-"""The one call that decides whether a file may be stored."""
+"""The check that decides whether a file may be stored."""
 
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,7 +17,7 @@ class CheckedFile:
     """A file that may be stored.
 
     Attributes:
-        number_of_frames: Frames that can be proven and shown.
+        number_of_frames: Frames that are proven to be there and can be shown.
         not_renderable_reason: A sentence when there are none, else None.
     """
 
@@ -48,10 +48,10 @@ def check_file(
     """Check a file and read its header. Blocking: call it in a thread.
 
     Args:
-        file: Seekable and binary; its position is not kept.
-        limits: What the file may ask for.
+        file: Seekable and binary; its position changes.
+        limits: The largest structure that is accepted.
         file_size: Of the whole file, in bytes, when `file` is only its beginning; see `walk`.
-        is_stored: Orthanc has the file: its UIDs are taken as they are.
+        is_stored: Orthanc has stored the file already, so invalid UIDs are accepted.
 
     Raises:
         FileRejected: With the codes of `walk`, or MISSING_UID or INVALID_UID.

@@ -10,9 +10,9 @@ from services.errors import FileRejected
 
 _CHUNK_BYTES = 256 * 1024
 _SPOOL_BYTES = 4 * 1024 * 1024
-"""Smaller datasets never touch the disk."""
+"""Smaller datasets stay in memory."""
 _RATIO_FREE_BYTES = 16 * 1024 * 1024
-"""An empty picture compresses 1000 times and is no bomb; ratios count from here on."""
+"""Ratios are checked from this size on: an empty picture may compress to a thousandth."""
 
 
 def inflated_copy(file: BinaryIO, dataset_offset: int, limits: WalkLimits) -> BinaryIO:
@@ -20,11 +20,11 @@ def inflated_copy(file: BinaryIO, dataset_offset: int, limits: WalkLimits) -> Bi
 
     Args:
         file: The file.
-        dataset_offset: Where the compressed bytes begin; those before are copied as they are.
+        dataset_offset: Offset of the first compressed byte; the bytes before it are copied.
         limits: Largest output and ratio.
 
     Returns:
-        A seekable file; the caller closes it, and then it is gone.
+        A seekable temporary file, which closing deletes; the caller closes it.
 
     Raises:
         FileRejected: INFLATES_TOO_FAR, TRUNCATED or MALFORMED.

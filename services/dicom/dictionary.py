@@ -3,7 +3,7 @@
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 
 _NAME = 2
-"""Place of the name in an entry: VR, VM, name, whether retired, keyword."""
+"""Index of the name in an entry: VR, VM, name, whether retired, keyword."""
 
 
 def element_names() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Elements as bytes (PS3.5 7.1)."""
+"""The encoding of elements and items (PS3.5 7.1, 7.5)."""
 
 import struct
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _KILO = 1000
 
 
 def tag_text(group: int, element: int) -> str:
-    """Write a tag as the standard does: `(7FE0,0010)`."""
+    """Write a tag as in the standard: `(7FE0,0010)`."""
     return f"({group:04X},{element:04X})"
 
 
@@ -35,14 +35,14 @@ def bytes_text(count: int) -> str:
 
 
 def bytes_texts(first: int, second: int) -> tuple[str, str]:
-    """Write two numbers of bytes so that people see that they differ."""
+    """Write two numbers of bytes for people, exactly where rounding would hide a difference."""
     texts = bytes_text(first), bytes_text(second)
     return texts if texts[0] != texts[1] else (f"{first:,} bytes", f"{second:,} bytes")
 
 
 @lru_cache(maxsize=8192)
 def is_sequence_tag(tag: int) -> bool:
-    """Tell whether the data dictionary (PS3.6) gives a tag the VR SQ; private tags are unknown."""
+    """Return whether the data dictionary (PS3.6) gives a tag the VR SQ; False for private tags."""
     try:
         return dictionary_VR(tag) == "SQ"
     except KeyError:

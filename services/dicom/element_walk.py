@@ -81,7 +81,6 @@ class SimpleElements:
 
 _ITEM_TAG = (0xFFFE, 0xE000)
 _END = (0xFFFE, 0xE0DD)
-_OFFSET_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +90,10 @@ class Fragments:
     Attributes:
         end: Byte offset behind the delimiter.
         count: Fragments behind the basic offset table.
-        offset_table_entries: Entries of that table.
     """
 
     end: int
     count: int
-    offset_table_entries: int
 
 
 def walk_fragments(
@@ -113,7 +110,7 @@ def walk_fragments(
     Raises:
         FileRejected: TRUNCATED or MALFORMED, or from `check`.
     """
-    lengths = table_bytes = 0
+    lengths = 0
     while True:
         item = window.read_only(offset, _HEAD_BYTES)
         if len(item) < _HEAD_BYTES:
@@ -122,13 +119,11 @@ def walk_fragments(
         group, element, length = head.unpack(item)
         offset += _HEAD_BYTES
         if (group, element) == _END:
-            return Fragments(offset, max(0, lengths - 1), table_bytes // _OFFSET_BYTES)
+            return Fragments(offset, max(0, lengths - 1))
         if (group, element) != _ITEM_TAG or length == _UNDEFINED:
             message = "The compressed pixel data of this file is damaged."
             raise FileRejected("MALFORMED", message)
         check(offset, length)
-        if lengths == 0:
-            table_bytes = length
         lengths += 1
         offset += length
 
@@ -171,7 +166,6 @@ class ElementWalk:
         self.pixel_data_length: int | None = None
         self.pixel_data_is_encapsulated = False
         self.fragment_count = 0
-        self.offset_table_entries = 0
         self.element_count = 0
         self._top_level = OpenContainer(is_sequence=False, end=None)
         self._items = 0
@@ -422,7 +416,6 @@ class ElementWalk:
         self.pixel_data_is_encapsulated = True
         fragments = self._fragments(offset)
         self.fragment_count = fragments.count
-        self.offset_table_entries = fragments.offset_table_entries
         self.pixel_data_length = fragments.end - offset
         return fragments.end
 

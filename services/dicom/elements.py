@@ -1,8 +1,8 @@
-"""The elements of a dataset whose structure `walk` proved; values are read when asked for.
+"""The elements of a dataset whose structure `walk` has proven; values are read on demand.
 
-Both readers of headers rest on this: the one for the index (`reading`) and the one for the DICOM
-JSON model (`json_model`). Bad values are never an error, and no dataset is built that nobody uses:
-pydicom builds all items of a sequence at once, which costs seconds for 100,000 of them.
+The reader for the index (`reading`) and the one for the DICOM JSON model (`json_model`) use it. An
+invalid value is never an error. Items are read one by one: pydicom builds all items of a sequence
+at once, which takes seconds for 100,000 of them.
 """
 
 import struct
@@ -23,7 +23,7 @@ from services.dicom.layout import Element, FileLayout, WalkLimits
 NUMBER_FORMATS = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "UV": "Q", "SV": "q",
 }  # fmt: skip
-"""Binary VRs (PS3.5 6.2) as the struct module names them."""
+"""Format characters of the struct module for binary VRs (PS3.5 6.2)."""
 _CHARACTER_SET = 0x00080005
 _PIXEL_REPRESENTATION = 0x00280103
 _LUT_DESCRIPTOR, _LUT_DATA = 0x00283002, 0x00283006
@@ -42,23 +42,23 @@ _PROVEN = WalkLimits(
     header_max_elements=2**32,
     max_fragments=2**32,
 )
-"""What `walk` accepted is walked over again without limits."""
+"""No limits: `walk` has accepted these elements already."""
 
 
 WHOLE_HEADER = range(_PIXEL_DATA_GROUP)
-"""All tags before the pixel data: what `walk` is told to keep when the whole header is wanted."""
+"""All tags before the pixel data, for `walk` to keep the whole header."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What the elements of a dataset know about it and about those around it."""
+    """What values of a dataset depend on besides its elements."""
 
     window: ByteWindow
     is_implicit_vr: bool
     is_little_endian: bool
     encodings: Sequence[str]
     is_signed: bool | None
-    """PixelRepresentation of this dataset or of the nearest one around it that has it."""
+    """PixelRepresentation of this dataset or of the innermost one around it that has it."""
 
 
 class Elements:
@@ -81,7 +81,7 @@ class Elements:
         )
 
     def __contains__(self, tag: int) -> bool:
-        """Tell whether the element is there, with or without a value."""
+        """Return whether there is an element, with or without a value."""
         return tag in self._elements
 
     def __iter__(self) -> Iterator[Element]:
@@ -89,7 +89,7 @@ class Elements:
         return iter(sorted(self._elements.values()))
 
     def __getitem__(self, tag: int) -> Element:
-        """Return where an element is."""
+        """Return the place of an element."""
         return self._elements[tag]
 
     @property
@@ -98,10 +98,10 @@ class Elements:
         return Encoding(self._context.is_implicit_vr, self._context.is_little_endian)
 
     def vr(self, tag: int) -> str:
-        """Return the VR of an element that is there, as pydicom tells it.
+        """Return the VR of an element that is there, the same as pydicom.
 
-        Missing and unknown ones (UN) come from the data dictionary or the dictionary of the
-        private creator; where the dictionary leaves a choice, other attributes decide.
+        A missing or unknown VR (UN) comes from the data dictionary or the dictionary of the private
+        creator. Where the dictionary allows several, other attributes decide.
         """
         element = self._elements[tag]
         vr = element.vr.decode("ascii") or None
@@ -160,11 +160,11 @@ class Elements:
         return decode(self.value(tag), self._context.encodings)
 
     def numbers(self, tag: int, code: str = "H") -> tuple[int, ...]:
-        """Return a binary value as the integers that the struct module calls `code`."""
+        """Return a binary value as numbers of a format character of the struct module."""
         return self._unpacked(tag, code) if tag in self._elements else ()
 
     def items(self, tag: int) -> Iterator["Elements"]:
-        """Iterate over the items of a sequence; none when it is absent or no sequence."""
+        """Iterate over the items of a sequence; empty when it is absent or not a sequence."""
         element = self._elements.get(tag)
         if element is None or not element.is_sequence:
             return
@@ -228,7 +228,7 @@ class Elements:
 
 @lru_cache(maxsize=8192)
 def dictionary_vr(tag: int) -> str:
-    """Return the VR that the data dictionary (PS3.6) gives a tag, UN when it does not know it."""
+    """Return the VR of a tag in the data dictionary (PS3.6), UN for an unknown tag."""
     if tag & 0xFFFF == 0:
         return "UL"
     try:
@@ -238,8 +238,8 @@ def dictionary_vr(tag: int) -> str:
 
 
 _AT_ONCE_BYTES = 4 * 1024 * 1024
-"""Shorter headers are read at once: small reads would each hand over the interpreter lock, which
-makes files that are read at the same time wait for each other."""
+"""Shorter headers are read in one call: each small read would release the interpreter lock, and
+threads that read other files would wait for it."""
 
 
 def kept_elements(
@@ -248,9 +248,9 @@ def kept_elements(
     """Return the elements of the top level that `walk` kept.
 
     Args:
-        file: The file, or its inflated copy; open until the last value was read.
-        layout: What `walk` said about it.
-        kept: Others than those.
+        file: The file, or its inflated copy; it must stay open until the last value is read.
+        layout: What `walk` found in it.
+        kept: Use these elements instead.
     """
     kept = layout.kept if kept is None else kept
     window = ByteWindow(file)
@@ -265,7 +265,7 @@ def kept_elements(
 
 
 def header_places(file: BinaryIO, layout: FileLayout) -> tuple[list[Element], int]:
-    """Walk over a proven file again, for all elements before its pixel data.
+    """Walk over an accepted file again and return all elements before its pixel data.
 
     Args:
         file: The file, or its inflated copy.

@@ -1,4 +1,4 @@
-"""How many frames of an instance can be shown, and in a sentence why none can."""
+"""How many frames of an instance can be shown, or the reason why none can."""
 
 from typing import BinaryIO
 
@@ -25,12 +25,12 @@ _ITEM_HEADER_BYTES = 8
 
 
 def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> str | None:
-    """Tell why the first frame must not be decoded, None when nothing is wrong.
+    """Return why the first frame must not be decoded, None when it may.
 
-    Only the first frame is looked at here; each one is when it is rendered.
+    Only the first frame is checked here; each frame is checked when it is rendered.
 
     Args:
-        file: Seekable and binary; its position is not kept.
+        file: Seekable and binary; its position changes.
         header: Of the file.
         layout: Of the file; without encapsulated pixel data there is nothing to check.
     """
@@ -40,15 +40,15 @@ def size_fault(file: BinaryIO, header: InstanceHeader, layout: FileLayout) -> st
         return None
     fragment = _first_fragment(file, begin)
     if not fragment and not layout.is_whole:
-        return None  # behind an offset table of many frames, and not at hand
+        return None  # it follows a long offset table, and was not read
     codestream = read_codestream(fragment, kind)
     return codestream_fault(codestream, kind, describe_pixels(header))
 
 
 def describe_pixels(header: InstanceHeader) -> PixelDescription:
-    """Return how an instance stores its frames, as far as its header was read.
+    """Return how an instance stores its frames, without planar configuration and palette.
 
-    Its planar configuration and its palette were not.
+    These two are not in the header of the index.
     """
     image = header.image
     allocated = image.bits_allocated or 0
@@ -93,7 +93,7 @@ _FAMILIES = (
     ("1.2.840.10008.5.1.4.1.1.481.8", "a radiotherapy plan"),
     ("1.2.840.10008.5.1.4.1.1.481.", "a radiotherapy record"),
 )
-"""SOP classes without pixels, by the beginning of their UIDs (PS3.4 B.5); the first that fits."""
+"""SOP classes without pixels, by the beginning of their UIDs (PS3.4 B.5); first match wins."""
 _LARGEST_SIDE = 65_535
 _FRAME_MAX_PIXELS = 64_000_000
 _FRAGMENT_HEAD_BYTES = 8
@@ -103,14 +103,13 @@ _BITS = 8
 def renderable_frames(
     header: InstanceHeader, layout: FileLayout | None = None, *, max_pixels: int = _FRAME_MAX_PIXELS
 ) -> tuple[int, str | None]:
-    """Return the frames of an instance that can be proven, and a sentence when there are none.
+    """Return how many frames an instance has, and a reason in a sentence when there are none.
 
-    The count is the smaller of the declared one and of what the pixel data can hold.
+    The smaller of the declared number and of the number that the pixel data can hold.
 
     Args:
         header: From the file or from Orthanc.
-        layout: What `walk` said about the file; without it the pixel data is taken to reach to
-            the end of the file, as `header.pixel_data_bytes` says.
+        layout: What `walk` found in the file; without it, `header.pixel_data_bytes` counts.
         max_pixels: Largest frame that is shown, in pixels.
     """
     fault = display_fault(header, layout, max_pixels=max_pixels)
@@ -125,13 +124,13 @@ def renderable_frames(
 def display_fault(
     header: InstanceHeader, layout: FileLayout | None = None, *, max_pixels: int = _FRAME_MAX_PIXELS
 ) -> str | None:
-    """Tell in a sentence why an instance must not be rendered, None when it may.
+    """Return in a sentence why an instance must not be rendered, None when it may.
 
-    Stands between files with damaged image attributes and the decoders that die of them.
+    Damaged image attributes crash decoders, so they are checked first.
 
     Args:
         header: From the file or from Orthanc.
-        layout: What `walk` said about the file, when it is at hand.
+        layout: What `walk` found in the file, if it is known.
         max_pixels: Largest frame that is shown, in pixels.
     """
     image = header.image
@@ -169,7 +168,7 @@ def _without_pixels(sop_class_uid: str | None) -> str:
 
 
 def _frames_fault(header: InstanceHeader) -> str | None:
-    """Refuse what stops GDCM; native and RLE pixels need no GDCM and come in files like this."""
+    """Refuse files that crash GDCM. Native and RLE pixels need no GDCM, and files have them."""
     if not header.image.lacks_number_of_frames:
         return None
     if header.transfer_syntax_uid in NATIVE_SYNTAXES | {RLE_LOSSLESS}:
@@ -195,7 +194,7 @@ def _length_fault(header: InstanceHeader, layout: FileLayout | None) -> str | No
 
 
 def _provable_frames(header: InstanceHeader, layout: FileLayout | None) -> int | None:
-    """Return the frames that the pixel data can hold, None when nothing is known about it."""
+    """Return how many frames the pixel data can hold, None when that is unknown."""
     if header.frame_fragments is not None:
         return header.frame_fragments
     length = header.pixel_data_bytes

@@ -1,4 +1,4 @@
-"""What the system knows about one SOP instance, whatever it was read from."""
+"""The header of one SOP instance: the attributes that the index keeps."""
 
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -139,12 +139,12 @@ class ImageModule:
         rescale_type: Unit of the modality LUT's output, such as HU.
         lossy_image_compression: Whether it ever was compressed with loss (PS3.3 C.7.6.1.1.5).
         lossy_image_compression_ratio: The last one, when there were several.
-        burned_in_annotation: Whether pixels show who the patient is.
+        burned_in_annotation: Whether the pixels contain text that identifies the patient.
         frame_time: Milliseconds between frames (PS3.3 C.7.6.5).
         recommended_display_frame_rate: Frames a second.
-        has_complex_display: Showing it needs more than these attributes: a LUT sequence, a
-            palette, or windows and rescaling per frame in functional groups.
-        lacks_palette: Its pixels are indexes into a palette that is not there.
+        has_complex_display: Rendering needs more attributes than these: a LUT sequence, a palette,
+            or windows and rescaling of each frame in functional groups.
+        lacks_palette: Its pixels are indexes into a palette that is missing.
         lacks_number_of_frames: FrameIncrementPointer is there and NumberOfFrames is not; decoding
             such a file stops an Orthanc with GDCM.
     """

@@ -1,4 +1,4 @@
-"""Where things are in a DICOM file, and the limits of the walk that finds out."""
+"""The structure of a DICOM file, and the limits of the walk that finds it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkLimits:
-    """What a file may ask of the walk and of those who read it after.
+    """The largest structure that the walk accepts, for itself and for the readers after it.
 
     Attributes:
         sequence_max_depth: Deepest nesting of sequences. Orthanc 1.10.1 dies at 50.
@@ -28,7 +28,7 @@ class WalkLimits:
         max_fragments: Most fragments of encapsulated pixel data; nothing is built of them.
         inflated_max_bytes: Largest dataset of a deflated file, in bytes.
         inflated_max_ratio: Highest compression of a deflated dataset over 16 MiB.
-        frame_max_pixels: Largest frame that counts as one that can be shown.
+        frame_max_pixels: Largest frame that can be shown, in pixels.
     """
 
     sequence_max_depth: int = 24
@@ -43,7 +43,7 @@ class WalkLimits:
 
 
 class Element(NamedTuple):
-    """Where an element is; offsets are in bytes from the beginning of the file.
+    """The place of an element; offsets are in bytes from the beginning of the file.
 
     Attributes:
         tag: Group and element number as one integer.
@@ -68,25 +68,24 @@ class Element(NamedTuple):
 class FileLayout:
     """The structure of one file, proven by a walk over all of its elements.
 
-    Offsets are in bytes from the beginning of the file. Those inside the dataset of a deflated
-    file count as if the dataset stood inflated behind the meta header.
+    Offsets are in bytes from the beginning of the file; in a deflated dataset, from the beginning
+    of a file with the inflated dataset behind its meta header.
 
     Attributes:
-        transfer_syntax_uid: As the meta header says, or as guessed without one (PS3.5 10).
-        is_implicit_vr: How the dataset is really encoded, whatever the header claims.
+        transfer_syntax_uid: Of the meta header; without one, that of the first element (PS3.5 10).
+        is_implicit_vr: How the dataset is encoded, which a meta header may contradict.
         is_little_endian: Byte order of the dataset.
         is_deflated: The dataset is compressed as a whole (PS3.5 A.5).
         has_preamble: The file starts with 128 bytes and `DICM` (PS3.10 7.1).
         meta_offset: First element of group 0002, None without a meta header.
         dataset_offset: First element of the dataset.
-        end_offset: End of the last element; what is behind are zero bytes.
+        end_offset: Byte behind the last element; only zero bytes follow.
         file_size: Size of the file itself, in bytes.
         pixel_data_offset: First byte of the value of PixelData, FloatPixelData or
             DoubleFloatPixelData of the top level; None without.
         pixel_data_length: Bytes of that value, with item headers when encapsulated.
         pixel_data_is_encapsulated: The value is a sequence of fragments (PS3.5 A.4).
         fragment_count: Fragments behind the basic offset table.
-        offset_table_entries: Entries of the basic offset table.
         deepest_nesting: Sequences around the deepest element.
         element_count: Elements and items, fragments not included.
         is_whole: False when only the beginning of the file was read: nothing is known about what
@@ -107,7 +106,6 @@ class FileLayout:
     pixel_data_length: int | None = None
     pixel_data_is_encapsulated: bool = False
     fragment_count: int = 0
-    offset_table_entries: int = 0
     deepest_nesting: int = 0
     element_count: int = 0
     is_whole: bool = True

@@ -92,7 +92,6 @@ def _walk_dataset(
         pixel_data_length=elements.pixel_data_length,
         pixel_data_is_encapsulated=elements.pixel_data_is_encapsulated,
         fragment_count=elements.fragment_count,
-        offset_table_entries=elements.offset_table_entries,
         deepest_nesting=elements.deepest_nesting,
         element_count=elements.element_count,
         is_whole=window.is_whole,

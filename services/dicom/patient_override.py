@@ -1,9 +1,9 @@
-"""Another patient for a file, as replacements of byte ranges in its header.
+"""Writes another patient into a file, as replacements of byte ranges in its header.
 
-Afterwards nothing in the header names the other patient: other IDs, names, addresses and numbers
-are removed, and PatientID and PatientName inside sequences are those of the new patient. The
-OriginalAttributesSequence (PS3.3 C.12.1.1.9.1) lists what was changed, by whom and when, without
-the former values.
+Afterwards nothing in the header identifies the former patient: other IDs, names, addresses and
+numbers are removed, and PatientID and PatientName inside of sequences are those of the new patient.
+The OriginalAttributesSequence (PS3.3 C.12.1.1.9.1) lists the changed attributes with the system and
+the time of the change, without their former values.
 """
 
 import struct
@@ -41,14 +41,14 @@ class PatientOverride:
     def of(
         cls, patient_id: str | None, patient_name: str | None, *, is_confirmed: bool = False
     ) -> Self:
-        """Make one of what was sent; a value without a visible character counts as none.
+        """Return an override with values from a request; one without visible characters is None.
 
-        Forms send the inputs that nobody filled in: they must not take a patient's identity.
+        Forms also send inputs that are not filled in: they must not erase a patient's identity.
         """
         return cls(_filled_in(patient_id), _filled_in(patient_name), is_confirmed)
 
     def changes(self, header: InstanceHeader) -> bool:
-        """Tell whether a file has another patient afterwards."""
+        """Return whether it gives a file another patient."""
         return overridden(header, self).patient != header.patient
 
 
@@ -132,16 +132,16 @@ _OTHER_IDENTITY = frozenset(
         0x00104000,  # PatientComments
     }
 )
-"""Attributes that are removed: they name the other patient, or are about them alone."""
+"""Attributes that are removed because they identify or describe the former patient."""
 _IDENTITY = _OTHER_IDENTITY | {_PATIENT_NAME, _PATIENT_ID}
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-"""VRs that SpecificCharacterSet is about (PS3.5 6.1.2.3)."""
+"""VRs to which SpecificCharacterSet applies (PS3.5 6.1.2.3)."""
 _DATE_TIME_FORMAT = "%Y%m%d%H%M%S.%f%z"
 """DT (PS3.5 6.2): 26 characters."""
 _DELIMITER_BYTES = 8
 _SYSTEM_NAME = "orthanc-graphql"
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
-"""What is written again is in memory; longer headers are refused rather than read."""
+"""A header that is written again is held in memory, so longer ones are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ def patient_splices(
 
     Args:
         file: The file; the inflated copy of a deflated one.
-        layout: What `walk` said about it.
+        layout: What `walk` found in it.
         override: The new patient.
         modified_at: When this is done, with its offset from UTC.
 
@@ -186,7 +186,7 @@ def patient_splices(
 
 
 def read_modified_at(file: BinaryIO) -> datetime | None:
-    """Return when a file was given another patient; None when it was not.
+    """Return when another patient was written into a file; None when never.
 
     Args:
         file: The file, or its beginning up to its pixel data.

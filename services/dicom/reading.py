@@ -1,8 +1,8 @@
 """The header of one SOP instance for the index, from the bytes of its file.
 
-There is one reader for uploads, arrivals, imports and comparisons, so that a file says the same
-whichever way it came. Orthanc is never asked what a file says: it loses letters of some character
-sets, and reading a file with 60 nested sequences stops it.
+Uploads, arrivals, imports and comparisons use the same reader, so that the way of a file makes no
+difference. Orthanc is never asked for attributes: it loses letters of some character sets, and
+crashes when it reads a file with 60 nested sequences.
 """
 
 from collections.abc import Callable
@@ -38,15 +38,15 @@ from services.dicom.values import (
 from services.errors import FileRejected
 
 _HEADER_MAX_BYTES = 128 * 1024 * 1024
-"""Of all elements that are kept: functional groups of 100,000 frames have less."""
+"""Of all kept elements together; functional groups of 100,000 frames are smaller."""
 _TEXT_CHARACTERS = 1_024
-"""Kept of a text. LO has 64 and ST 1,024 (PS3.5 6.2); a file may hold megabytes all the same, and
-those of a whole series are kept together."""
+"""Kept of a text. LO allows 64 and ST 1,024 (PS3.5 6.2). A file may have megabytes nevertheless,
+and the headers of a whole series are in memory at the same time."""
 _UID_CHARACTERS = 65
-"""Kept of a UID: one more than is valid (PS3.5 9.1), so that what is too long stays invalid."""
+"""Kept of a UID: one more than is valid (PS3.5 9.1), so that a longer one stays invalid."""
 _BYTE_BITS = 8
 _MAX_VALUES = 32
-"""Kept of an attribute with several values: windows, echo numbers, image types."""
+"""Kept of a multi-valued attribute such as windows, echo numbers or image types."""
 _SHARED_GROUPS, _FRAME_GROUPS = 0x52009229, 0x52009230
 """Shared and per-frame functional groups (PS3.3 C.7.6.16)."""
 _PIXEL_MEASURES, _PLANE_POSITION, _PLANE_ORIENTATION = 0x00289110, 0x00209113, 0x00209116
@@ -82,11 +82,11 @@ HEADER_TAGS = frozenset(
 def read_header(
     file: BinaryIO, layout: FileLayout, limits: WalkLimits | None = None
 ) -> InstanceHeader:
-    """Read the header of a file that `walk` accepted; its pixel data is not touched.
+    """Read the header of a file that `walk` has accepted.
 
     Args:
-        file: The file, seekable; its position is not kept.
-        layout: What `walk` said about it, with `HEADER_TAGS` kept.
+        file: The file, seekable; its position changes.
+        layout: What `walk` found in it, with `HEADER_TAGS` kept.
         limits: Those of the walk; used for deflated files only.
 
     Raises:
@@ -215,7 +215,7 @@ def _is_palette_color(elements: Elements) -> bool:
 
 
 def _has_complex_display(elements: Elements, layout: FileLayout) -> bool:
-    """Tell whether showing the frames needs attributes that are not indexed."""
+    """Return whether rendering needs attributes that are not in the index."""
     stored = parse_int(elements.text(0x00280101))
     high_bit = parse_int(elements.text(_HIGH_BIT))
     return (
@@ -232,7 +232,7 @@ def _has_complex_display(elements: Elements, layout: FileLayout) -> bool:
 
 
 def _has_display_groups(elements: Elements) -> bool:
-    """Tell whether functional groups window or rescale some frame."""
+    """Return whether functional groups have windows or rescaling of frames."""
     return any(
         tag in group
         for sequence in (_SHARED_GROUPS, _FRAME_GROUPS)
@@ -279,10 +279,10 @@ def _acquisition(elements: Elements, groups: list[Elements]) -> AcquisitionModul
 
 
 def _macro(elements: Elements, groups: list[Elements], sequence: int, tag: int) -> Elements:
-    """Return where the attributes of a functional group macro are (PS3.3 C.7.6.16).
+    """Return the dataset with the attributes of a functional group macro (PS3.3 C.7.6.16).
 
-    The dataset itself where it has the tag; else the first item of the macro's sequence in the
-    shared groups or those of the first frame.
+    This is the top level if it has the tag; else the first item of the macro's sequence in the
+    shared groups or in those of the first frame.
     """
     if tag in elements:
         return elements
@@ -325,7 +325,7 @@ def _vector(elements: Elements, tag: int, size: int) -> tuple[float, ...] | None
 
 
 def _texts(elements: Elements, tag: int) -> list[str]:
-    """Return the values without the empty ones at the end: places count (PS3.3 C.7.6.1.1.2)."""
+    """Return the values without empty ones at the end: positions matter (PS3.3 C.7.6.1.1.2)."""
     values = [clean_text(value) or "" for value in split_values(_bounded(elements, tag))]
     while values and not values[-1]:
         values.pop()

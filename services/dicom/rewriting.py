@@ -1,7 +1,7 @@
-"""What is sent to Orthanc: the file with a clean preamble and, if asked for, another patient.
+"""Prepares a file for Orthanc: with a clean preamble and, on request, with another patient.
 
-Everything else stays byte for byte: new elements are spliced between ranges of the original, so
-that pixel data is never in memory.
+All other bytes are unchanged. New elements are placed between ranges of the original file, so that
+pixel data is never in memory.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedFile:
-    """A file as it is sent: ranges of the original and what stands between them.
+    """A file as it is sent: ranges of the original file and new bytes between them.
 
     Attributes:
         parts: New bytes, or (begin, end) ranges of `source`.
@@ -45,7 +45,7 @@ class PreparedFile:
     owns_source: bool = False
 
     def pieces(self) -> Iterator[bytes | FileRange]:
-        """Iterate over the bytes, those that stand in a file as the place where they do.
+        """Iterate over the bytes; for bytes of a real file, over their ranges in it.
 
         Blocking, can be repeated.
 
@@ -105,7 +105,7 @@ def prepare(
     keep_tiff_preamble: bool = False,
     limits: WalkLimits | None = None,
 ) -> PreparedFile:
-    """Plan what is sent to Orthanc. Blocking; the pixel data is read by `chunks` only.
+    """Prepare a file for Orthanc. Blocking; only `chunks` and `pieces` read the pixel data.
 
     The preamble becomes zeros, unless it is TIFF's and may stay. Zero bytes behind the last
     element are left out, because Orthanc refuses them. A deflated file with another patient is
@@ -113,10 +113,10 @@ def prepare(
 
     Args:
         file: The file, open until the last chunk was read.
-        layout: What `walk` said about it.
+        layout: What `walk` found in it.
         override: The new patient, None to keep the one of the file.
         modified_at: When the patient is changed, with its offset from UTC; None for now.
-        keep_tiff_preamble: Leave the preamble of a file that is a TIFF as well.
+        keep_tiff_preamble: Keep the preamble of a file that is also a TIFF file.
         limits: Those of the walk; used for deflated files only.
 
     Raises:

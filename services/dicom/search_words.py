@@ -1,11 +1,11 @@
-"""Names and texts as words to search by: what is stored, and what a query asks for.
+"""Search words of names and texts: those that are stored, and those of a query.
 
-The same folding is applied to both sides: case, accents, width, letters without a decomposition
-(`ł`, `ø`, `đ`), Arabic letter variants, and katakana as hiragana. Umlauts are stored and asked for
-in both spellings (`muller`, `mueller`). A stored word runs on to the end of its name, so that words
-that are sometimes written together (`van der Berg`, `O'Neill`, `Anne-Marie`, `山田^太郎`) are found
-by either spelling: the stored words of `van der Berg` are `vanderberg`, `derberg` and `berg`, and
-every word of a query is the beginning of one of them.
+Both are folded in the same way: case, accents, width, letters without a decomposition (`ł`, `ø`,
+`đ`), variants of Arabic letters, and katakana as hiragana. Umlauts have both spellings (`muller`,
+`mueller`). A stored word continues to the end of its name, so that words that are sometimes written
+together (`van der Berg`, `O'Neill`, `Anne-Marie`, `山田^太郎`) are found by either spelling: the
+stored words of `van der Berg` are `vanderberg`, `derberg` and `berg`, and every word of a query is
+the beginning of one of them.
 """
 
 import re
@@ -19,10 +19,10 @@ WORD_CHARACTERS = 64
 """Longest stored word, in characters: LO values end there (PS3.5 6.2)."""
 
 _MAX_WORDS = 32
-"""Most words that are stored for one document; an index entry each."""
+"""Most words that are stored for one document; each is an entry of the index."""
 
 _TEXT_CHARACTERS = 1024
-"""Characters of a text that are looked at: folding can make 18 out of one."""
+"""Characters of a text that are searched: folding can make 18 characters of one."""
 
 _APOSTROPHES = "'`\u00b4\u02b9\u02bb\u02bc\u02bd\u02bf\u2018\u2019\u201b\u2032\uff07"
 _HYPHENS = "-\u00ad\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"
@@ -35,7 +35,7 @@ _LETTERS = str.maketrans(
         "ى": "ي", "ی": "ي", "ة": "ه", "ک": "ك", "\u0640": None,
     }
 )  # fmt: skip
-"""Letters that Unicode does not decompose, and Arabic ones that are written for each other."""
+"""Letters that Unicode does not decompose, and Arabic letters that people exchange."""
 
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 """The other accepted spelling of these letters, in NFC and lower case."""
@@ -55,12 +55,12 @@ _PARTICLES = frozenset(
         "ten", "ter", "van", "vanden", "vander", "vom", "von", "y", "zu", "zum", "zur",
     }
 )  # fmt: skip
-"""Words that begin a family name and that some write together with the next one."""
+"""First words of family names that are often written together with the next word."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTerm:
-    """One term of a query: it is met when all words of one of its alternatives are.
+    """One term of a query: it matches when all words of one of its alternatives match.
 
     Attributes:
         alternatives: Beginnings of stored words, in order of preference.
@@ -95,7 +95,7 @@ def search_words(*texts: str | None) -> list[str]:
 
 
 def query_terms(text: str) -> list[QueryTerm]:
-    """Return what a query asks for: all terms must be met; none when it has no letter or digit."""
+    """Return the terms of a query, which must all match; none without a letter or digit."""
     terms: dict[QueryTerm, None] = {}
     for group in _grouped(_clean(text[:_TEXT_CHARACTERS])):
         alternatives: dict[tuple[str, ...], None] = {}
@@ -122,7 +122,7 @@ def _grouped(text: str) -> Iterator[str]:
 
 
 def _spellings(text: str) -> Iterator[str]:
-    """Fold a text; a second time with umlauts spelled as two letters when it has some."""
+    """Yield a folded text; if it has umlauts, also the spelling with two letters."""
     lower = _clean(text).casefold()
     yield _fold(lower)
     if not lower.isascii():

@@ -1,7 +1,7 @@
-"""From instances that Orthanc holds to records for the index, read from the bytes of their files.
+"""Reads index records of stored instances from the bytes of their files.
 
-The files pass the same check and the same reader as uploads do. Orthanc is never asked what is in a
-file: see `services.orthanc.beginning`.
+The files pass the same check and the same reader as uploads. Orthanc is never asked for attributes:
+see `services.orthanc.beginning`.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from services.tasks import HANGING_SECONDS, beat, wait_for_all
 _log = logging.getLogger(__name__)
 
 _CONTROLS = 3
-"""Other series that are asked whether Orthanc reads headers at all: one of them may be as bad."""
+"""Instances of other series that are read to find out whether Orthanc sends any file at all."""
 
 _TOO_SLOW = "Orthanc takes too long to read its header."
 
@@ -46,10 +46,10 @@ def reason_of(exc: BaseException) -> str:
 
 @dataclass(slots=True)
 class Reading:
-    """What was read, and what could not be.
+    """The records that were read, and the reasons of those that could not be read.
 
     Attributes:
-        entries: Ready for the index. Instances that have vanished are left out.
+        entries: Records for the index. Instances that no longer exist are left out.
         faults: Reasons by instance id, for the log and for people.
     """
 
@@ -70,7 +70,7 @@ async def read_entries(
         orthanc: Where they are.
         beginnings: Reads their files.
         files: The instances with their metadata (`POST /tools/bulk-content`).
-        limits: What a file may ask for, as with uploads.
+        limits: The largest structure that is accepted, the same as for uploads.
 
     Raises:
         OrthancUnavailable: Orthanc does not answer, or sends no file in time; nothing is known
@@ -87,7 +87,7 @@ async def read_entries(
 
 
 class _FileReader:
-    """Reads files one by one; `faults` has the reasons of what can't be read."""
+    """Reads single files; `faults` has the reasons of those that can't be read."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class _FileReader:
         self._parents: dict[str, asyncio.Task[StudyListing]] = {}
 
     async def read(self, file: StoredFile) -> IndexRecord | None:
-        """Read one instance; None when it has vanished or can't be read."""
+        """Read one instance; None when it no longer exists or can't be read."""
         try:
             checked = await self._checked(file)
             # A thousand files of a slow Orthanc take long: each one read is a sign of life.
@@ -135,11 +135,11 @@ class _FileReader:
         return check_file(content, limits=self._limits, file_size=file_size, is_stored=True)
 
     async def _ids(self, file: StoredFile, header: InstanceHeader) -> OrthancIds:
-        """Return the ids of an instance: computed, or asked where Orthanc computes otherwise."""
+        """Return the ids of an instance; Orthanc is asked where the computed id differs."""
         computed = header_ids(header)
         if computed.instance == file.instance_id:
             return computed
-        # One question for all instances of a series.
+        # One call serves all instances of a series.
         question = self._parents.get(file.series_id)
         if question is None:
             question = asyncio.create_task(self._orthanc.series_study(file.series_id))
@@ -151,7 +151,7 @@ class _FileReader:
         """Distinguish one file that can't be read from an Orthanc that reads none.
 
         Raises:
-            OrthancUnavailable: It is not about the one; or Orthanc is away altogether.
+            OrthancUnavailable: Orthanc sends no file, or does not answer at all.
         """
         ids = [
             other
