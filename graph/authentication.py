@@ -11,7 +11,7 @@ from services.errors import NotFound
 from services.runtime import Runtime
 
 Identify = Callable[[], Awaitable[Principal | None]]
-"""Returns who it is now; None when it is nobody, or nobody any more."""
+"""Returns the present principal; None without credentials that are valid now."""
 
 _INIT_KEYS = ("Authorization", "authorization", "authToken")
 """Where clients put the credential into `connection_init`; the last one without `Bearer`."""
@@ -27,7 +27,7 @@ async def principal_of(connection: HTTPConnection) -> Principal | None:
         connection: A request or a WebSocket's handshake.
 
     Returns:
-        None without credentials and with ones that nobody issued.
+        None without credentials and with unknown ones.
     """
     return await _identify(runtime_of(connection), connection.headers.get("authorization"))
 
@@ -60,7 +60,7 @@ async def principal_of_connection_params(
         params: The payload: `Authorization` as the header would be, or `authToken` with the token.
 
     Returns:
-        None without credentials and with ones that nobody issued.
+        None without credentials and with unknown ones.
     """
     found = next((params[key] for key in _INIT_KEYS if isinstance(params.get(key), str)), None)
     if isinstance(found, str) and not found.lower().startswith("bearer "):
@@ -79,10 +79,10 @@ async def principal_of_websocket(
         of_handshake: Identifies by the handshake's header.
 
     Returns:
-        None without credentials, and when nobody issued them or they are valid no more.
+        None without credentials, and with unknown, revoked or expired ones.
     """
     if any(isinstance(params.get(key), str) for key in _INIT_KEYS):
-        # A share that has ended must not turn into whoever the handshake stands for.
+        # A share that has ended must not fall back to the credentials of the handshake.
         return await principal_of_connection_params(runtime, params)
     return await of_handshake()
 
@@ -95,7 +95,7 @@ async def _identify(runtime: Runtime, authorization: str | None) -> Principal | 
 
 
 async def _record_use(runtime: Runtime, principal: Principal) -> None:
-    """Note that a share is used; the audit trail is told once an hour."""
+    """Record that a share is used, once an hour in the audit trail."""
     if principal.share_id is None or not await runtime.sharing.record_use(principal.share_id):
         return
     event = AuditEvent(

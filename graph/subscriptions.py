@@ -46,13 +46,13 @@ class StudyEvent:
         )
 
 
-@strawberry.type(description="Everything that is told as it happens.")
+@strawberry.type(description="Events as they happen.")
 class Subscription:
     """The root of all subscriptions."""
 
     @strawberry.subscription(
         description="What happens to studies from now on, at most one event per study and second. "
-        "A client that reads too slowly is told so and ended."
+        "A client that reads too slowly gets an error and the subscription ends."
     )
     async def study_events(
         self,
@@ -64,7 +64,7 @@ class Subscription:
             ),
         ] = None,
     ) -> AsyncGenerator[StudyEvent, None]:
-        """Tell what happens to studies."""
+        """Send the events of studies."""
         require(info, Role.VIEWER)
         context = info.context
         arguments = {"study_instance_uid": study_instance_uid}

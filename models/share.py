@@ -1,4 +1,4 @@
-"""Links that show some studies to whoever has them."""
+"""Links that show some studies to all who have them."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -16,7 +16,7 @@ class ShareDocument(NamedDocument):
     """
 
     name: str
-    """For people: for whom or what it was made."""
+    """For people: its recipient or purpose."""
     sha256: str
     """SHA-256 of the token's UTF-8 bytes, 64 lower-case hex digits."""
     study_ids: list[str]
@@ -34,10 +34,10 @@ class ShareDocument(NamedDocument):
     use_count: int = Field(default=0)
     """In how many minutes it was used."""
     opened_at: datetime | None = None
-    """When the audit trail was last told that it is used: at most once an hour."""
+    """When its use was last recorded in the audit trail: at most once an hour."""
 
     def is_valid_at(self, now: datetime) -> bool:
-        """Tell whether it is neither revoked nor expired."""
+        """Return whether it is neither revoked nor expired."""
         return self.revoked_at is None and now < self.expires_at
 
     class Settings:

@@ -73,7 +73,7 @@ def _printable(text: str) -> str:
 
 
 def _line(record: AuditRecord) -> str:
-    who = record.principal or "(nobody)"
+    who = record.principal or "(unknown)"
     where = f" from {record.client_address}" if record.client_address else ""
     subjects = " ".join(record.orthanc_study_ids or record.orthanc_patient_ids)
     count = f"x{record.number_of_objects}"

@@ -28,7 +28,7 @@ from services.errors import Error
 from services.runtime import Runtime
 
 Identify = Callable[[Request], Awaitable[Principal | None]]
-"""Tells who asks; None: nobody."""
+"""Identifies the caller; None without valid credentials."""
 
 RecentViews = TTLCache[tuple[str, str, str, str], bool]
 """Principal, address, study and action of records that stand for what follows."""
@@ -181,7 +181,7 @@ class Mount:
 
     Attributes:
         prefix: Of its paths, as `/dicomweb`; it may have parameters of its own.
-        identify: Tells who asks, by the request.
+        identify: Identifies the caller by the request.
         recent_views: See `Exchange`.
     """
 

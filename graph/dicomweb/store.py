@@ -70,5 +70,5 @@ def _is_of_other_study(file: UploadedFile, study_uid: str) -> bool:
         with file.open() as opened:
             return check_file(opened).header.study.study_instance_uid != study_uid
     except FileRejected:
-        # What is wrong with it is told when it is stored.
+        # Its faults are reported when it is stored.
         return False

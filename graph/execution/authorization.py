@@ -18,7 +18,7 @@ def require(info: Info, role: Role) -> None:
     """Let the caller of a root field pass, or refuse; both are logged for the audit trail.
 
     Raises:
-        Unauthenticated: Nobody could be identified.
+        Unauthenticated: The caller could not be identified.
         Forbidden: The role is too small.
     """
     context = info.context

@@ -59,7 +59,7 @@ def _mask(error: GraphQLError, cause: BaseException) -> None:
         reference = new_correlation_id()
     _log.error("Unexpected error %s at %s", reference, _place(error), exc_info=cause)
     error.message = _MASKED.format(reference)
-    # Whoever formats the error later finds nothing of the cause.
+    # What formats the error later must find nothing of the cause.
     error.original_error = None
     error.extensions = {"code": Error.code, "correlationId": reference}
 
@@ -75,5 +75,5 @@ def _code_of_graphql(error: GraphQLError) -> str:
 
 
 def _place(error: GraphQLError) -> str:
-    """Name the field; list positions tell nothing about patients, so they may stay."""
+    """Name the field; list positions reveal nothing about patients, so they may stay."""
     return ".".join(str(part) for part in error.path or ()) or "(operation)"

@@ -70,7 +70,7 @@ _LINGER_SECONDS = 2.0
 """How long the sender has to notice the answer: some round trips of any network."""
 
 _LINGER_BYTES = 1024 * 1024
-"""What is read and thrown away meanwhile; a small body ends within it."""
+"""Bytes of the body that are read and discarded; a small body ends within them."""
 
 
 class EarlyResponseMiddleware:

@@ -21,7 +21,7 @@ from services.health import check_health
 from services.runtime import Runtime
 
 _FRESH_SECONDS = 1.0
-"""Load balancers ask every few seconds. Anybody may ask, and asking more often costs nothing."""
+"""Load balancers ask every few seconds. Anonymous requests are cheap, however many."""
 
 _HEADERS = {"Cache-Control": "no-store"}
 
@@ -86,7 +86,7 @@ async def _feed(runtime: Runtime) -> dict[str, Any]:
 
 
 async def healthz(_request: Request) -> JSONResponse:
-    """Answer that the process runs; asks nobody else."""
+    """Answer that the process runs, whatever the state of the stores."""
     return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
 
@@ -97,7 +97,7 @@ def health_routes() -> list[Route]:
     async def readyz(request: Request) -> JSONResponse:
         """Answer whether the server is ready; 503 when something that it needs is away.
 
-        Administrators are also told each dependency by name, the failing background tasks and
+        For administrators the answer lists each dependency, the failing background tasks and
         how far behind the change feed is.
         """
         found = await recent.of(runtime_of(request))

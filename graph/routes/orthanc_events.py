@@ -1,4 +1,4 @@
-"""`POST /internal/orthanc-events`: Orthanc's Lua script tells what it deletes."""
+"""`POST /internal/orthanc-events`: Orthanc's Lua script reports deletions."""
 
 import hmac
 import json

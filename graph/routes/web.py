@@ -1,7 +1,7 @@
 """The study browser at `/`, and the files of all pages.
 
 Files have addresses with a digest of their contents, so browsers keep them for good; the pages that
-name these addresses are asked for anew each time.
+name these addresses are requested again each time.
 """
 
 from starlette.concurrency import run_in_threadpool

@@ -19,10 +19,10 @@ class Feed:
     """Where the change feed stands."""
 
     behind_seconds: float | None = strawberry.field(
-        description="Age of the oldest change that is not applied; null when that can't be told."
+        description="Age of the oldest change that is not applied; null when that is unknown."
     )
     behind_changes: int | None = strawberry.field(
-        description="Changes that are not applied; null when that can't be told."
+        description="Changes that are not applied; null when that is unknown."
     )
     is_following: bool = strawberry.field(
         description="This process follows the feed; of many only one does."
@@ -65,7 +65,7 @@ class Server:
 
     @strawberry.field(
         description="How far behind Orthanc's change feed the data is; null when PACS integration "
-        "is off, and for callers who see only some studies: it tells how busy the others are."
+        "is off, and for callers who see only some studies: it shows how busy the others are."
     )
     async def feed(self, info: Info) -> Feed | None:
         """Ask how far behind it is."""

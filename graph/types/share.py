@@ -1,4 +1,4 @@
-"""Shares: links that show some studies to whoever has them."""
+"""Shares: links that show some studies to all who have them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,12 +14,12 @@ from models import ShareDocument
 
 
 @strawberry.type(
-    description="A link that shows some studies to whoever has it, until it expires or is revoked."
+    description="A link that shows some studies to all who have it, until it expires or is revoked."
 )
 class Share(Node):
     """One share, without its token."""
 
-    name: str = strawberry.field(description="For people: for whom or what it was made.")
+    name: str = strawberry.field(description="For people: its recipient or purpose.")
     created_at: datetime = strawberry.field(description="When it was made.")
     created_by: str = strawberry.field(
         description="Who made it: the name of a token, or `oidc:` with the provider's subject."
@@ -79,7 +79,7 @@ class CreateSharePayload:
         "only its hash is stored."
     )
     url: str = strawberry.field(
-        description="The study browser, limited to the share. Whoever has it can open it."
+        description="The study browser, limited to the share. Everyone who has it can open it."
     )
     viewer_url: str | None = strawberry.field(
         description="The studies in the OHIF viewer of OHIF_URL; null where there is none."

@@ -14,7 +14,7 @@ from services.dicom.dictionary import element_names
 _FOLDER = Path(__file__).parent
 _PACKAGES = _FOLDER / "node_modules"
 _DIGEST_CHARACTERS = 16
-"""64 bits: enough to tell versions of our own files apart."""
+"""64 bits: enough to distinguish versions of our own files."""
 
 GRAPHIQL_FILES: Mapping[str, str] = {
     "react.js": "react/umd/react.production.min.js",

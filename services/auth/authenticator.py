@@ -38,7 +38,7 @@ class Authenticator:
         tokens: The static tokens.
         oidc: The OpenID provider's verifier, None when none is configured.
         find_by_share: Identifies the holders of shares; None where there are none.
-        closed_because: Why nobody may be let in while there are no credentials; None where
+        closed_because: Why there is no anonymous access while there are no credentials; None where
             everybody who reaches the server may be its admin then.
         now: The clock, with time zone.
     """
@@ -103,7 +103,7 @@ class Authenticator:
         return None if self._find_by_share is None else await self._find_by_share(token)
 
     async def _authenticate_openly(self, authorization: str | None) -> Principal | None:
-        """Let everybody in, unless somebody has made a first token since the last look."""
+        """Let every client in, unless a first token was created since the last look."""
         try:
             await self._tokens.refresh()
         except DatabaseUnavailable:
@@ -137,7 +137,7 @@ async def open_authenticator(
         tokens_file: A file of tokens of an earlier release, which is taken over when it exists.
         oidc: Rules of an OpenID provider. It need not answer yet.
         find_by_share: Identifies the holders of shares; None where there are none.
-        closed_because: Why nobody may be let in without credentials; None where everybody may.
+        closed_because: Why there is no anonymous access; None where there is.
         supervisor: Of the background tasks of this process; None: one of its own.
 
     Raises:

@@ -27,7 +27,7 @@ class Principal:
         name: The token's name, the subject of the provider or `share:` with the share's id; for
             the audit trail.
         role: What they may do.
-        scope: Which studies they may know of. Whoever has less than all is no administrator.
+        scope: Which studies they may know of. A principal with less than all is no administrator.
         expires_at: When the credential ends, with time zone; None: when it is revoked.
         share_id: The share that let them in; None for people and programs of their own.
         may_download: Whether they may take archives and files away.
@@ -51,21 +51,21 @@ class Principal:
 
 
 LOCAL_ADMIN = Principal(name="local", role=Role.ADMIN)
-"""Whoever reaches a server without credentials, which listens on loopback only."""
+"""Every client of a server without credentials, which listens on loopback only."""
 
 
 def authorize(principal: Principal | None, needed: Role) -> Principal:
     """Let a principal pass or refuse it.
 
     Args:
-        principal: Who is asking, None when nobody could be identified.
+        principal: The caller, None when it could not be identified.
         needed: The least role that may do it.
 
     Returns:
         The principal.
 
     Raises:
-        Unauthenticated: Nobody could be identified.
+        Unauthenticated: The caller could not be identified.
         Forbidden: The role is too small.
     """
     if principal is None:

@@ -26,7 +26,7 @@ class Scope:
         return self.study_ids is None and self.labels is None
 
     def covers(self, study_id: str, labels: Iterable[str]) -> bool:
-        """Tell whether a study belongs to it.
+        """Return whether a study belongs to it.
 
         Args:
             study_id: Orthanc's identifier.

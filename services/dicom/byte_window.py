@@ -44,7 +44,7 @@ class ByteWindow:
         return self._file.read(length)
 
     def is_zero_from(self, offset: int) -> bool:
-        """Tell whether only zero bytes follow; searches the file once, from its end."""
+        """Return whether only zero bytes follow; searches the file once, from its end."""
         if self._zeros_from is None:
             self._zeros_from = self._trailing_zeros()
         return offset >= self._zeros_from

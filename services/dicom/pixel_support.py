@@ -54,7 +54,7 @@ _SHOWN_CHARACTERS = 16
 
 
 def format_fault(description: PixelDescription) -> str | None:
-    """Tell in a sentence why pixels of this format can't be shown, None when they can.
+    """Return in a sentence why pixels of this format can't be shown, None when they can.
 
     Args:
         description: Of the instance; its rows, columns and palette are not looked at.
@@ -69,7 +69,7 @@ def format_fault(description: PixelDescription) -> str | None:
 def codestream_fault(
     codestream: Codestream | None, kind: CodestreamKind, description: PixelDescription
 ) -> str | None:
-    """Tell in a sentence why a codestream must not be decoded, None when nothing is wrong.
+    """Return in a sentence why a codestream must not be decoded, None when nothing is wrong.
 
     A decoder that trusts the header of the instance reads and writes out of its bounds where the
     codestream has another size.

@@ -128,5 +128,5 @@ def comparable_text(text: str | None) -> str:
 
 
 def is_valid_uid(text: str | None) -> bool:
-    """Tell whether a text is a UID (PS3.5 9.1), liberal on leading zeros and empty components."""
+    """Return whether a text is a UID (PS3.5 9.1), liberal on leading zeros and empty components."""
     return text is not None and _UID.fullmatch(text) is not None

@@ -177,7 +177,7 @@ def answered(level: Level, wanted: Iterable[str], *, has_all: bool) -> list[Attr
 
 
 _IDENTIFIERS = frozenset({"StudyInstanceUID", "SeriesInstanceUID"})
-"""Answered at the levels below too: without them nobody can retrieve what was found."""
+"""Answered at the levels below too: without them clients can't retrieve what was found."""
 
 
 def write_model(documents: Mapping[Level, Fields], attributes: Iterable[Attribute]) -> Model:

@@ -78,7 +78,7 @@ def group_fragments(
         The fragments of each frame.
 
     Raises:
-        FrameNotRenderable: The frames can't be told apart.
+        FrameNotRenderable: The frames can't be separated.
     """
     if frames == 1:
         return [fragments]
@@ -88,7 +88,7 @@ def group_fragments(
     if starts is None:
         starts = [place for place, one in enumerate(fragments) if is_start(one.mark)]
         if len(starts) < frames or starts[0] != 0:
-            raise FrameNotRenderable("The frames in its pixel data can't be told apart.")
+            raise FrameNotRenderable("The frames in its pixel data can't be separated.")
     ends = [*starts[1:], len(fragments)]
     return [fragments[start:end] for start, end in zip(starts, ends, strict=True)][:frames]
 

@@ -25,7 +25,7 @@ _LEAST_RUNS = 0.05
 more and finds nothing; from a fifth on, files that spell runs out are larger."""
 
 _SAMPLED_LINES = 8
-"""One of so many lines tells that share."""
+"""One of so many lines is enough for an estimate."""
 
 
 def encode_png(shown: Picture) -> bytes:

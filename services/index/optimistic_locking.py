@@ -1,8 +1,8 @@
 """Write parent documents as compare-and-set on their `version`, until every one is settled.
 
-Right across processes without transactions: whoever writes children rolls their parent up
-afterwards, and a parent is written only if its version is the one read before its children were.
-So the last one who wrote a parent had seen every child.
+Correct across processes without transactions: a process that writes children rolls their parent up
+afterwards, and a parent is written only if its version is the one read before its children.
+So the last process that wrote a parent had seen every child.
 """
 
 import asyncio
@@ -66,8 +66,8 @@ def plan_write(
         on_insert: More that is written with a new document; None: a new one can't be made,
             because its attributes are not at hand.
         on_change: More that is written when the content changed.
-        must_touch: Children were written, so that whoever aggregated before must lose its race:
-            the version changes even when the content does not.
+        must_touch: Children were written, so that a process that aggregated before must lose its
+            race: the version changes even when the content does not.
 
     Returns:
         None when the document needs no write.
@@ -90,7 +90,7 @@ _GONE = object()
 Documents = AsyncCollection[dict[str, Any]]
 
 _ATTEMPTS = 30
-"""Each lost race means that somebody else won one: with ten processes a few are usual."""
+"""Each lost race means that another process won one: with ten processes a few are usual."""
 
 _JITTER_SECONDS = 0.01
 _DUPLICATE_KEY = 11000

@@ -191,7 +191,7 @@ async def roll_up(
 async def find_miscounted_patients(database: AsyncDatabase[dict[str, Any]]) -> list[str]:
     """Return the patients with another number of studies than they say.
 
-    Whoever dies between removing a patient's study and the patient leaves nothing that names them.
+    A process that ends between the removal of a study and of its patient leaves no other trace.
     """
     studies = database[StudyDocument.Settings.name]
     rows = await studies.aggregate(WRONG_PATIENTS, allowDiskUse=True)

@@ -7,7 +7,7 @@ Which key orders a series depends on all its instances and is rolled up to `Seri
   It holds where every slice has a position and an orientation. AcquisitionNumber comes after the
   position, because many scanners count it up with each slice of one stack.
 - `groupedStackKey` puts AcquisitionNumber and ImageType before the position. It orders a series
-  whose positions repeat, and whose acquisitions or kinds of image tell the repeats apart.
+  whose positions repeat, and whose acquisitions or kinds of image distinguish the repeats.
 - `timeKey` puts the acquisition time first: for phases that share a time and nothing else.
 - `numberKey` is InstanceNumber, then acquisition time: for everything else.
 
@@ -200,7 +200,7 @@ def choose_order(facts: Mapping[str, int]) -> str:
     has_few_repeats = 10 * (slices - places) < slices and not is_radial
     if facts["numbers"] < slices or has_few_repeats:
         return STACK_ORDER
-    # Nothing tells the repeats apart, such as the b-values of a diffusion series: the scanner has
+    # Nothing distinguishes the repeats, such as the b-values of a diffusion series: the scanner has
     # numbered them as it meant them.
     return INSTANCE_NUMBER_ORDER
 

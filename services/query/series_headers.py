@@ -37,7 +37,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 """JSON at which a chunk ends before it has 64 headers; a single one may be longer."""
 
 _CHUNK_MAX_BYTES = 12 * 1024 * 1024
-"""Compressed, of what is kept: MongoDB takes documents of 16 MiB. What is longer is made anew each
+"""Compressed, of what is kept: MongoDB takes documents of 16 MiB. What is longer is made again each
 time."""
 
 _HELD_BYTES = 16 * 1024 * 1024
@@ -309,7 +309,7 @@ class SeriesHeaders:
 def header_bytes(model: Mapping[str, Any]) -> bytes:
     """Write a header as JSON; addresses of bulk data get the path of the instance.
 
-    They begin with `BULK_ROOT` still: whoever answers them replaces that by the address under which
+    They begin with `BULK_ROOT` still: the caller replaces that by the address under which
     the caller reaches the service.
     """
     content = orjson.dumps(model)

@@ -1,1 +1,1 @@
-"""Shares: links that show some studies to whoever has them, until they expire or are revoked."""
+"""Shares: links that show some studies to all who have them, until they expire or are revoked."""

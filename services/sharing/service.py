@@ -188,7 +188,7 @@ class Sharing:
         )
 
     async def is_valid(self, share_id: str) -> bool:
-        """Tell whether a share is neither revoked nor expired: so are the URLs minted under it.
+        """Return whether a share is neither revoked nor expired: so are the URLs minted under it.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.

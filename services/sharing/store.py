@@ -33,7 +33,7 @@ _READ_SECONDS = 3.0
 """Longest wait for MongoDB: after it, requests with a share are answered that it is away."""
 
 _KEPT = 4096
-"""Shares that are in use at once, and tokens that nobody issued."""
+"""Shares that are in use at once, and unknown tokens."""
 
 NEWEST_FIRST = Order(_CREATED_AT, ascending=False)
 
@@ -72,7 +72,7 @@ class ShareStore:
 
         Args:
             share_id: Which.
-            created_by: Only one that this principal made; None: anybody's.
+            created_by: Only one that this principal made; None: of any principal.
             now: The time, with time zone.
 
         Returns:
@@ -123,7 +123,7 @@ class ShareStore:
         Args:
             share_id: Which.
             field: Stored name of the time; `lastUsedAt` counts the use as well.
-            before: What is older is set anew.
+            before: What is older is set again.
             now: The time, with time zone.
 
         Returns:
