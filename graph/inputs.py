@@ -7,7 +7,7 @@ from typing import Optional
 import strawberry
 
 from graph.types.scalars import Date
-from services.auth.scope import ALL, Scope
+from services.auth.scope import Scope
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
 
@@ -86,6 +86,14 @@ class StudyFilter:
         default=None, description="Whether there is a frame to show."
     )
 
+    labels: list[str] | None = strawberry.field(
+        default=None,
+        description="Any of these labels; at most 500. An empty list is no filter.",
+    )
+    without_labels: bool | None = strawberry.field(
+        default=None, description="Whether the study has no label."
+    )
+
     def to_criteria(self, scope: Scope, where: "StudyWhere | None" = None) -> StudyCriteria:
         """Return what the search service takes, for a caller of this scope.
 
@@ -97,7 +105,9 @@ class StudyFilter:
         birth_days = self.patient_birth_date or DateRange()
         return StudyCriteria(
             scope=scope,
-            where=None if where is None else where.to_expression(),
+            labels=self.labels,
+            without_labels=self.without_labels,
+            where=None if where is None else where.to_expression(scope),
             patient_id=self.patient_id,
             patient_name=self.patient_name,
             accession_number=self.accession_number,
@@ -140,18 +150,18 @@ class StudyWhere:
         default=None, description="This filter must match."
     )
 
-    def to_expression(self) -> StudyExpression:
-        """Return what the search service takes."""
+    def to_expression(self, scope: Scope) -> StudyExpression:
+        """Return what the search service takes, for a caller of this scope."""
         return StudyExpression(
-            all_of=_expressions(self.and_),
-            any_of=_expressions(self.or_),
-            none_of=None if self.not_ is None else self.not_.to_expression(),
-            matches=None if self.matches is None else self.matches.to_criteria(ALL),
+            all_of=_expressions(self.and_, scope),
+            any_of=_expressions(self.or_, scope),
+            none_of=None if self.not_ is None else self.not_.to_expression(scope),
+            matches=None if self.matches is None else self.matches.to_criteria(scope),
         )
 
 
-def _expressions(parts: list[StudyWhere] | None) -> list[StudyExpression] | None:
-    return None if parts is None else [part.to_expression() for part in parts]
+def _expressions(parts: list[StudyWhere] | None, scope: Scope) -> list[StudyExpression] | None:
+    return None if parts is None else [part.to_expression(scope) for part in parts]
 
 
 @strawberry.input(description="One frame of an instance.")

@@ -1,5 +1,6 @@
 """The mutations: uploads, deletions and the comparison with Orthanc."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import strawberry
@@ -13,6 +14,7 @@ from graph.http.multipart import UploadedFile
 from graph.inputs import CreateShareInput
 from graph.relay import decode_node_id, encode_node_id, require_node_id
 from graph.types.share import CreateSharePayload, Share, share_url, viewer_url
+from graph.types.study import Study
 from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
 from services.audit import Action, AuditEvent
@@ -28,6 +30,11 @@ _LEVELS: dict[LevelName, Level] = {
     "Series": Level.SERIES,
     "Instance": Level.INSTANCE,
 }
+
+StudyLabels = Annotated[
+    list[str],
+    strawberry.argument(description="1 to 100 labels of 1 to 64 printable characters."),
+]
 
 NodeId = Annotated[strawberry.ID, strawberry.argument(name="id", description="Its field `id`.")]
 
@@ -81,8 +88,10 @@ class Mutation:
             override = PatientOverride.of(patient_id, patient_name, is_confirmed=confirm_patient)
             sent = [_sent(file) for file in files]
             caller = principal.name if principal else None
+            begun = datetime.now(UTC)
             results = await runtime.ingest.store(sent, override, caller=caller)
             add_stored(event, results)
+            await runtime.labels.adopt(event.study_ids, info.context.scope, created_since=begun)
         return UploadDicomPayload.of(results)
 
     @strawberry.mutation(
@@ -181,6 +190,23 @@ class Mutation:
         return Share.of(share)
 
     @strawberry.mutation(
+        description="Give a study labels; those that it has already change nothing. Callers who "
+        "are limited to labels can use these only.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def add_labels(self, info: Info, node_id: NodeId, labels: StudyLabels) -> Study:
+        """Give labels."""
+        return await _label(info, "addLabels", node_id, labels)
+
+    @strawberry.mutation(
+        description="Take labels from a study; those that it does not have change nothing.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def remove_labels(self, info: Info, node_id: NodeId, labels: StudyLabels) -> Study:
+        """Take labels."""
+        return await _label(info, "removeLabels", node_id, labels)
+
+    @strawberry.mutation(
         description="Compare everything with Orthanc now, and repair what differs.",
         extensions=[RequiresRole(Role.ADMIN)],
     )
@@ -194,6 +220,24 @@ class Mutation:
             if sync is None:
                 raise PacsDisabled
             return SyncReport.of(await sync.synchronize())
+
+
+async def _label(info: Info, name: str, node_id: str, labels: list[str]) -> Study:
+    context = info.context
+    principal = authorize(context.principal, Role.UPLOADER)
+    async with recorded(context.runtime.audit, Action.LABEL, principal, detail=name) as event:
+        study_id = require_node_id("Study", node_id)
+        study = await context.loaders.study_by_id.load(study_id)
+        if study is None:
+            raise NotFound("There is no such study.")
+        event.study_ids.add(study_id)
+        event.patient_ids.add(study["orthancPatientId"])
+        service = context.runtime.labels
+        change = service.add if name == "addLabels" else service.remove
+        labelled = await change(study_id, labels, context.scope)
+        event.detail = f"{name} {', '.join(labels)}"
+    context.show([labelled], "Study")
+    return Study.from_stored(labelled)
 
 
 def _sent(file: object) -> SentFile:

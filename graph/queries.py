@@ -18,7 +18,7 @@ from graph.types.series import Series
 from graph.types.server import Server, examine_server
 from graph.types.share import Share
 from graph.types.stored import FromStored
-from graph.types.study import Study, StudyConnection
+from graph.types.study import LabelCount, Study, StudyConnection
 from graph.types.viewer import Viewer
 from services.auth.roles import Role, authorize
 from services.errors import InvalidInput
@@ -197,6 +197,16 @@ class Query:
     def viewer(self, info: Info) -> Viewer:
         """Describe the caller."""
         return Viewer.of(authorize(info.context.principal, Role.VIEWER))
+
+    @strawberry.field(
+        description="The labels of all studies, the most frequent first.",
+        extensions=[RequiresRole(Role.VIEWER)],
+    )
+    async def labels(self, info: Info) -> list[LabelCount]:
+        """Count labels."""
+        counts = await info.context.runtime.labels.count(info.context.scope)
+        info.context.count_nodes(len(counts))
+        return [LabelCount(label=label, number_of_studies=count) for label, count in counts]
 
     @strawberry.field(
         description="The shares that the caller made, the newest first; to administrators those "

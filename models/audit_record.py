@@ -23,7 +23,8 @@ class AuditRecord(NamedDocument):
     at: datetime
     """When it happened, UTC, milliseconds."""
     action: str
-    """`upload`, `view`, `mint`, `archive`, `delete`, `synchronize`, `share` or `refusal`."""
+    """`upload`, `view`, `mint`, `archive`, `delete`, `synchronize`, `share`, `label` or
+    `refusal`."""
     outcome: str
     """`ok`, or the code of the error."""
     principal: str | None = None

@@ -16,6 +16,8 @@ class TokenDocument(NamedDocument):
     """`viewer`, `uploader` or `admin`."""
     sha256: str
     """SHA-256 of the token's UTF-8 bytes, 64 lower-case hex digits."""
+    labels: list[str] | None = None
+    """Only studies with one of these are shown; None: all studies."""
     created_at: datetime
     expires_at: datetime | None = None
     """First moment at which it is no longer accepted; None: never."""

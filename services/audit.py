@@ -64,6 +64,8 @@ class Action(StrEnum):
     SYNCHRONIZE = "synchronize"
     SHARE = "share"
     """A share was made, revoked or, for the first time in an hour, used."""
+    LABEL = "label"
+    """Labels of a study were set or removed."""
     REFUSAL = "refusal"
 
 

@@ -32,6 +32,7 @@ from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
+from services.labels import Labels
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.orthanc.files import STORES_AT_ONCE
 from services.query.header_json import HeaderService
@@ -276,6 +277,7 @@ class Runtime:
     lists: Lists
     trees: Trees
     sharing: Sharing
+    labels: Labels
     headers: HeaderService
     series_headers: SeriesHeaders
     resources: Resources
@@ -416,6 +418,7 @@ async def open_runtime(
             ),
             trees=trees,
             sharing=sharing,
+            labels=Labels(database, client, max_seconds=settings.operation_seconds),
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),

@@ -159,6 +159,12 @@ class Settings(BaseSettings):
         default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
         description="Our role by the provider's name of it, as JSON object.",
     )
+    oidc_label_claim: str | None = Field(
+        default=None,
+        description="Claim that holds labels, a string or a list; dots lead into objects. Its "
+        "holder sees studies with one of these labels only, and is at most an uploader; without "
+        "the claim only administrators see anything. Empty: nobody is limited.",
+    )
     share_max_days: int = Field(
         default=90, gt=0, le=3660, description="Longest validity of a share, in days."
     )
@@ -319,6 +325,7 @@ class Settings(BaseSettings):
             audience=self.oidc_audience,
             jwks_url=self.oidc_jwks_url,
             role_claim=self.oidc_role_claim,
+            label_claim=self.oidc_label_claim,
             roles={name: Role[role.upper()] for name, role in self.oidc_roles.items()},
         )
 

@@ -45,8 +45,16 @@ def command() -> None:
 @click.option("--name", required=True, help="Who or what uses it; stands in the audit trail.")
 @click.option("--role", required=True, type=click.Choice(_ROLES), help="What it allows.")
 @click.option("--expires-in", type=click.IntRange(1, 36_500), metavar="DAYS", help="Lifetime.")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    help="Only studies with this label are shown; may be given several times.",
+)
 @data_dir_option
-def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) -> None:
+def create(
+    *, name: str, role: str, expires_in: int | None, labels: tuple[str, ...], data_dir: Path | None
+) -> None:
     """Make a token and show it, once."""
     settings = load_settings(data_dir=data_dir)
     lifetime = None if expires_in is None else timedelta(days=expires_in)
@@ -54,7 +62,11 @@ def create(name: str, role: str, expires_in: int | None, data_dir: Path | None) 
     async def create_token() -> None:
         async with _opened_tokens(settings) as tokens:
             secret = await tokens.create(
-                name=name, role=Role[role.upper()], now=datetime.now(UTC), lifetime=lifetime
+                name=name,
+                role=Role[role.upper()],
+                now=datetime.now(UTC),
+                lifetime=lifetime,
+                labels=labels or None,
             )
             await finish_in_thread(remember_credentials, settings.data_dir)
         click.echo(secret)
@@ -111,4 +123,5 @@ def _describe(token: TokenDocument, now: datetime) -> str:
     else:
         word = "expires" if token.is_valid_at(now) else "expired"
         expiry = f"{word} {token.expires_at:%Y-%m-%d}"
-    return f"{token.id}\t{token.role}\t{created}\t{expiry}"
+    limit = [] if token.labels is None else [f"labels {', '.join(token.labels)}"]
+    return "\t".join([token.id, token.role, created, expiry, *limit])

@@ -1,6 +1,7 @@
 """`/api/dicom/...`: the REST routes of the system that this one replaces."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -52,10 +53,12 @@ async def upload(request: Request) -> Response:
                 form.fields.get("patientName"),
                 is_confirmed=form.fields.get("confirmPatient", "").strip().lower() == "true",
             )
+            begun = datetime.now(UTC)
             results = await runtime.ingest.store(
                 [_only_file(form)], override, caller=principal.name
             )
             add_stored(event, results)
+            await runtime.labels.adopt(event.study_ids, principal.scope, created_since=begun)
     except Error as error:
         return await refusal(request, error)
     failure = next((result.error for result in results if result.error is not None), None)

@@ -80,6 +80,7 @@ class Study(FromStored, Node):
     updated_at: datetime = strawberry.field(description="When anything in the study last changed.")
     orthanc_patient_id: strawberry.Private[str]
     patient_id: strawberry.Private[str]
+    labels: strawberry.Private[list[str]]
     demographics_of_files: strawberry.Private[list[dict[str, str]]]
     thumbnail: strawberry.Private[dict[str, Any] | None]
 
@@ -155,6 +156,15 @@ class Study(FromStored, Node):
         return frame_of_thumbnail(self.thumbnail)
 
     @strawberry.field(
+        name="labels",
+        description="Labels that people gave the study, in the order given. Callers who are "
+        "limited to labels see these only, holders of shares none.",
+    )
+    def visible_labels(self, info: Info) -> list[str]:
+        """Return the labels that the caller may know of."""
+        return info.context.scope.visible_labels(self.labels)
+
+    @strawberry.field(
         description="A signed URL of the study as ZIP archive, valid for 30 to 40 minutes unless "
         "the server is set otherwise. It works in a link, with no header and no cookie. A share "
         "that does not allow downloads has none: `FORBIDDEN`."
@@ -183,6 +193,14 @@ class Study(FromStored, Node):
             "hasConflictingDemographics": are_contradictory(self.demographics_of_files),
             "numberOfStudies": 1,
         }
+
+
+@strawberry.type(description="How many studies have a label.")
+class LabelCount:
+    """A label."""
+
+    label: str = strawberry.field(description="The label.")
+    number_of_studies: int = strawberry.field(description="Studies that have it.")
 
 
 @strawberry.type(description="How many studies of a list have a modality.")

@@ -20,6 +20,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from services.auth.roles import Principal, Role
+from services.auth.scope import ALL, Scope
 from services.tasks import HANGING_SECONDS, heartbeat
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -35,6 +36,7 @@ class OidcRules:
         jwks_url: URL of the keys; None: the one in the provider's discovery document.
         role_claim: The claim with the roles; see `principal_of_claims`.
         roles: Our role by the provider's name of it.
+        label_claim: The claim with the labels that limit what is seen; None: all is seen.
     """
 
     issuer: str
@@ -44,6 +46,7 @@ class OidcRules:
     roles: Mapping[str, Role] = field(
         default_factory=lambda: {role.name.lower(): role for role in Role}
     )
+    label_claim: str | None = None
 
 
 def is_safe_provider_url(url: str) -> bool:
@@ -137,7 +140,11 @@ _NAME_MAX_CHARACTERS = 128
 
 
 def principal_of_claims(
-    claims: Mapping[str, Any], *, role_claim: str, roles: Mapping[str, Role]
+    claims: Mapping[str, Any],
+    *,
+    role_claim: str,
+    roles: Mapping[str, Role],
+    label_claim: str | None = None,
 ) -> Principal | None:
     """Turn the claims of a JWT whose signature was checked into a principal.
 
@@ -146,6 +153,8 @@ def principal_of_claims(
         role_claim: Name of the claim that holds roles, or a path of names with dots between
             them, such as `realm_access.roles`. A claim of exactly this name comes first.
         roles: Our role by the provider's name of it.
+        label_claim: Name of the claim that holds labels, or a path of names; None: no limit. Who
+            has no such claim sees no study, administrators apart; who has one is no administrator.
 
     Returns:
         The principal with its highest role; None when none of its roles is known. Its name is
@@ -158,9 +167,16 @@ def principal_of_claims(
         return None
     username = claims.get("preferred_username")
     shown = f" ({_printable(username)})" if isinstance(username, str) and username else ""
+    role, scope = max(granted), ALL
+    if label_claim is not None:
+        claimed = _claim(claims, label_claim)
+        if claimed is not None or role is not Role.ADMIN:
+            scope = Scope(labels=frozenset(_texts(claimed)))
+            role = min(role, Role.UPLOADER)
     return Principal(
         name=f"oidc:{_printable(subject)}{shown}",
-        role=max(granted),
+        role=role,
+        scope=scope,
         expires_at=_moment(claims.get("exp")),
     )
 
@@ -193,6 +209,12 @@ def _strings(value: object) -> list[str]:
     if isinstance(value, list):
         return [entry for entry in value if isinstance(entry, str)]
     return []
+
+
+def _texts(value: object) -> list[str]:
+    """Read one string or a list of strings; labels may hold spaces."""
+    entries = value if isinstance(value, list) else [value]
+    return [entry for entry in entries if isinstance(entry, str)]
 
 
 def _printable(text: str) -> str:
@@ -252,7 +274,10 @@ class OidcVerifier:
         if claims is None:
             return None
         principal = principal_of_claims(
-            claims, role_claim=self._rules.role_claim, roles=self._rules.roles
+            claims,
+            role_claim=self._rules.role_claim,
+            roles=self._rules.roles,
+            label_claim=self._rules.label_claim,
         )
         if principal is None:
             _log.warning(

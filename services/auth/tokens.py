@@ -22,6 +22,7 @@ from pymongo.errors import DuplicateKeyError
 from models import TokenDocument
 from models.stored import stored_name
 from services.auth.roles import LOCAL_ADMIN, Principal, Role
+from services.auth.scope import ALL, Scope
 from services.database import translated_database_faults
 from services.errors import InvalidInput, NotFound
 from services.tasks import cancel_and_wait
@@ -65,7 +66,13 @@ class TokenStore:
         self._collection = database[TokenDocument.Settings.name]
 
     async def create(
-        self, *, name: str, role: Role, now: datetime, lifetime: timedelta | None = None
+        self,
+        *,
+        name: str,
+        role: Role,
+        now: datetime,
+        lifetime: timedelta | None = None,
+        labels: Sequence[str] | None = None,
     ) -> str:
         """Create a token.
 
@@ -74,12 +81,13 @@ class TokenStore:
             role: What its holder may do.
             now: The time, with time zone.
             lifetime: How long it is accepted; None: until it is revoked.
+            labels: Its holder sees studies with one of these only; None: all.
 
         Returns:
             The token. It can't be read again: only its hash is stored.
 
         Raises:
-            InvalidInput: The name is taken or not allowed.
+            InvalidInput: The name is taken or not allowed, or an administrator is limited.
             DatabaseUnavailable: MongoDB does not answer.
         """
         if not is_token_name(name):
@@ -87,11 +95,14 @@ class TokenStore:
                 "A token's name has 1 to 64 letters, digits, spaces or . _ @ - and is not "
                 f'"{LOCAL_ADMIN.name}".'
             )
+        if labels is not None and role is Role.ADMIN:
+            raise InvalidInput("An administrator sees all studies: take another role, or no label.")
         secret = TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
         token = TokenDocument.model_construct(
             id=name,
             role=role.name.lower(),
             sha256=digest_of(secret),
+            labels=None if labels is None else list(labels),
             created_at=now,
             expires_at=None if lifetime is None else now + lifetime,
         )
@@ -218,7 +229,10 @@ class TokenCache:
         role = Role.__members__.get(found.role.upper())
         if role is None:
             return None
-        return Principal(name=found.id, role=role, expires_at=found.expires_at)
+        scope = ALL if found.labels is None else Scope(labels=frozenset(found.labels))
+        if role is Role.ADMIN and not scope.is_all:
+            return None
+        return Principal(name=found.id, role=role, scope=scope, expires_at=found.expires_at)
 
     async def aclose(self) -> None:
         """End a reading that still runs."""

@@ -19,6 +19,7 @@ class SystemInfo:
     version: str
     api_version: int
     dicom_aet: str
+    has_labels: bool = False
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
@@ -27,6 +28,7 @@ class SystemInfo:
             version=str(json["Version"]),
             api_version=int(json.get("ApiVersion", 0)),
             dicom_aet=str(json.get("DicomAet", "")),
+            has_labels=bool(json.get("HasLabels", False)),
         )
 
     @property

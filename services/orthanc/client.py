@@ -189,6 +189,20 @@ class OrthancClient:
         path = path_of(level, resource_id)
         await self._request("DELETE", path, only_reads=False, timeout=timeout_of(_LIST_SECONDS))
 
+    async def change_label(self, method: str, study_id: str, label: str) -> None:
+        """`PUT` or `DELETE /studies/{id}/labels/{label}`; doing it twice is doing it once.
+
+        Args:
+            method: `PUT` or `DELETE`.
+            study_id: Orthanc's identifier.
+            label: 1 to 64 of ASCII letters, digits, `_` and `-`.
+
+        Raises:
+            OrthancNotFound: The study is not there (any more).
+        """
+        path = f"{path_of('studies', study_id)}/labels/{label}"
+        await self._request(method, path, only_reads=False, timeout=timeout_of(_LIST_SECONDS))
+
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(
             f"{path}?expand&since={int(since)}&limit={int(limit)}", timeout_seconds=_LIST_SECONDS

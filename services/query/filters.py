@@ -39,6 +39,9 @@ class StudyCriteria:
 
     Attributes:
         scope: Of the caller.
+        labels: Any of these; those outside the scope match nothing. An empty list matches
+            everything.
+        without_labels: Whether there is no label, as far as the caller may know of labels.
         patient_id: Exact PatientID, with or without padding.
         patient_name: Beginnings of words of the name, in any order.
         accession_number: Exact AccessionNumber.
@@ -61,6 +64,8 @@ class StudyCriteria:
     """
 
     scope: Scope
+    labels: Sequence[str] | None = None
+    without_labels: bool | None = None
     patient_id: str | None = None
     patient_name: str | None = None
     accession_number: str | None = None
@@ -90,7 +95,7 @@ class StudyExpression:
         all_of: Each of these must match.
         any_of: At least one of these must match; an empty list matches nothing.
         none_of: This must not match.
-        matches: These must match; the scope is that of the whole list.
+        matches: These must match; the scope is that of the whole list as well.
     """
 
     all_of: Sequence["StudyExpression"] | None = None
@@ -116,6 +121,8 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
     """
     parts = [
         studies_within(criteria.scope),
+        _labels(criteria.labels, criteria.scope),
+        _without_labels(criteria.without_labels, criteria.scope),
         _patient_id(criteria.patient_id),
         _exact("accessionNumbers", criteria.accession_number),
         _any_uid(criteria.study_instance_uids),
@@ -182,6 +189,23 @@ def _either(filters: Sequence[MongoFilter]) -> MongoFilter:
 
 def _neither(filter_: MongoFilter) -> MongoFilter:
     return {"$nor": [filter_]} if filter_ else _NOTHING
+
+
+def _labels(asked: Sequence[str] | None, scope: Scope) -> MongoFilter:
+    if not asked:
+        return {}
+    _check_count("labels", asked)
+    return _any_of("labels", scope.visible_labels(asked))
+
+
+def _without_labels(without: bool | None, scope: Scope) -> MongoFilter:  # noqa: FBT001  # tri-state
+    """Whoever is limited to labels sees studies with one of these, holders of shares no label."""
+    if without is None:
+        return {}
+    if scope.is_all:
+        return {"labels": {"$in": [None, []]} if without else {"$gt": ""}}
+    has_visible = scope.study_ids is None
+    return {} if without is not has_visible else _NOTHING
 
 
 def _exact(field: str, value: str | None) -> MongoFilter:

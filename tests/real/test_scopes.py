@@ -31,7 +31,7 @@ PATIENT = f"""fragment P on Patient {{
   studies(first: 1) {{ nodes {{ id studyDescription }} {PAGE} }}
 }}"""
 STUDY = """fragment S on Study {
-  id studyInstanceUID patientName numberOfInstances
+  id studyInstanceUID patientName numberOfInstances labels
   patient { ...P } priors { id studyDescription } otherStudiesWithThisUID { id patientName }
   series {
     id instances(first: 2) { id sopInstanceUID frames { index } series { id } } study { id }
@@ -73,6 +73,11 @@ QUERIES: dict[str, list[str]] = {
         """studies(where: {or: [{matches: {patientID: "P3"}}, {matches: {patientID: "P2"}}]}) {
           nodes { id } totalCount modalityCounts { modality count }
         }""",
+        'studies(filter: {labels: ["ward"]}) { nodes { id labels } totalCount }',
+        'studies(filter: {labels: ["other", "x"]}) { nodes { id } totalCount }',
+        'studies(where: {not: {matches: {labels: ["other"]}}}) { nodes { id } totalCount }',
+        "studies(filter: {withoutLabels: true}) { nodes { id } totalCount }",
+        "studies(filter: {withoutLabels: false}) { nodes { id } totalCount }",
         "studies(first: 501) { totalCount }",
     ],
     "series": [f'series(seriesInstanceUID: "{uid}") {{ ...E }}' for uid in ("1.3.1", "1.3.2", "9")],
@@ -80,11 +85,20 @@ QUERIES: dict[str, list[str]] = {
         f'instance(sopInstanceUID: "{uid}") {{ ...I }}' for uid in ("1.3.1.0", "1.3.2.0", "9")
     ],
     "server": ["server { numberOfPatients numberOfStudies numberOfInstances feed { message } }"],
+    "labels": ["labels { label numberOfStudies }"],
     "shares": ["shares { totalCount }"],
     "viewer": ["viewer { role canUpload canDelete canDownload }"],
 }
 """What is asked, by root field. A new root field fails the tests until it stands here."""
 
+
+LIMITED = {
+    "share": replace(
+        VIEWER,
+        scope=Scope(study_ids=frozenset({orthanc_id("P1", SHARED), orthanc_id("P2", "1.2.3")})),
+    ),
+    "label": replace(VIEWER, scope=Scope(labels=frozenset({"ward", "unused"}))),
+}
 
 Answer = tuple[dict[str, Any] | None, list[str]]
 
@@ -94,10 +108,12 @@ class Stages:
     """Everything that is stored, and the answers of the server that stores a part of it."""
 
     whole: QueryStage
-    expected: dict[str, list[tuple[str, Answer]]]
+    expected: dict[str, dict[str, list[tuple[str, Answer]]]]
 
 
-async def _store(stage: QueryStage, numbers: set[int]) -> list[tuple[TypeName, str]]:
+async def _store(
+    stage: QueryStage, numbers: set[int], *, are_labelled: bool = True
+) -> list[tuple[TypeName, str]]:
     """Store studies; answers the identifiers of all that could be stored."""
     described: dict[int, tuple[str, dict[str, Any]]] = {
         1: ("P1", {"patient_name": "Huber^Maria", "study_date": "2020-01-01"}),
@@ -132,7 +148,7 @@ async def _store(stage: QueryStage, numbers: set[int]) -> list[tuple[TypeName, s
             await stage.store_study(
                 patient_id,
                 number,
-                labels=["ward"] if number in {1, 3} else ["other"],
+                labels=_labels(number) if are_labelled else [],
                 number_of_instances=2,
                 number_of_series=1,
                 latest_indexed_at=BEGIN + timedelta(minutes=number),
@@ -145,22 +161,32 @@ async def _store(stage: QueryStage, numbers: set[int]) -> list[tuple[TypeName, s
     return ids
 
 
+def _labels(number: int) -> list[str]:
+    """Name another group on one of the studies: nobody else may know of it."""
+    return {1: ["ward"], 3: ["ward"]}.get(number, ["other"])
+
+
 @pytest.fixture(scope="module")
 async def stages(
     mongodb: EmbeddedMongod, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stages]:
     """One after the other: document classes are bound to the database that was opened last."""
-    expected: dict[str, list[tuple[str, Answer]]] = {}
-    async with open_query_stage(mongodb, tmp_path_factory.mktemp("part")) as part:
-        stored = await _store(part, {1, 3})
-        node_ids = [encode_node_id(type_name, one) for type_name, one in stored]
-        node_ids += [encode_node_id("Study", orthanc_id("?")), strawberry.ID("U3R1ZHk6eA==")]
-        for field, asked in QUERIES.items():
-            selections = asked or [NODE % f'"{one}"' for one in node_ids]
-            expected[field] = [
-                (query, await part.run(query, principal=VIEWER))
-                for query in map(_with_fragments, selections)
-            ]
+    expected: dict[str, dict[str, list[tuple[str, Answer]]]] = {}
+    for caller in LIMITED:
+        async with open_query_stage(mongodb, tmp_path_factory.mktemp("part")) as part:
+            # Labels are none of the business of a share.
+            stored = await _store(part, {1, 3}, are_labelled=caller == "label")
+            node_ids = [encode_node_id(type_name, one) for type_name, one in stored]
+            node_ids += [encode_node_id("Study", orthanc_id("?")), strawberry.ID("U3R1ZHk6eA==")]
+            expected[caller] = {
+                field: [
+                    (query, await part.run(query, principal=VIEWER))
+                    for query in map(
+                        _with_fragments, asked or [NODE % f'"{one}"' for one in node_ids]
+                    )
+                ]
+                for field, asked in QUERIES.items()
+            }
     async with open_query_stage(mongodb, tmp_path_factory.mktemp("whole")) as whole:
         await _store(whole, {1, 2, 3, 4, 5})
         yield Stages(whole, expected)
@@ -179,15 +205,6 @@ def _with_fragments(selection: str) -> str:
     )
 
 
-LIMITED = {
-    "share": replace(
-        VIEWER,
-        scope=Scope(study_ids=frozenset({orthanc_id("P1", SHARED), orthanc_id("P2", "1.2.3")})),
-    ),
-    "label": replace(VIEWER, scope=Scope(labels=frozenset({"ward", "unused"}))),
-}
-
-
 def test_every_root_field_is_asked(stages: Stages) -> None:
     query = stages.whole.schema._schema.query_type
     assert query is not None
@@ -195,10 +212,11 @@ def test_every_root_field_is_asked(stages: Stages) -> None:
 
 
 def test_the_part_is_found(stages: Stages) -> None:
-    codes = [codes for asked in stages.expected.values() for _, (_, codes) in asked]
+    expected = stages.expected["label"]
+    codes = [codes for asked in expected.values() for _, (_, codes) in asked]
     refused = [["INVALID_INPUT"], ["INVALID_INPUT"], ["FORBIDDEN"]]
     assert [one for one in codes if one] == refused
-    (data, _) = stages.expected["studies"][0][1]
+    (data, _) = expected["studies"][0][1]
     assert data is not None
     assert data["studies"]["totalCount"] == 2
 
@@ -208,13 +226,33 @@ def test_the_part_is_found(stages: Stages) -> None:
 async def test_a_limited_caller_is_answered_as_if_nothing_else_were_stored(
     stages: Stages, field: str, caller: str
 ) -> None:
-    for query, answer in stages.expected[field]:
+    for query, answer in stages.expected[caller][field]:
         assert await stages.whole.run(query, principal=LIMITED[caller]) == answer, query
 
 
 async def test_the_limit_is_none_for_whoever_sees_everything(stages: Stages) -> None:
     found = await stages.whole.data("{ server { numberOfStudies numberOfPatients } }")
     assert found["server"] == {"numberOfStudies": 5, "numberOfPatients": 3}
+
+
+async def test_a_caller_limited_to_a_label_learns_of_no_other_one(stages: Stages) -> None:
+    studies = stages.whole.runtime.database["studies"]
+    shared = {"_id": orthanc_id("P2", "1.2.3")}
+    await studies.update_one(shared, {"$set": {"labels": ["other", "ward"]}})
+    query = """{
+      studies { nodes { labels } } labels { label numberOfStudies }
+      other: studies(filter: {labels: ["other"]}) { totalCount }
+    }"""
+    found = await stages.whole.run(query, principal=LIMITED["label"])
+    await studies.update_one(shared, {"$set": {"labels": ["ward"]}})
+    assert found == (
+        {
+            "studies": {"nodes": [{"labels": ["ward"]}, {"labels": ["ward"]}]},
+            "labels": [{"label": "ward", "numberOfStudies": 2}],
+            "other": {"totalCount": 0},
+        },
+        [],
+    )
 
 
 async def test_an_empty_scope_finds_nothing(stages: Stages) -> None:
