@@ -138,6 +138,25 @@ async def test_frames_of_several_fragments_are_right_with_every_table(
         assert np.abs(picture - frame).max() <= (4 if syntax == JPEGBaseline8Bit else 1)
 
 
+@pytest.mark.parametrize(
+    "order",
+    [(1, 0, 2), (0, 0, 2), (0, 1, 1), (0, 2, 1)],
+    ids=lambda order: "".join(map(str, order)),
+)
+@pytest.mark.parametrize("syntax", ENCODERS, ids=lambda uid: uid.name)
+async def test_a_table_that_lies_about_single_fragments_shows_no_other_frame(
+    runtime: Runtime, empty_orthanc: EmbeddedOrthanc, syntax: UID, order: tuple[int, ...]
+) -> None:
+    values = ramps(3)
+    fragments = [ENCODERS[syntax](frame) for frame in values]
+    fragments = [fragment + b"\0" * (len(fragment) % 2) for fragment in fragments]
+    places = [0, *np.cumsum([8 + len(fragment) for fragment in fragments]).tolist()]
+    content = encapsulated(dataset(syntax, 3, 8), fragments, [places[index] for index in order])
+    pictures = await shown(runtime, empty_orthanc, content, 3)
+    for picture, frame in zip(pictures, values, strict=True):
+        assert np.abs(picture - frame).max() <= (4 if syntax == JPEGBaseline8Bit else 1)
+
+
 @pytest.mark.parametrize("table", [[], [0]])
 async def test_a_single_frame_of_several_fragments_is_shown(
     runtime: Runtime, empty_orthanc: EmbeddedOrthanc, table: list[int]

@@ -64,12 +64,13 @@ def test_a_header_with_long_binary_values_takes_little_memory(
     assert peak_bytes < MEMORY_BYTES
     [waveform] = model["54000100"]["Value"]
     assert waveform["003A001A"] == {"vr": "DS", "Value": [500.0]}
-    assert waveform["54001010"] == {"vr": "OW"}
+    bulk = "urn:x-orthanc-graphql:bulkdata"
+    assert waveform["54001010"] == {"vr": "OW", "BulkDataURI": f"{bulk}/54000100/1/54001010"}
     channels = waveform["003A0200"]["Value"]
     assert [channel["003A0203"]["Value"] for channel in channels] == [["Lead I"]] * 2
     assert [channel["54000110"]["vr"] for channel in channels] == ["OW"] * 2
-    assert model["00420011"] == {"vr": "OB"}
-    assert model["00411010"] == {"vr": "UN"}
+    assert model["00420011"] == {"vr": "OB", "BulkDataURI": f"{bulk}/00420011"}
+    assert model["00411010"] == {"vr": "UN", "BulkDataURI": f"{bulk}/00411010"}
     assert model["0040A160"] == {"vr": "UT", "Value": [LONG_TEXT]}
     assert model["00100010"]["Value"] == [{"Alphabetic": "CompressedSamples^CT1"}]
 
