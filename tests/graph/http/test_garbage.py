@@ -15,10 +15,12 @@ class Process:
 
     Attributes:
         shares: How much of each second it computes; the process ends with them.
+        late: By how many seconds each sleep ends too late.
         collected: After how many seconds it collected.
     """
 
-    def __init__(self, *shares: float) -> None:
+    def __init__(self, *shares: float, late: float = 0.0) -> None:
+        self.late = late
         self.shares = list(shares)
         self.collected: list[float] = []
         self.now = self.computed = 0.0
@@ -26,7 +28,7 @@ class Process:
     async def sleep(self, seconds: float) -> None:
         if not self.shares:
             raise asyncio.CancelledError
-        self.now += seconds
+        self.now += seconds + self.late
         self.computed += seconds * self.shares.pop(0)
 
     async def run(self) -> list[float]:
@@ -46,6 +48,10 @@ async def test_an_idle_process_collects_every_half_minute() -> None:
 
 async def test_a_busy_process_waits_for_an_idle_second() -> None:
     assert await Process(*[0.9] * 45, 0.1, *[0.9] * 100).run() == [46]
+
+
+async def test_a_process_whose_event_loop_is_late_is_not_idle() -> None:
+    assert await Process(*[0.05] * 100, late=0.1).run() == []
 
 
 async def test_a_process_that_is_never_idle_collects_all_the_same() -> None:
