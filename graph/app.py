@@ -53,13 +53,18 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
+            # Outermost first. This one must see the last message of every response, refusals of
+            # the middleware below included.
             Middleware(EarlyResponseMiddleware),
-            # An exception passes by the CORS below, and its answer needs them as any other.
+            # Before anything can refuse: refusals are logged under a correlation id as well.
+            # Unhandled exceptions bypass the CORS middleware below: the 500 response gets its own.
             Middleware(
                 RequestContextMiddleware, unexpected=CrossOriginMiddleware(unexpected_error, **cors)
             ),
+            # Before CORS: a page behind a foreign `Host` must not pass a preflight either.
             Middleware(LocalHostMiddleware),
             Middleware(CrossOriginMiddleware, **cors),
+            # Innermost: pictures skip the router alone, and have all of the above.
             Middleware(frames.FrameRouteShortcut),
         ],
         exception_handlers={HTTPException: routing_refusal},

@@ -70,7 +70,7 @@ class AccessLog:
 
     @property
     def is_new_view(self) -> bool:
-        """Whether the answer holds somebody whose view has no record yet."""
+        """Whether the answer shows a patient or study whose view has no audit record yet."""
         return not self.viewed >= self.patient_ids | self.study_ids
 
     def drain(self) -> "AccessLog":
@@ -134,13 +134,13 @@ class BatchLoader(Generic[K, V]):
     async def _load_wanted(self) -> None:
         await self._turns.wait_idle()
         wanted, self._wanted = self._wanted, {}
-        # The operation may have ended meanwhile, by its time limit or with its connection.
+        # The operation may have ended since, by its time limit or with its connection.
         wanted = {key: value for key, value in wanted.items() if not value.cancelled()}
         if not wanted:
             return
         try:
             values = await self._load(list(wanted))
-        except Exception as exc:  # noqa: BLE001  # raised to everybody who waits
+        except Exception as exc:  # noqa: BLE001  # raised to all waiting callers
             for value in wanted.values():
                 if not value.done():
                     value.set_exception(exc)
@@ -202,7 +202,7 @@ MAX_HEADER_BYTES = 32 * 1024 * 1024
 """JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
 
 MAX_HEADERS = 500
-"""Headers of one operation: of a series that nobody opened before, each is a file to read."""
+"""Headers of one operation: of a series that was never opened, each is a file to read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,11 +210,11 @@ class Context:
     """The services, who is asking, and what is shared by the resolvers of an operation.
 
     Attributes:
-        principal: None when nobody could be identified.
+        principal: None when the caller could not be identified.
         base_url: Absolute address that URLs in the answer start with, without a slash at its end.
         now: The clock, in epoch seconds.
         connection_params: Payload of a WebSocket's `connection_init`.
-        identify: Asks anew who it is; None for requests, which end before a credential does.
+        identify: Identifies the caller again; None for requests: they end before a credential.
         turns: In which the operation shares the event loop with others.
         tree: Reads single objects, within the scope of the caller.
         loaders: One command of MongoDB per level of a tree, within the same scope.
@@ -295,7 +295,7 @@ class Context:
         self.header_bytes_left = MAX_HEADER_BYTES
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
-        """Count documents that the answer begins with, and log whom they are about.
+        """Count documents that the answer begins with, and log their patients and studies.
 
         Args:
             documents: Stored documents of one level.

@@ -25,7 +25,7 @@ _QUIET = (
 """These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
 
 COMMAND_LOG_LEVEL = "WARNING"
-"""Of commands that end: their progress and their figures tell the rest."""
+"""Least level of commands that end: the rest is in their progress and figures."""
 
 _VALUES = r"pydicom\."
 """What pydicom says of a value that breaks a rule quotes the value: a name, a date, a UID."""

@@ -38,7 +38,7 @@ def encode_node_id(type_name: TypeName, orthanc_id: str) -> strawberry.ID:
 
 
 def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
-    """Read type and Orthanc identifier from an `id`; None when it is none of this server's."""
+    """Read type and Orthanc identifier from an `id`; None for an id that this server never made."""
     if len(node_id) > _NODE_ID_MAX_CHARACTERS:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which errors a caller sees, and how: ours as they are, everything else masked."""
+"""Publishes our own errors to the caller, and masks all others."""
 
 import logging
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from services.errors import Error, InvalidInput
 
 _log = logging.getLogger(__name__)
 
-_MASKED = "Something went wrong in the server. Its log knows more: {}."
+_MASKED = "Something went wrong in the server. Its log has the details: {}."
 
 
 def publish_errors(errors: Iterable[GraphQLError]) -> None:

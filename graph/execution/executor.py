@@ -3,7 +3,7 @@
 A tree of 2,000 instances with 8 fields and a URL each has 18,000 fields: nearly all are attributes
 that are copied and methods that sign a URL. Strawberry and graphql-core read arguments, describe
 the field and look for awaitables again for each of them, which takes 140 ms of processor time here
-(tests/benchmarks/README.md), while the event loop answers nobody else. Here a selection set is
+(tests/benchmarks/README.md), and blocks the event loop. Here a selection set is
 planned once per operation, which brings it to 52 ms, and long lists are completed in turns of 10 ms
 with other requests. Fields without a fast path, and all values at fault, go through graphql-core:
 errors are its errors.
@@ -72,7 +72,7 @@ class CooperativeExecutionContext(StrawberryGraphQLCoreExecutionContext, ABC):
         result: Awaitable[Any],
         position_context: Any,  # noqa: ANN401  # of what is delivered later
     ) -> object:
-        """Complete an awaited value when it is its turn: its siblings were loaded with it."""
+        """Complete an awaited value in its turn: its siblings were loaded with it."""
 
         async def in_turn() -> object:
             value = await result
@@ -191,7 +191,7 @@ class SelectionPlan:
 
 
 def definition_of(field: GraphQLField) -> StrawberryField | None:
-    """Return how a field was declared; None when it may not have a short way.
+    """Return how a field was declared; None when it must not take the fast path.
 
     Extensions check rights: they see every call.
     """
@@ -221,7 +221,7 @@ def plan_copy(
 
 
 def answers_at_once(field: GraphQLField, definition: StrawberryField) -> bool:
-    """Tell whether a field is a method that awaits nothing and can't change its arguments."""
+    """Return whether a field is a method that awaits nothing and can't change its arguments."""
     resolver = definition.base_resolver
     return (
         resolver is not None
@@ -322,7 +322,7 @@ class PlanningExecutor(CooperativeExecutionContext):
                     if coerced is not None and coerced is not Undefined:
                         continue
                     is_required = True
-            except Exception:  # noqa: BLE001  # whatever it is, graphql-core knows how to say it
+            except Exception:  # noqa: BLE001  # graphql-core reports it
                 is_required = True
             if is_required:
                 results[name] = self._at_length(copied, parent_type, source_value, path)
@@ -369,7 +369,7 @@ class PlanningExecutor(CooperativeExecutionContext):
         return self._plan(named, selected).objects
 
     def is_immediate(self, output_type: GraphQLOutputType, details: FieldDetailsList) -> bool:
-        """Tell whether a value and all below it are complete without anything to await."""
+        """Return whether a value and all below it are complete without awaiting."""
         named = get_named_type(output_type)
         if is_leaf_type(named):
             return True

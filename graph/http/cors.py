@@ -66,7 +66,7 @@ REQUEST_HEADERS = (
     "apollographql-client-name",
     "apollographql-client-version",
 )
-"""What pages of allowed origins may send; Apollo Client tells its name by the last two."""
+"""Headers that pages of allowed origins may send; Apollo Client names itself in the last two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class CrossOriginMiddleware(CORSMiddleware):
 
 
 def varying(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers that tell caches that another origin may get another answer."""
+    """Return headers that make caches keep responses for different origins apart."""
     own = [*headers]
     names = [value for name, value in own if name == b"vary"]
     if names:

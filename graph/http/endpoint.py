@@ -106,7 +106,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request or WebSocket; every refusal is a GraphQL error in JSON."""
+        """Serve one request or WebSocket; every refusal is a GraphQL error in JSON."""
         if scope["type"] == "websocket":
             await self._serve_websocket(scope, receive, send)
             return
@@ -131,7 +131,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             await websocket.send_denial_response(refused(websocket, exc))
 
     def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:  # noqa: ARG002  # Strawberry's signature
-        """Let pages of the allowed origins subscribe."""
+        """Allow WebSockets from pages of the allowed origins."""
         return self._origins.allow(origin)
 
     async def get_context(
@@ -140,7 +140,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Make the context of one request or connection.
 
         Raises:
-            Unauthenticated: The sender is not known; nothing of the query is read.
+            Unauthenticated: The caller is unknown; nothing of the query is read.
             Forbidden: A page of another origin asks by GET.
         """
         del response
@@ -148,11 +148,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         identify = partial(principal_of, request)
         principal = await identify()
         if isinstance(request, Request) and request.method == "GET":
-            # An image of any page can send it, and browsers send it without asking.
+            # An <img> of any page can send it, and browsers send it without a preflight.
             public_url = runtime.settings.public_url
             require_allowed_origin(request, self._origins, public_url=public_url)
         if isinstance(request, Request) and (request.method == "GET" or _is_json_post(request)):
-            # Before anything is parsed: introspection would answer strangers.
+            # Before parsing: introspection would answer callers without credentials.
             authorize(principal, Role.VIEWER)
         return Context(
             runtime=runtime,
@@ -165,7 +165,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Identify a WebSocket by its `connection_init`: browsers can't set its headers.
 
         Raises:
-            ConnectionRejectionError: It names nobody who is known; Strawberry closes with 4403.
+            ConnectionRejectionError: Missing or unknown credentials; Strawberry closes with 4403.
         """
         params = context.connection_params
         if isinstance(params, Mapping) and context.identify is not None:
@@ -177,13 +177,13 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
-        """Note which media type the caller wants, for `create_response`."""
+        """Keep the media type that the caller wants, for `create_response`."""
         return _Negotiated(media_type=wanted_media_type(request))
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """Read the operation; media types that are none of ours are refused with 415."""
+        """Read the operation; other media types are refused with 415."""
         received = starlette_request(request)
         if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
             raise UnsupportedMediaType
@@ -191,7 +191,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             body = await read_body(
                 received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds
             )
-            # Some editors and shells write one; a parser may ignore it (RFC 8259, 8.1).
+            # A byte order mark of an editor or shell; a parser may ignore it (RFC 8259, 8.1).
             body = body.removeprefix(BOM_UTF8)
             if not body.lstrip().startswith((b"{", b"[")):
                 raise HTTPException(400, "Send a JSON object with `query`.")
@@ -203,11 +203,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return orjson.loads(data)
 
     def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
-        """Decode JSON; what is none, no Unicode or nested endlessly is refused with 400."""
+        """Decode JSON; refuse invalid JSON, invalid Unicode and excessive nesting with 400."""
         try:
             return self.decode_json(data)
         except ValueError as exc:
-            raise HTTPException(400, "The body of the request is no JSON.") from exc
+            raise HTTPException(400, "The body of the request is not valid JSON.") from exc
 
     async def execute_operation(  # noqa: PLR0917  # Strawberry's signature
         self,
@@ -279,7 +279,7 @@ def _persisted_query_not_supported() -> GraphQLError:
 
 
 class _Negotiated(Response):
-    """Carries the media type that the answer shall have."""
+    """Carries the media type of the response."""
 
 
 class _ResultResponse(Response):
@@ -306,6 +306,6 @@ def _is_subscription(operation: GraphQLRequestData, limits: OperationLimits) -> 
     try:
         found = get_operation_ast(parse_limited(query, limits), operation.operation_name)
     except (GraphQLError, LimitExceeded):
-        # Execution says what is wrong with it.
+        # Execution reports the error.
         return False
     return found is not None and found.operation is GraphQLOperationType.SUBSCRIPTION

@@ -115,8 +115,8 @@ def problem(
 ) -> JSONResponse:
     """Return problem details (RFC 9457).
 
-    `type` is `about:blank`: what happened is told by the status and by our own member `code`,
-    which is the same name as in GraphQL.
+    `type` is `about:blank`: the status and our own member `code` say what happened. Codes
+    have the same names in GraphQL.
 
     Args:
         scope: Of the request.

@@ -1,6 +1,6 @@
 """Full garbage collections while the process is idle.
 
-A full collection visits every container in memory, and the event loop answers nobody meanwhile.
+A full collection visits every container in memory, and the event loop waits for it.
 CPython starts one whenever enough young objects have survived, which is in the middle of wide
 queries: with 80,000 instances in two results each took up to 0.55 s on a busy machine. Here they
 wait until the process has next to nothing to do. Reference counting frees results as always, and

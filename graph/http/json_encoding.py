@@ -24,7 +24,7 @@ async def encode_json(value: object) -> bytes:
         value: Dictionaries, lists and scalars, as GraphQL results are.
 
     Raises:
-        TypeError: Something in it is no JSON.
+        TypeError: It contains a value that JSON has not.
     """
     turns = CooperativeExecution()
     pieces = []
@@ -38,7 +38,7 @@ def json_pieces(value: object) -> Iterator[bytes]:
     """Yield the JSON text of a value in pieces of about `PIECE_VALUES` values.
 
     Raises:
-        TypeError: Something in it is no JSON.
+        TypeError: It contains a value that JSON has not.
     """
     if _number_of_values(value) <= PIECE_VALUES:
         yield orjson.dumps(value)

@@ -1,4 +1,4 @@
-"""What surrounds every request: correlation id, access log, safe defaults in the headers."""
+"""ASGI middleware: correlation ids, access log, safe headers, host check, early responses."""
 
 import asyncio
 import logging
@@ -22,11 +22,11 @@ _GRAPHQL = "/graphql"
 
 
 class LocalHostMiddleware:
-    """Refuses requests with a foreign `Host` while the server is open (DNS rebinding).
+    """Refuses requests with a foreign `Host` while the server has no credentials (DNS rebinding).
 
-    A page of any origin may have its own name point to 127.0.0.1: to the browser it is then the
-    same origin as this server. Its `Host` header gives it away. With credentials configured such
-    a page has none, and every name is welcome.
+    A page of any origin may let its own name point to 127.0.0.1: for the browser it is then the
+    same origin as this server. The `Host` header shows it. When credentials are configured such a
+    page has none, and all names are accepted.
 
     Args:
         app: The application.
@@ -36,8 +36,8 @@ class LocalHostMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 421 (RFC 9110, 15.5.20); 403 to a WebSocket."""
-        if scope["type"] not in ("http", "websocket") or self._is_welcome(scope):
+        """Pass the request on, or answer 421 (RFC 9110, 15.5.20); refuse a WebSocket with 403."""
+        if scope["type"] not in ("http", "websocket") or self._is_accepted(scope):
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":
@@ -48,7 +48,7 @@ class LocalHostMiddleware:
         response = _error_response(scope, 421, "MISDIRECTED_REQUEST", message)
         await response(scope, receive, send)
 
-    def _is_welcome(self, scope: Scope) -> bool:
+    def _is_accepted(self, scope: Scope) -> bool:
         if not runtime_in(scope).authenticator.is_open:
             return True
         hosts = header_values(scope, b"host")
@@ -57,7 +57,7 @@ class LocalHostMiddleware:
 
 @lru_cache(maxsize=256)
 def hostname_of(host_header: str) -> str | None:
-    """Take the name out of a `Host` header, in lower case; None when it makes no sense."""
+    """Return the name in a `Host` header, in lower case; None when it is malformed."""
     if any(c in host_header for c in "/?#@\\ "):
         return None
     try:
@@ -67,18 +67,18 @@ def hostname_of(host_header: str) -> str | None:
 
 
 _LINGER_SECONDS = 2.0
-"""How long the sender has to notice the answer: some round trips of any network."""
+"""Time for the sender to notice the response: several round trips of any network."""
 
 _LINGER_BYTES = 1024 * 1024
 """Bytes of the body that are read and discarded; a small body ends within them."""
 
 
 class EarlyResponseMiddleware:
-    """Closes the connection after an answer to a request whose body was not read to its end.
+    """Closes the connection after a response that was sent before the body was read.
 
-    To answer the next request on that connection, the server would have to read the rest first,
-    however much it is. Closing at once would reset the connection and might destroy the answer
-    before its reader has it, so the sender gets a moment to stop (RFC 9112, 9.6).
+    To serve the next request on that connection, the server would have to read the rest of the
+    body first, whatever its size. Closing at once would reset the connection, which may discard the
+    response before the client reads it, so the client gets a moment to stop (RFC 9112, 9.6).
 
     Args:
         app: The application.
@@ -88,7 +88,7 @@ class EarlyResponseMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; one without a body passes."""
+        """Serve one request; requests without a body are passed on unchanged."""
         if scope["type"] != "http" or not _announces_body(scope["headers"]):
             await self._app(scope, receive, send)
             return
@@ -98,7 +98,7 @@ class EarlyResponseMiddleware:
 
 
 class _Exchange:
-    """A request and its answer."""
+    """A request and its response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -109,7 +109,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        # After a disconnect there is nothing left to read either.
+        # After a disconnect there is nothing left to read.
         self._is_read = not message.get("more_body", False)
         return message
 
@@ -119,13 +119,13 @@ class _Exchange:
             headers = [*message["headers"], (b"connection", b"close")]
             message = {**message, "headers": headers}
         elif self._is_last and not message.get("more_body", False):
-            # Its end closes the connection: that is for `close`.
+            # The last message closes the connection: `close` sends it after the delay.
             self._is_answered = True
             message = {**message, "more_body": True}
         await self._send(message)
 
     async def close(self) -> None:
-        """End an answer that came early, when its sender had the time to notice it."""
+        """End an early response after the delay."""
         if self._is_answered:
             await self._linger()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -137,11 +137,10 @@ class _Exchange:
                 while left > 0 and not self._is_read:
                     left -= len((await self.receive()).get("body", b""))
                 if not self._is_read:
-                    # What still comes waits at its sender: read, it would make room for more.
+                    # Reading more would let the client send more.
                     await asyncio.Event().wait()
         except TimeoutError:
-            # The sender has had its time.
-            return
+            return  # the delay is over
 
 
 def _announces_body(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -158,7 +157,7 @@ _SAFE_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
-"""Set where the route has not set its own; as ASGI spells them, for this runs at every picture."""
+"""Defaults where the route sets none; as ASGI spells them, because this runs for every picture."""
 
 
 async def unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,13 +176,13 @@ def _error_response(scope: Scope, status: int, code: str, message: str) -> Respo
 
 
 class RequestContextMiddleware:
-    """Gives a request its correlation id, logs it, and completes the headers of its answer.
+    """Gives a request its correlation id, logs it, and completes the response's headers.
 
     The log names the route's template, never the path: paths hold UIDs and signatures.
 
     Args:
-        app: What answers.
-        unexpected: Answers instead when that breaks before its first byte.
+        app: The application.
+        unexpected: Sends the response when the application fails before its first byte.
     """
 
     def __init__(self, app: ASGIApp, unexpected: ASGIApp = unexpected_error) -> None:
@@ -191,7 +190,7 @@ class RequestContextMiddleware:
         self._unexpected = unexpected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; lifespan messages pass."""
+        """Serve one request; lifespan messages are passed on unchanged."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

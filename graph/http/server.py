@@ -37,10 +37,10 @@ _REASON = "You read too slowly. Connect and subscribe again."
 
 
 class _ReadingWatch:
-    """Notices a client that does not take what is written to it.
+    """Detects a client that does not read what is written to it.
 
-    TCP keeps a connection open for as long as its client answers probes, read or not; the answer,
-    its task and what feeds it (a connection to Orthanc, 16 MB of JSON) would wait as long.
+    TCP keeps a connection open while the client answers probes, whether it reads or not. The
+    response, its task and its source (a connection to Orthanc, 16 MB of JSON) would wait as long.
 
     Args:
         loop: The event loop.
@@ -92,7 +92,7 @@ class _ReadingWatch:
 
 
 _INIT_MAX_BYTES = 32 * 1024
-"""Before its client is known a WebSocket takes no more than this: a large token has 16 KiB."""
+"""Largest data of a WebSocket before its client is known: a large token has 16 KiB."""
 
 LARGE_MESSAGES = "orthanc_graphql.large_messages"
 """Key of the scope's extensions: the application sets it when the client is known."""
@@ -109,9 +109,9 @@ def _is_utf_8(fragments: Sequence[bytes]) -> bool:
 class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol for WebSockets, with limits on strangers and on slow readers.
 
-    uvicorn waits for a client that does not read for as long as the connection lasts, with the
-    application's task and what is sent to it; and it holds 1 MiB of an unfinished message for
-    anybody who sends one.
+    uvicorn waits for a client that does not read for as long as the connection lasts, and keeps the
+    application's task and the data for it. It also holds 1 MiB of an unfinished message of any
+    client.
     """
 
     _watch: _ReadingWatch | None = None
@@ -120,14 +120,14 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
     _bytes_before_init = 0
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless a stranger sends too much."""
+        """Continue reading, unless an unknown client sends too much."""
         if self._is_ended:
             return
-        is_stranger = self.handshake_initiated and LARGE_MESSAGES not in self.scope["extensions"]
-        self._bytes_before_init += len(data) if is_stranger else 0
+        is_unknown = self.handshake_initiated and LARGE_MESSAGES not in self.scope["extensions"]
+        self._bytes_before_init += len(data) if is_unknown else 0
         if self._bytes_before_init <= _INIT_MAX_BYTES:
             super().data_received(data)
-        if is_stranger and self._is_too_much():
+        if is_unknown and self._is_too_much():
             self._end(MESSAGE_TOO_BIG, "connection_init is too large.")
             self.queue.put_nowait({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
 
@@ -139,7 +139,7 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         """Hand a message on; text that is not UTF-8 closes the connection (RFC 6455, 8.1).
 
-        uvicorn logs it as an error of the server, with a traceback, and anybody can send it.
+        uvicorn logs it as an error of the server, with a traceback, and any client can send it.
         """
         if self.curr_msg_data_type == "bytes" or _is_utf_8(self.frames) or self.close_sent:
             super().send_receive_event_to_app()
@@ -156,7 +156,7 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
             self._watch.start()
 
     def resume_writing(self) -> None:
-        """Go on: the client reads again, unless it is too late."""
+        """Continue: the client reads again, unless the connection has ended."""
         if not self._is_ended:
             super().resume_writing()
 
@@ -193,7 +193,7 @@ HEAD_MAX_BYTES = 64 * 1024
 HEAD_MAX_FIELDS = 100
 
 _LINGER_SECONDS = 2.0
-"""So long the rest is thrown away, that the sender may read why (RFC 9112 9.6)."""
+"""Time in which the rest is discarded, so that the sender can read why (RFC 9112, 9.6)."""
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
@@ -245,14 +245,14 @@ class HttpLimitsProtocol(HttpToolsProtocol):
     _fields = 0
     _fields_bytes = 0
     _unread_bytes = 0
-    """Came since the parser last told of anything: a field, a chunk's head or a trailer goes on."""
+    """Received since the last callback of the parser: inside one field, chunk header or trailer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         """Begin to wait for the first request; close at once where descriptors run out."""
         super().connection_made(transport)
         self._watch = _ReadingWatch(self.loop, transport, self._cut_reader)
         self._wait_for_headers()
-        # The system gives out the lowest free number, so a high one tells how many are in use.
+        # The system gives out the lowest free number, so a high one shows that many are in use.
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         opened = transport.get_extra_info("socket")
         if opened is not None and opened.fileno() >= limit - _RESERVED_DESCRIPTORS:
@@ -279,7 +279,7 @@ class HttpLimitsProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless that is a head without end."""
+        """Continue reading, unless the headers are too large."""
         if self._is_too_large:
             return
         self._unread_bytes += len(data)
@@ -289,14 +289,14 @@ class HttpLimitsProtocol(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the end of the headers, unless that is waited for already."""
+        """Start the deadline of the headers, unless it is running."""
         super().on_message_begin()
         self._is_in_body = False
         self._begin_fields()
         self._wait_for_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is left out, for it would pass as a header of the request."""
+        """Accept a header; drop a trailer, which would pass as a header of the request."""
         self._fields += 1
         self._fields_bytes += len(name) + len(value)
         self._unread_bytes = 0
@@ -307,7 +307,7 @@ class HttpLimitsProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Wait no more: what follows has limits of its own."""
+        """Stop the deadline: the body has limits of its own."""
         self._cancel_deadline()
         self._is_in_body = True
         self._begin_fields()
@@ -324,11 +324,11 @@ class HttpLimitsProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, or a head that is too large, and close the connection."""
+        """Refuse invalid HTTP or too large headers, and close the connection."""
         if not self._is_too_large:
             super().send_400_response(msg)
             return
-        _log.info("a connection is closed: its request's head is too large")
+        _log.info("a connection is closed: its request's headers are too large")
         self._cancel_deadline()
         if self._is_in_body:
             # The application may have begun to answer.

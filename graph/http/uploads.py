@@ -22,7 +22,7 @@ PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-
 """A page of another origin can't set any of these without asking (Fetch standard, 4.10)."""
 
 _STACK = "orthanc_graphql.uploads"
-"""Where the scope of a request keeps what is closed after its answer was made."""
+"""Key of the request's scope: the files to close after the operation."""
 
 _VARIABLES = "variables"
 _MAX_PATH_PARTS = 8
@@ -38,7 +38,7 @@ def upload_limits(settings: Settings) -> UploadLimits:
 
 
 def check_preflight(request: Request) -> None:
-    """Refuse a form that a page of another origin may have sent, before its body is read.
+    """Refuse a form that a page of another origin may have sent (CSRF), before its body is read.
 
     Raises:
         Forbidden: None of `PREFLIGHT_HEADERS` is set.
@@ -59,7 +59,7 @@ async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterato
         Forbidden: No preflight header.
         LimitExceeded: Too large, or too many files.
         InvalidInput: `operations` or `map` are malformed.
-        UploadIdle: Nothing came for too long.
+        UploadIdle: The sender was silent for too long.
     """
     check_preflight(request)
     async with read_form(request, limits) as form:
@@ -68,7 +68,7 @@ async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterato
 
 @asynccontextmanager
 async def uploads_open(request: Request) -> AsyncIterator[None]:
-    """Keep what `parse_upload` opens until the operation was executed; wrap `run` in it."""
+    """Keep the files that `parse_upload` opens until the operation was executed."""
     async with AsyncExitStack() as stack:
         request.scope[_STACK] = stack
         yield
@@ -77,10 +77,10 @@ async def uploads_open(request: Request) -> AsyncIterator[None]:
 async def parse_upload(request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
     """Read a multipart request for Strawberry's `parse_multipart`, inside `uploads_open`.
 
-    Who may not upload is refused before the body is read.
+    Callers without the right to upload are refused before the body is read.
 
     Raises:
-        Error: As `read_operation`; Unauthenticated or Forbidden for who may not upload.
+        Error: As `read_operation`; Unauthenticated or Forbidden for callers who may not upload.
     """
     received = starlette_request(request)
     stack: AsyncExitStack = received.scope[_STACK]
@@ -121,7 +121,7 @@ def _json_object(form: Form, name: str) -> dict[str, Any]:
     except KeyError as exc:
         raise InvalidInput(f"The form has no field `{name}`.") from exc
     except ValueError as exc:
-        raise InvalidInput(f"The field `{name}` is no JSON.") from exc
+        raise InvalidInput(f"The field `{name}` is not valid JSON.") from exc
     if not isinstance(value, dict):
         raise InvalidInput(f"The field `{name}` must be a JSON object; batches are not accepted.")
     return value

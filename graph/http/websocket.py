@@ -104,7 +104,7 @@ class MessageValidator(ASGIWebSocketAdapter):
         """Yield the messages.
 
         Raises:
-            NonJsonMessageReceived: This is none; Strawberry closes the connection.
+            NonJsonMessageReceived: A malformed message; Strawberry closes the connection.
         """
         messages = super().iter_json(ignore_parsing_errors=ignore_parsing_errors)
         async with aclosing(messages):

@@ -21,7 +21,7 @@ _IDLE_SECONDS = 30
 
 
 async def orthanc_events(request: Request) -> Response:
-    """Take note of deletions; they are looked into in Orthanc before anything is removed."""
+    """Receive deletions; Orthanc is asked before anything is removed from the index."""
     runtime = runtime_of(request)
     given = request.headers.get(SECRET_HEADER, "").encode()
     if not hmac.compare_digest(given, runtime.orthanc_events_secret.encode()):

@@ -103,7 +103,7 @@ class Study(FromStored, Node):
     @strawberry.field(
         name="otherStudiesWithThisUID",
         description="Studies of the same StudyInstanceUID under another PatientID, newest change "
-        "first; `[]` nearly always. Ask whoever sent them which patient is the right one.",
+        "first; `[]` nearly always. Ask their sender which patient is the right one.",
     )
     async def other_studies_with_this_uid(
         self, info: Info

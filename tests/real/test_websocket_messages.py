@@ -233,7 +233,7 @@ async def test_half_a_surrogate_pair_is_refused(server: RunningServer) -> None:
     headers = {"Content-Type": "application/json"}
     answer = await server.http.post("/graphql", content=body, headers=headers)
     assert answer.status_code == 400
-    assert answer.json()["errors"][0]["message"] == "The body of the request is no JSON."
+    assert answer.json()["errors"][0]["message"] == "The body of the request is not valid JSON."
     message = subscribing(query=query, variables={"t": "\ud800"})
     assert (await closed_by(server, INIT, message))[0] == BAD_REQUEST
 

@@ -40,7 +40,7 @@ def test_anything_else_is_masked_and_logged_once_with_the_id_that_the_caller_get
     assert error.extensions is not None
     reference = error.extensions["correlationId"]
     assert answer == {
-        "message": f"Something went wrong in the server. Its log knows more: {reference}.",
+        "message": f"Something went wrong in the server. Its log has the details: {reference}.",
         "path": ["study"],
         "extensions": {"code": "INTERNAL_ERROR", "correlationId": reference},
     }

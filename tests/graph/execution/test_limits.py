@@ -18,15 +18,12 @@ from graph.execution.introspection import IntrospectionCost
 from graph.execution.limits import (
     LimitedOperation,
     OperationLimits,
-    QueryShape,
-    SchemaSizes,
     check_document,
     check_text,
     check_variables,
-    measure,
     parse_limited,
-    schema_sizes,
 )
+from graph.execution.query_shape import QueryShape, SchemaSizes, measure, schema_sizes
 from graph.schema import build_schema
 from services.errors import LimitExceeded
 from services.settings import Settings
