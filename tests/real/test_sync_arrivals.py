@@ -12,6 +12,7 @@ from services.deletion import Deletion, Level
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.index.record import INDEX_VERSION
+from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import orthanc_ids
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 
@@ -36,10 +37,19 @@ async def test_what_is_in_orthanc_before_and_after_the_start_is_indexed(stage: S
     }
 
 
-async def test_arrivals_cost_their_files_and_two_calls_for_all(stage: Stage) -> None:
+async def test_arrivals_cost_their_files_and_two_calls_for_all(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
     calls: list[str] = []
     stage.http.event_hooks["request"].append(_noted(calls))
+    get_into = ConnectionPool.get_into
+
+    def get_into_and_count(pool: ConnectionPool, path: str, *args: Any, **kwargs: Any) -> None:
+        calls.append(f"GET {path.rpartition('/')[2]}")
+        get_into(pool, path, *args, **kwargs)
+
+    monkeypatch.setattr(ConnectionPool, "get_into", get_into_and_count)
     done = await stage.sync.reconciler.reconcile(ids)
     assert done.indexed == set(ids)
     # Before and after: one list of files each; between them each file once.
