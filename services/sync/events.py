@@ -14,15 +14,15 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
+from pymongo.errors import OperationFailure
 
 from models import StudyDocument
 from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
-from services.tasks import HANGING_SECONDS, Heartbeat, Supervisor, heartbeat
+from services.sync.change_stream import ChangeStream, follow_changes
+from services.tasks import Supervisor
 
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
@@ -137,11 +137,6 @@ LISTENER_MAX_EVENTS = 1_000
 
 TICK_SECONDS = 0.25
 """How often held-back events are looked at."""
-
-_RETRY_SECONDS = 1.0
-
-NO_REPLICA_SET = 40573
-"""MongoDB's code for: change streams are only supported on replica sets."""
 
 
 class EventsUnavailable(Error):
@@ -300,44 +295,26 @@ class StudyEvents:
             raise EventsUnavailable
 
     async def _watch(self, ended: asyncio.Event) -> None:
-        with heartbeat("study events") as alive:
-            await self._watch_until(ended, alive)
-
-    async def _watch_until(self, ended: asyncio.Event, alive: Heartbeat) -> None:
         pacing = EventDebouncer(self._stable_seconds)
-        resume_after: Any = None
-        while not ended.is_set():
-            alive.beat(HANGING_SECONDS)
-            try:
-                await self._allow_pre_images()
-                async with await self._open_stream(resume_after) as stream:
-                    await self._expect_stable(pacing)
-                    self._is_open.set()
-                    while not ended.is_set():
-                        alive.beat(HANGING_SECONDS)
-                        await self._step(stream, pacing)
-                        resume_after = stream.resume_token
-                        if not stream.alive:
-                            # The collection was dropped: from now on it answers without waiting.
-                            resume_after = None
-                            break
-            except OperationFailure as exc:
-                if exc.code == NO_REPLICA_SET:
-                    self._is_unavailable = True
-                    self._is_open.set()
-                    alive.stop()
-                    await ended.wait()
-                    return
-                # The history is gone: go on from now.
-                resume_after = None
-                _log.warning("the change stream of studies starts again: code %s", exc.code)
-            except PyMongoError as exc:
-                _log.warning("the change stream of studies waits: %s", type(exc).__name__)
-            await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _step(
-        self, stream: AsyncChangeStream[dict[str, Any]], pacing: EventDebouncer
-    ) -> None:
+        async def on_open() -> None:
+            await self._expect_stable(pacing)
+            self._is_open.set()
+
+        def on_unsupported() -> None:
+            self._is_unavailable = True
+            self._is_open.set()
+
+        await follow_changes(
+            "study events",
+            self._open_stream,
+            lambda stream: self._step(stream, pacing),
+            ended,
+            on_open=on_open,
+            on_unsupported=on_unsupported,
+        )
+
+    async def _step(self, stream: ChangeStream, pacing: EventDebouncer) -> None:
         """Wait a tick for a change and send what is due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
@@ -372,7 +349,8 @@ class StudyEvents:
             # Before MongoDB 6.0, or without the privilege: no events of deletions.
             _log.warning("deletions of studies send no events: MongoDB answers code %s", exc.code)
 
-    async def _open_stream(self, resume_after: Any) -> AsyncChangeStream[dict[str, Any]]:  # noqa: ANN401  # MongoDB's token
+    async def _open_stream(self, resume_after: Any) -> ChangeStream:  # noqa: ANN401  # MongoDB's token
+        await self._allow_pre_images()
         return await self._studies.watch(
             [{"$match": {"operationType": {"$in": ["insert", "update", "replace", "delete"]}}}],
             full_document="updateLookup",

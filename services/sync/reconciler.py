@@ -16,10 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import OperationFailure, PyMongoError
 
 from models import InstanceDocument
 from models.stored import stored_name
@@ -31,10 +29,10 @@ from services.index.record import INDEX_VERSION, IndexRecord
 from services.orthanc.answers import StoredFile
 from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
-from services.sync.events import NO_REPLICA_SET
+from services.sync.change_stream import ChangeStream, follow_changes
 from services.sync.faults import IndexFaults
 from services.sync.reader import Reading, read_entries, reason_of
-from services.tasks import HANGING_SECONDS, Supervisor, heartbeat
+from services.tasks import Supervisor
 
 _INDEX_VERSION_FIELD = stored_name(InstanceDocument.index_version)
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
@@ -98,8 +96,6 @@ _PIPELINE: Sequence[Mapping[str, Any]] = [
 _GATHER_SECONDS = 0.5
 """A study of thousands goes in few steps, each of which looks into folders."""
 
-_RETRY_SECONDS = 1.0
-
 Discard = Callable[[Collection[str]], None]
 
 
@@ -130,36 +126,20 @@ async def _follow(
     instances: AsyncCollection[dict[str, Any]], discard: Discard, ended: asyncio.Event
 ) -> None:
     wait_ms = round(_GATHER_SECONDS * 1000)
-    resume_after: Any = None
-    with heartbeat("removals") as alive:
-        while not ended.is_set():
-            alive.beat(HANGING_SECONDS)
-            try:
-                async with await instances.watch(
-                    _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
-                ) as stream:
-                    while not ended.is_set():
-                        alive.beat(HANGING_SECONDS)
-                        if gone := await _gather(stream):
-                            discard(gone)
-                        resume_after = stream.resume_token
-                        if not stream.alive:
-                            # The collection was dropped: it now answers without waiting.
-                            resume_after = None
-                            break
-            except OperationFailure as exc:
-                if exc.code == NO_REPLICA_SET:
-                    alive.stop()
-                    await ended.wait()
-                    return
-                resume_after = None
-                _log.warning("the change stream of instances starts again: code %s", exc.code)
-            except PyMongoError as exc:
-                _log.warning("the change stream of instances waits: %s", type(exc).__name__)
-            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def open_stream(resume_after: Any) -> ChangeStream:  # noqa: ANN401  # MongoDB's token
+        return await instances.watch(
+            _PIPELINE, max_await_time_ms=wait_ms, resume_after=resume_after
+        )
+
+    async def step(stream: ChangeStream) -> None:
+        if gone := await _gather(stream):
+            discard(gone)
+
+    await follow_changes("removals", open_stream, step, ended)
 
 
-async def _gather(stream: AsyncChangeStream[dict[str, Any]]) -> list[str]:
+async def _gather(stream: ChangeStream) -> list[str]:
     """Return what was removed in the next moment."""
     ends = asyncio.get_running_loop().time() + _GATHER_SECONDS
     gone: list[str] = []
