@@ -1,4 +1,4 @@
-"""`GET /archives/v2/...`: a signed URL answered with Orthanc's ZIP of a study."""
+"""`GET /archives/v2/...`: a signed URL answered with Orthanc's ZIP of a study or a series."""
 
 import time
 from collections.abc import AsyncIterator
@@ -96,9 +96,10 @@ async def _chained(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[
 
 
 def _headers(reference: ArchiveReference) -> dict[str, str]:
+    resource_id = reference.series_id or reference.study_id
     return {
         # The name holds Orthanc's identifier only: file names travel through logs and mails.
-        "Content-Disposition": f'attachment; filename="{reference.study_id}.zip"',
+        "Content-Disposition": f'attachment; filename="{resource_id}.zip"',
         "Cache-Control": "private, no-store",
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",

@@ -18,6 +18,8 @@ from models.instance import (
     INSTANCE_NUMBER_ORDER,
     STACK_ORDER,
 )
+from services.errors import NotFound
+from services.frames.signing import study_revision
 from services.query.stack_pages import FramesRequest
 from services.query.tree import OrderedSeries
 
@@ -160,6 +162,27 @@ class Series(FromStored, Node):
     def thumbnail_frame(self) -> Frame | None:
         """Return the frame that stands for the series."""
         return frame_of_thumbnail(self.thumbnail)
+
+    @strawberry.field(
+        description="A signed URL of the series as ZIP archive, as `Study.archiveUrl`: it works in "
+        "a link, with no header and no cookie, and ends with the deletion of the study."
+    )
+    async def archive_url(self, info: Info) -> str:
+        """Mint the URL."""
+        context = info.context
+        context.require_download()
+        study = await context.loaders.study_by_id.load(self.orthanc_study_id)
+        if study is None:
+            raise NotFound("The study of this series was deleted a moment ago.")
+        context.accesses.minted["Series.archiveUrl"] += 1
+        signed = context.runtime.frames.signer.series_archive_path(
+            self.orthanc_series_id,
+            self.orthanc_study_id,
+            study_revision(study["createdAt"]),
+            now=context.now(),
+            grant=context.grant,
+        )
+        return context.base_url + signed.path
 
     async def _count_frames(self) -> int:
         return self.number_of_frames

@@ -200,11 +200,11 @@ class FrameService:
 
     @asynccontextmanager
     async def archive(self, reference: ArchiveReference) -> AsyncIterator[AsyncIterator[bytes]]:
-        """Open Orthanc's ZIP of a study, streamed.
+        """Open Orthanc's ZIP of a study or of one of its series, streamed.
 
         Raises:
-            NotFound: There is no such study, or it was deleted and stored again since the URL was
-                minted.
+            NotFound: There is no such study or series, or the study was deleted and stored again
+                since the URL was minted.
             PacsDisabled: There is no Orthanc.
             DatabaseUnavailable: MongoDB does not answer.
         """
@@ -212,11 +212,15 @@ class FrameService:
             raise PacsDisabled
         if await self._find_study(reference.study_id) != reference.revision:
             raise NotFound("Study not found")
+        if reference.series_id is None:
+            opened, name = self._orthanc.study_archive(reference.study_id), "Study"
+        else:
+            opened, name = self._orthanc.series_archive(reference.series_id), "Series"
         try:
-            async with self._orthanc.study_archive(reference.study_id) as chunks:
+            async with opened as chunks:
                 yield chunks
         except OrthancNotFound as exc:
-            raise NotFound("Study not found") from exc
+            raise NotFound(f"{name} not found") from exc
 
     @asynccontextmanager
     async def running(self, supervisor: Supervisor) -> AsyncIterator[None]:

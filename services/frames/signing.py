@@ -2,6 +2,7 @@
 
     /frames/v2/<kid>.<exp>.<sig>/<orthancInstanceId>/<revision>/<frameIndex>/<variant>.<png|jpg>
     /archives/v2/<kid>.<exp>.<sig>/<orthancStudyId>/<revision>.zip
+    /archives/v2/series/<kid>.<exp>.<sig>/<orthancSeriesId>/<orthancStudyId>/<revision>.zip
 
 The signature is of the object, not of the rendering: frame and variant follow in a bounded,
 canonical grammar (`services.frames.variant`), and a client may fill them in itself.
@@ -9,9 +10,10 @@ canonical grammar (`services.frames.variant`), and a client may fill them in its
 `exp` is 8 lower-case hex digits of epoch seconds. `sig` is base64url without padding of the first
 16 bytes of HMAC-SHA256 over the purpose, kid, exp, the identifier and the revision, joined by
 newlines. The key is HKDF-SHA256(master, no salt, info = purpose, 32 bytes); the purpose is
-`frame-url/v2` or `archive-url/v2`. What is minted under a share expires no later than the share.
-The share's identifier, 16 lower-case hex digits, is appended to the text that is signed and, after
-a dot, to the first segment of the path: `<kid>.<exp>.<sig>.<share>`.
+`frame-url/v2`, `archive-url/v2` or `series-archive-url/v2`. The revision of a series is
+`<orthancStudyId>/<revision of the study>`. What is minted under a share expires no later than the
+share. The share's identifier, 16 lower-case hex digits, is appended to the text that is signed and,
+after a dot, to the first segment of the path: `<kid>.<exp>.<sig>.<share>`.
 
 Test vector: master key = bytes 0 to 31, kid `k1`, exp `66a0b228`, instance
 `0a1b2c3d-4e5f6071-8293a4b5-c6d7e8f9-0a1b2c3d`, revision `deadbeef`, frame 7, variant
@@ -151,6 +153,7 @@ def _spell(key_id: str, master: bytes) -> str:
 
 FRAME_PURPOSE = "frame-url/v2"
 ARCHIVE_PURPOSE = "archive-url/v2"
+SERIES_ARCHIVE_PURPOSE = "series-archive-url/v2"
 
 VALID_SECONDS = 1800
 """Shortest validity of a URL unless set: longer than one reads a study without asking again."""
@@ -174,6 +177,8 @@ _VERIFIED = 1024
 now. They take less than a megabyte."""
 
 _DEFAULT_VARIANT = FrameVariant()
+
+_SERIES_ARCHIVES = "/archives/v2/series"
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,12 +403,18 @@ class FrameReference:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveReference:
-    """What a verified archive URL points to; `expires` in epoch seconds, the rest as for frames."""
+    """What a verified archive URL points to; `expires` in epoch seconds, the rest as for frames.
+
+    Attributes:
+        revision: Of the study.
+        series_id: The one series that the archive holds, None for the whole study.
+    """
 
     study_id: str
     revision: str
     expires: int
     share_id: str | None = None
+    series_id: str | None = None
 
 
 class FrameUrlSigner:
@@ -417,6 +428,9 @@ class FrameUrlSigner:
     def __init__(self, keys: FrameUrlKeys, *, valid_seconds: int = VALID_SECONDS) -> None:
         self._frames = ObjectSigner(keys, FRAME_PURPOSE, "/frames/v2", valid_seconds)
         self._archives = ObjectSigner(keys, ARCHIVE_PURPOSE, "/archives/v2", valid_seconds)
+        self._series_archives = ObjectSigner(
+            keys, SERIES_ARCHIVE_PURPOSE, _SERIES_ARCHIVES, valid_seconds
+        )
         # A refusal is an exception, which is never kept: forged paths take no place here.
         self._verified = lru_cache(maxsize=_VERIFIED)(self._verify_frame)
 
@@ -477,6 +491,27 @@ class FrameUrlSigner:
         signed = self._archives.mint(study_id, revision, now, grant)
         return SignedPath(f"{signed.path}.zip", signed.expires_at)
 
+    def series_archive_path(
+        self,
+        series_id: str,
+        study_id: str,
+        revision: str,
+        *,
+        now: float,
+        grant: ShareGrant | None = None,
+    ) -> SignedPath:
+        """Mint the path of a series' archive.
+
+        Args:
+            series_id: Orthanc's identifier of the series.
+            study_id: Orthanc's identifier of its study.
+            revision: Of the study, as `study_revision` makes it.
+            now: Epoch seconds.
+            grant: The share that it is minted under.
+        """
+        signed = self._series_archives.mint(series_id, f"{study_id}/{revision}", now, grant)
+        return SignedPath(f"{signed.path}.zip", signed.expires_at)
+
     def verify_frame(self, path: bytes, *, now: float) -> FrameReference:
         """Check a path as it was received and read it.
 
@@ -511,17 +546,24 @@ class FrameUrlSigner:
 
     def verify_archive(self, path: bytes, *, now: float) -> ArchiveReference:
         """Check the path of an archive; arguments and errors are those of `verify_frame`."""
-        ticket, study_id, file_name = self._archives.split(path, 3)
-        revision = file_name.removesuffix(".zip")
-        said = self._archives.verify(ticket, study_id, revision)
+        series_id = None
+        if path.startswith(f"{_SERIES_ARCHIVES}/".encode()):
+            ticket, series_id, study_id, file_name = self._series_archives.split(path, 4)
+            revision = file_name.removesuffix(".zip")
+            said = self._series_archives.verify(ticket, series_id, f"{study_id}/{revision}")
+        else:
+            ticket, study_id, file_name = self._archives.split(path, 3)
+            revision = file_name.removesuffix(".zip")
+            said = self._archives.verify(ticket, study_id, revision)
         self._archives.check_time(said.expires, now)
         if not (
             is_orthanc_id(study_id)
+            and (series_id is None or is_orthanc_id(series_id))
             and _STUDY_REVISION.fullmatch(revision)
             and file_name.endswith(".zip")
         ):
             raise FrameUrlInvalid(detail="malformed")
-        return ArchiveReference(study_id, revision, said.expires, said.share_id)
+        return ArchiveReference(study_id, revision, said.expires, said.share_id, series_id)
 
 
 def study_revision(created_at: datetime) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from models.instance import INSTANCE_ORDERS, STACK_ORDER
 from services.dicom.search_words import fold, search_words
 from services.index.record import INDEX_VERSION
 from services.orthanc.identifiers import orthanc_ids
@@ -22,6 +23,8 @@ _BEGIN = datetime(2000, 1, 1, tzinfo=UTC)
 _BATCH_SIZE = 5000
 _STUDIES_PER_PATIENT = 2
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_FILE_BYTES = 526_000
+_KEY_CHARACTERS = 81
 _REVISION = "deadbeef"
 _ROOT = "1.2.826.0.1.3680043.8.498"
 
@@ -93,6 +96,7 @@ def study(number: int, size: IndexSize) -> Document:
         "numberOfSeries": size.series,
         "numberOfInstances": size.series * size.instances,
         "numberOfFrames": size.series * size.instances,
+        "totalBytes": size.series * size.instances * _FILE_BYTES,
         "demographicsOfFiles": [_demographics(person)],
         "accessionNumbers": [accession_number],
         "thumbnail": {
@@ -103,7 +107,9 @@ def study(number: int, size: IndexSize) -> Document:
         "nameWords": search_words(name),
         "searchWords": search_words(name, _patient_id(person), accession_number, description),
         "orderStudyDate": moment.strftime("%Y-%m-%dT%H:%M:%S"),
+        "facets": ["hasFrames:true", "patientSex:f"],
         "orderPatientName": fold(name),
+        "orderAccessionNumber": accession_number,
         "createdAt": moment,
         "updatedAt": moment,
         "latestIndexedAt": moment,
@@ -126,6 +132,8 @@ def series(number: int, index: int, size: IndexSize) -> Document:
         "seriesDescription": "Axial 1.0",
         "numberOfInstances": size.instances,
         "numberOfFrames": size.instances,
+        "totalBytes": size.instances * _FILE_BYTES,
+        "stackOrder": STACK_ORDER,
         "studyStatements": [
             {
                 "attributes": _study_attributes(number),
@@ -154,7 +162,7 @@ def instance(number: int, series_index: int, index: int) -> Document:
         "orthancStudyId": ids.study,
         "orthancPatientId": ids.patient,
         "revision": _REVISION,
-        "fileSizeBytes": 526_000,
+        "fileSizeBytes": _FILE_BYTES,
         "useOrthancPreview": True,
         "sopInstanceUID": f"{uid}.{index}",
         "sopClassUID": _CT_IMAGE,
@@ -173,6 +181,8 @@ def instance(number: int, series_index: int, index: int) -> Document:
         "rescaleIntercept": -1024.0,
         "hasComplexDisplay": False,
         "numberOfFrames": 1,
+        # As long as those of axial slices.
+        **dict.fromkeys(INSTANCE_ORDERS, f"{index + 1:0{_KEY_CHARACTERS}d}"),
         "studyAttributes": _study_attributes(number),
         "seriesAttributes": {
             "seriesInstanceUID": uid,

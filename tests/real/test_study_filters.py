@@ -298,3 +298,16 @@ async def test_sizes_are_added_up(stage: QueryStage) -> None:
             {"totalBytes": 24.0, "instances": [{"fileSizeBytes": 24.0}]},
         ],
     }
+
+
+async def test_a_series_has_an_archive_that_names_its_study(stage: QueryStage) -> None:
+    data = await stage.data(
+        '{ study(studyInstanceUID: "1.2.1") { orthancStudyId series {'
+        " orthancSeriesId archiveUrl } } }"
+    )
+    study = data["study"]
+    for series in study["series"]:
+        url = series["archiveUrl"].removeprefix("http://here")
+        reference = stage.runtime.frames.signer.verify_archive(url.encode(), now=1_700_000_000)
+        assert reference.series_id == series["orthancSeriesId"]
+        assert reference.study_id == study["orthancStudyId"]

@@ -10,6 +10,7 @@ from starlette.types import Message, Send
 from tests.graph.routes.stage import ORTHANC_URL, STUDY_REVISION, open_stage
 
 STUDY_ID = "11111111-22222222-33333333-44444444-55555555"
+SERIES_ID = "66666666-22222222-33333333-44444444-55555555"
 
 
 @pytest.fixture
@@ -31,6 +32,24 @@ async def test_an_archive_is_streamed_under_orthancs_identifier(orthanc: respx.M
         == head.headers["content-disposition"]
         == f'attachment; filename="{STUDY_ID}.zip"'
     )
+
+
+async def test_the_archive_of_a_series_is_streamed(orthanc: respx.MockRouter) -> None:
+    orthanc.get(f"/series/{SERIES_ID}/archive").mock(
+        side_effect=[httpx.Response(200, content=b"PK zip"), httpx.Response(404)]
+    )
+    async with open_stage() as stage:
+        signer = stage.frames.signer
+        path = signer.series_archive_path(SERIES_ID, STUDY_ID, STUDY_REVISION, now=time.time()).path
+        answer = await stage.http.get(path)
+        gone = await stage.http.get(path)
+        deleted = await stage.http.get(
+            signer.series_archive_path(SERIES_ID, STUDY_ID, "00000000001", now=time.time()).path
+        )
+    assert (answer.status_code, answer.content) == (200, b"PK zip")
+    assert f'"{SERIES_ID}.zip"' in answer.headers["content-disposition"]
+    assert (gone.status_code, deleted.status_code) == (404, 404)
+    assert orthanc.calls.call_count == 2
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,31 @@ def test_archives_have_their_own_key_and_path() -> None:
             signer.verify_archive(other, now=NOW)
 
 
+def test_archives_of_series_name_their_study() -> None:
+    study = f"f{INSTANCE[1:]}"
+    minted = signer.series_archive_path(INSTANCE, study, "0190e39c7505", now=NOW)
+    assert minted.path.startswith("/archives/v2/series/")
+    assert minted.path.endswith(f"/{INSTANCE}/{study}/0190e39c7505.zip")
+    path = minted.path.encode()
+    assert signer.verify_archive(path, now=NOW) == ArchiveReference(
+        study, "0190e39c7505", EXPIRES, series_id=INSTANCE
+    )
+    for other in (
+        path.replace(b"/series/", b"/"),
+        path.replace(study.encode(), INSTANCE.encode()),
+        path.replace(f"/{INSTANCE}/".encode(), f"/{study}/".encode()),
+        path.replace(b"/0190e", b"/0191e"),
+        path.replace(b".zip", b""),
+        signer.archive_path(INSTANCE, "0190e39c7505", now=NOW)
+        .path.replace("/v2/", "/v2/series/")
+        .encode(),
+    ):
+        with pytest.raises(FrameUrlInvalid):
+            signer.verify_archive(other, now=NOW)
+    granted = signer.series_archive_path(INSTANCE, study, "0190e39c7505", now=NOW, grant=GRANT)
+    assert signer.verify_archive(granted.path.encode(), now=NOW).share_id == GRANT.share_id
+
+
 @pytest.mark.parametrize(
     ("instance", "revision", "rest"),
     [(INSTANCE, "deadbeef", "007/default.png"), (INSTANCE, "x", "0/default.png"),
