@@ -41,9 +41,14 @@ SERIES = "fragment E on Series { id seriesInstanceUID study { ...S } instances {
 INSTANCE = "fragment I on Instance { id sopInstanceUID parent: series { ...E } }"
 FRAGMENTS = f"{PATIENT} {STUDY} {SERIES} {INSTANCE}"
 
+NODES = "nodes(ids: [%s]) { __typename ...P ...S ...E ...I }"
+FRAMES = "frames(refs: [%s]) { id index orthancInstanceId }"
 NODE = "node(id: %s) { __typename ...P ...S ...E ...I }"
 QUERIES: dict[str, list[str]] = {
+    # These ask for everything that is or might be stored, by identifier.
     "node": [],
+    "nodes": [],
+    "frames": [],
     "patient": [f'patient(patientID: "{one}") {{ ...P }}' for one in ("P1", "P2", "P3", "P9", "")],
     "patients": [
         f"patients(first: 1) {{ nodes {{ ...P }} {PAGE} }}",
@@ -181,15 +186,21 @@ async def stages(
             expected[caller] = {
                 field: [
                     (query, await part.run(query, principal=VIEWER))
-                    for query in map(
-                        _with_fragments, asked or [NODE % f'"{one}"' for one in node_ids]
-                    )
+                    for query in map(_with_fragments, asked or _by_id(field, node_ids))
                 ]
                 for field, asked in QUERIES.items()
             }
     async with open_query_stage(mongodb, tmp_path_factory.mktemp("whole")) as whole:
         await _store(whole, {1, 2, 3, 4, 5})
         yield Stages(whole, expected)
+
+
+def _by_id(field: str, node_ids: list[strawberry.ID]) -> list[str]:
+    if field == "node":
+        return [NODE % f'"{one}"' for one in node_ids]
+    if field == "nodes":
+        return [NODES % ", ".join(f'"{one}"' for one in node_ids)]
+    return [FRAMES % ", ".join(f'{{instanceId: "{one}"}}' for one in node_ids)]
 
 
 def _with_fragments(selection: str) -> str:

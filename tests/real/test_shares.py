@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from starlette.routing import Route
 from websockets.asyncio.client import ClientConnection, connect
 
+from graph.app import create_app
 from graph.authentication import SHARE_PARAMETER
 from graph.logs import _QUIET
 from services.auth.roles import Role
@@ -352,6 +355,54 @@ async def test_a_viewer_is_configured_for_the_share_alone(
     assert [study["0020000D"]["Value"] for study in studies] == [[uid("shared")]]
     [address] = studies[0]["00081190"]["Value"]
     assert address == f"{server.url}/s/{made['token']}/dicomweb/studies/{uid('shared')}"
+
+
+async def test_every_route_of_a_share_answers_hidden_studies_as_if_they_were_not_stored(
+    server: RunningServer, tokens: dict[str, str]
+) -> None:
+    token = (await share(server, tokens["ann"], mayDownload=True))["token"]
+    prefix = f"/s/{{{SHARE_PARAMETER}}}/dicomweb"
+    templates = [
+        route.path
+        for route in create_app(server.runtime.settings).routes
+        if isinstance(route, Route)
+        and route.path.startswith(prefix)
+        and "GET" in (route.methods or ())
+    ]
+    assert len(templates) >= 6
+    searched = [
+        f"{prefix}/{level}?{filter_}"
+        for level in ("studies", "series", "instances")
+        for filter_ in ("StudyInstanceUID={study}", "PatientID={patient}", "PatientName={patient}*")
+    ]
+    for template in (*templates, *searched):
+        answers = []
+        for patient in ("hidden", "nobody"):
+            parts = {
+                "patient": patient,
+                "study": uid(patient),
+                "series": uid(patient, 0),
+                "instance": uid(patient, "instance", 0),
+                "frames": "1",
+                "frame": "1",
+                "path": "00420011",
+            }
+            names = re.findall(r"{(\w+)(?::path)?}", template)
+            path = re.sub(r":path}", "}", template)
+            path = path.format(**{**dict.fromkeys(names, "1"), **parts, SHARE_PARAMETER: token})
+            answer = await server.http.get(path)
+            text = answer.text.replace(uid(patient), "UID")
+            kept = {"content-type", "cache-control", "warning", "content-length"}
+            headers = {name: text for name, text in answer.headers.items() if name in kept}
+            answers.append((answer.status_code, _without_id(text), headers))
+        assert answers[0] == answers[1], template
+        if template in templates and "{study}" in template and "?" not in template:
+            assert answers[0][0] in {200, 404}, template
+
+
+def _without_id(text: str) -> str:
+    """Leave out the id of the request."""
+    return re.sub(r"[0-9a-f]{16}", "ID", text)
 
 
 async def test_a_share_hears_of_its_own_studies_only(
