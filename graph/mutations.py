@@ -92,7 +92,7 @@ class Mutation:
             results = await runtime.ingest.store(sent, override, caller=caller)
             add_stored(event, results)
             await runtime.labels.adopt(event.study_ids, info.context.scope, created_since=begun)
-        return UploadDicomPayload.of(results)
+        return await UploadDicomPayload.of(results)
 
     @strawberry.mutation(
         description="Delete a patient with all studies, in Orthanc and here.",

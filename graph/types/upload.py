@@ -10,6 +10,7 @@ import strawberry
 from graph.context import Info
 from services.errors import Error
 from services.ingest.results import StoreResult, StoreStatus
+from services.query.turns import CooperativeExecution
 
 if TYPE_CHECKING:
     from graph.types.instance import Instance
@@ -155,14 +156,14 @@ class UploadDicomPayload:
     study_ids: strawberry.Private[tuple[str, ...]]
 
     @classmethod
-    def of(cls, results: Sequence[StoreResult]) -> "UploadDicomPayload":
-        """Make it of the service's results."""
+    async def of(cls, results: Sequence[StoreResult]) -> "UploadDicomPayload":
+        """Make it of the service's results, in turns: an archive may have ten thousands."""
         statuses = [result.status for result in results]
         touched = dict.fromkeys(
             result.study_id for result in results if result.study_id and result.error is None
         )
         return cls(
-            results=[UploadResult.of(result) for result in results],
+            results=await CooperativeExecution().map(UploadResult.of, results),
             stored_count=statuses.count(StoreStatus.STORED),
             already_stored_count=statuses.count(StoreStatus.ALREADY_STORED),
             failed_count=sum(status in _FAILURES for status in statuses),
