@@ -259,6 +259,24 @@ def test_a_voi_lut() -> None:
     assert_as_pydicom(dataset)
 
 
+@pytest.mark.parametrize(
+    ("kind", "bits_stored", "intercept", "first_mapped"),
+    [("u2", 12, -1024, -1024), ("i2", 12, 0, -2048), ("i2", 16, 32_768, 40_000)],
+)
+def test_a_voi_lut_maps_what_the_modality_lut_gives(
+    kind: str, bits_stored: int, intercept: int, first_mapped: int
+) -> None:
+    """Its first value is written as US whether it is negative or not."""
+    values = grey(bits_stored, kind)
+    entries = RANDOM.integers(0, 1 << 16, 4096).astype("<u2")
+    dataset = made(
+        values, bits_stored=bits_stored, RescaleSlope=1, RescaleIntercept=intercept,
+        VOILUTSequence=Sequence([table(entries, first_mapped & 0xFFFF, 16)]),
+    )  # fmt: skip
+    mapped = entries[np.clip(values.astype(int) + intercept - first_mapped, 0, 4095)]
+    assert np.abs(render(dataset) - mapped / 65_535 * 255).max() <= 1
+
+
 # 7. Windows below 1.
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("is_explicit", [False, True])
