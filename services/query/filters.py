@@ -5,12 +5,32 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from models import SeriesDocument, StudyDocument
+from models.names import contract_name
+from models.stored import stored_name
 from models.study import facet
 from services.auth.scope import Scope
 from services.dicom.search_words import QueryTerm, fold, query_terms
 from services.dicom.values import clean_identifier
 from services.errors import InvalidInput
 from services.query.visibility import MongoFilter, both, studies_within
+
+_BODY_PART_EXAMINED = stored_name(SeriesDocument.body_part_examined)
+_ACCESSION_NUMBERS = stored_name(StudyDocument.accession_numbers)
+_INSTITUTION_NAME = stored_name(StudyDocument.institution_name)
+_MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
+_NAME_WORDS = stored_name(StudyDocument.name_words)
+_ORDER_STUDY_DATE = stored_name(StudyDocument.order_study_date)
+_ORTHANC_PATIENT_ID = stored_name(StudyDocument.orthanc_patient_id)
+_PATIENT_BIRTH_DATE = stored_name(StudyDocument.patient_birth_date)
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+_PATIENT_SEX = stored_name(StudyDocument.patient_sex)
+_REFERRING_PHYSICIAN_NAME = stored_name(StudyDocument.referring_physician_name)
+_SEARCH_WORDS = stored_name(StudyDocument.search_words)
+_STUDY_DESCRIPTION = stored_name(StudyDocument.study_description)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+_UPDATED_AT = stored_name(StudyDocument.updated_at)
+
 
 _MOST_TERMS = 8
 """Terms of one text that are looked for: each is one more condition on every candidate."""
@@ -124,31 +144,31 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
         _labels(criteria.labels, criteria.scope),
         _without_labels(criteria.without_labels, criteria.scope),
         _patient_id(criteria.patient_id),
-        _exact("accessionNumbers", criteria.accession_number),
+        _exact(_ACCESSION_NUMBERS, criteria.accession_number),
         _any_uid(criteria.study_instance_uids),
         _any_modality(criteria.modalities),
         _days(criteria.study_date_from, criteria.study_date_to),
         _birth_days(criteria.birth_date_from, criteria.birth_date_to),
-        _facet("patientSex", criteria.patient_sex),
-        _facet("bodyPartExamined", criteria.body_part_examined),
+        _facet(_PATIENT_SEX, criteria.patient_sex),
+        _facet(_BODY_PART_EXAMINED, criteria.body_part_examined),
         {} if criteria.has_frames is None else _facet("hasFrames", str(criteria.has_frames)),
-        _exact("orthancPatientId", criteria.orthanc_patient_id),
-        {} if criteria.updated_since is None else {"updatedAt": {"$gte": criteria.updated_since}},
+        _exact(_ORTHANC_PATIENT_ID, criteria.orthanc_patient_id),
+        {} if criteria.updated_since is None else {_UPDATED_AT: {"$gte": criteria.updated_since}},
     ]
     return both(
         *parts,
-        *_words("nameWords", criteria.patient_name),
-        *_words("searchWords", criteria.text),
-        *_facet_words("studyDescription", criteria.study_description),
-        *_facet_words("referringPhysicianName", criteria.referring_physician_name),
-        *_facet_words("institutionName", criteria.institution_name),
+        *_words(_NAME_WORDS, criteria.patient_name),
+        *_words(_SEARCH_WORDS, criteria.text),
+        *_facet_words(_STUDY_DESCRIPTION, criteria.study_description),
+        *_facet_words(_REFERRING_PHYSICIAN_NAME, criteria.referring_physician_name),
+        *_facet_words(_INSTITUTION_NAME, criteria.institution_name),
         {} if criteria.where is None else _expression(criteria.where),
     )
 
 
 def patient_filter(criteria: PatientCriteria) -> MongoFilter:
     """Plan the MongoDB filter of a patient list; its scope is applied to the studies below."""
-    return both(_patient_id(criteria.patient_id), *_words("nameWords", criteria.patient_name))
+    return both(_patient_id(criteria.patient_id), *_words(_NAME_WORDS, criteria.patient_name))
 
 
 def _expression(where: StudyExpression) -> MongoFilter:
@@ -215,8 +235,8 @@ def _exact(field: str, value: str | None) -> MongoFilter:
 
 def _patient_id(value: str | None) -> MongoFilter:
     # The length is checked first: cleaning works on every character.
-    _exact("patientID", value)
-    return _exact("patientID", None if value is None else clean_identifier(value))
+    _exact(_PATIENT_ID, value)
+    return _exact(_PATIENT_ID, None if value is None else clean_identifier(value))
 
 
 def _any_of(field: str, values: Collection[str]) -> MongoFilter:
@@ -226,8 +246,8 @@ def _any_of(field: str, values: Collection[str]) -> MongoFilter:
 def _any_uid(asked: Sequence[str] | None) -> MongoFilter:
     if asked is None:
         return {}
-    _check_count("studyInstanceUID", asked)
-    return _any_of("studyInstanceUID", asked)
+    _check_count(_STUDY_INSTANCE_UID, asked)
+    return _any_of(_STUDY_INSTANCE_UID, asked)
 
 
 def _check_count(field: str, values: Sequence[str]) -> None:
@@ -247,11 +267,11 @@ def _check_length(field: str, value: str) -> None:
 
 
 _ARGUMENTS = {
-    "accessionNumbers": "accessionNumber",
-    "modalitiesInStudy": "modalities",
-    "nameWords": "patientName",
-    "searchWords": "text",
-    "studyInstanceUID": "studyInstanceUIDs",
+    _ACCESSION_NUMBERS: contract_name("accession_number"),
+    _MODALITIES_IN_STUDY: "modalities",
+    _NAME_WORDS: contract_name("patient_name"),
+    _SEARCH_WORDS: "text",
+    _STUDY_INSTANCE_UID: "studyInstanceUIDs",
 }
 """What callers know stored fields by, where the names differ."""
 
@@ -260,7 +280,7 @@ def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
     """Code strings are upper case (PS3.5 6.2); a file that breaks the rule is found by its own."""
     if asked is None:
         return {}
-    field = "modalitiesInStudy"
+    field = _MODALITIES_IN_STUDY
     _check_count(field, asked)
     return _any_of(field, dict.fromkeys(code for one in asked for code in (one, one.upper())))
 
@@ -276,7 +296,7 @@ def _days(first: date | None, last: date | None) -> MongoFilter:
     if bounds and first is None:
         # "" stands for "no date", which lies in no range.
         bounds["$gt"] = ""
-    return {"orderStudyDate": bounds} if bounds else {}
+    return {_ORDER_STUDY_DATE: bounds} if bounds else {}
 
 
 def _birth_days(first: date | None, last: date | None) -> MongoFilter:
@@ -287,7 +307,7 @@ def _birth_days(first: date | None, last: date | None) -> MongoFilter:
         bounds["$gte"] = first.isoformat()
     if last is not None:
         bounds["$lte"] = last.isoformat()
-    return {"patientBirthDate": bounds} if bounds else {}
+    return {_PATIENT_BIRTH_DATE: bounds} if bounds else {}
 
 
 def _facet(attribute: str, value: str | None) -> MongoFilter:

@@ -4,13 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from models import PatientDocument, StudyDocument
-from models.stored import StoredDocument
+from models.stored import StoredDocument, stored_name
 from services.database import translated_database_faults
 from services.index.aggregations import Pipeline
 from services.query.filters import PatientCriteria, StudyCriteria, patient_filter, study_filter
 from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.query.tree import Trees
 from services.query.visibility import MongoFilter, both, studies_within
+
+_LATEST_INDEXED_AT = stored_name(StudyDocument.latest_indexed_at)
+_MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
+_NAME_WORDS = stored_name(StudyDocument.name_words)
+_ORDER_PATIENT_NAME = stored_name(StudyDocument.order_patient_name)
+_ORTHANC_PATIENT_ID = stored_name(StudyDocument.orthanc_patient_id)
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+
 
 StoredFields = Mapping[str, Any]
 
@@ -92,9 +100,9 @@ class StudyList:
         rows = await self._studies.aggregate(
             [
                 *([{"$match": matching}] if matching else []),
-                {"$project": {"modalitiesInStudy": 1}},
-                {"$unwind": "$modalitiesInStudy"},
-                {"$group": {"_id": "$modalitiesInStudy", "studies": {"$sum": 1}}},
+                {"$project": {_MODALITIES_IN_STUDY: 1}},
+                {"$unwind": f"${_MODALITIES_IN_STUDY}"},
+                {"$group": {"_id": f"${_MODALITIES_IN_STUDY}", "studies": {"$sum": 1}}},
                 {"$sort": {"studies": -1, "_id": 1}},
             ]
         )
@@ -113,7 +121,7 @@ class PatientList:
         max_milliseconds: Longest time that MongoDB may work on one command.
     """
 
-    ORDER = Order("orderPatientName", ascending=True)
+    ORDER = Order(_ORDER_PATIENT_NAME, ascending=True)
 
     def __init__(self, trees: Trees, *, page_max_size: int, max_milliseconds: int) -> None:
         self._trees = trees
@@ -161,24 +169,24 @@ def _patients_within(criteria: PatientCriteria) -> Pipeline:
         {"$match": studies_within(criteria.scope)},
         {
             "$group": {
-                "_id": "$orthancPatientId",
-                "patientID": {"$first": "$patientID"},
+                "_id": f"${_ORTHANC_PATIENT_ID}",
+                _PATIENT_ID: {"$first": f"${_PATIENT_ID}"},
                 # As `patient_content`: the name of the study whose newest file came last.
                 "latest": {
                     "$max": {
-                        "latestIndexedAt": "$latestIndexedAt",
+                        _LATEST_INDEXED_AT: f"${_LATEST_INDEXED_AT}",
                         "_id": "$_id",
-                        "orderPatientName": "$orderPatientName",
+                        _ORDER_PATIENT_NAME: f"${_ORDER_PATIENT_NAME}",
                     }
                 },
-                "words": {"$push": "$nameWords"},
+                "words": {"$push": f"${_NAME_WORDS}"},
             }
         },
         {
             "$project": {
-                "patientID": 1,
-                "orderPatientName": "$latest.orderPatientName",
-                "nameWords": {
+                _PATIENT_ID: 1,
+                _ORDER_PATIENT_NAME: f"$latest.{_ORDER_PATIENT_NAME}",
+                _NAME_WORDS: {
                     "$reduce": {
                         "input": "$words",
                         "initialValue": [],

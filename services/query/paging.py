@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from models import StudyDocument
+from models.stored import stored_name
 from services.errors import InvalidInput
+
+_CREATED_AT = stored_name(StudyDocument.created_at)
+_UPDATED_AT = stored_name(StudyDocument.updated_at)
+
 
 _CURSOR_MAX_CHARACTERS = 8 * 1024
 """A patient's name of three groups, in UTF-8 and base64, takes a quarter."""
 
 
-_MOMENTS = frozenset({"createdAt", "updatedAt"})
+_MOMENTS = frozenset({_CREATED_AT, _UPDATED_AT})
 """Stored fields that hold moments; all others that lists are ordered by hold texts."""
 
 

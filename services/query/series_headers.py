@@ -21,6 +21,7 @@ from cachetools import LRUCache
 
 from models import InstanceDocument, SeriesHeadersDocument
 from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
+from models.stored import stored_name
 from services.database import translated_database_faults
 from services.dicom.json_model import BULK_ROOT, KnownElements, header_json
 from services.dicom.layout import WalkLimits
@@ -29,6 +30,11 @@ from services.orthanc.answers import StoredFile
 from services.orthanc.client import Orthanc
 from services.query.gzip_pieces import Piece
 from services.tasks import finish_in_thread, wait_for_all
+
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_HAS_BULK_DATA = stored_name(SeriesHeadersDocument.has_bulk_data)
+_JSON_BYTES = stored_name(SeriesHeadersDocument.json_bytes)
+
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +102,7 @@ class SeriesHeaders:
             found = (
                 InstanceDocument.get_pymongo_collection()
                 .find(
-                    {"orthancSeriesId": series_id},
+                    {_ORTHANC_SERIES_ID: series_id},
                     ("revision",),
                     max_time_ms=self._max_milliseconds,
                 )
@@ -166,7 +172,7 @@ class SeriesHeaders:
         member = {"$elemMatch": {"id": key[0], "revision": key[1]}}
         with translated_database_faults():
             stored = await SeriesHeadersDocument.get_pymongo_collection().find_one(
-                {"orthancSeriesId": series_id, "members": member},
+                {_ORTHANC_SERIES_ID: series_id, "members": member},
                 max_time_ms=self._max_milliseconds,
             )
         if stored is None:
@@ -184,7 +190,7 @@ class SeriesHeaders:
         collection = SeriesHeadersDocument.get_pymongo_collection()
         with translated_database_faults():
             stored = await collection.find(
-                {"orthancSeriesId": series_id},
+                {_ORTHANC_SERIES_ID: series_id},
                 {"members.id": 1, "members.revision": 1},
                 max_time_ms=self._max_milliseconds,
             ).to_list()
@@ -369,6 +375,6 @@ def _chunk(stored: Mapping[str, Any]) -> Chunk:
             (member["id"], member["revision"]): (member["begin"], member["end"])
             for member in stored["members"]
         },
-        Piece(bytes(stored["body"]), stored["jsonBytes"], stored["crc32"]),
-        has_bulk_data=stored["hasBulkData"],
+        Piece(bytes(stored["body"]), stored[_JSON_BYTES], stored["crc32"]),
+        has_bulk_data=stored[_HAS_BULK_DATA],
     )

@@ -8,9 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models import InstanceDocument
 from models.instance import EARLIER_ORDER, INSTANCE_ORDERS, instance_sort
+from models.stored import stored_name
 from services.errors import InvalidInput
 from services.query.paging import NO_CURSOR, pack_cursor, unpack_cursor
+
+_NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SOP_INSTANCE_UID = stored_name(InstanceDocument.sop_instance_uid)
+
 
 StoredFields = Mapping[str, Any]
 
@@ -86,19 +94,19 @@ def plan_frames(request: FramesRequest, order: str, *, max_size: int) -> FramesP
         order, key, uid, index = _read_cursor(request.after)
         after = (uid, index)
         behind = {"$ne": None} if key is None else {"$gt": key}
-        beyond = {"$or": [{order: behind}, {order: key, "sopInstanceUID": {"$gte": uid}}]}
+        beyond = {"$or": [{order: behind}, {order: key, _SOP_INSTANCE_UID: {"$gte": uid}}]}
     stages: list[Mapping[str, Any]] = [
-        {"$match": {"numberOfFrames": {"$gt": 0}, **beyond}},
+        {"$match": {_NUMBER_OF_FRAMES: {"$gt": 0}, **beyond}},
         {"$sort": instance_sort(order)},
         # Each has a frame; the one that the cursor names may have had its last.
         {"$limit": request.first + 2},
         {
             "$project": {
-                "orthancSeriesId": 1,
-                "orthancStudyId": 1,
+                _ORTHANC_SERIES_ID: 1,
+                _ORTHANC_STUDY_ID: 1,
                 "revision": 1,
-                "numberOfFrames": 1,
-                "sopInstanceUID": 1,
+                _NUMBER_OF_FRAMES: 1,
+                _SOP_INSTANCE_UID: 1,
                 order: 1,
             }
         },
@@ -112,7 +120,7 @@ def make_frame_page(plan: FramesPlan, instances: Sequence[StoredFields]) -> Fram
     for instance, index in _frames(instances, plan.after):
         if len(frames) == plan.first:
             return FramePage(frames, has_next_page=True, has_previous_page=plan.after is not None)
-        uid = instance["sopInstanceUID"]
+        uid = instance[_SOP_INSTANCE_UID]
         cursor = pack_cursor([plan.order, instance.get(plan.order), uid, index])
         frames.append(PlacedFrame(instance, index, cursor))
     return FramePage(frames, has_next_page=False, has_previous_page=plan.after is not None)
@@ -122,9 +130,9 @@ def _frames(
     instances: Sequence[StoredFields], after: tuple[str, int] | None
 ) -> Iterator[tuple[StoredFields, int]]:
     for instance in instances:
-        is_named = after is not None and after[0] == instance["sopInstanceUID"]
+        is_named = after is not None and after[0] == instance[_SOP_INSTANCE_UID]
         start = after[1] + 1 if after is not None and is_named else 0
-        for index in range(start, instance["numberOfFrames"]):
+        for index in range(start, instance[_NUMBER_OF_FRAMES]):
             yield instance, index
 
 

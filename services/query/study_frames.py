@@ -6,12 +6,22 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import EARLIER_ORDER, instance_sort
+from models.stored import stored_name
 from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.errors import AmbiguousStudy, FrameNotFound
 from services.query.visibility import both, studies_within
 
-_SERIES_ORDER = (("seriesNumber", 1), ("seriesInstanceUID", 1))
+_NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
+_SERIES_NUMBER = stored_name(SeriesDocument.series_number)
+_STACK_ORDER = stored_name(SeriesDocument.stack_order)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+
+
+_SERIES_ORDER = ((_SERIES_NUMBER, 1), (_SERIES_INSTANCE_UID, 1))
 
 
 async def find_study_frame(
@@ -41,7 +51,7 @@ async def find_study_frame(
     """
     with translated_database_faults():
         studies = database[StudyDocument.Settings.name]
-        within = both({"studyInstanceUID": study_instance_uid}, studies_within(scope))
+        within = both({_STUDY_INSTANCE_UID: study_instance_uid}, studies_within(scope))
         found = studies.find(within, ("_id",), limit=2)
         ids = [study["_id"] async for study in found]
         if len(ids) > 1:
@@ -50,14 +60,14 @@ async def find_study_frame(
             raise FrameNotFound
         series, remaining = await _find_series(database, ids[0], frame_index)
         instances = database[InstanceDocument.Settings.name]
-        members = instances.find({"orthancSeriesId": series["_id"]}, ("numberOfFrames",))
-        async for member in members.sort(instance_sort(series.get("stackOrder", EARLIER_ORDER))):
-            if remaining < member["numberOfFrames"]:
+        members = instances.find({_ORTHANC_SERIES_ID: series["_id"]}, (_NUMBER_OF_FRAMES,))
+        async for member in members.sort(instance_sort(series.get(_STACK_ORDER, EARLIER_ORDER))):
+            if remaining < member[_NUMBER_OF_FRAMES]:
                 instance = await InstanceDocument.get(member["_id"])
                 if instance is None:
                     break
                 return instance, remaining
-            remaining -= member["numberOfFrames"]
+            remaining -= member[_NUMBER_OF_FRAMES]
     raise FrameNotFound
 
 
@@ -66,11 +76,11 @@ async def _find_series(
 ) -> tuple[dict[str, Any], int]:
     """Return the series that holds a frame of its study, and the index within the series."""
     found = database[SeriesDocument.Settings.name].find(
-        {"orthancStudyId": study_id}, ("numberOfFrames", "stackOrder")
+        {_ORTHANC_STUDY_ID: study_id}, (_NUMBER_OF_FRAMES, _STACK_ORDER)
     )
     remaining = frame_index
     async for series in found.sort(_SERIES_ORDER):
-        if remaining < series["numberOfFrames"]:
+        if remaining < series[_NUMBER_OF_FRAMES]:
             return series, remaining
-        remaining -= series["numberOfFrames"]
+        remaining -= series[_NUMBER_OF_FRAMES]
     raise FrameNotFound

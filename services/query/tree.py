@@ -16,7 +16,7 @@ from bson.codec_options import CodecOptions
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_ORDERS, STACK_ORDER, instance_sort
-from models.stored import StoredDocument
+from models.stored import StoredDocument, stored_name
 from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.dicom.values import clean_identifier
@@ -26,6 +26,22 @@ from services.query.paging import Order, Page, PageRequest, make_page, plan_page
 from services.query.stack_pages import FramePage, FramesRequest, make_frame_page, plan_frames
 from services.query.turns import CooperativeExecution
 from services.query.visibility import both, objects_within, studies_within
+
+_INDEXED_AT = stored_name(InstanceDocument.indexed_at)
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SOP_INSTANCE_UID = stored_name(InstanceDocument.sop_instance_uid)
+_LATEST_INDEXED_AT = stored_name(SeriesDocument.latest_indexed_at)
+_NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
+_SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
+_SERIES_NUMBER = stored_name(SeriesDocument.series_number)
+_STUDY_STATEMENTS = stored_name(SeriesDocument.study_statements)
+_MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
+_ORDER_STUDY_DATE = stored_name(StudyDocument.order_study_date)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+_UPDATED_AT = stored_name(StudyDocument.updated_at)
+
 
 StoredFields = Mapping[str, Any]
 
@@ -43,60 +59,63 @@ _JOINED_AT_ONCE = 2_000
 _DECODED_AT_ONCE = 64
 """Documents between two looks at the clock: some take 100 kB."""
 
-_WITHOUT_STATEMENTS: Mapping[str, int] = {"studyStatements": 0}
+_WITHOUT_STATEMENTS: Mapping[str, int] = {_STUDY_STATEMENTS: 0}
 """What roll-ups alone read of a series."""
 
 INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
     [
-        "orthancSeriesId",
-        "orthancStudyId",
-        "revision",
-        "useOrthancPreview",
-        "sopInstanceUID",
-        "sopClassUID",
-        "transferSyntaxUID",
-        "instanceNumber",
-        "rows",
-        "columns",
-        "bitsAllocated",
-        "photometricInterpretation",
-        "windowCenter",
-        "windowWidth",
-        "windows",
-        "rescaleSlope",
-        "rescaleIntercept",
-        "rescaleType",
-        "lossyImageCompression",
-        "lossyImageCompressionRatio",
-        "burnedInAnnotation",
-        "frameTime",
-        "recommendedDisplayFrameRate",
-        "pixelSpacing",
-        "imagerPixelSpacing",
-        "pixelAspectRatio",
-        "imagePositionPatient",
-        "imageOrientationPatient",
-        "frameOfReferenceUID",
-        "sliceLocation",
-        "sliceThickness",
-        "spacingBetweenSlices",
-        "laterality",
-        "viewPosition",
-        "patientOrientation",
-        "acquisitionNumber",
-        "acquisitionDateTime",
-        "echoNumbers",
-        "temporalPositionIdentifier",
-        "imageType",
-        "fileSizeBytes",
-        "numberOfFrames",
-        "notRenderableReason",
+        stored_name(field)
+        for field in (
+            InstanceDocument.orthanc_series_id,
+            InstanceDocument.orthanc_study_id,
+            InstanceDocument.revision,
+            InstanceDocument.use_orthanc_preview,
+            InstanceDocument.sop_instance_uid,
+            InstanceDocument.sop_class_uid,
+            InstanceDocument.transfer_syntax_uid,
+            InstanceDocument.instance_number,
+            InstanceDocument.rows,
+            InstanceDocument.columns,
+            InstanceDocument.bits_allocated,
+            InstanceDocument.photometric_interpretation,
+            InstanceDocument.window_center,
+            InstanceDocument.window_width,
+            InstanceDocument.windows,
+            InstanceDocument.rescale_slope,
+            InstanceDocument.rescale_intercept,
+            InstanceDocument.rescale_type,
+            InstanceDocument.lossy_image_compression,
+            InstanceDocument.lossy_image_compression_ratio,
+            InstanceDocument.burned_in_annotation,
+            InstanceDocument.frame_time,
+            InstanceDocument.recommended_display_frame_rate,
+            InstanceDocument.pixel_spacing,
+            InstanceDocument.imager_pixel_spacing,
+            InstanceDocument.pixel_aspect_ratio,
+            InstanceDocument.image_position_patient,
+            InstanceDocument.image_orientation_patient,
+            InstanceDocument.frame_of_reference_uid,
+            InstanceDocument.slice_location,
+            InstanceDocument.slice_thickness,
+            InstanceDocument.spacing_between_slices,
+            InstanceDocument.laterality,
+            InstanceDocument.view_position,
+            InstanceDocument.patient_orientation,
+            InstanceDocument.acquisition_number,
+            InstanceDocument.acquisition_date_time,
+            InstanceDocument.echo_numbers,
+            InstanceDocument.temporal_position_identifier,
+            InstanceDocument.image_type,
+            InstanceDocument.file_size_bytes,
+            InstanceDocument.number_of_frames,
+            InstanceDocument.not_renderable_reason,
+        )
     ],
     1,
 )
 """Stored fields of an instance that a tree shows; what it says about its parents is left out."""
 
-NEWEST_STUDY_FIRST = Order("orderStudyDate", ascending=False)
+NEWEST_STUDY_FIRST = Order(_ORDER_STUDY_DATE, ascending=False)
 
 
 _INSTANCE_READ = {**INSTANCE_SHOWN, **dict.fromkeys(INSTANCE_ORDERS, 1)}
@@ -216,34 +235,36 @@ class Tree:
     async def study(self, study_instance_uid: str) -> StoredFields | None:
         """Read a study by StudyInstanceUID; of several patients' the one that changed last."""
         return await self._newest(
-            StudyDocument, "studyInstanceUID", study_instance_uid, "updatedAt"
+            StudyDocument, _STUDY_INSTANCE_UID, study_instance_uid, _UPDATED_AT
         )
 
     async def studies_of_uids(self, study_instance_uids: Sequence[str]) -> list[list[StoredFields]]:
         """Read the studies of each StudyInstanceUID, the one that changed last first."""
         found = await self._find(
             StudyDocument,
-            {"studyInstanceUID": {"$in": list(study_instance_uids)}},
-            {"updatedAt": -1, "_id": 1},
+            {_STUDY_INSTANCE_UID: {"$in": list(study_instance_uids)}},
+            {_UPDATED_AT: -1, "_id": 1},
         )
-        return _grouped(found, "studyInstanceUID", study_instance_uids)
+        return _grouped(found, _STUDY_INSTANCE_UID, study_instance_uids)
 
     async def one_series(self, series_instance_uid: str) -> StoredFields | None:
         """Read a series by SeriesInstanceUID; of several the one that changed last."""
         return await self._newest(
-            SeriesDocument, "seriesInstanceUID", series_instance_uid, "latestIndexedAt"
+            SeriesDocument, _SERIES_INSTANCE_UID, series_instance_uid, _LATEST_INDEXED_AT
         )
 
     async def instance(self, sop_instance_uid: str) -> StoredFields | None:
         """Read an instance by SOPInstanceUID; of several the one that was indexed last."""
-        return await self._newest(InstanceDocument, "sopInstanceUID", sop_instance_uid, "indexedAt")
+        return await self._newest(
+            InstanceDocument, _SOP_INSTANCE_UID, sop_instance_uid, _INDEXED_AT
+        )
 
     async def count_patients(self) -> int:
         """Count patients."""
         if self._scope.is_all:
             return await self._count(PatientDocument)
         groups: list[Mapping[str, Any]] = [
-            {"$group": {"_id": "$orthancPatientId"}},
+            {"$group": {"_id": f"${_ORTHANC_PATIENT_ID}"}},
             {"$count": "total"},
         ]
         return await self._total_of_studies(groups)
@@ -258,18 +279,18 @@ class Tree:
         """Count instances."""
         if self._scope.is_all:
             return await self._count(InstanceDocument)
-        added = {"_id": None, "total": {"$sum": "$numberOfInstances"}}
+        added = {"_id": None, "total": {"$sum": f"${_NUMBER_OF_INSTANCES}"}}
         return await self._total_of_studies([{"$group": added}])
 
     async def series_of_studies(self, study_ids: Sequence[str]) -> list[list[StoredFields]]:
         """Read the series of each study, by seriesNumber, then seriesInstanceUID."""
         found = await self._find(
             SeriesDocument,
-            {"orthancStudyId": {"$in": list(study_ids)}},
-            {"seriesNumber": 1, "seriesInstanceUID": 1},
+            {_ORTHANC_STUDY_ID: {"$in": list(study_ids)}},
+            {_SERIES_NUMBER: 1, _SERIES_INSTANCE_UID: 1},
             _WITHOUT_STATEMENTS,
         )
-        return _grouped(found, "orthancStudyId", study_ids)
+        return _grouped(found, _ORTHANC_STUDY_ID, study_ids)
 
     async def instances_of_series(
         self, series: Sequence[OrderedSeries], part: Slice
@@ -282,11 +303,11 @@ class Tree:
         if part.is_whole:
             found = await self._find(
                 InstanceDocument,
-                {"orthancSeriesId": {"$in": ids}},
-                {"orthancSeriesId": 1, **instance_sort(STACK_ORDER)},
+                {_ORTHANC_SERIES_ID: {"$in": ids}},
+                {_ORTHANC_SERIES_ID: 1, **instance_sort(STACK_ORDER)},
                 _INSTANCE_READ,
             )
-            grouped = _grouped(found, "orthancSeriesId", ids)
+            grouped = _grouped(found, _ORTHANC_SERIES_ID, ids)
             return [
                 _ordered(instances, one.order)
                 for one, instances in zip(series, grouped, strict=True)
@@ -301,9 +322,9 @@ class Tree:
             ]
             members = [one.id for one in series if one.order == order]
             instances += await self._children(
-                SeriesDocument, members, InstanceDocument, "orthancSeriesId", stages
+                SeriesDocument, members, InstanceDocument, _ORTHANC_SERIES_ID, stages
             )
-        return _grouped(instances, "orthancSeriesId", ids)
+        return _grouped(instances, _ORTHANC_SERIES_ID, ids)
 
     async def studies_of_patients(
         self, patient_ids: Sequence[str], request: PageRequest
@@ -318,11 +339,11 @@ class Tree:
         stages: list[dict[str, Any]] = [{"$match": within}] if within else []
         stages += [{"$sort": dict(plan.sort)}, {"$limit": plan.limit}]
         found = await self._children(
-            PatientDocument, patient_ids, StudyDocument, "orthancPatientId", stages
+            PatientDocument, patient_ids, StudyDocument, _ORTHANC_PATIENT_ID, stages
         )
         return [
             make_page(plan, NEWEST_STUDY_FIRST, studies)
-            for studies in _grouped(found, "orthancPatientId", patient_ids)
+            for studies in _grouped(found, _ORTHANC_PATIENT_ID, patient_ids)
         ]
 
     async def frames_of_series(
@@ -339,9 +360,9 @@ class Tree:
             members = [one for one in series if one.order == order]
             ids = [one.id for one in members]
             found = await self._children(
-                SeriesDocument, ids, InstanceDocument, "orthancSeriesId", plan.stages
+                SeriesDocument, ids, InstanceDocument, _ORTHANC_SERIES_ID, plan.stages
             )
-            grouped = _grouped(found, "orthancSeriesId", ids)
+            grouped = _grouped(found, _ORTHANC_SERIES_ID, ids)
             pages |= {
                 one: make_frame_page(plan, instances)
                 for one, instances in zip(members, grouped, strict=True)
@@ -363,25 +384,25 @@ class Tree:
                 {
                     "$lookup": {
                         "from": StudyDocument.get_collection_name(),
-                        "localField": "orthancPatientId",
-                        "foreignField": "orthancPatientId",
-                        "let": {"date": "$orderStudyDate"},
+                        "localField": _ORTHANC_PATIENT_ID,
+                        "foreignField": _ORTHANC_PATIENT_ID,
+                        "let": {"date": f"${_ORDER_STUDY_DATE}"},
                         "pipeline": [
                             {
                                 "$match": both(
                                     {
-                                        "orderStudyDate": {"$gt": ""},
-                                        "$expr": {"$lt": ["$orderStudyDate", "$$date"]},
+                                        _ORDER_STUDY_DATE: {"$gt": ""},
+                                        "$expr": {"$lt": [f"${_ORDER_STUDY_DATE}", "$$date"]},
                                     },
                                     {}
                                     if modality is None
                                     else {
-                                        "modalitiesInStudy": {"$in": [modality, modality.upper()]}
+                                        _MODALITIES_IN_STUDY: {"$in": [modality, modality.upper()]}
                                     },
                                     studies_within(self._scope),
                                 )
                             },
-                            {"$sort": {"orderStudyDate": -1, "_id": -1}},
+                            {"$sort": {_ORDER_STUDY_DATE: -1, "_id": -1}},
                             {"$limit": asked.first},
                         ],
                         "as": "priors",
@@ -473,13 +494,13 @@ class Tree:
         """Return the series or instances whose study lies within the scope."""
         if self._scope.is_all:
             return objects
-        study_ids = {fields["orthancStudyId"] for fields in objects}
+        study_ids = {fields[_ORTHANC_STUDY_ID] for fields in objects}
         visible = self._scope.study_ids or frozenset()
         if self._scope.labels is not None:
             if not study_ids or not study_ids <= self._visible_study_ids:
                 await self._find(StudyDocument, {"_id": {"$in": list(study_ids)}}, None, {"_id": 1})
             visible = frozenset(study_ids & self._visible_study_ids)
-        return [fields for fields in objects if fields["orthancStudyId"] in visible]
+        return [fields for fields in objects if fields[_ORTHANC_STUDY_ID] in visible]
 
     async def _total_of_studies(self, stages: Sequence[Mapping[str, Any]]) -> int:
         """Return the one `total` that an aggregation over the studies of the scope has."""
@@ -531,7 +552,7 @@ def _ordered(instances: list[StoredFields], order: str) -> list[StoredFields]:
 
 def _sort_key(order: str, instance: StoredFields) -> tuple[bool, Any, str]:
     value = instance.get(order)
-    return (value is not None, value, instance["sopInstanceUID"])
+    return (value is not None, value, instance[_SOP_INSTANCE_UID])
 
 
 def _grouped(

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from models import InstanceDocument
+from models.stored import stored_name
 from services.auth.scope import Scope
+
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+
 
 MongoFilter = dict[str, Any]
 
@@ -25,7 +30,7 @@ def objects_within(scope: Scope) -> MongoFilter:
     """
     if scope.study_ids is None:
         return {}
-    return {"orthancStudyId": {"$in": sorted(scope.study_ids)}}
+    return {_ORTHANC_STUDY_ID: {"$in": sorted(scope.study_ids)}}
 
 
 def both(*filters: Mapping[str, Any]) -> MongoFilter:
