@@ -1,9 +1,9 @@
-"""DICOM bytes to facts: headers, values, safety checks, windowing. Pure, without network."""
+"""Reads, checks and rewrites DICOM files; without network and database."""
 
 import logging
 import warnings
 
-# pydicom quotes the values that it does not like: names and identifiers of patients. What is wrong
-# with a file is told by our own errors, without values. Its level would not do: pydicom sets it.
+# pydicom logs invalid values, which can be names and identifiers of patients; our own errors say
+# what is wrong with a file, without values. Setting the level has no effect: pydicom sets it again.
 logging.getLogger("pydicom").propagate = False
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")

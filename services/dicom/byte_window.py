@@ -1,4 +1,4 @@
-"""A file seen through a window, so that small reads cost no system call."""
+"""Buffered reads at any offset of a file, for the walk over its elements."""
 
 from typing import BinaryIO
 

@@ -14,7 +14,7 @@ from services.dicom.values import parse_float, parse_int
 BULK_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """Binary values (PS3.5 6.2), and those of unknown VR."""
 _INLINE_MAX_BYTES = 64 * 1024
-"""Largest binary value that stands in the model: palettes and LUTs have at most 64 KiB."""
+"""Largest binary value within the model: palettes and LUTs have at most 64 KiB."""
 _SINGLE_VRS = frozenset({"LT", "ST", "UR", "UT"})
 """VRs in which a backslash is a character (PS3.5 6.2)."""
 _INTEGER_VRS = frozenset({"IS", "SL", "SS", "SV", "UL", "US", "UV"})
@@ -23,23 +23,23 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 BULK_ROOT = "urn:x-orthanc-graphql:bulkdata/"
-"""What addresses of long binary values begin with, before somebody knows the instance's own.
+"""First part of a BulkDataURI, for the caller to replace by the address of the instance.
 
-The path of the element follows: its tag, behind the tag of its sequence and the number of the item,
-from 1, where it stands in one: `52009230/3/00281201`.
+The path of the element follows: its tag, after the tag of the sequence and the number of the item
+(from 1) that contain it: `52009230/3/00281201`.
 """
 
 _KNOWN_MAX_BYTES = 4096
-"""Longest value whose model is remembered."""
+"""Longest value whose model is kept for the next header."""
 
 
 class KnownElements:
-    """Models of elements that were met before: most of a series' elements are all the same.
+    """Models of elements, shared by headers: in a series most elements are the same.
 
-    They stand in the models of many headers, so nobody may change them.
+    Callers must not change them.
 
     Args:
-        max_entries: Entries at which everything is forgotten.
+        max_entries: At this number of entries all are dropped.
     """
 
     def __init__(self, max_entries: int = 20_000) -> None:
@@ -51,7 +51,7 @@ class KnownElements:
         return self._models.get(key)
 
     def add(self, key: Any, model: dict[str, Any]) -> None:  # noqa: ANN401  # hashable
-        """Remember the model of an element."""
+        """Keep the model of an element."""
         if len(self._models) >= self._max_entries:
             self._models.clear()
         self._models[key] = model
