@@ -134,12 +134,13 @@ class Elements:
         return self._context.window.read(element.begin, element.end - element.begin)
 
     def fingerprint(self, tag: int) -> tuple[object, ...]:
-        """Return what tells an element from others: its bytes, and how they are to be read."""
+        """Return everything on which the model of an element depends, for comparison."""
         context = self._context
         creator = b"" if not tag >> 16 & 1 else self.value(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8)
         return (
             self.raw(tag),
             creator,
+            self.value(_LUT_DESCRIPTOR) if tag == _LUT_DATA else b"",
             context.is_implicit_vr,
             context.is_little_endian,
             context.is_signed,

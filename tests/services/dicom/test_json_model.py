@@ -1,5 +1,6 @@
 import io
 import json
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,15 @@ def test_known_elements_change_nothing(good_files: list[Path]) -> None:
     for path in good_files * 2:
         content = io.BytesIO(path.read_bytes())
         assert header_json(content, known=known) == header_json(content), path.name
+
+
+def test_shared_models_of_lut_data_depend_on_their_descriptor() -> None:
+    known = KnownElements()
+    for entries, vr in ((1, "US"), (2, "OW")):
+        lut = struct.pack("<HHI3H", 0x0028, 0x3002, 6, entries, 0, 16)
+        lut += struct.pack("<HHIH", 0x0028, 0x3006, 2, 7)
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(lut)) + lut
+        content = struct.pack("<HHI", 0x0008, 0x0008, 0)
+        content += struct.pack("<HHI", 0x0028, 0x3000, len(item)) + item
+        model = header_json(io.BytesIO(content), known=known)
+        assert model["00283000"]["Value"][0]["00283006"]["vr"] == vr
