@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -42,8 +43,11 @@ async def _store(exchange: Exchange) -> Response:
     ):
         if not files:
             raise InvalidInput("Send at least one file.")
+        begun = datetime.now(UTC)
         results = await _stored(exchange, files)
         add_stored(event, results)
+        labels, scope = exchange.runtime.labels, exchange.principal.scope
+        await labels.adopt(event.study_ids, scope, created_since=begun)
     for result in results:
         if result.error is not None:
             # Its sentence has no place in the answer.

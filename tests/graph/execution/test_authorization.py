@@ -1,5 +1,6 @@
 """Every operation and every route, times everybody who may come: who gets in."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 from unittest.mock import AsyncMock
@@ -29,9 +30,11 @@ from graph.schema import build_schema
 from services.audit import Audit
 from services.auth.authenticator import Authenticator
 from services.auth.roles import Principal, Role
+from services.auth.scope import NOTHING
 from services.query.tree import Trees
 from services.runtime import Runtime
 from services.settings import Settings
+from services.sharing.service import Sharing
 from tests.tokens import made_token, read_cache_of
 
 EVERYBODY = None
@@ -43,6 +46,8 @@ FIELDS: dict[str, Role] = {
     "Query.studies": Role.VIEWER,
     "Query.series": Role.VIEWER,
     "Query.instance": Role.VIEWER,
+    "Query.nodes": Role.VIEWER,
+    "Query.frames": Role.VIEWER,
     "Query.viewer": Role.VIEWER,
     "Query.server": Role.VIEWER,
     "Query.labels": Role.VIEWER,
@@ -81,28 +86,52 @@ ROUTES: dict[tuple[str, str], Role | None] = {
 }
 """The least role of every route but `/graphql`, whose fields decide, and of DICOMweb."""
 
+_STUDY, _SERIES = "/studies/{study}", "/studies/{study}/series/{series}"
+_INSTANCE = f"{_SERIES}/instances/{{instance}}"
 DICOMWEB: dict[tuple[str, str], Role] = {
-    ("GET", "/studies"): Role.VIEWER,
-    ("GET", "/series"): Role.VIEWER,
-    ("GET", "/studies/{study}/series"): Role.VIEWER,
-    ("GET", "/instances"): Role.VIEWER,
-    ("GET", "/studies/{study}/instances"): Role.VIEWER,
-    ("GET", "/studies/{study}/series/{series}/instances"): Role.VIEWER,
-    ("GET", "/studies/{study}/metadata"): Role.VIEWER,
-    ("GET", "/studies/{study}/series/{series}/metadata"): Role.VIEWER,
-    ("GET", "/studies/{study}/series/{series}/instances/{instance}/metadata"): Role.VIEWER,
+    **{
+        ("GET", path): Role.VIEWER
+        for path in (
+            "/studies",
+            "/series",
+            "/instances",
+            f"{_STUDY}/series",
+            f"{_STUDY}/instances",
+            f"{_SERIES}/instances",
+            *(
+                f"{level}{what}"
+                for level in (_STUDY, _SERIES, _INSTANCE)
+                for what in ("", "/metadata", "/rendered", "/thumbnail")
+            ),
+            f"{_INSTANCE}/frames/{{frames}}",
+            f"{_INSTANCE}/frames/{{frames}}/rendered",
+            f"{_INSTANCE}/frames/{{frames}}/thumbnail",
+            f"{_INSTANCE}/bulkdata/{{path:path}}",
+        )
+    },
+    ("POST", "/studies"): Role.UPLOADER,
+    ("POST", _STUDY): Role.UPLOADER,
 }
-"""The least role of every route of DICOMweb; a share has the same ones, without uploads."""
+"""The least role of every route of DICOMweb. A share has the same ones, for its viewer."""
 
 SHARED = "/s/{share}/dicomweb"
+
+GUARDED: dict[tuple[str, str], Role] = {
+    **{route: needed for route, needed in ROUTES.items() if needed},
+    **{(method, f"/dicomweb{path}"): role for (method, path), role in DICOMWEB.items()},
+}
+"""Every route that asks for a credential of its own."""
 
 CALLERS: dict[str, Role | None] = {
     "no credential": None,
     "wrong token": None,
     "viewer": Role.VIEWER,
+    "share": Role.VIEWER,
     "uploader": Role.UPLOADER,
     "admin": Role.ADMIN,
 }
+
+_SHARE = Principal("share:0", Role.VIEWER, scope=NOTHING, share_id="0")
 
 _MADE = {role: made_token(role.name, role) for role in Role}
 
@@ -115,14 +144,15 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def tokens() -> dict[str, str]:
     made = {role.name.lower(): secret for role, (_, secret) in _MADE.items()}
-    return {"wrong token": "ogql_" + "x" * 43} | made
+    return {"wrong token": "ogql_" + "x" * 43, "share": "ogqs_" + "x" * 43} | made
 
 
 @pytest.fixture(scope="module")
 async def runtime(settings: Settings) -> Runtime:
     """Credentials and nothing else: who gets past them meets an error, which is no refusal."""
     authenticator = Authenticator(
-        await read_cache_of(*(document for document, _ in _MADE.values()))
+        await read_cache_of(*(document for document, _ in _MADE.values())),
+        find_by_share=AsyncMock(return_value=_SHARE),
     )
     return cast(
         "Runtime",
@@ -130,6 +160,7 @@ async def runtime(settings: Settings) -> Runtime:
             settings=settings,
             authenticator=authenticator,
             audit=AsyncMock(spec=Audit),
+            sharing=AsyncMock(spec=Sharing, record_use=AsyncMock(return_value=False)),
             trees=Trees(page_max_size=1, max_seconds=1),
         ),
     )
@@ -224,11 +255,7 @@ def test_every_route_has_its_role(settings: Settings) -> None:
         for method in (route.methods or set()) - {"HEAD"}
     }
     dicomweb = {(method, f"/dicomweb{path}") for method, path in DICOMWEB}
-    shared = {
-        (method, f"{SHARED}{path}")
-        for (method, path), role in DICOMWEB.items()
-        if role is Role.VIEWER
-    }
+    shared = {(method, f"{SHARED}{path}") for method, path in DICOMWEB}
     assert found == {*ROUTES, *dicomweb, *shared}
 
 
@@ -272,15 +299,16 @@ async def test_subscriptions_let_their_roles_in(
 
 
 @pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("route", [route for route, needed in ROUTES.items() if needed])
+@pytest.mark.parametrize("route", GUARDED)
 async def test_routes_let_their_roles_in(
     app: ASGIApp, tokens: dict[str, str], route: tuple[str, str], caller: str
 ) -> None:
     method, template = route
-    path = template.format(study_uid="1.2.3", frame_index="0")
+    parts = dict.fromkeys(re.findall(r"{(\w+)", template), "1")
+    path = template.replace(":path}", "}").format(**parts)
     response = await send(app, method, path, tokens.get(caller))
     refusal = {401: "UNAUTHENTICATED", 403: "FORBIDDEN"}.get(response.status_code)
-    assert refusal == expected_refusal(CALLERS[caller], ROUTES[route])
+    assert refusal == expected_refusal(CALLERS[caller], GUARDED[route])
 
 
 async def test_an_upload_is_refused_before_it_is_read(app: ASGIApp, tokens: dict[str, str]) -> None:
