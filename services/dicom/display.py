@@ -41,6 +41,17 @@ NATIVE_SYNTAXES = frozenset(
 )
 """Transfer syntaxes without encapsulation (PS3.5 A.1, A.2, A.3, A.5)."""
 
+SHOWN_AS_STORED = frozenset(
+    {
+        "1.2.840.10008.5.1.4.1.1.12.1",
+        "1.2.840.10008.5.1.4.1.1.12.2",
+        "1.2.840.10008.5.1.4.1.1.12.3",
+    }
+)
+"""SOP classes of X-ray angiography and fluoroscopy (the last one is retired): their modality LUT
+leads back to the intensity of the beam, for subtraction, and windows are in stored values (PS3.3
+C.8.7.1.1.2). DCMTK and Cornerstone leave it out as well; pydicom does not look."""
+
 MONOCHROME1 = "MONOCHROME1"
 PALETTE_COLOR = "PALETTE COLOR"
 YBR_FULL_422 = "YBR_FULL_422"
@@ -289,6 +300,8 @@ class DisplayHeader:
             intercept = _number(rescale, "RescaleIntercept") or 0.0
             stored = self._stored_range()
             modality_luts = self._tables(dataset, "ModalityLUTSequence", stored)
+            if _text(dataset, "SOPClassUID") in SHOWN_AS_STORED:
+                slope, intercept, modality_luts = 1.0, 0.0, ()
             rescaled = stored.rescaled(slope, intercept)
             if modality_luts:
                 rescaled = InputRange(0, modality_luts[0].maximum)

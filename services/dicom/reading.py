@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
 from services.dicom.deflation import inflated_copy
+from services.dicom.display import SHOWN_AS_STORED
 from services.dicom.element_bytes import bytes_text
 from services.dicom.elements import Elements, kept_elements
 from services.dicom.fragments import count_frames
@@ -225,6 +226,7 @@ def _has_complex_display(elements: Elements, layout: FileLayout) -> bool:
         or (high_bit is not None and high_bit != stored - 1)
         or (_first(elements, _PRESENTATION_LUT_SHAPE) or "").upper() == "INVERSE"
         or any(tag in elements for tag in _LUT_SEQUENCES)
+        or _uid(elements, 0x00080016) in SHOWN_AS_STORED
         # Whether samples of 8 bits stand in words depends on the VR of the pixel data.
         or not (layout.is_little_endian or parse_int(elements.text(0x00280100)) != _BYTE_BITS)
         or _has_display_groups(elements)

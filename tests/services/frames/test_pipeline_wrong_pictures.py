@@ -25,6 +25,8 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
+    XRayAngiographicImageStorage,
+    XRayRadiofluoroscopicImageStorage,
 )
 
 from services.dicom.display import PixelDescription
@@ -275,6 +277,28 @@ def test_a_voi_lut_maps_what_the_modality_lut_gives(
     )  # fmt: skip
     mapped = entries[np.clip(values.astype(int) + intercept - first_mapped, 0, 4095)]
     assert np.abs(render(dataset) - mapped / 65_535 * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "sop_class", [XRayAngiographicImageStorage, XRayRadiofluoroscopicImageStorage]
+)
+@pytest.mark.parametrize("variant", [FrameVariant(), FULL, FrameVariant(100, 50)])
+def test_of_angiographies_the_modality_lut_is_not_for_display(
+    sop_class: str, variant: FrameVariant
+) -> None:
+    values = grey(8, "u1")
+    plain = made(values, WindowCenter=127, WindowWidth=255)
+    logarithmic = table(np.sort(RANDOM.integers(0, 4096, 256))[::-1].astype("<u2"), 0, 12)
+    with_lut = made(
+        values, WindowCenter=127, WindowWidth=255, SOPClassUID=sop_class,
+        ModalityLUTSequence=Sequence([logarithmic]),
+    )  # fmt: skip
+    assert (render(with_lut, 0, variant) == render(plain, 0, variant)).all()
+    rescaled = made(
+        values, WindowCenter=127, WindowWidth=255, SOPClassUID=sop_class,
+        RescaleSlope=-2, RescaleIntercept=9,
+    )  # fmt: skip
+    assert (render(rescaled, 0, variant) == render(plain, 0, variant)).all()
 
 
 # 7. Windows below 1.

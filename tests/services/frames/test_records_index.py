@@ -13,6 +13,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
+    XRayAngiographicImageStorage,
 )
 
 from services.dicom.checking import check_file
@@ -93,6 +94,7 @@ def test_of_plain_colours_the_index_says_all(syntax: str) -> None:
         made(COLOURS, syntax=ExplicitVRBigEndian),
         made(COLOURS, PlanarConfiguration=1),
         made(WORDS, PresentationLUTShape="INVERSE"),
+        made(WORDS, SOPClassUID=XRayAngiographicImageStorage, RescaleSlope=2, RescaleIntercept=0),
         pytest.param(made(WORDS, PresentationLUTShape="inverse"), marks=SMALL_LETTERS),
         made(WORDS, bits_stored=12, HighBit=15),
     ],
