@@ -1,7 +1,7 @@
 """What is sent into Orthanc appears; what disappears there disappears here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
@@ -41,41 +41,33 @@ async def test_arrivals_cost_their_files_and_two_calls_for_all(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await stage.send([instance_bytes(1, 1 + number % 2, number) for number in range(1, 101)])
-    calls: list[str] = []
-    stage.http.event_hooks["request"].append(_noted(calls))
-    get_into = ConnectionPool.get_into
-
-    def get_into_and_count(pool: ConnectionPool, path: str, *args: Any, **kwargs: Any) -> None:
-        calls.append(f"GET {path.rpartition('/')[2]}")
-        get_into(pool, path, *args, **kwargs)
-
-    monkeypatch.setattr(ConnectionPool, "get_into", get_into_and_count)
+    calls = record_calls(stage, monkeypatch)
     done = await stage.sync.reconciler.reconcile(ids)
     assert done.indexed == set(ids)
     # Before and after: one list of files each; between them each file once.
     assert sorted(calls) == ["GET file"] * 100 + ["POST bulk-content"] * 2
 
 
-async def test_what_is_indexed_already_costs_no_header(stage: Stage) -> None:
+async def test_what_is_indexed_already_costs_no_header(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 21)])
     await stage.sync.reconciler.reconcile(ids)
-    calls: list[str] = []
-    stage.http.event_hooks["request"].append(_noted(calls))
+    calls = record_calls(stage, monkeypatch)
     done = await stage.sync.reconciler.reconcile(ids)
     assert (done.indexed, done.removed, done.faults) == (set(), set(), {})
     assert calls == ["POST bulk-content"]
 
 
 async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_it(
-    stage: Stage,
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own, other = instance_bytes(1, 1, 1), instance_bytes(2, 1, 1)
     study = "1.2.826.0.1.3680043.8.498.1"
     own_id = orthanc_ids("P1", study, f"{study}.1", f"{study}.1.1").instance
-    calls: list[str] = []
     async with running(stage.sync):
         await eventually(stage.is_in_step)
-        stage.http.event_hooks["request"].append(_noted(calls))
+        calls = record_calls(stage, monkeypatch)
         with stage.indexer.pending.track() as add:
             add(own_id)
             [_, other_id] = await stage.send([own, other])
@@ -352,8 +344,18 @@ async def _pass_by(stage: Stage) -> None:
         )
 
 
-def _noted(calls: list[str]) -> Callable[[httpx.Request], Awaitable[None]]:
-    async def note(request: httpx.Request) -> None:
-        calls.append(f"{request.method} {request.url.path.rsplit('/', 1)[-1]}")
+def record_calls(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Record the requests to Orthanc from now on, those of threads that read files included."""
+    calls: list[str] = []
+    get_into = ConnectionPool.get_into
 
-    return note
+    async def record(request: httpx.Request) -> None:
+        calls.append(f"{request.method} {request.url.path.rpartition('/')[2]}")
+
+    def record_and_get(pool: ConnectionPool, path: str, *args: Any, **kwargs: Any) -> None:
+        calls.append(f"GET {path.rpartition('/')[2]}")
+        get_into(pool, path, *args, **kwargs)
+
+    stage.http.event_hooks["request"].append(record)
+    monkeypatch.setattr(ConnectionPool, "get_into", record_and_get)
+    return calls
