@@ -252,13 +252,25 @@ class Instance(FromStored, Node):
         "it is asked for, of at most 500 instances in one query. Binary values over 64 KiB have a "
         "BulkDataURI of `/dicomweb`, pixels are left out."
     )
-    async def tags(self, info: Info) -> JSON | None:
+    async def tags(
+        self,
+        info: Info,
+        only: Annotated[
+            list[str] | None,
+            strawberry.argument(
+                description="Keywords of PS3.6, such as `KVP`; the whole header when absent. "
+                "Elements that the file has not are left out."
+            ),
+        ] = None,
+    ) -> JSON | None:
         """Read the header from Orthanc."""
         info.context.spend_header()
         headers = info.context.runtime.headers
         header = await headers.dicom_json(
             self.orthanc_instance_id, self.revision, series_id=self.orthanc_series_id
         )
+        if only is not None:
+            header = header.selected(only)
         info.context.spend_header_bytes(header.json_bytes)
         return JSON(header.elements)
 

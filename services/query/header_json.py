@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, BinaryIO
 
 import orjson
 from cachetools import LRUCache
+from pydicom.datadict import tag_for_keyword
 
 from services.dicom.json_model import BULK_ROOT, header_json
-from services.errors import OrthancNotFound, PacsDisabled
+from services.errors import InvalidInput, OrthancNotFound, PacsDisabled
 from services.orthanc.client import Orthanc
 from services.query.series_headers import SeriesHeaders, header_bytes
 
@@ -26,6 +28,32 @@ class Header:
 
     elements: dict[str, Any]
     json_bytes: int
+
+    def selected(self, keywords: Sequence[str]) -> "Header":
+        """Return the elements of some keywords, in the order of the header.
+
+        Args:
+            keywords: Of PS3.6, as `PatientID`. What the header has not is left out.
+
+        Raises:
+            InvalidInput: One is no keyword.
+        """
+        tags = {_tag_of(keyword) for keyword in keywords}
+        elements = {tag: element for tag, element in self.elements.items() if tag in tags}
+        return Header(elements, len(orjson.dumps(elements)))
+
+
+@lru_cache(maxsize=1024)
+def _tag_of(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        message = f"{keyword[:_KEYWORD_MAX_CHARACTERS]!r} is no keyword of PS3.6, as `PatientID`."
+        raise InvalidInput(message, argument="only")
+    return f"{tag:08X}"
+
+
+_KEYWORD_MAX_CHARACTERS = 64
+"""Of one that is quoted in an error: the longest keyword has 63."""
 
 
 DICOMWEB_ROOT = "/dicomweb/"

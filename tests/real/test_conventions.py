@@ -150,6 +150,22 @@ async def test_a_picture_with_a_wrong_argument_leaves_its_parents(
     assert error["extensions"] == {"code": "INVALID_INPUT", "argument": argument}
 
 
+async def test_a_part_of_the_header_is_chosen_by_keywords(
+    server: RunningServer, ids: dict[str, str]
+) -> None:
+    assert ids
+    query = f'{{ instance(sopInstanceUID: "{CT}") {{ tags(only: %s) }} }}'
+    answer = await server.graphql(query % '["Modality", "PatientID", "PixelData"]')
+    assert answer["instance"] == {
+        "tags": {
+            "00080060": {"vr": "CS", "Value": ["CT"]},
+            "00100020": {"vr": "LO", "Value": ["P1"]},
+        }
+    }
+    path = ["instance", "tags"]
+    assert await errors_of(server, query % '["modality"]') == [(path, "INVALID_INPUT", "only")]
+
+
 async def test_an_empty_list_matches_nothing_in_every_filter(
     server: RunningServer, ids: dict[str, str]
 ) -> None:
