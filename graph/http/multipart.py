@@ -24,26 +24,26 @@ from services.tasks import finish_in_thread
 
 
 class UploadIdle(Error):
-    """The sender stopped sending."""
+    """The client stopped sending."""
 
     code = "UPLOAD_IDLE"
     default_message = "The request stopped arriving and was cut."
 
 
 class UnsupportedMediaType(Error):
-    """The body is of a media type that is not read here."""
+    """The media type of the body is not supported."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
     default_message = "Send application/json or multipart/form-data."
 
 
 def check_content_length(request: Request, max_bytes: int) -> None:
-    """Refuse a body that says itself that it is too large, before its first byte is read.
+    """Refuse a body by its Content-Length, before its first byte is read.
 
     Raises:
         LimitExceeded: It is larger than `max_bytes`.
     """
-    # The server's parser lets nothing but decimal digits of a 64-bit number pass.
+    # The HTTP parser accepts only decimal digits of a 64-bit number.
     if int(request.headers.get("content-length", "0")) > max_bytes:
         raise _too_large(max_bytes)
 
@@ -54,14 +54,14 @@ async def arriving(
     """Yield the body as it arrives, in pieces that are not empty.
 
     Args:
-        request: Nothing of its body was read.
+        request: Its body was not read yet.
         max_bytes: Of the whole body.
         idle_seconds: Longest silence.
 
     Raises:
         LimitExceeded: It is larger than `max_bytes`.
-        UploadIdle: Nothing came for `idle_seconds`.
-        InvalidInput: Its sender went away.
+        UploadIdle: The client sent nothing for `idle_seconds`.
+        InvalidInput: The client disconnected.
     """
     check_content_length(request, max_bytes)
     received = 0
@@ -113,7 +113,7 @@ class UploadedFile:
 
     Attributes:
         field_name: Of the part.
-        name: As the sender called it, `""` when it did not.
+        name: As the client sent it; `""` without one.
         begin: First byte, as an offset into the temporary file.
         size: In bytes.
     """
@@ -175,7 +175,7 @@ async def read_related(
     """Read a multipart/related body (RFC 2387), every part of which is a file.
 
     Args:
-        request: Nothing of its body was read.
+        request: Its body was not read yet.
         limits: What it may ask for.
         part_type: Media type of the parts.
 
