@@ -86,7 +86,7 @@ QUERIES = {
     ),
     "many URLs of each frame": Query(
         f'{{instance(sopInstanceUID:"{FIRST_INSTANCE}")'
-        "{frames(first:10000){" + aliased(20, "url(maxSize:64)") + "}}}"
+        "{frames(first:2500){" + aliased(20, "url(maxSize:64)") + "}}}"
     ),
     "many small lists": Query(
         "{studies(first:500){nodes{id series{id thumbnail{url} instances{id frames{url}}}}}}"

@@ -40,14 +40,14 @@ from tests.tokens import made_token, read_cache_of
 EVERYBODY = None
 FIELDS: dict[str, Role] = {
     "Query.node": Role.VIEWER,
+    "Query.nodes": Role.VIEWER,
+    "Query.frames": Role.VIEWER,
     "Query.patient": Role.VIEWER,
     "Query.patients": Role.VIEWER,
     "Query.study": Role.VIEWER,
     "Query.studies": Role.VIEWER,
     "Query.series": Role.VIEWER,
     "Query.instance": Role.VIEWER,
-    "Query.nodes": Role.VIEWER,
-    "Query.frames": Role.VIEWER,
     "Query.viewer": Role.VIEWER,
     "Query.server": Role.VIEWER,
     "Query.labels": Role.VIEWER,

@@ -102,7 +102,7 @@ PICTURE = {
     "vary": "Origin",
 }
 CONTENT = {"content-type": "image/png", "content-length": str(len(FRAME.content))}
-EXPOSED = {"access-control-expose-headers": "X-Request-ID, ETag, Retry-After"}
+EXPOSED = {"access-control-expose-headers": "X-Request-ID, ETag, Retry-After, Warning"}
 SHARED = EXPOSED | {"access-control-allow-origin": LOCAL}
 SAFE = {
     "x-content-type-options": "nosniff",
