@@ -14,7 +14,7 @@ class Role(IntEnum):
     VIEWER = 1
     """Queries, frames, archives."""
     UPLOADER = 2
-    """Also uploads."""
+    """Also uploads, shares and labels."""
     ADMIN = 3
     """Also deletes, synchronizes and sees where Orthanc is."""
 

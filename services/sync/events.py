@@ -49,6 +49,7 @@ class StudyChange:
         study_id: Orthanc's id of the study.
         document: The study as stored, None when it is deleted.
         labels: Of the study; when it is deleted, the last ones that it had.
+        labels_before: Those that it had before the change, where MongoDB remembers them.
     """
 
     kind: StudyChangeKind
@@ -56,6 +57,7 @@ class StudyChange:
     study_instance_uid: str
     document: Mapping[str, Any] | None
     labels: tuple[str, ...] = ()
+    labels_before: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -112,6 +114,7 @@ class EventDebouncer:
                     tracked.is_pending = False
                     tracked.sent_at = at
                     events.append(tracked.change)
+                    tracked.change = replace(tracked.change, labels_before=None)
                     if tracked.change.kind is StudyChangeKind.DELETED:
                         del self._tracked[study_id]
             elif at - tracked.changed_at >= self._stable_seconds:
@@ -122,12 +125,35 @@ class EventDebouncer:
 
 def _merged(held_back: StudyChange, newer: StudyChange) -> StudyChange:
     """Return the one change that stands for two, the first of which was not sent."""
+    if held_back.labels_before is not None:
+        newer = replace(newer, labels_before=held_back.labels_before)
     if newer.kind is StudyChangeKind.UPDATED and held_back.kind is StudyChangeKind.CREATED:
         return replace(newer, kind=StudyChangeKind.CREATED)
     if newer.kind is StudyChangeKind.CREATED and held_back.kind is StudyChangeKind.DELETED:
         # Deleted and stored again within a second: a client that shows it sees a change.
         return replace(newer, kind=StudyChangeKind.UPDATED)
     return newer
+
+
+def seen_within(scope: Scope, change: StudyChange) -> StudyChange | None:
+    """Return what a caller of a scope sees of a change; None: nothing.
+
+    A study that loses the label by which it was seen is deleted for the caller, and one that gets
+    such a label is new.
+
+    Args:
+        scope: Of the caller.
+        change: What happened.
+    """
+    is_inside = scope.covers(change.study_id, change.labels)
+    before = change.labels_before
+    was_inside = is_inside if before is None else scope.covers(change.study_id, before)
+    if was_inside and not is_inside:
+        left = change.labels if before is None else before
+        return replace(change, kind=StudyChangeKind.DELETED, document=None, labels=left)
+    if is_inside and not was_inside and change.kind is StudyChangeKind.UPDATED:
+        return replace(change, kind=StudyChangeKind.CREATED)
+    return change if is_inside else None
 
 
 _log = logging.getLogger(__name__)
@@ -170,12 +196,13 @@ class Listener:
             return
         if self._study_instance_uid not in (None, event.study_instance_uid):
             return
-        if not self._scope.covers(event.study_id, event.labels):
+        seen = seen_within(self._scope, event)
+        if seen is None:
             return
         if len(self._events) >= LISTENER_MAX_EVENTS:
             self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
             return
-        self._events.append(event)
+        self._events.append(seen)
         self._something.set()
 
     @property
@@ -368,8 +395,15 @@ def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
     document = change.get("fullDocument")
     if not document:
         return None
-    is_new = change["operationType"] == "insert"
-    return _make_change(StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED, document)
+    if change["operationType"] == "insert":
+        return _make_change(StudyChangeKind.CREATED, document)
+    updated = _make_change(StudyChangeKind.UPDATED, document)
+    before = change.get("fullDocumentBeforeChange")
+    return updated if before is None else replace(updated, labels_before=_labels_of(before))
+
+
+def _labels_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(document.get("labels") or ())
 
 
 def _make_change(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyChange:
@@ -378,5 +412,5 @@ def _make_change(kind: StudyChangeKind, document: Mapping[str, Any]) -> StudyCha
         study_id=document["_id"],
         study_instance_uid=document[_STUDY_INSTANCE_UID],
         document=None if kind is StudyChangeKind.DELETED else document,
-        labels=tuple(document.get("labels") or ()),
+        labels=_labels_of(document),
     )

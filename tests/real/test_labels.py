@@ -1,6 +1,8 @@
 """Labels on a real MongoDB: given, taken, counted, searched, and mirrored to Orthanc."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from services.errors import InvalidInput
 from services.labels import Labels
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
+from tests.patience import PATIENCE_SECONDS
 from tests.real.query_stage import QueryStage, open_query_stage, orthanc_id
 
 ADD = "mutation ($id: ID!, $labels: [String!]!) { addLabels(id: $id, labels: $labels) { labels } }"
@@ -145,6 +148,26 @@ async def test_a_token_may_be_limited_to_labels(stage: QueryStage, tmp_path: Pat
     async with open_authenticator(database, tokens_file=none) as authenticator:
         found = await authenticator.authenticate(f"Bearer {secret}")
     assert found == replace(WARD, name="w")
+
+
+async def test_a_label_that_goes_takes_the_study_from_whoever_follows_it(
+    stage: QueryStage,
+) -> None:
+    events = stage.runtime.study_events
+    async with (
+        events.listen(scope=WARD.scope) as listener,
+        aclosing(listener.events()) as changes,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
+        await label(stage, ADD, "x")
+        await label(stage, ADD, "ward 3")
+        came = await anext(changes)
+        await label(stage, REMOVE, "ward 3")
+        went = await anext(changes)
+    assert [(one.kind.name, one.study_id) for one in (came, went)] == [
+        ("CREATED", STUDY),
+        ("DELETED", STUDY),
+    ]
 
 
 @pytest.mark.parametrize(("has_labels", "expected"), [(True, ["PUT", "DELETE"]), (False, [])])
