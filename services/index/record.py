@@ -34,7 +34,7 @@ _SERIES_ATTRIBUTES = stored_name(InstanceDocument.series_attributes)
 _STUDY_ATTRIBUTES = stored_name(InstanceDocument.study_attributes)
 
 
-INDEX_VERSION = 7
+INDEX_VERSION = 8
 """Raise it when the reader of headers, a document of the index or what derives from it changes: the
 comparison with Orthanc reads every instance again whose document has another version."""
 
