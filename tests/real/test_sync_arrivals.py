@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models.instance import INSTANCE_ORDERS
 from services.deletion import Deletion, Level
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
@@ -266,9 +267,16 @@ async def test_an_index_of_an_earlier_release_is_read_again_by_itself(stage: Sta
     await stage.send([instance_bytes(1, 1, number) for number in (1, 2)])
     await stage.sync.synchronize()
     expected = await stage.database["instances"].find({}).sort("_id").to_list()
-    added = ("studyAttributes", "seriesAttributes", "attributesDigest", "indexVersion")
+    series = await stage.database["series"].find_one({}, {"_id": 0, "stackOrder": 1})
+    assert series is not None
+    added = (
+        *("studyAttributes", "seriesAttributes", "attributesDigest", "indexVersion"),
+        *INSTANCE_ORDERS,
+    )
     await stage.database["instances"].update_many({}, {"$unset": dict.fromkeys(added, 1)})
-    await stage.database["series"].update_many({}, {"$unset": {"studyStatements": 1}})
+    await stage.database["series"].update_many(
+        {}, {"$unset": {"studyStatements": 1, "stackOrder": 1, "totalBytes": 1}}
+    )
     await stage.database["studies"].update_many(
         {}, {"$unset": {"demographicsOfFiles": 1, "accessionNumbers": 1}}
     )
@@ -280,6 +288,7 @@ async def test_an_index_of_an_earlier_release_is_read_again_by_itself(stage: Sta
     async with running(stage.sync):
         await eventually(is_read_again)
         await eventually(stage.is_in_step)
+    assert await stage.database["series"].find_one({}, {"_id": 0, "stackOrder": 1}) == series
     study = await stage.database["studies"].find_one({})
     assert study is not None
     assert len(study["demographicsOfFiles"]) == 1
