@@ -15,7 +15,7 @@ from bson import decode_iter
 from bson.codec_options import CodecOptions
 
 from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
-from models.instance import INSTANCE_ORDERS, STACK_ORDER, instance_sort
+from models.instance import STACK_ORDER, instance_sort
 from models.stored import StoredDocument, stored_name
 from services.auth.scope import Scope
 from services.database import translated_database_faults
@@ -116,9 +116,6 @@ INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
 """Stored fields of an instance that a tree shows; what it says about its parents is left out."""
 
 NEWEST_STUDY_FIRST = Order(_ORDER_STUDY_DATE, ascending=False)
-
-
-_INSTANCE_READ = {**INSTANCE_SHOWN, **dict.fromkeys(INSTANCE_ORDERS, 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,11 +298,13 @@ class Tree:
         """
         ids = [one.id for one in series]
         if part.is_whole:
+            # The keys are long: only those that are sorted by here are read.
+            others = {one.order for one in series} - {STACK_ORDER}
             found = await self._find(
                 InstanceDocument,
                 {_ORTHANC_SERIES_ID: {"$in": ids}},
                 {_ORTHANC_SERIES_ID: 1, **instance_sort(STACK_ORDER)},
-                _INSTANCE_READ,
+                {**INSTANCE_SHOWN, **dict.fromkeys(others, 1)},
             )
             grouped = _grouped(found, _ORTHANC_SERIES_ID, ids)
             return [
