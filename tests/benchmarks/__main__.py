@@ -13,7 +13,17 @@ from rich.table import Table
 from tests.benchmarks.machine import describe_machine
 from tests.benchmarks.report import HEADS, cells, merged, read_report, write_report
 
-_SUITES = ("tree", "lists", "scale", "frames", "uploads", "synchronization", "startup", "memory")
+_SUITES = (
+    "tree",
+    "lists",
+    "scale",
+    "frames",
+    "uploads",
+    "synchronization",
+    "startup",
+    "memory",
+    "dicomweb",
+)
 
 
 def main() -> None:

@@ -1,0 +1,138 @@
+"""DICOMweb beside Orthanc's own plugin."""
+
+import asyncio
+import statistics
+from collections.abc import Iterable
+from functools import partial
+
+import httpx
+from pydicom.uid import generate_uid
+
+from tests.benchmarks.measurement import Line, Row, alternating_medians, seconds_of
+from tests.benchmarks.stage import Stage, open_stage
+from tests.benchmarks.studies import ct_files
+
+_UID_ROOT = "1.2.826.0.1.3680043.8.498."
+_SLICES = 600
+_INSTANCES = 2_000
+_PAGE = 500
+_RUNS = 5
+_FRAME_RUNS = 60
+_AT_ONCE = 4
+_RIVAL = "Orthanc's DICOMweb plugin"
+_STORED = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
+
+
+async def run() -> list[Line]:
+    """Measure metadata, searches, frames and pictures."""
+    async with open_stage() as stage:
+        plugins = (await stage.orthanc.get("/plugins")).json()
+        if "dicom-web" not in plugins:
+            raise RuntimeError("Orthanc runs without its DICOMweb plugin")
+        await _send(stage, ct_files(_SLICES, patient_id="METADATA"))
+        await _send(stage, ct_files(_INSTANCES, size=32, patient_id="SEARCH"))
+        await stage.wait_for_instances(_SLICES + _INSTANCES)
+        return [
+            *await _metadata(stage),
+            await _search(stage),
+            await _frames(stage),
+            await _rendered(stage),
+        ]
+
+
+async def _send(stage: Stage, files: Iterable[bytes]) -> None:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def post(content: bytes) -> None:
+        try:
+            (await stage.orthanc.post("/instances", content=content)).raise_for_status()
+        finally:
+            slots.release()
+
+    async with asyncio.TaskGroup() as group:
+        for content in files:
+            await slots.acquire()
+            group.create_task(post(content))
+
+
+def _study(patient_id: str) -> str:
+    return f"/studies/{generate_uid(_UID_ROOT, entropy_srcs=[patient_id])}"
+
+
+def _series(patient_id: str) -> str:
+    uid = generate_uid(_UID_ROOT, entropy_srcs=[patient_id, "S0"])
+    return f"{_study(patient_id)}/series/{uid}"
+
+
+async def _ours(stage: Stage, path: str, accept: str = "*/*") -> httpx.Response:
+    answer = await stage.http.get(f"/dicomweb{path}", headers={"Accept": accept})
+    return answer.raise_for_status()
+
+
+async def _theirs(stage: Stage, path: str, accept: str = "*/*") -> httpx.Response:
+    answer = await stage.orthanc.get(f"/dicom-web{path}", headers={"Accept": accept})
+    return answer.raise_for_status()
+
+
+async def _metadata(stage: Stage) -> list[Row]:
+    path, json = f"{_series('METADATA')}/metadata", "application/dicom+json"
+    first = await seconds_of(partial(_ours, stage, path, json))
+    ours, theirs = await alternating_medians(
+        [partial(_ours, stage, path, json), partial(_theirs, stage, path, json)], runs=_RUNS
+    )
+    case = f"DICOMweb: metadata of a series of {_SLICES} CT"
+    return [
+        Row(
+            case=f"{case}, first time",
+            ours_seconds=first,
+            rival=_RIVAL,
+            rival_seconds=theirs,
+            goal=3,
+        ),
+        Row(case=case, ours_seconds=ours, rival=_RIVAL, rival_seconds=theirs, goal=10),
+    ]
+
+
+async def _search(stage: Stage) -> Row:
+    path = f"{_study('SEARCH')}/instances"
+
+    async def pages() -> None:
+        for offset in range(0, _INSTANCES, _PAGE):
+            await _ours(stage, f"{path}?limit={_PAGE}&offset={offset}")
+
+    ours, theirs = await alternating_medians([pages, partial(_theirs, stage, path)], runs=3)
+    return Row(
+        case=f"DICOMweb: search of {_INSTANCES} instances, in pages of {_PAGE}",
+        ours_seconds=ours,
+        rival=f"{_RIVAL}, in one",
+        rival_seconds=theirs,
+        goal=25,
+    )
+
+
+async def _instances(stage: Stage) -> list[str]:
+    models = (await _ours(stage, f"{_series('METADATA')}/instances?limit={_PAGE}")).json()
+    uids = [model["00080018"]["Value"][0] for model in models]
+    return [f"{_series('METADATA')}/instances/{uid}" for uid in uids]
+
+
+async def _frames(stage: Stage) -> Row:
+    ours, theirs = await _each(stage, "frames/1", _STORED)
+    return _row("DICOMweb: a frame of a CT", ours, theirs, goal=0.8)
+
+
+async def _rendered(stage: Stage) -> Row:
+    ours, theirs = await _each(stage, "rendered", "image/jpeg")
+    return _row("DICOMweb: a rendered CT", ours, theirs, goal=5)
+
+
+async def _each(stage: Stage, what: str, accept: str) -> tuple[float, float]:
+    """Ask for another instance each time, so that nobody has it in memory."""
+    instances = await _instances(stage)
+    times: tuple[list[float], list[float]] = ([], [])
+    # Far apart, for pictures are rendered ahead.
+    for instance in instances[:: len(instances) // _FRAME_RUNS][:_FRAME_RUNS]:
+        path = f"{instance}/{what}"
+        times[0].append(await seconds_of(partial(_ours, stage, path, accept)))
+        times[1].append(await seconds_of(partial(_theirs, stage, path, accept)))
+    return statistics.median(times[0]), statistics.median(times[1])
