@@ -102,4 +102,4 @@ def viewer_url(ohif_url: str, base_url: str, token: str, study_uids: list[str]) 
     """
     configuration = quote(f"{share_url(base_url, token)}/ohif.json", safe="")
     uids = quote(",".join(study_uids), safe=",")
-    return f"{ohif_url}/viewer/dicomwebproxy?url={configuration}&StudyInstanceUIDs={uids}"
+    return f"{ohif_url}/viewer/dicomwebproxy?url={configuration}&studyInstanceUIDs={uids}"

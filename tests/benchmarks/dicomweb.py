@@ -82,15 +82,13 @@ async def _metadata(stage: Stage) -> list[Row]:
     )
     case = f"DICOMweb: metadata of a series of {_SLICES} CT"
     return [
-        Row(
-            case=f"{case}, first time",
-            ours_seconds=first,
-            rival=_RIVAL,
-            rival_seconds=theirs,
-            goal=3,
-        ),
-        Row(case=case, ours_seconds=ours, rival=_RIVAL, rival_seconds=theirs, goal=10),
+        _row(f"{case}, first time", first, theirs, goal=3),
+        _row(case, ours, theirs, goal=10),
     ]
+
+
+def _row(case: str, ours: float, theirs: float, *, goal: float) -> Row:
+    return Row(case=case, ours_seconds=ours, rival=_RIVAL, rival_seconds=theirs, goal=goal)
 
 
 async def _search(stage: Stage) -> Row:

@@ -8,17 +8,20 @@ import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pydicom
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright
+from playwright.async_api import Browser, Page, Request, Response, async_playwright
 
 from services.auth.roles import Role
 from tests.browser.ohif import app_config, ohif_folder, serving_ohif
 from tests.real.dicomweb_stage import ROOT, file_named, made, uid
 from tests.server_process import serve
+from tests.servers import answered
 from tests.tokens import write_tokens_file
 
 _DOCS = Path(__file__).parents[2] / "docs"
@@ -111,6 +114,28 @@ class Viewer:
         address: str = answer.json()["00081190"]["Value"][0]
         return address.rpartition("/")[2]
 
+    async def share(self, study_uid: str) -> tuple[str, str]:
+        """Share a study; return the address of the share, and OHIF's for it."""
+        headers = {"Authorization": f"Bearer {self.uploader}"}
+        async with httpx.AsyncClient(
+            base_url=self.server, timeout=60, trust_env=False, headers=headers
+        ) as http:
+            found: Any = await answered(
+                http,
+                "query($uid: String!) { study(studyInstanceUID: $uid) { id } }",
+                {"uid": study_uid},
+            )
+            expires_at = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+            share = {"name": "A", "studyIds": [found["study"]["id"]], "expiresAt": expires_at}
+            created: Any = await answered(
+                http,
+                "mutation($input: CreateShareInput!) { createShare(input: $input) {"
+                "  url viewerUrl } }",
+                {"input": share},
+            )
+        share_address: str = created["createShare"]["url"]
+        return share_address.rstrip("/"), created["createShare"]["viewerUrl"]
+
 
 @pytest.fixture(scope="module")
 async def viewer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Viewer]:
@@ -123,7 +148,11 @@ async def viewer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[View
     )
     config: list[str] = []
     with serving_ohif(built, config) as ohif:
-        environment = {"CORS_ALLOWED_ORIGINS": ohif, "LOAD_SAMPLES": "false"}
+        environment = {
+            "CORS_ALLOWED_ORIGINS": ohif,
+            "LOAD_SAMPLES": "false",
+            "OHIF_URL": ohif,
+        }
         async with serve(folder, environment) as served:
             config.append(app_config(f"{served.url}{ROOT}"))
             yield Viewer(ohif, served.url, tokens["reader"], tokens["uploader"])
@@ -169,6 +198,27 @@ async def test_ohif_shows_a_study(viewer: Viewer, browser: Browser, name: str) -
         await page.goto(f"{viewer.ohif}/viewer?{query}")
         await page.wait_for_function(_SHOWS_PIXELS)
         await _keep_screenshot(page, name)
+
+
+async def test_ohif_shows_a_shared_study_and_nothing_else(viewer: Viewer, browser: Browser) -> None:
+    study_uid = await viewer.store(_ct_stack())
+    own = {"SeriesInstanceUID": uid("prior", 1), "SOPInstanceUID": uid("prior", 2)}
+    await viewer.store([made(PatientID="CT", StudyInstanceUID=uid("prior"), **own)])
+    address, viewer_url = await viewer.share(study_uid)
+    assert viewer_url.startswith(viewer.ohif)
+    async with opened(viewer, browser) as page:
+        searched: list[Any] = []
+
+        async def note(response: Response) -> None:
+            if response.url.startswith(f"{address}/dicomweb/studies?"):
+                searched.append(await response.json())
+
+        page.on("response", note)
+        await page.goto(viewer_url)
+        await page.wait_for_function(_SHOWS_PIXELS)
+        await page.wait_for_load_state("networkidle")
+    found = {model["0020000D"]["Value"][0] for models in searched for model in models}
+    assert found == {study_uid}
 
 
 async def _keep_screenshot(page: Page, name: str) -> None:
