@@ -45,7 +45,8 @@ class Header:
 
 @lru_cache(maxsize=1024)
 def _tag_of(keyword: str) -> str:
-    tag = tag_for_keyword(keyword)
+    # Retired elements without a keyword have an empty one in pydicom's dictionary.
+    tag = tag_for_keyword(keyword) if keyword else None
     if tag is None:
         message = f"{keyword[:_KEYWORD_MAX_CHARACTERS]!r} is no keyword of PS3.6, as `PatientID`."
         raise InvalidInput(message, argument="only")
