@@ -346,7 +346,7 @@ async def test_a_viewer_is_configured_for_the_share_alone(
     assert f"{link.scheme}://{link.netloc}{link.path}" == (
         "https://ohif.test/app/viewer/dicomwebproxy"
     )
-    assert asked["StudyInstanceUIDs"] == [uid("shared")]
+    assert asked["studyInstanceUIDs"] == [uid("shared")]
     [configuration] = asked["url"]
     answer = await server.http.get(configuration, headers={"Origin": "https://ohif.test"})
     assert answer.headers["access-control-allow-origin"] == "https://ohif.test"
