@@ -53,7 +53,7 @@ def schema() -> None:
 def key() -> None:
     """Print a new key for FRAME_URL_KEYS.
 
-    Put it first in the list to sign with it; keep the old ones behind it for as long as their URLs
-    shall work (20 minutes).
+    Put the new key first in the list: the first one signs, all verify. Keep the old keys behind it
+    until their URLs have expired, 40 minutes unless FRAME_URL_SECONDS is set.
     """
     click.echo(generate_key())

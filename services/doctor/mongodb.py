@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from beanie import init_beanie
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConfigurationError, InvalidURI, OperationFailure, PyMongoError
@@ -68,6 +69,10 @@ async def read_tokens(url: str, database: str) -> Sequence[TokenDocument]:
         except (InvalidURI, ConfigurationError, ValueError) as exc:
             raise DatabaseUnavailable from exc
         async with client:
+            # Beanie makes no documents of a class that it has not initialized.
+            await init_beanie(
+                database=client[database], document_models=[TokenDocument], skip_indexes=True
+            )
             return await TokenStore(client[database]).read_all()
 
 

@@ -272,6 +272,18 @@ async def test_the_command_line_makes_lists_and_revokes_tokens_of_a_running_serv
     assert wrong.errors.startswith("Error: A token's name has")
 
 
+async def test_the_doctor_counts_tokens_in_a_process_of_its_own(
+    settings: Settings, tmp_path: Path
+) -> None:
+    # In the process of the tests Beanie may have been initialized by something else.
+    shell = Shell.on_stores_of(settings, tmp_path / "data")
+    made = await shell.run("token", "create", "--role", "viewer", "--name", "worklist")
+    assert made.code == 0, made.errors
+    examined = await shell.run("doctor")
+    assert (examined.code, examined.errors) == (0, "")
+    assert "tokens: 1 valid" in examined.output
+
+
 async def test_tokens_are_made_without_a_server_and_lost_ones_do_not_open_it(
     tmp_path: Path,
 ) -> None:
