@@ -147,13 +147,17 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         runtime = runtime_of(request)
         identify = partial(principal_of, request)
         principal = await identify()
-        if isinstance(request, Request) and request.method == "GET":
-            # An <img> of any page can send it, and browsers send it without a preflight.
-            public_url = runtime.settings.public_url
-            require_allowed_origin(request, self._origins, public_url=public_url)
-        if isinstance(request, Request) and (request.method == "GET" or _is_json_post(request)):
-            # Before parsing: introspection would answer callers without credentials.
-            authorize(principal, Role.VIEWER)
+        # GraphiQL's page holds no data, and browsers open it before a token is entered.
+        if isinstance(request, Request) and not self.should_render_graphql_ide(
+            self.request_adapter_class(request)
+        ):
+            if request.method == "GET":
+                # An <img> of any page can send it, and browsers send it without a preflight.
+                public_url = runtime.settings.public_url
+                require_allowed_origin(request, self._origins, public_url=public_url)
+            if request.method == "GET" or _is_json_post(request):
+                # Before parsing: introspection would answer callers without credentials.
+                authorize(principal, Role.VIEWER)
         return Context(
             runtime=runtime,
             principal=principal,

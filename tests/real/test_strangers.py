@@ -61,6 +61,25 @@ async def test_nothing_is_parsed_for_who_is_not_known(guarded: Guarded) -> None:
             assert [e["extensions"]["code"] for e in answer.json()["errors"]] == ["UNAUTHENTICATED"]
 
 
+async def test_graphiql_opens_for_everybody_and_answers_only_with_a_token(
+    guarded: Guarded,
+) -> None:
+    # A browser can't send the token when it opens the page: it is entered there.
+    async with guarded.client(None) as http:
+        for site in ("none", "cross-site"):
+            headers = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Site": site}
+            page = await http.get("/graphql", headers=headers)
+            assert (page.status_code, page.headers["content-type"]) == (
+                200,
+                "text/html; charset=utf-8",
+            )
+            assert 'id="token"' in page.text
+        answer = await http.get("/graphql", headers={"Accept": "application/json"})
+        assert answer.status_code == 401
+        answer = await http.post("/graphql", json={"query": INTROSPECTION})
+        assert answer.status_code == 401
+
+
 async def test_an_image_of_another_site_can_not_ask(guarded: Guarded) -> None:
     parameters = {"query": "{ __typename }"}
     async with guarded.client(guarded.attacker) as http:
