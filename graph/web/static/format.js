@@ -64,3 +64,8 @@ export function patientDetails(study) {
   const born = study.patientBirthDate && `born ${study.patientBirthDate}`;
   return [study.patient.patientID || "no ID", born, patientAge(study), sex].filter(Boolean).join(" · ");
 }
+
+/** The lossy compression of an image. A ratio of 1 or less counts as unknown: some devices write 0. */
+export function describeLoss({ lossyImageCompressionRatio: ratio }) {
+  return ratio > 1 ? `Lossy compression ${decimal(ratio)}:1` : "Lossy compression";
+}

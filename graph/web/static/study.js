@@ -2,7 +2,7 @@
 import { graphql } from "./api.js";
 import { Cine } from "./cine.js";
 import { byId, el, notify } from "./dom.js";
-import { count, dateTime, decimal, number, patientDetails, patientName } from "./format.js";
+import { count, dateTime, describeLoss, number, patientDetails, patientName } from "./format.js";
 import { listenToStage } from "./gestures.js";
 import { listenToKeys } from "./keys.js";
 import { thumbnail } from "./pictures.js";
@@ -204,11 +204,6 @@ function describeStudy({ canUpload, canDownload }) {
   );
   const priors = study.priors.length ? [el("h2", {}, "Earlier studies"), ...study.priors.map(priorLink)] : [];
   byId("strip").replaceChildren(...study.series.map(seriesLink), ...priors);
-}
-
-// A ratio of 1 or less is none; some devices write 0.
-function describeLoss({ lossyImageCompressionRatio: ratio }) {
-  return ratio > 1 ? `Lossy compression ${decimal(ratio)}:1` : "Lossy compression";
 }
 
 const backLink = () => el("a", { class: "back", href: sessionStorage.getItem("worklist") ?? "#" }, "‹ Studies");
