@@ -45,7 +45,8 @@ def judge_tokens(tokens: Sequence[TokenDocument], now: datetime) -> Finding:
     shown = f"tokens: {valid} valid, {len(present) - valid} expired"
     if not valid:
         advice = (
-            "no client can authenticate with one. Create one with: orthanc-graphql token create"
+            "no client can authenticate with one. Create one with: "
+            "orthanc-graphql token create --role viewer --name NAME"
         )
         return warning(_CREDENTIALS, f"{shown}: {advice}")
     return ok(_CREDENTIALS, shown)

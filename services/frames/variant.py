@@ -72,33 +72,33 @@ class FrameVariant:
         """
         if (self.window_center is None) != (self.window_width is None):
             missing = "windowCenter" if self.window_center is None else "windowWidth"
-            message = "windowCenter and windowWidth are given together or not at all."
+            message = "Give windowCenter and windowWidth together, or neither."
             raise InvalidInput(message, argument=missing)
         if self.window_center is not None and self.window_width is not None:
             self._check_window(self.window_center, self.window_width)
             object.__setattr__(self, "window_center", float(_spell(self.window_center)))
             object.__setattr__(self, "window_width", float(_spell(self.window_width)))
         if self.max_size is not None and not 1 <= self.max_size <= MAX_SIZE_LIMIT:
-            message = f"maxSize is 1 to {MAX_SIZE_LIMIT} pixels."
+            message = f"maxSize must be 1 to {MAX_SIZE_LIMIT} pixels."
             raise InvalidInput(message, argument="maxSize")
         if self.quality is not None and not 1 <= self.quality <= 100:  # noqa: PLR2004  # per cent
-            raise InvalidInput("quality is 1 to 100.", argument="quality")
+            raise InvalidInput("quality must be 1 to 100.", argument="quality")
 
     def _check_window(self, center: float, width: float) -> None:
         if self.full_range:
-            message = "fullRange and a window exclude each other."
+            message = "Give either fullRange or a window, not both."
             raise InvalidInput(message, argument="fullRange")
         for name, value in (("windowCenter", center), ("windowWidth", width)):
             if not math.isfinite(value):
                 raise InvalidInput(
-                    "windowCenter and windowWidth are finite numbers.", argument=name
+                    "windowCenter and windowWidth must be finite numbers.", argument=name
                 )
         if width <= 0:
-            raise InvalidInput("windowWidth is above 0.", argument="windowWidth")
+            raise InvalidInput("windowWidth must be above 0.", argument="windowWidth")
         if width < WINDOW_STEP or max(abs(center), width) > WINDOW_LIMIT:
             is_center = WINDOW_STEP <= width <= WINDOW_LIMIT
             raise InvalidInput(
-                "windowWidth is 0.000001 or more, both are at most 10000000000.",
+                "windowWidth must be 0.000001 or more, and both at most 10000000000.",
                 argument="windowCenter" if is_center else "windowWidth",
             )
 

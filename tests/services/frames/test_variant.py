@@ -72,8 +72,8 @@ def test_other_spellings_are_refused(text: str) -> None:
         FrameVariant.parse(text)
 
 
-_TOGETHER = "windowCenter and windowWidth are given together or not at all."
-_LIMITS = "windowWidth is 0.000001 or more, both are at most 10000000000."
+_TOGETHER = "Give windowCenter and windowWidth together, or neither."
+_LIMITS = "windowWidth must be 0.000001 or more, and both at most 10000000000."
 
 
 @pytest.mark.parametrize(
@@ -83,22 +83,22 @@ _LIMITS = "windowWidth is 0.000001 or more, both are at most 10000000000."
         ({"window_width": 1.0}, _TOGETHER),
         (
             {"window_center": 1.0, "window_width": 2.0, "full_range": True},
-            "fullRange and a window exclude each other.",
+            "Give either fullRange or a window, not both.",
         ),
         (
             {"window_center": math.nan, "window_width": 2.0},
-            "windowCenter and windowWidth are finite numbers.",
+            "windowCenter and windowWidth must be finite numbers.",
         ),
         (
             {"window_center": 0.0, "window_width": math.inf},
-            "windowCenter and windowWidth are finite numbers.",
+            "windowCenter and windowWidth must be finite numbers.",
         ),
-        ({"window_center": 0.0, "window_width": 0.0}, "windowWidth is above 0."),
-        ({"window_center": 0.0, "window_width": -1.0}, "windowWidth is above 0."),
+        ({"window_center": 0.0, "window_width": 0.0}, "windowWidth must be above 0."),
+        ({"window_center": 0.0, "window_width": -1.0}, "windowWidth must be above 0."),
         ({"window_center": 0.0, "window_width": 1e-7}, _LIMITS),
         ({"window_center": -1.1e10, "window_width": 1.0}, _LIMITS),
-        ({"max_size": 0}, "maxSize is 1 to 8192 pixels."),
-        ({"max_size": 8193}, "maxSize is 1 to 8192 pixels."),
+        ({"max_size": 0}, "maxSize must be 1 to 8192 pixels."),
+        ({"max_size": 8193}, "maxSize must be 1 to 8192 pixels."),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(
