@@ -13,6 +13,7 @@ from graph.types.stored import FromStored, slice_of
 from models import InstanceDocument, StoredDocument
 from services.auth.roles import Role
 from services.dicom.frame_count import sop_class_name
+from services.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from graph.types.series import Series
@@ -271,7 +272,12 @@ class Instance(FromStored, Node):
         )
         if only is not None:
             header = header.selected(only)
-        info.context.spend_header_bytes(header.json_bytes)
+        try:
+            info.context.spend_header_bytes(header.json_bytes)
+        except LimitExceeded:
+            # The error keeps this frame, and with it the header, until garbage is collected.
+            del header
+            raise
         return JSON(header.elements)
 
     def frame_at(self, index: int) -> Frame | None:

@@ -10,9 +10,11 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import httpx
+from pydicom import dcmread
 
 from services.auth.roles import Role
 from services.settings import Settings
@@ -23,8 +25,11 @@ from tests.tokens import write_tokens_file
 ALLOWED_SECONDS = {"health": 0.3, "query": 1.0, "frame": 1.0, "upload": 1.0}
 """What a second user may have to wait, whatever others do."""
 
-_FRAME = """{ studies(first: 1) { nodes { series { instances(first: 1) {
-  frame { url } } } } } }"""
+_STUDY = 999
+"""Of the second user's own files: those of an attacker may have no pictures."""
+
+_FRAME = """query ($uid: String!) { study(studyInstanceUID: $uid) {
+  series { instances(first: 1) { frame { url } } } } }"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +140,17 @@ class _User:
 
     async def prepare(self) -> None:
         await self.upload()
-        data = (await self.ask(_FRAME)).json()["data"]
-        series = data["studies"]["nodes"][0]["series"][0]
-        self._frame_url = series["instances"][0]["frame"]["url"]
+        content = dcmread(BytesIO(instance_bytes(_STUDY, 1, 1)), specific_tags=["StudyInstanceUID"])
+        data = (await self.ask(_FRAME, uid=str(content.StudyInstanceUID))).json()["data"]
+        self._frame_url = data["study"]["series"][0]["instances"][0]["frame"]["url"]
 
     async def upload(self) -> httpx.Response:
-        content = instance_bytes(999, 1, next(self._numbers))
+        content = instance_bytes(_STUDY, 1, next(self._numbers))
         return await self._http.post("/api/dicom/upload", files={"file": ("a.dcm", content)})
 
-    async def ask(self, query: str) -> httpx.Response:
-        response = await self._http.post("/graphql", json={"query": query})
+    async def ask(self, query: str, **variables: str) -> httpx.Response:
+        body = {"query": query, "variables": variables}
+        response = await self._http.post("/graphql", json=body)
         assert "errors" not in response.json(), response.text
         return response
 

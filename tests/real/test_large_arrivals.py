@@ -13,7 +13,7 @@ from pydicom.uid import RLELossless
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
 from services.runtime import Runtime
-from tests.real.hostile_files import peak_bytes
+from tests.real.hostile_files import forget_peak, peak_bytes
 from tests.real.large_files import FRAME_BYTES, large_file_head
 from tests.real.sync_stage import open_stage
 from tests.real.test_frames_cutting import dataset, encapsulated, shown
@@ -41,7 +41,7 @@ async def test_the_header_of_a_large_file_is_read_without_its_pixels_in_memory(
     ):
         answer = await stage.modality.post("/instances", content=body())
         instance_id = answer.raise_for_status().json()["ID"]
-        await asyncio.to_thread(_forget_peak)
+        await asyncio.to_thread(forget_peak, os.getpid())
         before = peak_bytes(os.getpid())
         done = await stage.sync.reconciler.reconcile([instance_id])
         assert peak_bytes(os.getpid()) - before < 8 * MIB
@@ -52,11 +52,6 @@ async def test_the_header_of_a_large_file_is_read_without_its_pixels_in_memory(
             2 * SIZE_MIB,
             len(head) + SIZE_MIB * MIB,
         )
-
-
-def _forget_peak() -> None:
-    """Let the peak of this process (VmHWM) begin at what it holds now; see proc(5)."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 SIDE = 1024

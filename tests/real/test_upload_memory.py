@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.settings import Settings
+from tests.real.hostile_files import forget_peak, peak_bytes
 from tests.real.large_files import large_upload
 from tests.real.shell import Served, Shell, served
 
@@ -33,18 +34,6 @@ async def send(http: httpx.AsyncClient, frames: int) -> Any:  # noqa: ANN401  # 
     upload = large_upload(_OPERATIONS, frames=frames)
     answer = await http.post("/graphql", content=upload.body(), headers=upload.headers)
     return answer.json()
-
-
-def forget_peak(pid: int) -> None:
-    """Let the kernel measure the peak of resident memory anew (proc(5), clear_refs)."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
-
-
-def peak_bytes(pid: int) -> int:
-    """Return the most memory that a process has had resident."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
 
 
 @pytest.fixture
