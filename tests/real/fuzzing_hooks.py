@@ -37,6 +37,14 @@ schemathesis.openapi.format(
 schemathesis.graphql.scalar("Upload", st.just(nodes.Null))
 
 
+@schemathesis.serializer("multipart/related")
+def related_parts(_context: schemathesis.SerializationContext, value: object) -> bytes:
+    """Send a file as the only part of a request to store it (PS3.18 10.5)."""
+    content = value if isinstance(value, bytes) else str(value).encode(errors="replace")
+    head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
+    return b"".join((head, content, b"\r\n--part--\r\n"))
+
+
 @schemathesis.check
 def not_an_unexpected_error(
     _context: schemathesis.CheckContext,

@@ -275,12 +275,12 @@ async def test_operations_of_one_socket_share_nothing(stage: QueryStage) -> None
     assert socket.accesses == AccessLog()
 
 
-async def test_an_operation_reads_a_hundred_headers_and_no_more(stage: QueryStage) -> None:
+async def test_an_operation_reads_five_hundred_headers_and_no_more(stage: QueryStage) -> None:
     await stage.store_patient("P1", "A^B")
     study = await stage.store_study("P1", 1)
-    await stage.store_series(study, 1, 102)
+    await stage.store_series(study, 1, 502)
     _, codes = await stage.run('{ series(seriesInstanceUID: "1.3.1") { instances { tags } } }')
-    assert (codes.count("PACS_DISABLED"), codes.count("LIMIT_EXCEEDED")) == (100, 2)
+    assert (codes.count("PACS_DISABLED"), codes.count("LIMIT_EXCEEDED")) == (500, 2)
 
 
 async def test_a_header_without_orthanc_says_that_pacs_integration_is_off(
