@@ -234,7 +234,7 @@ async def test_signed_urls_end_with_the_share(
 async def test_an_expired_share_is_one_that_is_not_there(
     server: RunningServer, tokens: dict[str, str]
 ) -> None:
-    made = await share(server, tokens["ann"], lifetime=timedelta(seconds=1.5))
+    made = await share(server, tokens["ann"], lifetime=timedelta(seconds=5))
 
     async def has_ended() -> bool:
         return "errors" in await ask(server, made["token"], PICTURES)

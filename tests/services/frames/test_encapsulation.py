@@ -83,7 +83,7 @@ def test_a_right_table_cuts_rle_and_its_mark_does_without() -> None:
 def test_frames_that_can_not_be_told_apart_are_refused(
     fragments: Sequence[bytes], frames: int
 ) -> None:
-    with pytest.raises(FrameNotRenderable, match="can't be told apart"):
+    with pytest.raises(FrameNotRenderable, match="can't be separated"):
         frames_of(fragments, frames)
 
 
