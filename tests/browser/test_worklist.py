@@ -10,7 +10,7 @@ _ROWS = "#studies tr"
 async def test_the_list_shows_patients_dates_modalities_and_pictures(tab: Tab) -> None:
     page = await tab.open()
     row = page.locator(_ROWS, has_text="RG1 CompressedSamples")
-    await expect(row).to_contain_text("9RG1 · born 1940-03-05 · female")
+    await expect(row).to_contain_text("9RG1 · born 1940-03-05 · 64 years · female")
     await expect(row).to_contain_text("2004-08-26 18:50")
     await expect(row.locator(".tag")).to_have_text(["CR"])
     await expect(row.locator(".number")).to_have_text(["1", "1"])
