@@ -1,8 +1,8 @@
-"""What lists are filtered and ordered by."""
+"""Arguments of root fields: paging, filters, orders, ids."""
 
 from datetime import UTC, date, datetime
 from enum import Enum
-from typing import Optional
+from typing import Annotated, Optional
 
 import strawberry
 
@@ -10,6 +10,13 @@ from graph.types.scalars import Date
 from services.auth.scope import Scope
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
+
+First = Annotated[int, strawberry.argument(description="How many at most, from `after` on.")]
+After = Annotated[
+    str | None, strawberry.argument(description="Continue behind this cursor: an `endCursor`.")
+]
+
+NodeId = Annotated[strawberry.ID, strawberry.argument(name="id", description="Its field `id`.")]
 
 
 @strawberry.input(description="A range of days; both ends belong to it, a missing end is open.")

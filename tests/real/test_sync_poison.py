@@ -80,7 +80,7 @@ async def test_an_orthanc_that_reads_no_header_makes_the_feed_wait_and_nothing_i
         await eventually(has_been_asked_often)
         assert len(await stage.instance_ids()) == 1
         assert follower.state.last_error == OrthancTimedOut.default_message
-        # Between two readings: one that began in the fault and ends after it would be put on record.
+        # Not during a reading: one that ends after the fault puts its instances on record.
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     following = asyncio.create_task(follower.follow(1))

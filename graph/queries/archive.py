@@ -1,4 +1,4 @@
-"""The root of all queries."""
+"""Queries for what is stored: patients, studies, series, instances and frames."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import strawberry
 
 from graph.context import Info
 from graph.execution.authorization import RequiresRole
-from graph.inputs import FrameRef, PatientFilter, StudyFilter, StudyOrder, StudyWhere
+from graph.inputs import After, First, FrameRef, PatientFilter, StudyFilter, StudyOrder, StudyWhere
 from graph.relay import Connection, Node, connection_from, decode_node_id, parse_frame_local_id
 from graph.types.frame import Frame
 from graph.types.instance import Instance
@@ -33,15 +33,9 @@ def _viewer_field(description: str) -> Any:  # noqa: ANN401  # Strawberry's deco
     return strawberry.field(description=description, extensions=[required])
 
 
-First = Annotated[int, strawberry.argument(description="How many at most, from `after` on.")]
-After = Annotated[
-    str | None, strawberry.argument(description="Continue behind this cursor: an `endCursor`.")
-]
-
-
-@strawberry.type(description="Everything that can be read.")
-class Query:
-    """Everything that can be read."""
+@strawberry.type
+class ArchiveQuery:
+    """Root fields that read what is stored."""
 
     @_viewer_field("An object by its global `id`; null when there is none.")
     async def node(
@@ -207,31 +201,6 @@ class Query:
         counts = await info.context.runtime.labels.count(info.context.scope)
         info.context.count_nodes(len(counts))
         return [LabelCount(label=label, number_of_studies=count) for label, count in counts]
-
-    @strawberry.field(
-        description="The shares that the caller made, the newest first; to administrators those "
-        "of everybody.",
-        extensions=[RequiresRole(Role.UPLOADER)],
-    )
-    async def shares(
-        self,
-        info: Info,
-        first: First = 20,
-        after: After = None,
-        *,
-        include_ended: Annotated[
-            bool,
-            strawberry.argument(description="Also those that have expired or were revoked."),
-        ] = False,
-    ) -> Connection[Share]:
-        """List shares."""
-        sharing = info.context.runtime.sharing
-        principal = authorize(info.context.principal, Role.UPLOADER)
-        request = PageRequest(first=first, after=after)
-        page = await sharing.page(request, principal, include_ended=include_ended)
-        info.context.count_nodes(len(page.documents))
-        count = partial(sharing.count, principal, include_ended=include_ended)
-        return connection_from(page, Share.from_stored, count)
 
     @strawberry.field(
         description="This server and the stores behind it.",

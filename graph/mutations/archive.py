@@ -1,4 +1,4 @@
-"""The mutations: uploads, deletions and the comparison with Orthanc."""
+"""Mutations of what is stored: uploads, deletions, labels and the comparison with Orthanc."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -11,9 +11,8 @@ from graph.context import Level as LevelName
 from graph.execution.audit import add_stored, recorded
 from graph.execution.authorization import RequiresRole
 from graph.http.multipart import UploadedFile
-from graph.inputs import CreateShareInput
+from graph.inputs import NodeId
 from graph.relay import decode_node_id, encode_node_id, require_node_id
-from graph.types.share import CreateSharePayload, Share, share_url, viewer_url
 from graph.types.study import Study
 from graph.types.sync import DeletePayload, SyncReport
 from graph.types.upload import UploadDicomPayload
@@ -36,16 +35,10 @@ StudyLabels = Annotated[
     strawberry.argument(description="1 to 100 labels of 1 to 64 printable characters."),
 ]
 
-NodeId = Annotated[strawberry.ID, strawberry.argument(name="id", description="Its field `id`.")]
 
-
-_STUDIES_MAX = 100
-"""Studies of one share, checked before they are looked up."""
-
-
-@strawberry.type(description="Everything that changes something.")
-class Mutation:
-    """The root of all mutations."""
+@strawberry.type
+class ArchiveMutation:
+    """Root fields that change what is stored."""
 
     @strawberry.mutation(
         description="Store DICOM files and ZIP archives of them, by the GraphQL multipart request "
@@ -125,69 +118,6 @@ class Mutation:
     async def delete_instance(self, info: Info, node_id: NodeId) -> DeletePayload:
         """Delete an instance."""
         return await _delete(info, "Instance", node_id)
-
-    @strawberry.mutation(
-        description="Make a link that shows some studies to whoever has it. The token in it is "
-        "shown once.",
-        extensions=[RequiresRole(Role.UPLOADER)],
-    )
-    async def create_share(
-        self,
-        info: Info,
-        what: Annotated[
-            CreateShareInput,
-            strawberry.argument(name="input", description="What it shows, and for how long."),
-        ],
-    ) -> CreateSharePayload:
-        """Make a share."""
-        context = info.context
-        principal = authorize(context.principal, Role.UPLOADER)
-        async with recorded(
-            context.runtime.audit, Action.SHARE, principal, detail="createShare"
-        ) as event:
-            study_ids = [require_node_id("Study", one) for one in what.study_ids[:_STUDIES_MAX]]
-            if len(what.study_ids) > _STUDIES_MAX:
-                raise InvalidInput(f"studyIds: at most {_STUDIES_MAX} studies in one share.")
-            found = await context.loaders.study_by_id.load_many(study_ids)
-            studies = [study for study in found if study is not None]
-            if len(studies) < len(study_ids):
-                raise NotFound("There is no such study.")
-            made = await context.runtime.sharing.create(
-                name=what.name,
-                study_ids=study_ids,
-                expires_at=what.expires_at,
-                may_download=what.may_download,
-                principal=principal,
-            )
-            event.detail = f"createShare {made.share.id}"
-            event.study_ids.update(study_ids)
-            event.patient_ids.update(study["orthancPatientId"] for study in studies)
-        ohif_url = context.runtime.settings.ohif_url
-        uids = [study["studyInstanceUID"] for study in studies]
-        return CreateSharePayload(
-            share=Share.of(made.share),
-            token=made.token,
-            url=share_url(context.base_url, made.token),
-            viewer_url=ohif_url and viewer_url(ohif_url, context.base_url, made.token, uids),
-        )
-
-    @strawberry.mutation(
-        description="End a share: within 2 seconds neither its link nor the URLs of pictures and "
-        "files that were made for it work. Its maker and administrators may do it.",
-        extensions=[RequiresRole(Role.UPLOADER)],
-    )
-    async def revoke_share(self, info: Info, node_id: NodeId) -> Share:
-        """End a share."""
-        context = info.context
-        principal = authorize(context.principal, Role.UPLOADER)
-        async with recorded(
-            context.runtime.audit, Action.SHARE, principal, detail="revokeShare"
-        ) as event:
-            share_id = require_node_id("Share", node_id)
-            event.detail = f"revokeShare {share_id}"
-            share = await context.runtime.sharing.revoke(share_id, principal)
-            event.study_ids.update(share.study_ids)
-        return Share.of(share)
 
     @strawberry.mutation(
         description="Give a study labels; those that it has already change nothing. Callers who "

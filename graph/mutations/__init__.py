@@ -1,0 +1,11 @@
+"""The root of all mutations, by domain."""
+
+import strawberry
+
+from graph.mutations.archive import ArchiveMutation
+from graph.mutations.sharing import SharingMutation
+
+
+@strawberry.type(description="Everything that changes something.")
+class Mutation(ArchiveMutation, SharingMutation):
+    """Everything that changes something."""

@@ -1,0 +1,11 @@
+"""The root of all queries, by domain."""
+
+import strawberry
+
+from graph.queries.archive import ArchiveQuery
+from graph.queries.sharing import SharingQuery
+
+
+@strawberry.type(description="Everything that can be read.")
+class Query(ArchiveQuery, SharingQuery):
+    """Everything that can be read."""
