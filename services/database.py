@@ -116,6 +116,16 @@ async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict
         yield database
 
 
+def elected_primary(client: AsyncMongoClient[dict[str, Any]]) -> object:
+    """Return what made the present primary one; None while there is none, or behind a mongos.
+
+    It changes at each election, also at that after a crash. PyMongo knows it without a request.
+    """
+    servers = client.topology_description.server_descriptions()
+    primaries = (server for server in servers.values() if server.is_writable)
+    return next((primary.election_id for primary in primaries), None)
+
+
 CLOCK_TOLERANCE_SECONDS = 10.0
 """Signed URLs allow for 30 s of difference between two servers."""
 

@@ -92,6 +92,17 @@ class OrthancClient:
         )
         return [StoredFile.from_json(entry) for entry in answer]
 
+    async def existing_studies(self, study_ids: Sequence[str]) -> set[str]:
+        """`POST /tools/bulk-content`: which of these studies are stored, in one call."""
+        answer = await self._send_json(
+            "POST",
+            "/tools/bulk-content",
+            only_reads=True,
+            json={"Resources": list(study_ids), "Level": "Study", "Metadata": False},
+            timeout=timeout_of(_LIST_SECONDS),
+        )
+        return {str(entry["ID"]) for entry in answer}
+
     async def dicom_md5(self, instance_id: str) -> str:
         """`GET /instances/{id}/attachments/dicom/md5`: MD5 of the stored file, 32 hex digits."""
         path = path_of("instances", instance_id, "attachments/dicom/md5")

@@ -6,13 +6,19 @@ comparison that looked inside. A deletion within a study moves no time, but it c
 when the counts differ after all studies are dealt with (see `CountCheck`), the lists of
 instances of all series are compared.
 
+While the counts agree, a slice of the studies at a time is enough: what the change feed reports is
+indexed from there, and a deletion that nobody reported shows in the counts. `run_slice` therefore
+costs the same whatever is stored, and goes round all studies in an hour.
+
 What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
 when its time has come. It is left out where instances are counted, so that it causes no expensive
 comparison.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+import math
+import random
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -27,8 +33,8 @@ from services.errors import OrthancNotFound
 from services.index.record import INDEX_VERSION
 from services.orthanc.answers import SeriesListing, StudyListing
 from services.orthanc.client import OrthancClient
-from services.sync.faults import IndexFaults, of_these
-from services.sync.follower import NEW_INSTANCE
+from services.sync.counts import CountCheck
+from services.sync.faults import of_these
 from services.sync.isolation import PATIENCE, PoisonIsolator
 from services.sync.reconciler import BATCH_INSTANCES, Reconciler, batches
 from services.sync.rollup_check import RollUps
@@ -153,121 +159,21 @@ class Repairs:
         return not differences
 
 
-_READINGS = 4
-_PAUSE_SECONDS = 0.7
-"""Together longer than the feed takes to index what has just arrived."""
-
-_PAGE_CHANGES = 1_000
-_PAGE_FILES = 1_000
-"""Instances asked for at once: an answer of a megabyte."""
-
-_MAX_PAGES = 5
-"""So many changes within seconds are more than Orthanc can store."""
-
-
-class CountCheck:
-    """Checks whether a deletion or loss within a study was missed."""
-
-    def __init__(
-        self,
-        orthanc: OrthancClient,
-        database: AsyncDatabase[dict[str, Any]],
-        faults: IndexFaults,
-    ) -> None:
-        self._orthanc = orthanc
-        self._faults = faults
-        self._studies = database[StudyDocument.Settings.name]
-        self._instances = database[InstanceDocument.Settings.name]
-
-    async def differs(self) -> bool:
-        """Compare the numbers of instances, without those that are on record as faults.
-
-        While instances arrive the index is always a little behind, and that hides as many
-        deletions. So what arrived since the beginning is left out on both sides then.
-
-        Raises:
-            OrthancUnavailable: Orthanc does not answer.
-            DatabaseUnavailable: MongoDB does not answer.
-        """
-        begin = (await self._orthanc.newest_change()).last
-        held_before_at_most: float = float("inf")
-        indexed_before_at_least: float = 0
-        for _ in range(_READINGS):
-            arrived = await self._arrived_since(begin)
-            faulty = await self._held_and_faulty()
-            held = (await self._orthanc.statistics()).instances - len(faulty)
-            # These are among the held; more may have come since.
-            held_before_at_most = min(held_before_at_most, held - len(arrived - faulty))
-            indexed = await self.count_indexed()
-            arrived = await self._arrived_since(begin)
-            if indexed == held and not arrived - faulty:
-                return False
-            indexed_before_at_least = max(
-                indexed_before_at_least, indexed - len(await self._indexed_among(arrived))
-            )
-            if arrived and indexed_before_at_least > held_before_at_most:
-                return True
-            await asyncio.sleep(_PAUSE_SECONDS)
-        return not arrived
-
-    async def count_indexed(self) -> int:
-        """Return the number of instances as our studies say.
-
-        Raises:
-            DatabaseUnavailable: MongoDB does not answer.
-        """
-        with translated_database_faults():
-            cursor = await self._studies.aggregate(
-                [{"$group": {"_id": None, "total": {"$sum": f"${_NUMBER_OF_INSTANCES}"}}}]
-            )
-            groups = await cursor.to_list()
-        return int(groups[0]["total"]) if groups else 0
-
-    async def _held_and_faulty(self) -> set[str]:
-        """Return what Orthanc holds and cannot be indexed: a call per thousand, none without."""
-        on_record = await self._faults.on_record()
-        found: set[str] = set()
-        for ids in batches((fault.instance_id for fault in on_record), _PAGE_FILES):
-            files = await self._orthanc.stored_files(ids)
-            found |= {fault.instance_id for fault in of_these(files, on_record)}
-        # What is indexed with an earlier file counts on both sides.
-        return found - await self._indexed_among(found) if found else found
-
-    async def _arrived_since(self, sequence: int) -> set[str]:
-        arrived: set[str] = set()
-        for _ in range(_MAX_PAGES):
-            page = await self._orthanc.changes(sequence, _PAGE_CHANGES)
-            arrived |= {c.resource_id for c in page.changes if c.change_type == NEW_INSTANCE}
-            if page.is_last_page or not page.changes:
-                break
-            sequence = page.last
-        return arrived
-
-    async def _indexed_among(self, instance_ids: set[str]) -> set[str]:
-        with translated_database_faults():
-            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
-            return {instance["_id"] async for instance in found}
-
-
 PAGE_STUDIES = 1_000
 """Studies asked for at once: Orthanc answers so many in 50 ms, one megabyte."""
 
 PAGE_SERIES = 500
 """Series asked for at once when instances are counted: their ids come along."""
 
-_GONE_AT_ONCE = 5_000
-"""Studies of one command: 44 bytes each, and a command holds 16 MB."""
-
 CONCURRENT_STUDIES = 4
 """Studies looked into at once."""
 
-
-_KnownStudy = tuple[str, int]
-"""Version and number of series of a study of ours."""
+_SLICES = 60
+"""A round of slices over a large store has so many."""
 
 
 class Comparison:
-    """Compares MongoDB with Orthanc and repairs; stateless but for what MongoDB keeps."""
+    """Compares MongoDB with Orthanc and repairs; keeps nothing but where the next slice begins."""
 
     def __init__(
         self,
@@ -283,7 +189,8 @@ class Comparison:
         self._reconciler = reconciler
         self._isolation = PoisonIsolator(orthanc, reconciler)
         self.roll_ups = roll_ups
-        self.census = CountCheck(orthanc, database, reconciler.faults)
+        self.counts = CountCheck(orthanc, database, reconciler.faults)
+        self._next: tuple[int, str] | None = None
 
     async def run(self, *, repair: bool = True, is_thorough: bool = False) -> SyncReport:
         """Compare everything.
@@ -299,21 +206,51 @@ class Comparison:
         """
         work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
         await (self._retry_faults(work) if repair else self._count_faults(work))
-        known = await self._known_studies()
-        seen: set[str] = set()
-        async for page in self._study_pages():
-            seen.update(listing.study_id for listing in page)
-            suspicious = await self._suspicious(page, known)
-            await self._look_into(suspicious, work)
-            if is_thorough:
-                others = known.keys() & {listing.study_id for listing in page}
-                others -= {listing.study_id for listing, _ in suspicious}
-                await work.roll_up(others, with_series=False)
-        await self._look_into_gone([study for study in known if study not in seen], work)
+        since = 0
+        while page := await self._compare_page(since, work, is_thorough=is_thorough):
+            since += page
+        after = ""
+        while after := await self._look_for_gone(after, work) or "":
+            pass
         await work.roll_up_patients()
-        if await self.census.differs():
+        if await self.counts.differs():
             await self._compare_instances(work)
         return work.report()
+
+    async def run_slice(self) -> SyncReport:
+        """Compare the next slice of the studies; all of them where they are few.
+
+        The first slice begins anywhere, so that every study has its turn although processes end.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer; the slice is compared again.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        held = (await self._orthanc.statistics()).studies
+        if held <= PAGE_STUDIES:
+            return await self.run()
+        work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=True)
+        await self._retry_faults(work)
+        since, after = self._next or (
+            random.randrange(held),  # noqa: S311  # no secret
+            f"{random.getrandbits(32):08x}",
+        )
+        for _ in range(math.ceil(held / _SLICES / PAGE_STUDIES)):
+            page = await self._compare_page(since, work)
+            since = since + page if page == PAGE_STUDIES else 0
+            after = await self._look_for_gone(after, work) or ""
+            self._next = since, after
+        return work.report()
+
+    async def has_outdated_records(self) -> bool:
+        """Return whether studies were compared by an earlier release, which read files differently.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            outdated = {_INDEX_VERSION_FIELD: {"$ne": INDEX_VERSION}}
+            return await self._compared.find_one(outdated, {"_id": 1}) is not None
 
     async def _retry_faults(self, work: Repairs) -> None:
         """Try again what failed before and has waited long enough."""
@@ -326,26 +263,30 @@ class Comparison:
         faults = await self._reconciler.faults.on_record()
         await work.reconcile(fault.instance_id for fault in faults)
 
-    async def _study_pages(self) -> AsyncIterator[list[StudyListing]]:
-        since = 0
-        while True:
-            page = await self._orthanc.studies(since, PAGE_STUDIES)
-            beat(HANGING_SECONDS)
-            if page:
-                yield page
-            if len(page) < PAGE_STUDIES:
-                return
-            since += len(page)
+    async def _compare_page(self, since: int, work: Repairs, *, is_thorough: bool = False) -> int:
+        """Compare the studies from a 0-based position on; return how many Orthanc listed."""
+        page = await self._orthanc.studies(since, PAGE_STUDIES)
+        beat(HANGING_SECONDS)
+        known = await self._known_studies(listing.study_id for listing in page)
+        suspicious = await self._suspicious(page, known)
+        await self._look_into(suspicious, work)
+        if is_thorough:
+            others = known.keys() - {listing.study_id for listing, _ in suspicious}
+            await work.roll_up(others, with_series=False)
+        return len(page)
 
-    async def _known_studies(self) -> dict[str, _KnownStudy]:
+    async def _known_studies(self, study_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
+        """Return version and number of series of those of the studies that are indexed."""
         with translated_database_faults():
-            cursor = self._studies.find({}, {"version": 1, _NUMBER_OF_SERIES: 1}, batch_size=10_000)
+            cursor = self._studies.find(
+                {"_id": {"$in": list(study_ids)}}, {"version": 1, _NUMBER_OF_SERIES: 1}
+            )
             return {
                 study["_id"]: (study["version"], study[_NUMBER_OF_SERIES]) async for study in cursor
             }
 
     async def _suspicious(
-        self, page: Sequence[StudyListing], known: Mapping[str, _KnownStudy]
+        self, page: Sequence[StudyListing], known: Mapping[str, tuple[str, int]]
     ) -> list[tuple[StudyListing, str | None]]:
         """Return the studies to look into, with the version of our document as it was."""
         with translated_database_faults():
@@ -417,16 +358,31 @@ class Comparison:
             cursor = self._instances.find({_ORTHANC_STUDY_ID: study_id}, {"_id": 1})
             return {instance["_id"] async for instance in cursor}
 
-    async def _look_into_gone(self, study_ids: Sequence[str], work: Repairs) -> None:
-        """Take out what Orthanc did not list, after asking for each of its instances again."""
-        for start in range(0, len(study_ids), _GONE_AT_ONCE):
-            chunk = list(study_ids[start : start + _GONE_AT_ONCE])
-            for study_id in chunk:
-                await work.reconcile(await self._indexed_in_study(study_id))
-            await work.roll_up(chunk)
-            if work.repairs:
-                with translated_database_faults():
-                    await self._compared.delete_many({"_id": {"$in": chunk}})
+    async def _look_for_gone(self, after: str, work: Repairs) -> str | None:
+        """Take out studies that Orthanc does not hold, after asking for each of their instances.
+
+        Args:
+            after: Look at the indexed studies whose ids follow this one.
+            work: What repairs.
+
+        Returns:
+            The last id that was looked at; None when none follows.
+        """
+        with translated_database_faults():
+            cursor = self._studies.find({"_id": {"$gt": after}}, {"_id": 1})
+            indexed = [study["_id"] async for study in cursor.sort("_id").limit(PAGE_STUDIES)]
+        if not indexed:
+            return None
+        beat(HANGING_SECONDS)
+        held = await self._orthanc.existing_studies(indexed)
+        gone = [study_id for study_id in indexed if study_id not in held]
+        for study_id in gone:
+            await work.reconcile(await self._indexed_in_study(study_id))
+        await work.roll_up(gone)
+        if gone and work.repairs:
+            with translated_database_faults():
+                await self._compared.delete_many({"_id": {"$in": gone}})
+        return str(indexed[-1])
 
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page.

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 
 from models import FeedCursorDocument
 from models.stored import stored_name
-from services.database import translated_database_faults
+from services.database import elected_primary, translated_database_faults
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.orthanc.answers import Change, ChangePage
 from services.orthanc.client import OrthancClient
@@ -68,13 +68,8 @@ class FeedCursor:
 
     @property
     def election(self) -> object:
-        """What made MongoDB's present primary one; None while there is none, or behind a mongos.
-
-        PyMongo knows it without a request.
-        """
-        servers = self._cursors.database.client.topology_description.server_descriptions()
-        primaries = (server for server in servers.values() if server.is_writable)
-        return next((primary.election_id for primary in primaries), None)
+        """What made MongoDB's present primary one; see `elected_primary`."""
+        return elected_primary(self._cursors.database.client)
 
     async def read(self) -> FeedPosition | None:
         """Return the position, None when nothing was ever followed.

@@ -88,7 +88,7 @@ class SyncService:
             database, FOLLOWING, lease_seconds=lease_seconds, renew_seconds=lease_seconds / 3
         )
         self._comparison_due = Alarm()
-        self._is_forced = True
+        self._is_forced = False
         self._follower = Follower(
             orthanc,
             self._cursor,
@@ -164,7 +164,7 @@ class SyncService:
         )
 
     async def _work(self, token: int) -> None:
-        self._demand_comparison()
+        self._comparison_due.ring()
         tasks = [
             asyncio.create_task(self._follower.follow(token), name="change feed"),
             asyncio.create_task(self._compare_regularly(), name="comparison"),
@@ -178,28 +178,36 @@ class SyncService:
     async def _compare_regularly(self) -> None:
         agreed: _Figures | None = None
         skipped = 0
+        is_first = True
         with heartbeat("comparison") as alive:
             while True:
                 alive.beat(self._interval_seconds + HANGING_SECONDS)
                 await self._comparison_due.wait(self._interval_seconds)
                 alive.beat(HANGING_SECONDS)
+                is_whole = self._is_forced
                 try:
+                    if is_first:
+                        is_whole |= await self.comparison.has_outdated_records()
+                        self._is_forced, is_first = is_whole, False
                     figures = await self._figures()
-                    may_skip = not self._is_forced and skipped < SKIPPED_COMPARISONS
+                    may_skip = not is_whole and skipped < SKIPPED_COMPARISONS
                     if may_skip and figures == agreed:
                         skipped += 1
                         continue
+                    is_whole = is_whole or await self.comparison.counts.differs(is_exact=False)
                     self._is_forced, skipped = False, 0
-                    report = await self._compare()
+                    report = await self._compare(is_whole=is_whole)
                     agreed = figures if report.up_to_date and not report.faults else None
                 except (OrthancError, DatabaseUnavailable, RecordRefused) as exc:
                     _log.warning("the comparison is put off: %s", exc.message)
                     await asyncio.sleep(min(_RETRY_SECONDS, self._interval_seconds))
-                    self._demand_comparison()
+                    self._is_forced |= is_whole
+                    self._comparison_due.ring()
 
-    async def _compare(self) -> SyncReport:
+    async def _compare(self, *, is_whole: bool) -> SyncReport:
         async with self._comparing:
-            report = await self.comparison.run()
+            compare = self.comparison.run if is_whole else self.comparison.run_slice
+            report = await compare()
         if not report.up_to_date:
             _log.info(
                 "comparison with Orthanc: %d indexed, %d removed, %d studies recounted",
@@ -213,7 +221,7 @@ class SyncService:
         return _Figures(
             last_change=(await self._orthanc.newest_change()).last,
             held=(await self._orthanc.statistics()).instances,
-            indexed=await self.comparison.census.count_indexed(),
+            indexed=await self.comparison.counts.estimate_indexed(),
         )
 
     async def _look_into_notices(self) -> None:

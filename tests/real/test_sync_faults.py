@@ -53,7 +53,7 @@ async def test_a_deletion_that_a_fault_would_hide_is_found(
     )
     await stage.database["studies"].update_one({}, {"$inc": {"numberOfInstances": 1}})
     # Now both sides count five.
-    assert await stage.sync.comparison.census.differs()
+    assert await stage.sync.comparison.counts.differs()
 
 
 async def test_faults_that_went_with_their_instance_count_no_more(
@@ -63,7 +63,7 @@ async def test_faults_that_went_with_their_instance_count_no_more(
     refuse(stage, ids[2], monkeypatch)
     await put_on_record(stage)
     await stage.modality.delete(f"/instances/{ids[2]}")
-    assert not await stage.sync.comparison.census.differs()
+    assert not await stage.sync.comparison.counts.differs()
     await let_pauses_pass(stage)
     await stage.sync.comparison.run()
     assert await stage.database["indexFaults"].count_documents({}) == 0
