@@ -1,6 +1,4 @@
-"""Orthanc: whether it answers, lets us in, is a safe release and has its plugins."""
-
-from collections.abc import Collection
+"""Orthanc: whether it answers, lets us in and is a safe release."""
 
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
@@ -30,21 +28,17 @@ async def examine_orthanc(
     async with open_http_client(url, username, password, connections=1) as http:
         client = OrthancClient(http)
         try:
-            system, plugins = await client.system(), await client.plugins()
-            return judge(system, plugins, is_embedded=is_embedded)
+            return judge(await client.system(), is_embedded=is_embedded)
         except Error as exc:
             said = exc.message if "ORTHANC_" in exc.message else f"{exc.message} {advice}"
             return [problem(_PART, said)]
 
 
-def judge(
-    system: SystemInfo, plugins: Collection[str], *, is_embedded: bool = False
-) -> list[Finding]:
+def judge(system: SystemInfo, *, is_embedded: bool = False) -> list[Finding]:
     """Judge what Orthanc says about itself.
 
     Args:
         system: Its identity.
-        plugins: Names of its plugins.
         is_embedded: The server starts it, to listen on loopback only.
     """
     findings = [ok(_PART, f"{system.version} lets us in")]
@@ -61,10 +55,4 @@ def judge(
             "Releases since 1.12.10 listen on loopback only."
         )
         findings.append(warning(_PART, message))
-    if "gdcm" not in plugins:
-        message = "has no GDCM plugin: JPEG 2000 can't be shown. Install the package orthanc-gdcm."
-        findings.append(warning("Orthanc plugins", message))
-    if "dicom-web" not in plugins:
-        message = "has no DICOMweb plugin: other viewers can't use it. Install orthanc-dicomweb."
-        findings.append(warning("Orthanc plugins", message))
     return findings

@@ -19,7 +19,6 @@ from tests.tokens import made_token
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 PRIMARY = {"setName": "rs0", "isWritablePrimary": True}
-PLUGINS = ("gdcm", "dicom-web")
 
 
 def system(version: str) -> SystemInfo:
@@ -84,12 +83,12 @@ def test_missing_rights_and_other_refusals_say_what_to_do() -> None:
     assert "error 91" in mongodb.explain_refusal(91)
 
 
-def test_a_new_orthanc_with_its_plugins_is_fine() -> None:
-    assert verdicts(orthanc.judge(system("1.12.11"), PLUGINS)) == [("Orthanc", Verdict.OK)]
+def test_a_new_orthanc_is_fine() -> None:
+    assert verdicts(orthanc.judge(system("1.12.11"))) == [("Orthanc", Verdict.OK)]
 
 
 def test_a_vulnerable_orthanc_is_a_warning() -> None:
-    findings = orthanc.judge(system("1.12.10"), PLUGINS)
+    findings = orthanc.judge(system("1.12.10"))
     assert verdicts(findings) == [("Orthanc", Verdict.OK), ("Orthanc", Verdict.WARNING)]
     assert "Upgrade to 1.12.11" in findings[1].message
 
@@ -98,17 +97,9 @@ def test_a_vulnerable_orthanc_is_a_warning() -> None:
 def test_an_embedded_orthanc_that_listens_on_all_interfaces_is_a_warning(
     version: str, is_told: bool
 ) -> None:
-    embedded = orthanc.judge(system(version), PLUGINS, is_embedded=True)
+    embedded = orthanc.judge(system(version), is_embedded=True)
     assert any("listens on all interfaces" in finding.message for finding in embedded) is is_told
-    assert len(embedded) - len(orthanc.judge(system(version), PLUGINS)) == is_told
-
-
-@pytest.mark.parametrize("missing", PLUGINS)
-def test_a_missing_plugin_is_a_warning(missing: str) -> None:
-    plugins = [name for name in PLUGINS if name != missing]
-    findings = orthanc.judge(system("1.13.0"), plugins)
-    assert verdicts(findings)[1:] == [("Orthanc plugins", Verdict.WARNING)]
-    assert missing in findings[1].message.lower().replace("dicomweb", "dicom-web")
+    assert len(embedded) - len(orthanc.judge(system(version))) == is_told
 
 
 async def test_a_wrong_password_names_the_settings_to_look_at(respx_mock: respx.MockRouter) -> None:
