@@ -8,7 +8,7 @@ instances of all series are compared.
 
 While the counts agree, a slice of the studies at a time is enough: what the change feed reports is
 indexed from there, and a deletion that nobody reported shows in the counts. `run_slice` therefore
-costs the same whatever is stored, and goes round all studies in an hour.
+costs little whatever is stored, and goes round all studies once an hour while files arrive.
 
 What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
 when its time has come. It is left out where instances are counted, so that it causes no expensive
@@ -207,11 +207,11 @@ class Comparison:
         work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
         await (self._retry_faults(work) if repair else self._count_faults(work))
         since = 0
-        while page := await self._compare_page(since, work, is_thorough=is_thorough):
-            since += page
-        after = ""
-        while after := await self._look_for_gone(after, work) or "":
-            pass
+        while await self._compare_page(since, work, is_thorough=is_thorough) == PAGE_STUDIES:
+            since += PAGE_STUDIES
+        after: str | None = ""
+        while after is not None:
+            after = await self._look_for_gone(after, work)
         await work.roll_up_patients()
         if await self.counts.differs():
             await self._compare_instances(work)
@@ -366,13 +366,11 @@ class Comparison:
             work: What repairs.
 
         Returns:
-            The last id that was looked at; None when none follows.
+            The last id that was looked at; None at the end.
         """
         with translated_database_faults():
             cursor = self._studies.find({"_id": {"$gt": after}}, {"_id": 1})
             indexed = [study["_id"] async for study in cursor.sort("_id").limit(PAGE_STUDIES)]
-        if not indexed:
-            return None
         beat(HANGING_SECONDS)
         held = await self._orthanc.existing_studies(indexed)
         gone = [study_id for study_id in indexed if study_id not in held]
@@ -382,7 +380,7 @@ class Comparison:
         if gone and work.repairs:
             with translated_database_faults():
                 await self._compared.delete_many({"_id": {"$in": gone}})
-        return str(indexed[-1])
+        return str(indexed[-1]) if len(indexed) == PAGE_STUDIES else None
 
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page.

@@ -33,6 +33,7 @@ async def test_a_comparison_with_a_fault_on_record_costs_a_few_calls(
     assert (report.up_to_date, report.faults) == (True, {})
     assert calls == [
         "GET /studies",
+        "POST /tools/bulk-content",
         "GET /changes",
         "GET /changes",
         "POST /tools/bulk-content",
