@@ -104,6 +104,7 @@ class BatchLoader(Generic[K, V]):
     Args:
         load: Loads values in the order of their keys.
         turns: Of the operation.
+        jobs_of_studies: Reads jobs that the caller may know of.
     """
 
     def __init__(
@@ -159,7 +160,13 @@ class Loaders:
         turns: Of the operation.
     """
 
-    def __init__(self, tree: Tree, turns: CooperativeExecution) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        turns: CooperativeExecution,
+        jobs_of_studies: Callable[[Sequence[str]], Awaitable[list[list[StoredFields]]]],
+    ) -> None:
+        self.jobs_by_study_id = BatchLoader(jobs_of_studies, turns)
         self.patient_by_id = BatchLoader(tree.patients, turns)
         self.study_by_id = BatchLoader(tree.studies, turns)
         self.studies_by_uid = BatchLoader(tree.studies_of_uids, turns)
@@ -288,11 +295,16 @@ class Context:
         """Begin with nothing loaded and nothing counted, within the scope of who it is now."""
         self.turns = CooperativeExecution()
         self.tree = self.runtime.trees.within(self.scope)
-        self.loaders = Loaders(self.tree, self.turns)
+        self.loaders = Loaders(self.tree, self.turns, self._jobs_of_studies)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
         self.headers_read = set()
         self.header_bytes_left = MAX_HEADER_BYTES
+
+    async def _jobs_of_studies(self, study_ids: Sequence[str]) -> list[list[StoredFields]]:
+        if self.principal is None:
+            return [[] for _ in study_ids]
+        return await self.runtime.jobs.of_studies(study_ids, self.principal)
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
         """Count documents that the answer begins with, and log their patients and studies.

@@ -6,8 +6,10 @@ from typing import Annotated, Optional
 
 import strawberry
 
+from graph.types.job import JobKind, JobState
 from graph.types.scalars import Date
 from services.auth.scope import Scope
+from services.jobs.store import JobCriteria
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
 
@@ -272,3 +274,32 @@ def _in_utc(moment: datetime | None) -> datetime | None:
     if moment is None or moment.tzinfo is not None:
         return moment
     return moment.replace(tzinfo=UTC)
+
+
+@strawberry.input(
+    description="Which jobs to list. Parts that are given must all match; null parts don't count."
+)
+class JobFilter:
+    """Which jobs to list."""
+
+    kinds: list[JobKind] | None = strawberry.field(
+        default=None, description="Any of these kinds. An empty list matches nothing."
+    )
+    states: list[JobState] | None = strawberry.field(
+        default=None, description="Any of these states. An empty list matches nothing."
+    )
+    study_instance_uid: str | None = strawberry.field(
+        default=None, description="About the study of this StudyInstanceUID."
+    )
+    modality: str | None = strawberry.field(
+        default=None, description="With the modality of this name."
+    )
+
+    def to_criteria(self) -> JobCriteria:
+        """Return what the list takes."""
+        return JobCriteria(
+            kinds=self.kinds,
+            states=self.states,
+            study_instance_uid=self.study_instance_uid,
+            modality=self.modality,
+        )

@@ -22,9 +22,9 @@ class Node:
     )
 
 
-TypeName = Literal["Patient", "Study", "Series", "Instance", "Frame", "Share"]
+TypeName = Literal["Patient", "Study", "Series", "Instance", "Frame", "Share", "Job"]
 
-_SHARE_ID = re.compile(r"[0-9a-f]{16}")
+_RANDOM_ID = re.compile(r"[0-9a-f]{16}")
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 """0-based; 9 digits are more than NumberOfFrames has."""
 
@@ -58,8 +58,8 @@ def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
 
 
 def _is_id(type_name: TypeName, text: str) -> bool:
-    if type_name == "Share":
-        return bool(_SHARE_ID.fullmatch(text))
+    if type_name in {"Share", "Job"}:
+        return bool(_RANDOM_ID.fullmatch(text))
     if type_name == "Frame":
         orthanc_id, _, index = text.partition("/")
         return is_orthanc_id(orthanc_id) and bool(_FRAME_INDEX.fullmatch(index))

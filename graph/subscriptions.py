@@ -9,9 +9,13 @@ import strawberry
 from graph.context import Info
 from graph.execution.audit import describe_search, record_accesses
 from graph.execution.authorization import require
-from graph.relay import encode_node_id
+from graph.relay import encode_node_id, require_node_id
+from graph.types.job import Job, JobKind
 from graph.types.study import Study
-from services.auth.roles import Role
+from services.auth.roles import Role, authorize
+from services.errors import NotFound
+from services.jobs.service import NO_JOB
+from services.jobs.store import is_visible_to
 from services.sync.events import StudyChange, StudyChangeKind
 
 strawberry.enum(
@@ -84,3 +88,43 @@ class Subscription:
                 if change.document is not None:
                     info.context.show([change.document], "Study")
                 yield StudyEvent.of(change)
+
+    @strawberry.subscription(
+        description="Jobs of the caller as they change, to administrators those of everybody; at "
+        "most one event per job and second, and always the last one. With `id` the job is sent "
+        "first as it is now."
+    )
+    async def job_events(
+        self,
+        info: Info,
+        job_id: Annotated[
+            strawberry.ID | None,
+            strawberry.argument(name="id", description="Only this job; all when absent."),
+        ] = None,
+        kinds: Annotated[
+            list[JobKind] | None,
+            strawberry.argument(description="Only these kinds; all when absent."),
+        ] = None,
+    ) -> AsyncGenerator[Job, None]:
+        """Send jobs as they change."""
+        require(info, Role.VIEWER)
+        context = info.context
+        only = None if job_id is None else require_node_id("Job", job_id)
+        async with (
+            context.runtime.job_events.listen(only, kinds=kinds) as listener,
+            aclosing(listener.events()) as changes,
+        ):
+            if only is not None:
+                principal = authorize(context.principal, Role.VIEWER)
+                job = await context.runtime.jobs.find(only, principal)
+                if job is None:
+                    raise NotFound(NO_JOB)
+                context.count_nodes(1)
+                yield Job.of(job)
+            async for changed in changes:
+                await context.start_event()
+                # The token may have been revoked, or have expired, since the last event.
+                require(info, Role.VIEWER)
+                if is_visible_to(authorize(context.principal, Role.VIEWER), changed):
+                    context.count_nodes(1)
+                    yield Job.of(changed)

@@ -6,9 +6,11 @@ deterministic identifier, so writing the same object twice is writing it once.
 
 from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
+from models.dicom_error import DicomErrorRecord
 from models.feed_cursor import FeedCursorDocument
 from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
+from models.job import JobDocument, JobFailureRecord, JobKind, JobState
 from models.lease import LeaseDocument
 from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
@@ -34,15 +36,21 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     TokenDocument,
     SeriesHeadersDocument,
     ShareDocument,
+    JobDocument,
 )
 
 __all__ = [
     "DOCUMENTS",
     "AuditRecord",
     "ComparedStudyDocument",
+    "DicomErrorRecord",
     "FeedCursorDocument",
     "IndexFaultDocument",
     "InstanceDocument",
+    "JobDocument",
+    "JobFailureRecord",
+    "JobKind",
+    "JobState",
     "LeaseDocument",
     "NamedDocument",
     "PatientDocument",

@@ -23,8 +23,7 @@ class AuditRecord(NamedDocument):
     at: datetime
     """When it happened, UTC, milliseconds."""
     action: str
-    """`upload`, `view`, `mint`, `archive`, `delete`, `synchronize`, `share`, `label` or
-    `refusal`."""
+    """`upload`, `view`, `delete` and so on: `services.audit.Action`."""
     outcome: str
     """`ok`, or the code of the error."""
     principal: str | None = None

@@ -66,6 +66,22 @@ class Action(StrEnum):
     """A share was made, revoked or, for the first time in an hour, used."""
     LABEL = "label"
     """Labels of a study were set or removed."""
+    QUERY = "query"
+    """Another archive or worklist was searched."""
+    RETRIEVE = "retrieve"
+    SEND = "send"
+    ANONYMIZE = "anonymize"
+    MODIFY = "modify"
+    EXPORT = "export"
+    BACKUP = "backup"
+    """Also the check of one."""
+    JOB = "job"
+    """A job was cancelled or retried. What a job does has a record when it is started, and one
+    when it ends."""
+    MODALITY = "modality"
+    """A modality was declared, changed, removed or tested."""
+    WORKLIST = "worklist"
+    """An entry of the worklist was made, changed or removed."""
     REFUSAL = "refusal"
 
 

@@ -10,6 +10,7 @@
     │   └── TooManyRequests       TOO_MANY_REQUESTS        more at once than one client may have
     ├── FileRejected              (its own code)           a file that is not stored
     ├── PacsDisabled              PACS_DISABLED            ENABLE_PACS_INTEGRATION is false
+    ├── JobConflict               JOB_CONFLICT             not in the state that this needs
     ├── DatabaseUnavailable       DATABASE_UNAVAILABLE     MongoDB does not answer
     ├── FrameError
     │   ├── FrameUrlInvalid       FRAME_URL_INVALID        no valid signature
@@ -126,6 +127,12 @@ class PacsDisabled(Error):
 
     code = "PACS_DISABLED"
     default_message = "PACS integration is off on this server (ENABLE_PACS_INTEGRATION=false)."
+
+
+class JobConflict(Error):
+    """A job is not in the state that this needs."""
+
+    code = "JOB_CONFLICT"
 
 
 class DatabaseUnavailable(Error):

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +32,11 @@ from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
+from services.jobs.events import JobEvents
+from services.jobs.handler import JobHandler
+from services.jobs.runner import JobRunner, RunnerLimits
+from services.jobs.service import Jobs
+from services.jobs.store import JobStore
 from services.labels import Labels
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.orthanc.files import STORES_AT_ONCE
@@ -241,6 +246,31 @@ def make_sync(
     )
 
 
+def make_job_handlers(
+    settings: Settings,
+    orthanc: Orthanc | None,
+    database: AsyncDatabase[dict[str, Any]],
+) -> list[JobHandler]:
+    """Make what runs the jobs, one handler for each kind."""
+    del settings, orthanc, database
+    return []
+
+
+def make_job_runner(
+    settings: Settings,
+    handlers: Sequence[JobHandler],
+    database: AsyncDatabase[dict[str, Any]],
+    audit: Audit,
+) -> JobRunner:
+    """Make what runs jobs while this process holds the lease."""
+    limits = RunnerLimits(
+        concurrency=settings.job_concurrency,
+        attempts_max=settings.job_attempts,
+        retention=timedelta(days=settings.job_retention_days),
+    )
+    return JobRunner(database, handlers, audit, limits)
+
+
 def make_deletion(
     orthanc: OrthancClient | None,
     database: AsyncDatabase[dict[str, Any]],
@@ -278,6 +308,9 @@ class Runtime:
     trees: Trees
     sharing: Sharing
     labels: Labels
+    jobs: Jobs
+    job_events: JobEvents
+    job_runner: JobRunner
     headers: HeaderService
     series_headers: SeriesHeaders
     resources: Resources
@@ -394,18 +427,20 @@ async def open_runtime(
         series_headers = SeriesHeaders(
             orthanc, limits=walk_limits(settings), max_seconds=settings.operation_seconds
         )
+        audit = await stack.enter_async_context(
+            open_audit(
+                database, retention=_days(settings.audit_retention_days), supervisor=supervisor
+            )
+        )
+        job_runner = make_job_runner(
+            settings, make_job_handlers(settings, orthanc, database), database, audit
+        )
         runtime = Runtime(
             settings=settings,
             supervisor=supervisor,
             descriptors=DescriptorWatch(),
             authenticator=authenticator,
-            audit=await stack.enter_async_context(
-                open_audit(
-                    database,
-                    retention=_days(settings.audit_retention_days),
-                    supervisor=supervisor,
-                )
-            ),
+            audit=audit,
             database=database,
             orthanc=client,
             whole_orthanc=orthanc,
@@ -419,6 +454,14 @@ async def open_runtime(
             trees=trees,
             sharing=sharing,
             labels=Labels(database, client, max_seconds=settings.operation_seconds),
+            jobs=Jobs(
+                JobStore(database),
+                retention=timedelta(days=settings.job_retention_days),
+                page_max_size=settings.page_max_size,
+                on_queued=job_runner.wake,
+            ),
+            job_events=JobEvents(database, supervisor),
+            job_runner=job_runner,
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),
@@ -432,6 +475,7 @@ async def open_runtime(
             ),
         )
         stack.push_async_callback(runtime.study_events.close)
+        stack.push_async_callback(runtime.job_events.close)
         if address is not None:
             await stack.enter_async_context(
                 supervisor.running("file descriptors", runtime.descriptors.run)
@@ -441,6 +485,7 @@ async def open_runtime(
             )
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))
+            await stack.enter_async_context(supervisor.running("jobs", job_runner.run))
         yield runtime
 
 

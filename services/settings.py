@@ -180,6 +180,20 @@ class Settings(BaseSettings):
         description="Days after which MongoDB drops new audit records; empty: never.",
     )
 
+    # Jobs
+    job_concurrency: int = Field(
+        default=4,
+        gt=0,
+        le=64,
+        description="Jobs that run at once; of those that talk to one modality, one.",
+    )
+    job_attempts: int = Field(
+        default=3, gt=0, le=100, description="Attempts of a job before it counts as failed."
+    )
+    job_retention_days: int = Field(
+        default=30, gt=0, description="Days after which jobs that have ended are dropped."
+    )
+
     # In step with Orthanc
     sync_poll_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."

@@ -3,9 +3,10 @@
 import strawberry
 
 from graph.mutations.archive import ArchiveMutation
+from graph.mutations.jobs import JobsMutation
 from graph.mutations.sharing import SharingMutation
 
 
 @strawberry.type(description="Everything that changes something.")
-class Mutation(ArchiveMutation, SharingMutation):
+class Mutation(ArchiveMutation, SharingMutation, JobsMutation):
     """Everything that changes something."""

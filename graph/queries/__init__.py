@@ -3,9 +3,10 @@
 import strawberry
 
 from graph.queries.archive import ArchiveQuery
+from graph.queries.jobs import JobsQuery
 from graph.queries.sharing import SharingQuery
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(ArchiveQuery, SharingQuery):
+class Query(ArchiveQuery, SharingQuery, JobsQuery):
     """Everything that can be read."""

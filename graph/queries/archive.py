@@ -13,6 +13,7 @@ from graph.inputs import After, First, FrameRef, PatientFilter, StudyFilter, Stu
 from graph.relay import Connection, Node, connection_from, decode_node_id, parse_frame_local_id
 from graph.types.frame import Frame
 from graph.types.instance import Instance
+from graph.types.job import Job
 from graph.types.patient import Patient
 from graph.types.series import Series
 from graph.types.server import Server, examine_server
@@ -230,6 +231,10 @@ async def _node(info: Info, node_id: str) -> Node | None:
         principal = authorize(info.context.principal, Role.VIEWER)
         share = await info.context.runtime.sharing.find(local_id, principal)
         return None if share is None else Share.of(share)
+    if type_name == "Job":
+        principal = authorize(info.context.principal, Role.VIEWER)
+        job = await info.context.runtime.jobs.find(local_id, principal)
+        return None if job is None else Job.of(job)
     if type_name == "Frame":
         return await _frame(info, *parse_frame_local_id(local_id))
     loaders = info.context.loaders

@@ -22,6 +22,7 @@ from services.query.paging import Page
 from services.query.tree import Priors
 
 if TYPE_CHECKING:
+    from graph.types.job import Job
     from graph.types.patient import Patient
 
 
@@ -180,6 +181,18 @@ class Study(FromStored, Node):
             self.orthanc_study_id, revision, now=context.now(), grant=context.grant
         )
         return context.base_url + signed.path
+
+    @strawberry.field(
+        description="The newest 20 jobs about the study, and those that it came of: of the caller, "
+        "and to administrators of everybody."
+    )
+    async def jobs(self, info: Info) -> list[Annotated["Job", strawberry.lazy("graph.types.job")]]:
+        """Load the jobs."""
+        from graph.types.job import Job  # noqa: PLC0415  # a job has studies, a study has jobs
+
+        jobs = await info.context.loaders.jobs_by_study_id.load(self.orthanc_study_id)
+        info.context.count_nodes(len(jobs))
+        return [Job.from_stored(job) for job in jobs]
 
     def _described_patient(self) -> dict[str, Any]:
         """Return the patient as this study alone describes them, by stored names."""

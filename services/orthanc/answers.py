@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 Json = Mapping[str, Any]
@@ -46,6 +47,39 @@ class SystemInfo:
         if not all(part.isdigit() for part in parts):
             return False
         return tuple(int(part) for part in parts) < release
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """`GET /jobs/{id}`: a job of Orthanc, without its content, which holds PatientIDs.
+
+    Attributes:
+        progress: 0 to 100.
+        error_message: Orthanc's text for the code; None when there is no error.
+    """
+
+    id: str
+    type: str
+    state: str
+    progress: int
+    created_at: datetime
+    error_code: int
+    error_message: str | None
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read a job."""
+        error_code = int(json.get("ErrorCode", 0))
+        created = str(json["CreationTime"])
+        return cls(
+            id=str(json["ID"]),
+            type=str(json["Type"]),
+            state=str(json["State"]),
+            progress=int(json.get("Progress", 0)),
+            created_at=datetime.strptime(created, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC),
+            error_code=error_code,
+            error_message=str(json.get("ErrorDescription", "")) if error_code else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

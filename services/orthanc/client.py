@@ -5,6 +5,7 @@ of `services.orthanc.answers`; faults are errors of `services.errors`.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,15 @@ from typing import Any
 
 import httpx
 
-from services.errors import DownloadsBusy, OrthancOutcomeUnknown, OrthancUnavailable
+from services.errors import (
+    DownloadsBusy,
+    OrthancNotFound,
+    OrthancOutcomeUnknown,
+    OrthancUnavailable,
+)
 from services.orthanc.answers import (
     ChangePage,
+    JobInfo,
     SeriesListing,
     Statistics,
     StoredFile,
@@ -34,6 +41,8 @@ from services.orthanc.transport import (
     timeout_of,
     translated_faults,
 )
+
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
@@ -213,6 +222,24 @@ class OrthancClient:
         """
         path = f"{path_of('studies', study_id)}/labels/{label}"
         await self._request(method, path, only_reads=False, timeout=timeout_of(_LIST_SECONDS))
+
+    async def jobs(self) -> list[JobInfo]:
+        """`GET /jobs?expand`: Orthanc's own jobs, the newest first."""
+        jobs = [JobInfo.from_json(entry) for entry in await self._get_json("/jobs?expand")]
+        return sorted(jobs, key=lambda job: job.created_at, reverse=True)
+
+    async def cancel_job(self, job_id: str) -> JobInfo:
+        """`POST /jobs/{id}/cancel`: cancel one of Orthanc's own jobs; returns it as it is then.
+
+        Raises:
+            OrthancNotFound: There is no such job (any more).
+        """
+        if not _JOB_ID.fullmatch(job_id):
+            raise OrthancNotFound("Orthanc has no such job.")
+        # Orthanc answers 400 to the cancellation of a job that it does not know.
+        await self._get(f"/jobs/{job_id}")
+        await self._request("POST", f"/jobs/{job_id}/cancel", only_reads=False, content=b"")
+        return JobInfo.from_json(await self._get_json(f"/jobs/{job_id}"))
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(

@@ -271,7 +271,7 @@ _ARGUMENTS = {
     _MODALITIES_IN_STUDY: "modalities",
     _NAME_WORDS: contract_name("patient_name"),
     _SEARCH_WORDS: "text",
-    _STUDY_INSTANCE_UID: "studyInstanceUIDs",
+    _STUDY_INSTANCE_UID: contract_name("study_instance_uids"),
 }
 """What callers know stored fields by, where the names differ."""
 

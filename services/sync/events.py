@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -21,7 +21,7 @@ from models import StudyDocument
 from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
-from services.sync.change_stream import ChangeStream, follow_changes
+from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
@@ -165,16 +165,6 @@ TICK_SECONDS = 0.25
 """How often held-back events are looked at."""
 
 
-class EventsUnavailable(Error):
-    """MongoDB has no change streams."""
-
-    code = "EVENTS_UNAVAILABLE"
-    default_message = (
-        "Study events need a MongoDB that runs as a replica set (one node is enough). "
-        "Ask for updatedSince instead."
-    )
-
-
 class Listener:
     """One subscriber; holds at most `LISTENER_MAX_EVENTS` events.
 
@@ -250,21 +240,23 @@ class StudyEvents:
             stable_seconds: A study is stable when nothing new came for so long, in seconds.
             supervisor: Of the background tasks of this process; None: one of its own.
         """
-        self._supervisor = supervisor or Supervisor()
         self._database = database
         self._studies = database[StudyDocument.Settings.name]
         self._stable_seconds = stable_seconds
         self._listeners: set[Listener] = set()
-        self._turn = asyncio.Lock()
-        self._watching: AsyncExitStack | None = None
-        self._is_unavailable = False
-        self._is_open = asyncio.Event()
-        self._stop = asyncio.Event()
+        self._pacing = EventDebouncer(stable_seconds)
+        self._stream = SharedStream(
+            "study events",
+            self._open_stream,
+            self._step,
+            supervisor=supervisor or Supervisor(),
+            on_open=self._expect_stable,
+        )
 
     @property
     def is_watching(self) -> bool:
         """Whether a change stream is open: only while there are listeners."""
-        return self._watching is not None
+        return self._stream.is_watching
 
     @asynccontextmanager
     async def listen(
@@ -281,85 +273,39 @@ class StudyEvents:
             DatabaseUnavailable: MongoDB does not answer.
         """
         listener = Listener(study_instance_uid, scope)
+        if not self._listeners:
+            # What was held back for listeners that have gone is old.
+            self._pacing = EventDebouncer(self._stable_seconds)
         self._listeners.add(listener)
         try:
-            await self._ensure_watching()
-            yield listener
+            async with self._stream.watched():
+                yield listener
         finally:
             self._listeners.discard(listener)
-            async with self._turn:
-                if not self._listeners:
-                    await self._close()
 
     async def close(self) -> None:
         """Stop watching."""
-        async with self._turn:
-            await self._close()
+        await self._stream.close()
 
-    async def _close(self) -> None:
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            # Callers that wait for the stream to open must not wait any longer.
-            self._is_unavailable = True
-            self._is_open.set()
-            # Cancelling again would take 5 s: PyMongo often swallows a cancellation within a
-            # change stream.
-            self._stop.set()
-            await watching.aclose()
-
-    async def _ensure_watching(self) -> None:
-        async with self._turn:
-            if self._watching is None:
-                self._is_open.clear()
-                self._is_unavailable = False
-                self._stop = stop = asyncio.Event()
-                self._watching = AsyncExitStack()
-                await self._watching.enter_async_context(
-                    self._supervisor.running("study events", lambda: self._watch(stop))
-                )
-        await self._is_open.wait()
-        if self._is_unavailable:
-            raise EventsUnavailable
-
-    async def _watch(self, ended: asyncio.Event) -> None:
-        pacing = EventDebouncer(self._stable_seconds)
-
-        async def on_open() -> None:
-            await self._expect_stable(pacing)
-            self._is_open.set()
-
-        def on_unsupported() -> None:
-            self._is_unavailable = True
-            self._is_open.set()
-
-        await follow_changes(
-            "study events",
-            self._open_stream,
-            lambda stream: self._step(stream, pacing),
-            ended,
-            on_open=on_open,
-            on_unsupported=on_unsupported,
-        )
-
-    async def _step(self, stream: ChangeStream, pacing: EventDebouncer) -> None:
+    async def _step(self, stream: ChangeStream) -> None:
         """Wait a tick for a change and send what is due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
         if change is not None:
-            pacing.add(_study_change(change), clock())
-        for event in pacing.due(clock()):
+            self._pacing.add(_study_change(change), clock())
+        for event in self._pacing.due(clock()):
             for listener in tuple(self._listeners):
                 listener.add(event)
         # A burst comes in one answer of MongoDB: listeners read in between.
         await asyncio.sleep(0)
 
-    async def _expect_stable(self, pacing: EventDebouncer) -> None:
+    async def _expect_stable(self) -> None:
         """Take in the studies that changed shortly before: they become stable while we watch."""
         now = datetime.now(UTC)
         since = now - timedelta(seconds=self._stable_seconds)
         async for document in self._studies.find({_UPDATED_AT: {"$gte": since}}):
             age_seconds = (now - document[_UPDATED_AT]).total_seconds()
-            pacing.expect_stable(
+            self._pacing.expect_stable(
                 _make_change(StudyChangeKind.UPDATED, document),
                 asyncio.get_running_loop().time() - age_seconds,
             )

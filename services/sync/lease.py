@@ -102,7 +102,7 @@ class Lease:
             return None
 
     async def _work_while_held(self, work: Callable[[int], Awaitable[None]], token: int) -> None:
-        _log.info("this process follows Orthanc now")
+        _log.info("this process has the lease %r now", self._job)
         working = asyncio.ensure_future(work(token))
         renewing = asyncio.ensure_future(self._renew(token))
         try:
@@ -115,7 +115,11 @@ class Lease:
             if isinstance(outcome, LeaseLost):
                 _log.warning("%s", outcome.message)
             elif isinstance(outcome, Exception):
-                _log.error("following Orthanc stopped and starts again", exc_info=outcome)
+                _log.error(
+                    "the work under the lease %r stopped and starts again",
+                    self._job,
+                    exc_info=outcome,
+                )
                 await asyncio.sleep(1)
 
     async def _renew(self, token: int) -> None:

@@ -62,7 +62,7 @@ async def listeners(server: RunningServer, count: int) -> list[Listener]:
     events = server.runtime.study_events
 
     async def are_there() -> bool:
-        return len(events._listeners) == count and (count == 0 or events._is_open.is_set())
+        return len(events._listeners) == count and (count == 0 or events._stream._is_open.is_set())
 
     await eventually(are_there)
     return list(events._listeners)

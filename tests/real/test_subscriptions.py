@@ -84,7 +84,11 @@ async def next_event(connection: ClientConnection) -> tuple[str, str, int | None
 async def until_watching(runtime: Runtime, listeners: int = 1) -> None:
     async def is_watching() -> bool:
         told = runtime.study_events
-        return told.is_watching and told._is_open.is_set() and len(told._listeners) == listeners
+        return (
+            told.is_watching
+            and told._stream._is_open.is_set()
+            and len(told._listeners) == listeners
+        )
 
     await eventually(is_watching)
 
