@@ -1,5 +1,6 @@
 """Arguments of root fields: paging, filters, orders, ids."""
 
+import dataclasses
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Annotated, Optional
@@ -7,11 +8,14 @@ from typing import Annotated, Optional
 import strawberry
 
 from graph.types.job import JobKind, JobState
-from graph.types.scalars import Date
+from graph.types.scalars import Date, Time
+from graph.types.worklist import WorklistStatus
 from services.auth.scope import Scope
 from services.jobs.store import JobCriteria
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
+from services.worklist.entry import EntryValues
+from services.worklist.service import WorklistCriteria
 
 First = Annotated[int, strawberry.argument(description="How many at most, from `after` on.")]
 After = Annotated[
@@ -264,6 +268,115 @@ class CreateShareInput:
     may_download: bool = strawberry.field(
         default=False, description="Whether archives and files may be downloaded."
     )
+
+
+@strawberry.input(
+    description="Which entries of the worklist. Parts that are given must all match; null parts "
+    "don't count."
+)
+class WorklistFilter:
+    """Which entries of the worklist."""
+
+    patient_id: str | None = strawberry.field(
+        default=None, description="Exactly this PatientID; padding is ignored."
+    )
+    accession_number: str | None = strawberry.field(
+        default=None, description="Exactly this AccessionNumber."
+    )
+    modalities: list[str] | None = strawberry.field(
+        default=None,
+        description="Any of these modalities, as `CT` or `ct`. An empty list matches nothing.",
+    )
+    scheduled_station_ae_title: str | None = strawberry.field(
+        default=None, description="Exactly this AE title of a scanner."
+    )
+    scheduled_procedure_step_start_date: DateRange | None = strawberry.field(
+        default=None, description="Planned for a day of this range."
+    )
+    statuses: list[WorklistStatus] | None = strawberry.field(
+        default=None, description="Any of these. An empty list matches nothing."
+    )
+
+    def to_criteria(self) -> WorklistCriteria:
+        """Return what the worklist takes."""
+        days = self.scheduled_procedure_step_start_date or DateRange()
+        return WorklistCriteria(
+            patient_id=self.patient_id,
+            accession_number=self.accession_number,
+            modalities=self.modalities,
+            scheduled_station_ae_title=self.scheduled_station_ae_title,
+            start_date_from=_day(days.from_),
+            start_date_to=_day(days.to),
+            statuses=self.statuses,
+        )
+
+
+@strawberry.input(
+    description="A planned examination, by DICOM keyword. Texts are at most as long as DICOM "
+    "allows; empty ones count as null. A UID and IDs that are null are made for a new entry, and "
+    "stay as they are when an entry is updated."
+)
+class WorklistEntryInput:
+    """A planned examination."""
+
+    accession_number: str = strawberry.field(
+        description="AccessionNumber, at most 16 characters: the order. No open entry of another "
+        "patient may have it."
+    )
+    patient_id: str = strawberry.field(description="PatientID, at most 64 characters.")
+    patient_name: str = strawberry.field(
+        description="PatientName: `family^given^middle^prefix^suffix`, in up to three groups "
+        "(`Yamada^Tarou=山田^太郎`) of at most 64 characters."
+    )
+    patient_birth_date: Date | None = strawberry.field(
+        default=None, description="PatientBirthDate."
+    )
+    patient_sex: str | None = strawberry.field(
+        default=None, description="PatientSex: `M`, `F` or `O`."
+    )
+    study_instance_uid: str | None = strawberry.field(
+        default=None,
+        description="StudyInstanceUID that the scanner writes into its images. No study or entry "
+        "of another patient may have it.",
+    )
+    referring_physician_name: str | None = strawberry.field(
+        default=None, description="ReferringPhysicianName."
+    )
+    requested_procedure_id: str | None = strawberry.field(
+        default=None, description="RequestedProcedureID, at most 16 characters."
+    )
+    requested_procedure_description: str | None = strawberry.field(
+        default=None, description="RequestedProcedureDescription, at most 64 characters."
+    )
+    modality: str = strawberry.field(description="Modality of the scanner, as `CT`.")
+    scheduled_station_ae_title: str | None = strawberry.field(
+        default=None,
+        description="AE title of the scanner. Without it, scanners that ask for their own AE title "
+        "do not get the entry.",
+    )
+    scheduled_procedure_step_id: str | None = strawberry.field(
+        default=None,
+        description="ScheduledProcedureStepID, at most 16 characters; one for each open entry of "
+        "an AccessionNumber.",
+    )
+    scheduled_procedure_step_start_date: Date = strawberry.field(
+        description="Day for which it is planned."
+    )
+    scheduled_procedure_step_start_time: Time | None = strawberry.field(
+        default=None,
+        description="Time of day, local to the scanner. Without it, scanners that ask for a range "
+        "of times do not get the entry.",
+    )
+    scheduled_procedure_step_description: str | None = strawberry.field(
+        default=None, description="What the scanner is to do, at most 64 characters."
+    )
+    scheduled_performing_physician_name: str | None = strawberry.field(
+        default=None, description="ScheduledPerformingPhysicianName."
+    )
+
+    def to_values(self) -> EntryValues:
+        """Return what the worklist takes."""
+        return EntryValues(**dataclasses.asdict(self))
 
 
 def _day(text: Date | None) -> date | None:

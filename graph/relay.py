@@ -22,9 +22,12 @@ class Node:
     )
 
 
-TypeName = Literal["Patient", "Study", "Series", "Instance", "Frame", "Share", "Job"]
+TypeName = Literal[
+    "Patient", "Study", "Series", "Instance", "Frame", "Share", "Job", "WorklistEntry"
+]
 
 _RANDOM_ID = re.compile(r"[0-9a-f]{16}")
+_WORKLIST_ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 """0-based; 9 digits are more than NumberOfFrames has."""
 
@@ -60,6 +63,8 @@ def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
 def _is_id(type_name: TypeName, text: str) -> bool:
     if type_name in {"Share", "Job"}:
         return bool(_RANDOM_ID.fullmatch(text))
+    if type_name == "WorklistEntry":
+        return bool(_WORKLIST_ENTRY_ID.fullmatch(text))
     if type_name == "Frame":
         orthanc_id, _, index = text.partition("/")
         return is_orthanc_id(orthanc_id) and bool(_FRAME_INDEX.fullmatch(index))

@@ -21,6 +21,7 @@ from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
 from models.token import TokenDocument
+from models.worklist import WorklistEntryDocument
 
 DOCUMENTS: tuple[type[NamedDocument], ...] = (
     PatientDocument,
@@ -37,6 +38,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     SeriesHeadersDocument,
     ShareDocument,
     JobDocument,
+    WorklistEntryDocument,
 )
 
 __all__ = [
@@ -62,4 +64,5 @@ __all__ = [
     "SuspectFrameDocument",
     "Thumbnail",
     "TokenDocument",
+    "WorklistEntryDocument",
 ]

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-_ACRONYMS = {"id": "ID", "uid": "UID", "uids": "UIDs"}
+_ACRONYMS = {"ae": "AE", "id": "ID", "uid": "UID", "uids": "UIDs"}
 """Words that DICOM keywords write in capitals (PS3.6: `PatientID`, `StudyInstanceUID`)."""
 
 

@@ -51,6 +51,9 @@ from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
 from services.tasks import Supervisor, finish_in_thread
+from services.worklist.arrivals import WorklistArrivals
+from services.worklist.folder import WorklistFolder
+from services.worklist.service import Worklist
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ async def open_connections(
         address=address or "",
         lua_scripts=scripts,
         orthanc_memory_bytes=settings.orthanc_memory_bytes,
+        worklist_folder=settings.worklist_path,
     ) as stores:
         yield _connections(settings, stores)
 
@@ -271,6 +275,19 @@ def make_job_runner(
     return JobRunner(database, handlers, audit, limits)
 
 
+async def enter_worklist(stack: AsyncExitStack, runtime: "Runtime") -> None:
+    """Serve the worklist, and complete its entries, for as long as the server runs."""
+    folder, supervisor = runtime.worklist_folder, runtime.supervisor
+    if folder is not None:
+        await stack.enter_async_context(supervisor.running("worklist folder", folder.run))
+    arrivals = WorklistArrivals(
+        runtime.database,
+        stable_seconds=runtime.settings.study_stable_seconds,
+        on_changed=folder.refresh if folder else None,
+    )
+    await stack.enter_async_context(supervisor.running("worklist arrivals", arrivals.run))
+
+
 def make_deletion(
     orthanc: OrthancClient | None,
     database: AsyncDatabase[dict[str, Any]],
@@ -292,6 +309,7 @@ class Runtime:
         orthanc_events_secret: Proves that a notice of a deletion comes from our Orthanc.
         supervisor: Of the background tasks.
         descriptors: Watches the file descriptors of a server.
+        worklist_folder: None where this process writes no files for scanners.
     """
 
     settings: Settings
@@ -311,6 +329,8 @@ class Runtime:
     jobs: Jobs
     job_events: JobEvents
     job_runner: JobRunner
+    worklist: Worklist
+    worklist_folder: WorklistFolder | None
     headers: HeaderService
     series_headers: SeriesHeaders
     resources: Resources
@@ -435,6 +455,13 @@ async def open_runtime(
         job_runner = make_job_runner(
             settings, make_job_handlers(settings, orthanc, database), database, audit
         )
+        folder = settings.worklist_path
+        worklist_folder = WorklistFolder(database, folder) if folder else None
+        worklist = Worklist(
+            database,
+            page_max_size=settings.page_max_size,
+            on_changed=worklist_folder.refresh if worklist_folder else None,
+        )
         runtime = Runtime(
             settings=settings,
             supervisor=supervisor,
@@ -462,6 +489,8 @@ async def open_runtime(
             ),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
+            worklist=worklist,
+            worklist_folder=worklist_folder,
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),
@@ -486,6 +515,7 @@ async def open_runtime(
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))
             await stack.enter_async_context(supervisor.running("jobs", job_runner.run))
+            await enter_worklist(stack, runtime)
         yield runtime
 
 

@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         description="Most memory of the embedded Orthanc, in bytes; it is restarted beyond that. "
         "Storing a file takes 3.3 times its size.",
     )
+    worklist_folder: Path | None = Field(
+        default=None,
+        description="Folder that Orthanc's worklist plugin serves to scanners; the entries are "
+        "written into it. Empty: a folder in DATA_DIR for the embedded Orthanc, none for another.",
+    )
     load_samples: bool = Field(
         default=True, description="Put a few public studies into embedded stores that are empty."
     )
@@ -352,6 +357,13 @@ class Settings(BaseSettings):
     def embeds_orthanc(self) -> bool:
         """Whether this process runs its own Orthanc."""
         return self.orthanc_url is None and self.enable_pacs_integration
+
+    @property
+    def worklist_path(self) -> Path | None:
+        """Where the files of the worklist are written; None: nowhere."""
+        if self.worklist_folder is not None:
+            return self.worklist_folder
+        return self.data_dir / "worklist" if self.embeds_orthanc else None
 
     @property
     def is_fully_embedded(self) -> bool:

@@ -5,8 +5,9 @@ import strawberry
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.jobs import JobsMutation
 from graph.mutations.sharing import SharingMutation
+from graph.mutations.worklist import WorklistMutation
 
 
 @strawberry.type(description="Everything that changes something.")
-class Mutation(ArchiveMutation, SharingMutation, JobsMutation):
+class Mutation(ArchiveMutation, SharingMutation, JobsMutation, WorklistMutation):
     """Everything that changes something."""

@@ -5,8 +5,9 @@ import strawberry
 from graph.queries.archive import ArchiveQuery
 from graph.queries.jobs import JobsQuery
 from graph.queries.sharing import SharingQuery
+from graph.queries.worklist import WorklistQuery
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(ArchiveQuery, SharingQuery, JobsQuery):
+class Query(ArchiveQuery, SharingQuery, JobsQuery, WorklistQuery):
     """Everything that can be read."""

@@ -1,7 +1,7 @@
 """Queries for what is stored: patients, studies, series, instances and frames."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -21,6 +21,7 @@ from graph.types.share import Share
 from graph.types.stored import FromStored
 from graph.types.study import LabelCount, Study, StudyConnection
 from graph.types.viewer import Viewer
+from graph.types.worklist import WorklistEntry, log_entries
 from services.auth.roles import Role, authorize
 from services.errors import InvalidInput
 from services.query.paging import PageRequest
@@ -227,16 +228,8 @@ async def _node(info: Info, node_id: str) -> Node | None:
     if decoded is None:
         return None
     type_name, local_id = decoded
-    if type_name == "Share":
-        principal = authorize(info.context.principal, Role.VIEWER)
-        share = await info.context.runtime.sharing.find(local_id, principal)
-        return None if share is None else Share.of(share)
-    if type_name == "Job":
-        principal = authorize(info.context.principal, Role.VIEWER)
-        job = await info.context.runtime.jobs.find(local_id, principal)
-        return None if job is None else Job.of(job)
-    if type_name == "Frame":
-        return await _frame(info, *parse_frame_local_id(local_id))
+    if type_name in _FINDERS:
+        return await _FINDERS[type_name](info, local_id)
     loaders = info.context.loaders
     loader, node_class = {
         "Patient": (loaders.patient_by_id, Patient),
@@ -245,6 +238,39 @@ async def _node(info: Info, node_id: str) -> Node | None:
         "Instance": (loaders.instance_by_id, Instance),
     }[type_name]
     return _found(info, node_class, await loader.load(local_id))
+
+
+async def _share(info: Info, local_id: str) -> Share | None:
+    principal = authorize(info.context.principal, Role.VIEWER)
+    share = await info.context.runtime.sharing.find(local_id, principal)
+    return None if share is None else Share.of(share)
+
+
+async def _job(info: Info, local_id: str) -> Job | None:
+    principal = authorize(info.context.principal, Role.VIEWER)
+    job = await info.context.runtime.jobs.find(local_id, principal)
+    return None if job is None else Job.of(job)
+
+
+async def _worklist_entry(info: Info, local_id: str) -> WorklistEntry | None:
+    entry = await info.context.runtime.worklist.find(local_id, info.context.scope)
+    if entry is None:
+        return None
+    log_entries(info, [entry])
+    return WorklistEntry.of(entry)
+
+
+async def _frame_by_id(info: Info, local_id: str) -> Frame | None:
+    return await _frame(info, *parse_frame_local_id(local_id))
+
+
+_FINDERS: dict[str, Callable[[Info, str], Awaitable[Node | None]]] = {
+    "Frame": _frame_by_id,
+    "Job": _job,
+    "Share": _share,
+    "WorklistEntry": _worklist_entry,
+}
+"""How objects are found that are no level of DICOM, by the names of their types."""
 
 
 async def _frame_of(info: Info, ref: FrameRef) -> Frame | None:

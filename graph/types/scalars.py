@@ -1,6 +1,6 @@
 """Scalars whose values are stored as they are answered."""
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import NewType
 
 import strawberry
@@ -35,8 +35,16 @@ def _serialize_moment(moment: datetime) -> str:
     return moment.isoformat()
 
 
-def _output_only(_value: object) -> Time:
-    raise GraphQLError("Time is used in answers only.")
+def _parse_time(value: object) -> Time:
+    if isinstance(value, str):
+        try:
+            parsed = time.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            if parsed.tzinfo is None:
+                return Time(parsed.isoformat())
+    raise GraphQLError('A Time is written as "13:05:59" (ISO 8601), without a zone.')
 
 
 def _unchanged(value: object) -> object:
@@ -61,7 +69,7 @@ SCALARS: dict[object, ScalarDefinition] = {
         "DICOM value is absent or no time.",
         specified_by_url=_RFC_3339,
         serialize=str,
-        parse_value=_output_only,
+        parse_value=_parse_time,
     ),
     datetime: strawberry.scalar(
         name="DateTime",

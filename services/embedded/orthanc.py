@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -51,6 +52,7 @@ async def run_orthanc(
     dicom_port: int | None = None,
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
+    worklist_folder: Path | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
     installation: OrthancInstallation | None = None,
     on_restart: Callable[[str], None] | None = None,
@@ -62,6 +64,7 @@ async def run_orthanc(
         dicom_port: Port for modalities, open to the network; None: no DICOM server.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
+        worklist_folder: Whose `*.wl` files are served as modality worklist; None: none.
         memory_bytes: Most address space that it may take, in bytes.
         installation: The Orthanc to run; None: `find_orthanc`.
         on_restart: Called with the name after each restart of an Orthanc that died.
@@ -71,7 +74,15 @@ async def run_orthanc(
         StartFailed: It stopped while it started.
     """
     binary, options, configuration = await finish_in_thread(
-        _prepare, folder, installation, dicom_port, lua_scripts, stable_age_seconds
+        partial(
+            _prepare,
+            folder,
+            installation,
+            dicom_port=dicom_port,
+            lua_scripts=lua_scripts,
+            stable_age_seconds=stable_age_seconds,
+            worklist_folder=worklist_folder,
+        )
     )
     spec = ChildSpec(
         name="Orthanc",
@@ -89,9 +100,11 @@ async def run_orthanc(
 def _prepare(
     folder: Path,
     installation: OrthancInstallation | None,
+    *,
     dicom_port: int | None,
     lua_scripts: Sequence[Path],
     stable_age_seconds: int,
+    worklist_folder: Path | None,
 ) -> tuple[Path, OrthancOptions, Path]:
     installed = installation or find_orthanc()
     make_private_folder(folder)
@@ -106,6 +119,7 @@ def _prepare(
         plugins=installed.plugins,
         lua_scripts=[script.absolute() for script in lua_scripts],
         stable_age_seconds=stable_age_seconds,
+        worklist_folder=worklist_folder.absolute() if worklist_folder else None,
     )
     configuration = folder.absolute() / "configuration.json"
     write_private(configuration, json.dumps(compose_configuration(options), indent=2))

@@ -35,6 +35,7 @@ class OrthancOptions:
         plugins: Shared libraries to load.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
+        worklist_folder: Whose `*.wl` files the plugin of the modality worklist serves; None: none.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class OrthancOptions:
     plugins: Sequence[Path] = ()
     lua_scripts: Sequence[Path] = ()
     stable_age_seconds: int = 5
+    worklist_folder: Path | None = None
 
 
 def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
@@ -53,6 +55,7 @@ def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
         "Name": "orthanc-graphql",
         "StorageDirectory": str(options.folder / "storage"),
         "IndexDirectory": str(options.folder / "index"),
+        "DefaultEncoding": "Utf8",
         "StableAge": options.stable_age_seconds,
         "OverwriteInstances": False,
         "Plugins": [str(path) for path in options.plugins],
@@ -60,6 +63,7 @@ def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
         "DicomWeb": {"Enable": True},
         "Gdcm": {"Enable": True, "RestrictTransferSyntaxes": list(GDCM_TRANSFER_SYNTAXES)},
         **_http_options(options),
+        "Worklists": _worklist_options(options.worklist_folder),
         **_dicom_options(options.dicom_port),
         **_hardening(),
     }
@@ -87,6 +91,20 @@ def _dicom_options(dicom_port: int | None) -> dict[str, Any]:
     if dicom_port is None:
         return {"DicomServerEnabled": False}
     return {"DicomServerEnabled": True, "DicomPort": dicom_port}
+
+
+def _worklist_options(folder: Path | None) -> dict[str, Any]:
+    if folder is None:
+        return {"Enable": False}
+    return {
+        "Enable": True,
+        "Database": str(folder),
+        "FilterIssuerAet": False,
+        "LimitAnswers": 0,
+        # Of the plugin of 2025: entries are in MongoDB, and their status is decided here.
+        "SaveInOrthancDatabase": False,
+        "DeleteWorklistsOnStableStudy": False,
+    }
 
 
 def _hardening() -> dict[str, Any]:

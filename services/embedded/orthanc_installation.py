@@ -23,7 +23,13 @@ _PLUGIN_FOLDERS = (
     "/usr/local/share/orthanc/plugins",
     "/usr/lib/orthanc/plugins",
 )
-_PLUGINS = ("libOrthancDicomWeb.so", "libOrthancGdcm.so")
+_PLUGINS = (
+    ("libOrthancDicomWeb.so",),
+    ("libOrthancGdcm.so",),
+    # Both have the same configuration and serve the same files.
+    ("libModalityWorklists.so", "libOrthancWorklists.so"),
+)
+"""What is loaded where it is there: the first of each group."""
 _RELEASE = re.compile(r"Orthanc (\d+)\.(\d+)\.(\d+)")
 _VERSION_SECONDS = 10
 
@@ -35,7 +41,7 @@ class OrthancInstallation:
     Attributes:
         binary: The program.
         release: Its number, or None for a build that has none ("mainline").
-        plugins: Those of DICOMweb and GDCM that are there.
+        plugins: Those of DICOMweb, GDCM and the modality worklist that are there.
     """
 
     binary: Path
@@ -68,7 +74,9 @@ def find_orthanc(
 def find_plugins(folders: Iterable[str]) -> tuple[Path, ...]:
     """List the wanted plugins of the first folder that has any of them."""
     for folder in folders:
-        found = tuple(Path(folder) / name for name in _PLUGINS if (Path(folder) / name).is_file())
+        groups = ([Path(folder) / name for name in names] for names in _PLUGINS)
+        present = ([path for path in group if path.is_file()] for group in groups)
+        found = tuple(paths[0] for paths in present if paths)
         if found:
             return found
     return ()

@@ -15,10 +15,11 @@ import strawberry
 
 from graph.relay import TypeName, encode_node_id
 from services.auth.roles import Principal, Role
-from services.auth.scope import NOTHING, Scope
+from services.auth.scope import ALL, NOTHING, Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.index.rollup import roll_up
 from services.index.writes import Parents
+from services.worklist.entry import EntryValues
 from tests.real.query_stage import BEGIN, QueryStage, open_query_stage, orthanc_id
 
 SHARED = "1.2.1"
@@ -92,6 +93,7 @@ QUERIES: dict[str, list[str]] = {
     "server": ["server { numberOfPatients numberOfStudies numberOfInstances feed { message } }"],
     "labels": ["labels { label numberOfStudies }"],
     "shares": ["shares { totalCount }"],
+    "worklist": [f"worklist(first: 1) {{ nodes {{ id patientID }} {PAGE} }}"],
     "viewer": ["viewer { role canUpload canDelete canDownload }"],
 }
 """What is asked, by root field. A new root field fails the tests until it stands here."""
@@ -192,6 +194,14 @@ async def stages(
             }
     async with open_query_stage(mongodb, tmp_path_factory.mktemp("whole")) as whole:
         await _store(whole, {1, 2, 3, 4, 5})
+        planned = EntryValues(
+            accession_number="A1",
+            patient_id="P1",
+            patient_name="Huber",
+            modality="CT",
+            scheduled_procedure_step_start_date="2026-01-01",
+        )
+        await whole.runtime.worklist.create(planned, ALL)
         yield Stages(whole, expected)
 
 

@@ -55,6 +55,7 @@ FIELDS: dict[str, Role] = {
     "Query.job": Role.VIEWER,
     "Query.jobs": Role.VIEWER,
     "Query.orthancJobs": Role.ADMIN,
+    "Query.worklist": Role.VIEWER,
     "Mutation.uploadDicom": Role.UPLOADER,
     "Mutation.addLabels": Role.UPLOADER,
     "Mutation.removeLabels": Role.UPLOADER,
@@ -63,6 +64,10 @@ FIELDS: dict[str, Role] = {
     "Mutation.cancelJob": Role.VIEWER,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,
+    "Mutation.createWorklistEntry": Role.UPLOADER,
+    "Mutation.updateWorklistEntry": Role.UPLOADER,
+    "Mutation.setWorklistStatus": Role.UPLOADER,
+    "Mutation.deleteWorklistEntry": Role.UPLOADER,
     "Mutation.deletePatient": Role.ADMIN,
     "Mutation.deleteStudy": Role.ADMIN,
     "Mutation.deleteSeries": Role.ADMIN,
@@ -226,7 +231,13 @@ def _literal(argument: GraphQLArgument | GraphQLInputField) -> str:
     if isinstance(inner, GraphQLInputObjectType):
         needed = {n: f for n, f in inner.fields.items() if is_required_input_field(f)}
         return "{" + ", ".join(f"{n}: {_literal(field)}" for n, field in needed.items()) + "}"
-    literals = {"Int": "1", "Float": "1", "Boolean": "true", "DateTime": '"2026-01-01T00:00:00Z"'}
+    literals = {
+        "Int": "1",
+        "Float": "1",
+        "Boolean": "true",
+        "Date": '"2026-01-01"',
+        "DateTime": '"2026-01-01T00:00:00Z"',
+    }
     return literals.get(get_named_type(inner).name, '"x"')
 
 

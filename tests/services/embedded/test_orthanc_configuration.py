@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
@@ -17,6 +18,7 @@ def test_the_configuration_is_the_one_that_security_asks_for() -> None:
         "Name": "orthanc-graphql",
         "StorageDirectory": "/data/orthanc/storage",
         "IndexDirectory": "/data/orthanc/index",
+        "DefaultEncoding": "Utf8",
         "StableAge": 5,
         "OverwriteInstances": False,
         "Plugins": ["/plugins/libOrthancGdcm.so"],
@@ -40,6 +42,7 @@ def test_the_configuration_is_the_one_that_security_asks_for() -> None:
         "HttpThreadsCount": 64,
         "KeepAlive": True,
         "TcpNoDelay": True,
+        "Worklists": {"Enable": False},
         "DicomServerEnabled": False,
         "ExecuteLuaEnabled": False,
         "RestApiWriteToFileSystemEnabled": False,
@@ -55,6 +58,18 @@ def test_the_dicom_server_listens_only_when_a_port_is_given() -> None:
     configuration = compose_configuration(options)
     assert configuration["DicomServerEnabled"] is True
     assert configuration["DicomPort"] == 4242
+
+
+def test_the_worklist_is_served_from_its_folder() -> None:
+    options = dataclasses.replace(_OPTIONS, worklist_folder=Path("/data/worklist"))
+    assert compose_configuration(options)["Worklists"] == {
+        "Enable": True,
+        "Database": "/data/worklist",
+        "FilterIssuerAet": False,
+        "LimitAnswers": 0,
+        "SaveInOrthancDatabase": False,
+        "DeleteWorklistsOnStableStudy": False,
+    }
 
 
 def test_the_password_is_not_printed_with_the_options() -> None:

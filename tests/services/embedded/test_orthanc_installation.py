@@ -64,6 +64,15 @@ def test_orthanc_may_be_named_in_the_environment(
     assert find_orthanc().binary == Path(binary)
 
 
+def test_one_of_two_plugins_for_the_worklist_is_loaded(tmp_path: Path) -> None:
+    newer = tmp_path / "libOrthancWorklists.so"
+    newer.touch()
+    assert find_plugins([str(tmp_path)]) == (newer,)
+    older = tmp_path / "libModalityWorklists.so"
+    older.touch()
+    assert find_plugins([str(tmp_path)]) == (older,)
+
+
 def test_plugins_that_we_do_not_know_are_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "libServeFolders.so").touch()
     assert find_plugins([str(tmp_path / "missing"), str(tmp_path)]) == ()

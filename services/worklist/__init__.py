@@ -1,0 +1,1 @@
+"""The modality worklist: planned examinations, served to scanners."""

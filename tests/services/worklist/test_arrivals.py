@@ -1,0 +1,62 @@
+"""Which entries a study completes."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.worklist.arrivals import completed_by
+
+NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
+
+
+def entry(name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "_id": name,
+        "patientID": "P1",
+        "studyInstanceUID": "1.2.3",
+        "accessionNumber": "A1",
+        "modality": "CT",
+        "openedAt": NOON - timedelta(hours=1),
+        **fields,
+    }
+
+
+def study(**fields: Any) -> dict[str, Any]:
+    return {
+        "_id": "study",
+        "patientID": "P1",
+        "studyInstanceUID": "1.2.3",
+        "accessionNumbers": ["A1"],
+        "modalitiesInStudy": ["CT"],
+        "updatedAt": NOON,
+        **fields,
+    }
+
+
+def names(stored: dict[str, Any], *entries: dict[str, Any]) -> list[str]:
+    return [one["_id"] for one in completed_by(stored, entries)]
+
+
+def test_the_entry_of_its_uid_is_completed_whatever_the_modality_is_called() -> None:
+    assert names(study(modalitiesInStudy=["DX"]), entry("a", modality="CR")) == ["a"]
+
+
+def test_steps_of_one_study_are_completed_by_the_images_of_their_modality() -> None:
+    ct, pt = entry("ct"), entry("pt", modality="PT")
+    assert names(study(), ct, pt) == ["ct"]
+    assert names(study(modalitiesInStudy=["CT", "PT"]), ct, pt) == ["ct", "pt"]
+
+
+def test_a_scanner_with_uids_of_its_own_is_known_by_accession_number_and_modality() -> None:
+    own = study(studyInstanceUID="9.9")
+    assert names(own, entry("a"), entry("other modality", modality="MR")) == ["a"]
+    assert names(study(studyInstanceUID="9.9", accessionNumbers=[]), entry("a")) == []
+    without = {name: value for name, value in own.items() if name != "accessionNumbers"}
+    assert names(without, entry("a")) == []
+
+
+def test_a_study_of_another_patient_completes_nothing() -> None:
+    assert names(study(patientID="P2"), entry("a")) == []
+
+
+def test_an_entry_that_was_opened_again_waits_for_new_images() -> None:
+    assert names(study(), entry("a", openedAt=NOON)) == []
