@@ -13,7 +13,7 @@ from graph.authentication import SHARE_PARAMETER, principal_of_share
 from graph.dicomweb.exchange import Mount
 from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
-from graph.http.cors import REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
+from graph.http.cors import EXPOSED_HEADERS, REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.errors import routing_refusal
 from graph.http.middleware import (
@@ -22,7 +22,7 @@ from graph.http.middleware import (
     RequestContextMiddleware,
     unexpected_error,
 )
-from graph.routes import archives, dicom_api, frames, health, orthanc_events, shares, web
+from graph.routes import archives, dicom_api, files, frames, health, orthanc_events, shares, web
 from graph.schema import build_schema
 from graph.state import State
 from services.runtime import Runtime, open_runtime
@@ -88,6 +88,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
         *archives.archive_routes(per_client=settings.archives_per_client),
+        *files.file_routes(),
         *dicom_api.routes,
         *dicomweb_routes(per_client=settings.archives_per_client),
         *health.health_routes(),
@@ -105,6 +106,6 @@ def _cors(origins: AllowedOrigins) -> dict[str, Any]:
         "allow_origin_regex": origins.pattern,
         "allow_methods": ["GET", "HEAD", "POST", "OPTIONS"],
         "allow_headers": REQUEST_HEADERS,
-        "expose_headers": ["X-Request-ID", "ETag", "Retry-After", "Warning"],
+        "expose_headers": EXPOSED_HEADERS,
         "max_age": _PREFLIGHT_SECONDS,
     }

@@ -20,6 +20,8 @@ from services.deletion import Deletion
 from services.descriptors import DescriptorWatch
 from services.dicom.layout import WalkLimits
 from services.dicomweb.resources import Resources
+from services.downloads.service import Downloads
+from services.downloads.urls import FileUrlSigner
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
 from services.embedded.stores import open_stores
@@ -157,19 +159,22 @@ async def enter_orthanc(
     )
 
 
+async def read_url_keys(settings: Settings) -> FrameUrlKeys:
+    """Read the keys of signed URLs, from the settings or the data directory."""
+    given = settings.frame_url_keys
+    if given is not None:
+        return FrameUrlKeys.parse(given.get_secret_value())
+    return await finish_in_thread(load_or_create_keys, settings.data_dir)
+
+
 async def enter_frames(
     stack: AsyncExitStack,
     settings: Settings,
+    keys: FrameUrlKeys,
     orthanc: Orthanc | None,
     supervisor: Supervisor,
 ) -> FrameService:
     """Open what signs and renders frames."""
-    given = settings.frame_url_keys
-    keys = (
-        FrameUrlKeys.parse(given.get_secret_value())
-        if given
-        else await finish_in_thread(load_or_create_keys, settings.data_dir)
-    )
     limits = FrameLimits(
         cache_bytes=settings.frame_cache_bytes,
         slots=_FRAMES_AT_ONCE,
@@ -337,6 +342,7 @@ class Runtime:
     indexer: Indexer
     ingest: Ingest
     frames: FrameService
+    downloads: Downloads
     deletion: Deletion | None
     sync: SyncService | None
     study_events: StudyEvents
@@ -440,7 +446,8 @@ async def open_runtime(
             check(authenticator)
         orthanc = await enter_orthanc(stack, settings, connections)
         client = orthanc.client if orthanc else None
-        frames = await enter_frames(stack, settings, orthanc, supervisor)
+        keys = await read_url_keys(settings)
+        frames = await enter_frames(stack, settings, keys, orthanc, supervisor)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
@@ -497,6 +504,12 @@ async def open_runtime(
             indexer=indexer,
             ingest=make_ingest(settings, orthanc, database, indexer),
             frames=frames,
+            downloads=Downloads(
+                FileUrlSigner(keys, valid_seconds=settings.frame_url_seconds),
+                orthanc,
+                limits=walk_limits(settings),
+                max_seconds=settings.operation_seconds,
+            ),
             deletion=make_deletion(client, database, sync),
             sync=sync,
             study_events=StudyEvents(

@@ -1,5 +1,6 @@
 """The files of `deploy/` are accepted by the programs that read them."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from graph.routes.archives import archive_routes
+from graph.routes.files import file_routes
 from graph.routes.frames import routes as frame_routes
+from graph.routes.shares import routes as share_routes
 from services.sync.orthanc_script import EVENTS_PATH
 from tests.deployment import (
     DEPLOY,
@@ -68,9 +71,10 @@ def test_the_proxies_know_the_routes(name: str) -> None:
     assert prefix in text
     assert f"/{EVENTS_PATH.split('/')[1]}/" in text
     if name == "nginx.conf":
-        (archives,) = archive_routes(per_client=1)
-        assert archives.path.startswith("/archives/")
-        assert "location /archives/" in text
+        unbuffered = re.search(r"location ~ (\S+) \{\s+proxy_pass \S+;\s+proxy_buffering off", text)
+        assert unbuffered is not None
+        for route in (*archive_routes(per_client=1), *file_routes(), *share_routes):
+            assert re.match(unbuffered[1], route.path), route.path
 
 
 @pytest.fixture

@@ -10,13 +10,16 @@ from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Exchange, Mount
 from graph.dicomweb.frames import OCTETS
-from graph.dicomweb.streams import Multipart, Span, passed_on
+from graph.dicomweb.streams import Multipart
 from graph.http.accept import MediaRange, NotAcceptable
 from graph.http.client_slots import ClientSlots
 from graph.http.conditional import names_tag
+from graph.http.ranges import Span
+from graph.http.streams import passed_on
 from services.audit import Action
 from services.dicom.json_model import bulk_value
 from services.dicomweb.resources import SeriesResource, StudyResource
+from services.downloads.service import part_of_file
 from services.errors import Forbidden, NotFound, PacsDisabled
 from services.orthanc.client import OrthancClient
 
@@ -137,13 +140,13 @@ async def _instance(exchange: Exchange) -> Response:
         body = _one_part(orthanc, instance, multipart)
         async with exchange.viewing(document, action=Action.ARCHIVE):
             return await passed_on(body, headers=headers, media_type=multipart.media_type)
-    span = Span.asked(exchange.request.headers.get("range"), document.file_size_bytes)
+    span = Span.asked(exchange.request.headers, document.file_size_bytes, etag=headers["ETag"])
     headers |= span.headers | {"Content-Length": str(len(span))}
     if not len(span):
         return Response(status_code=span.status, headers=headers)
     async with exchange.viewing(document, action=Action.ARCHIVE):
         return await passed_on(
-            _part_of_file(orthanc, document.id, span),
+            part_of_file(orthanc, document.id, span.begin, span.end),
             status=span.status,
             headers=headers,
             media_type=_content_type(instance),
@@ -166,21 +169,6 @@ async def _file_part(
         async for chunk in chunks:
             yield head + chunk
             head = b""
-
-
-async def _part_of_file(
-    orthanc: OrthancClient, instance_id: str, span: Span
-) -> AsyncGenerator[bytes, None]:
-    """Yield a range of a file; Orthanc 1.10 sends all of it, whatever is asked for."""
-    position = 0
-    async with orthanc.download(instance_id) as chunks:
-        async for chunk in chunks:
-            wanted = chunk[max(0, span.begin - position) : max(0, span.end - position)]
-            position += len(chunk)
-            if wanted:
-                yield wanted
-            if position >= span.end:
-                return
 
 
 async def _bulk_data(exchange: Exchange) -> Response:
@@ -207,7 +195,7 @@ async def _bulk_data(exchange: Exchange) -> Response:
         multipart = Multipart(OCTETS)
         body = multipart.head(OCTETS) + value + multipart.end()
         return Response(body, headers=headers, media_type=multipart.media_type)
-    span = Span.asked(exchange.request.headers.get("range"), len(value))
+    span = Span.asked(exchange.request.headers, len(value), etag=headers["ETag"])
     headers |= span.headers
     return Response(value[span.begin : span.end], span.status, headers, OCTETS)
 

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Exchange, Mount
-from graph.dicomweb.streams import Multipart, passed_on
+from graph.dicomweb.streams import Multipart
 from graph.http.accept import MediaRange, NotAcceptable
 from graph.http.conditional import names_tag
+from graph.http.streams import passed_on
 from models import InstanceDocument
 from services.dicom.display import NATIVE_SYNTAXES
 from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN

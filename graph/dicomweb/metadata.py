@@ -8,8 +8,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from graph.dicomweb.exchange import Exchange, Mount
-from graph.dicomweb.streams import passed_on
 from graph.http.conditional import names_tag
+from graph.http.streams import passed_on
 from services.audit import Action
 from services.dicom.json_model import BULK_ROOT
 from services.dicomweb.resources import SeriesResource, StudyResource

@@ -60,6 +60,8 @@ REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
     "If-None-Match",
+    "If-Range",
+    "Range",
     "GraphQL-Preflight",
     "Apollo-Require-Preflight",
     "X-Apollo-Operation-Name",
@@ -67,6 +69,18 @@ REQUEST_HEADERS = (
     "apollographql-client-version",
 )
 """Headers that pages of allowed origins may send; Apollo Client names itself in the last two."""
+
+
+EXPOSED_HEADERS = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Retry-After",
+    "Warning",
+    "X-Request-ID",
+)
+"""Headers of answers that pages of allowed origins may read, besides the usual ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,16 @@ from strawberry.scalars import JSON
 
 from graph.context import Info, Level
 from graph.relay import Node
+from graph.types.document import EncapsulatedDocument, Report, ReportLine
 from graph.types.frame import Frame, Window, frame_window
 from graph.types.stored import FromStored, slice_of
 from models import InstanceDocument, StoredDocument
 from services.auth.roles import Role
+from services.dicom.documents import document_kind
 from services.dicom.frame_count import sop_class_name
+from services.dicom.report import is_report, read_report
 from services.errors import LimitExceeded
+from services.query.header_json import Header
 
 if TYPE_CHECKING:
     from graph.types.series import Series
@@ -249,6 +253,63 @@ class Instance(FromStored, Node):
         return context.base_url + signed.path
 
     @strawberry.field(
+        description="A signed URL of the DICOM file, for `wadouri:`, VolView, dwv and links. It "
+        "works with no header and no cookie, answers ranges, and is valid as long as the URLs of "
+        "frames. A share that does not allow downloads has none: `FORBIDDEN`."
+    )
+    def file_url(self, info: Info) -> str:
+        """Mint the URL; no I/O."""
+        context = info.context
+        context.require_download()
+        context.accesses.minted["Instance.fileUrl"] += 1
+        signed = context.runtime.downloads.urls.file_path(
+            self.orthanc_instance_id, self.revision, now=context.now(), grant=context.grant
+        )
+        return context.base_url + signed.path
+
+    @strawberry.field(
+        description="The document that the file holds: a PDF, a CDA report or a 3D model; null for "
+        "all other SOP classes."
+    )
+    def document(self, info: Info) -> EncapsulatedDocument | None:
+        """Mint the URL of the document; no I/O."""
+        kind = document_kind(self.sop_class_uid)
+        if kind is None:
+            return None
+        context = info.context
+        context.accesses.minted["Instance.document"] += 1
+        signed = context.runtime.downloads.urls.document_path(
+            self.orthanc_instance_id, self.revision, now=context.now(), grant=context.grant
+        )
+        return EncapsulatedDocument(
+            media_type=kind.media_type,
+            url=context.base_url + signed.path,
+            url_expires_at=signed.expires_at,
+        )
+
+    @strawberry.field(
+        description="The structured report that the file holds, as text; null for all other SOP "
+        "classes. It is read from the header: a query has at most 500 of them and of `tags`."
+    )
+    async def report(self, info: Info) -> Report | None:
+        """Read the report from the header."""
+        if not is_report(self.sop_class_uid):
+            return None
+        header = await self._header(info)
+        info.context.spend_header_bytes(header.json_bytes)
+        report = read_report(header.elements)
+        info.context.count_nodes(len(report.lines))
+        return Report(
+            title=report.title,
+            completion_flag=report.completion,
+            verification_flag=report.verification,
+            verified_by=list(report.verified_by),
+            lines=[ReportLine(depth=x.depth, name=x.name, value=x.value) for x in report.lines],
+            is_cut=report.is_cut,
+            text="\n".join(line.text for line in report.lines),
+        )
+
+    @strawberry.field(
         description="The header in the DICOM JSON model (PS3.18 F), read from the stored file when "
         "it is asked for, of at most 500 instances in one query. Binary values over 64 KiB have a "
         "BulkDataURI of `/dicomweb`, pixels are left out."
@@ -265,11 +326,7 @@ class Instance(FromStored, Node):
         ] = None,
     ) -> JSON | None:
         """Read the header from Orthanc."""
-        info.context.spend_header()
-        headers = info.context.runtime.headers
-        header = await headers.dicom_json(
-            self.orthanc_instance_id, self.revision, series_id=self.orthanc_series_id
-        )
+        header = await self._header(info)
         if only is not None:
             header = header.selected(only)
         try:
@@ -283,6 +340,12 @@ class Instance(FromStored, Node):
     def frame_at(self, index: int) -> Frame | None:
         """Return a frame by its 0-based index; None when there is no such frame to show."""
         return self._frame(index) if 0 <= index < self.number_of_frames else None
+
+    async def _header(self, info: Info) -> Header:
+        info.context.spend_header()
+        return await info.context.runtime.headers.dicom_json(
+            self.orthanc_instance_id, self.revision, series_id=self.orthanc_series_id
+        )
 
     def _frame(self, index: int) -> Frame:
         return Frame.of(self.orthanc_instance_id, self.revision, index)

@@ -21,6 +21,8 @@ def content_security_policy(
             f"style-src 'self'{inline}",
             f"img-src 'self' data: blob:{pictures}",
             f"connect-src 'self'{pictures}",
+            # Documents in DICOM files; they have a policy of their own.
+            f"frame-src 'self'{pictures}",
             "font-src 'self' data:",
             "base-uri 'none'",
             "form-action 'none'",

@@ -1,6 +1,7 @@
 // The study page: header, strip of series, and the link between viewer and address.
 import { graphql } from "./api.js";
 import { Cine } from "./cine.js";
+import { closeDocument, startDocuments } from "./documents.js";
 import { byId, el, notify } from "./dom.js";
 import { count, dateTime, describeLoss, number, patientDetails, patientName } from "./format.js";
 import { listenToStage } from "./gestures.js";
@@ -52,6 +53,7 @@ export function startStudy() {
   listenToKeys({ viewer, cine, setWindow, presets, toggleZoom, toggleTags, stepSeries });
   viewer.addEventListener("moved", moved);
   viewer.addEventListener("shown", describePicture);
+  startDocuments(viewer);
   byId("preset").addEventListener("change", (event) => setWindow(presetOf(event.target.value)));
   byId("zoom").addEventListener("change", (event) => setZoom(event.target.value));
   byId("show-tags").addEventListener("click", () => toggleTags());
@@ -96,6 +98,7 @@ async function readStudy(place) {
 export function leaveStudy() {
   cine.stop();
   viewer.close();
+  closeDocument();
   wanted = wantedSeries = study = series = null;
   byId("strip").replaceChildren();
   byId("study-header").replaceChildren(backLink());

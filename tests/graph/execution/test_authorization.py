@@ -84,6 +84,8 @@ ROUTES: dict[tuple[str, str], Role | None] = {
     # The signature in the URL is the credential.
     ("GET", "/frames/v2/{signed:path}"): EVERYBODY,
     ("GET", "/archives/v2/{signed:path}"): EVERYBODY,
+    ("GET", "/files/v2/{signed:path}"): EVERYBODY,
+    ("GET", "/documents/v2/{signed:path}"): EVERYBODY,
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
     # A secret of its own, shared with the embedded Orthanc.

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.app import create_app
+from graph.http.cors import EXPOSED_HEADERS
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.middleware import RequestContextMiddleware
 from graph.state import client_address, correlation_id
@@ -102,7 +103,7 @@ PICTURE = {
     "vary": "Origin",
 }
 CONTENT = {"content-type": "image/png", "content-length": str(len(FRAME.content))}
-EXPOSED = {"access-control-expose-headers": "X-Request-ID, ETag, Retry-After, Warning"}
+EXPOSED = {"access-control-expose-headers": ", ".join(EXPOSED_HEADERS)}
 SHARED = EXPOSED | {"access-control-allow-origin": LOCAL}
 SAFE = {
     "x-content-type-options": "nosniff",

@@ -1,0 +1,72 @@
+"""Objects without pictures on the study page: a PDF in its frame, a report as text."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import expect
+
+from tests.browser.conftest import Tab
+from tests.real.dicomweb_stage import file_named
+from tests.real.test_downloads import document
+from tests.server_process import Served
+
+_PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]>>endobj\n"
+    b"trailer<</Root 1 0 R>>\n"
+)
+
+
+async def _store(samples: Served, *files: bytes) -> str:
+    """Store files of one study; answers the id of the study."""
+    for number, content in enumerate(files):
+        answer = await samples.http.post(
+            "/api/dicom/upload", files={"file": (f"{number}.dcm", content)}
+        )
+        assert answer.status_code == 200, answer.text
+    uid = answer.json()["data"]["studyInstanceUID"]
+    found: Any = await samples.graphql(
+        "query ($uid: String!) { study(studyInstanceUID: $uid) { id } }", uid=uid
+    )
+    return str(found["study"]["id"])
+
+
+async def _delete(samples: Served, study: str) -> None:
+    await samples.graphql(
+        "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study
+    )
+
+
+async def test_a_pdf_stands_in_a_frame_and_can_be_saved(tab: Tab, samples: Served) -> None:
+    study = await _store(samples, document(_PDF, 1))
+    page = await tab.open(f"#study={study}")
+    await expect(page.locator("#document h2")).to_have_text("Encapsulated PDF Storage")
+    await expect(page.locator("#document iframe")).to_be_visible()
+    async with asyncio.timeout(10):
+        # Chromium's viewer is a frame of its own inside ours.
+        while not any(frame.url.startswith("chrome-extension:") for frame in page.frames):  # noqa: ASYNC110  # no event says so
+            await asyncio.sleep(0.02)
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download DICOM file").click()
+    path = await (await download.value).path()
+    assert (await asyncio.to_thread(Path(path).read_bytes))[128:132] == b"DICM"
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#worklist-view")).to_be_visible()
+    await expect(page.locator("#document iframe")).to_have_count(0)
+    await _delete(samples, study)
+
+
+async def test_a_report_is_text(tab: Tab, samples: Served) -> None:
+    study = await _store(samples, file_named("test-SR.dcm"))
+    page = await tab.open(f"#study={study}")
+    await expect(page.locator("#document h2")).to_have_text("Diagnosis")
+    await expect(page.locator("#document .flags")).to_have_text(
+        "COMPLETE · VERIFIED · by Jörg Riesmeier, Verifying Observer"
+    )
+    lines = page.locator("#document .lines > *")
+    await expect(lines.nth(0)).to_have_text("Some UID: 1.2.3.4.5")
+    await expect(lines.nth(5)).to_have_text("Diameter: 3.0 Length Unit")
+    assert await page.locator("#document iframe").count() == 0
+    await _delete(samples, study)

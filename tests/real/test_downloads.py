@@ -1,0 +1,209 @@
+"""Signed URLs of files and documents on real stores, reports, and what a share may take."""
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, EncapsulatedCDAStorage, EncapsulatedPDFStorage, ExplicitVRLittleEndian
+
+from services.audit import Action
+from services.runtime import Runtime
+from services.settings import Settings
+from tests.real.dicomweb_stage import file_named, slices, store, uid
+from tests.servers import RunningServer
+
+PDF = b"%PDF-1.4\n" + b"an odd number of bytes" * 1000
+QUERY = """query ($uid: String!) { instance(sopInstanceUID: $uid) {
+  fileUrl document { mediaType url urlExpiresAt } report { title text lines { depth name value } }
+} }"""
+ORIGIN = "https://viewer.example.org"
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"cors_allowed_origins": [ORIGIN]})
+
+
+def document(content: bytes, number: int, *, sop_class: UID = EncapsulatedPDFStorage) -> bytes:
+    """Make a file that holds a document."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = uid("document", number)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID, dataset.StudyInstanceUID = "P1", uid("P1")
+    dataset.SeriesInstanceUID, dataset.Modality = uid("P1", "documents"), "DOC"
+    dataset.EncapsulatedDocument = content
+    dataset.EncapsulatedDocumentLength = len(content)
+    # What a file says of itself must not choose what a browser does.
+    dataset.MIMETypeOfEncapsulatedDocument = "text/html"
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+async def found(server: RunningServer, sop_instance_uid: str) -> dict[str, Any]:
+    answer: Any = await server.graphql(QUERY, uid=sop_instance_uid)
+    instance: dict[str, Any] = answer["instance"]
+    return instance
+
+
+async def test_a_file_is_at_its_url_for_pages_of_other_origins(server: RunningServer) -> None:
+    (file,) = slices("P1", 1)
+    await store(server, [file])
+    instance = await found(server, uid("P1", "instance", 0))
+    assert (instance["document"], instance["report"]) == (None, None)
+    url = instance["fileUrl"]
+    whole = await server.http.get(url, headers={"Origin": ORIGIN})
+    assert whole.status_code == 200
+    assert pydicom.dcmread(io.BytesIO(whole.content)).PixelData == (
+        pydicom.dcmread(io.BytesIO(file)).PixelData
+    )
+    assert whole.headers["content-type"] == "application/dicom"
+    assert whole.headers["access-control-allow-origin"] == ORIGIN
+    assert "Content-Range" in whole.headers["access-control-expose-headers"]
+    assert whole.headers["cache-control"].startswith("private, max-age=")
+    size = len(whole.content)
+    head = await server.http.head(url)
+    assert (head.headers["content-length"], head.content) == (str(size), b"")
+    etag = whole.headers["etag"]
+    for headers, status, begin, end in (
+        ({"Range": "bytes=0-99"}, 206, 0, 100),
+        ({"Range": "bytes=-100", "If-Range": etag}, 206, size - 100, size),
+        # A part of another file must not be joined with a part of this one.
+        ({"Range": "bytes=0-99", "If-Range": '"00000000"'}, 200, 0, size),
+    ):
+        part = await server.http.get(url, headers=headers)
+        assert (part.status_code, part.content) == (status, whole.content[begin:end])
+    assert (await server.http.get(url, headers={"Range": f"bytes={size}-"})).status_code == 416
+    assert (await server.http.get(url, headers={"If-None-Match": etag})).status_code == 304
+    preflight = await server.http.options(
+        url,
+        headers={
+            "Origin": ORIGIN,
+            "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "range",
+        },
+    )
+    assert preflight.status_code == 200
+    written = await server.runtime.database["audit"].find({"action": "archive"}).to_list()
+    # One record stands for everything that a viewer loads of a study within minutes.
+    assert [record["detail"] for record in written] == ["GET /files/v2"]
+    assert written[0]["studyIds"]
+
+
+async def test_a_pdf_is_shown_in_pages_of_this_server_alone(server: RunningServer) -> None:
+    await store(server, [document(PDF, 1)])
+    instance = await found(server, uid("document", 1))
+    assert instance["document"]["mediaType"] == "application/pdf"
+    url = instance["document"]["url"]
+    answer = await server.http.get(url)
+    assert answer.content == PDF
+    assert answer.headers["content-type"] == "application/pdf"
+    assert answer.headers["content-disposition"].startswith("inline;")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox; default-src 'none';")
+    assert "frame-ancestors 'self'" in policy
+    assert answer.headers["x-frame-options"] == "SAMEORIGIN"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    part = await server.http.get(url, headers={"Range": "bytes=1-8"})
+    assert (part.status_code, part.content) == (206, PDF[1:9])
+    assert part.headers["content-range"] == f"bytes 1-8/{len(PDF)}"
+
+
+async def test_other_documents_are_for_saving_whatever_the_file_says(
+    server: RunningServer,
+) -> None:
+    html = b"<html><script>alert(1)</script></html>"
+    (file,) = slices("P1", 1)
+    await store(server, [document(html, 2, sop_class=EncapsulatedCDAStorage), file])
+    kept = (await found(server, uid("document", 2)))["document"]
+    assert kept["mediaType"] == "text/xml"
+    answer = await server.http.get(kept["url"])
+    assert answer.content == html
+    assert answer.headers["content-type"].startswith("text/xml")
+    assert answer.headers["content-disposition"].startswith("attachment;")
+    # The signature is of one object and one purpose.
+    signed = kept["url"].split("/documents/")[1]
+    assert (await server.http.get(f"/files/{signed}.dcm")).status_code == 403
+    image = (await found(server, uid("P1", "instance", 0)))["fileUrl"]
+    assert (await server.http.get(image.replace("/files/", "/documents/"))).status_code == 403
+
+
+async def test_a_report_is_text(server: RunningServer) -> None:
+    content = file_named("test-SR.dcm")
+    await store(server, [content])
+    report = (await found(server, pydicom.dcmread(io.BytesIO(content)).SOPInstanceUID))["report"]
+    assert report["title"] == "Diagnosis"
+    assert report["text"].splitlines()[0] == "Some UID: 1.2.3.4.5"
+    assert report["lines"][4] == {"depth": 2, "name": "modifier: Code", "value": "Sample Code 2"}
+
+
+async def test_what_was_deleted_is_gone_at_its_url(server: RunningServer) -> None:
+    await store(server, [document(PDF, 1)])
+    instance = await found(server, uid("document", 1))
+    listed: Any = await server.graphql("{ studies { nodes { id } } }")
+    await server.graphql(
+        "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }",
+        id=listed["studies"]["nodes"][0]["id"],
+    )
+    for url in (instance["fileUrl"], instance["document"]["url"]):
+        answer = await server.http.get(url)
+        assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+        assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_a_share_takes_files_only_where_it_may_and_only_while_it_lasts(
+    server: RunningServer, runtime: Runtime
+) -> None:
+    await store(server, [document(PDF, 1)])
+    listed: Any = await server.graphql("{ studies { nodes { id } } }")
+    study = listed["studies"]["nodes"][0]["id"]
+    create = """mutation ($input: CreateShareInput!) {
+      createShare(input: $input) { token share { id } }
+    }"""
+    made = {}
+    for may_download in (True, False):
+        given = {
+            "name": "x",
+            "studyIds": [study],
+            "expiresAt": (datetime.now(UTC) + timedelta(minutes=10)).isoformat(),
+            "mayDownload": may_download,
+        }
+        answer: Any = await server.graphql(create, input=given)
+        made[may_download] = answer["createShare"]
+
+    async def asked(may_download: bool, query: str) -> dict[str, Any]:
+        response = await server.http.post(
+            "/graphql",
+            json={"query": query, "variables": {"uid": uid("document", 1)}},
+            headers={"Authorization": f"Bearer {made[may_download]['token']}"},
+        )
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    refused = await asked(False, QUERY)
+    assert [error["extensions"]["code"] for error in refused["errors"]] == ["FORBIDDEN"]
+    looked = await asked(False, QUERY.replace("fileUrl", "id"))
+    shown = looked["data"]["instance"]["document"]["url"]
+    assert (await server.http.get(shown)).status_code == 200
+    taken = (await asked(True, QUERY))["data"]["instance"]
+    assert (await server.http.get(taken["fileUrl"])).status_code == 200
+    events = await runtime.database["audit"].find({"action": Action.ARCHIVE.value}).to_list()
+    assert {event["principal"] for event in events} == {
+        f"share:{runtime_share_id}" for runtime_share_id in await share_ids(runtime)
+    }
+    for share in made.values():
+        await server.graphql(
+            "mutation ($id: ID!) { revokeShare(id: $id) { id } }", id=share["share"]["id"]
+        )
+    for url in (shown, taken["fileUrl"], taken["document"]["url"]):
+        assert (await server.http.get(url)).status_code == 410
+
+
+async def share_ids(runtime: Runtime) -> list[str]:
+    return [share["_id"] for share in await runtime.database["shares"].find({}).to_list()]
