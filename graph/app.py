@@ -13,6 +13,7 @@ from graph.authentication import SHARE_PARAMETER, principal_of_share
 from graph.dicomweb.exchange import Mount
 from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
+from graph.http.compression import CompressionMiddleware
 from graph.http.cors import EXPOSED_HEADERS, REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.errors import routing_refusal
@@ -64,8 +65,9 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             # Before CORS: a page behind a foreign `Host` must not pass a preflight either.
             Middleware(LocalHostMiddleware),
             Middleware(CrossOriginMiddleware, **cors),
-            # Innermost: pictures skip the router alone, and have all of the above.
+            # Pictures skip the router and what follows, and have all of the above.
             Middleware(frames.FrameRouteShortcut),
+            Middleware(CompressionMiddleware),
         ],
         exception_handlers={HTTPException: routing_refusal},
         lifespan=lifespan,

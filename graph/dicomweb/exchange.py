@@ -1,15 +1,12 @@
 """What all DICOMweb routes have in common: who asks, what is accepted, how it is answered."""
 
-import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from cachetools import TTLCache
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +16,7 @@ from graph.execution.audit import recorded
 from graph.http.accept import MediaRange, accepts_gzip, choose, parse_accept
 from graph.http.cors import base_url_of
 from graph.http.errors import refusal
+from graph.http.json_encoding import encode_json
 from graph.state import client_address, runtime_of
 from models import InstanceDocument
 from services.audit import Action, AuditEvent
@@ -39,13 +37,7 @@ _VIEWS = 10_000
 DICOM_JSON = "application/dicom+json"
 _JSON_TYPES = (DICOM_JSON, "application/json")
 
-_NOT_KEPT = {"Cache-Control": "private, no-store", "Vary": "Accept, Accept-Encoding"}
-
-_COMPRESSED_BYTES = 1024
-"""Shorter answers fit into a packet as they are."""
-
-_COMPRESSION_LEVEL = 4
-"""zlib's higher levels take twice the time for a tenth less of JSON."""
+_NOT_KEPT = {"Cache-Control": "private, no-store", "Vary": "Accept"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,24 +144,14 @@ class Exchange:
         status: int = HTTPStatus.OK,
         headers: Mapping[str, str] = _NOT_KEPT,
     ) -> Response:
-        """Answer in the DICOM JSON model, compressed where that is accepted."""
+        """Answer in the DICOM JSON model."""
         media_type = self.json_type()
-        body, encoding = await run_in_threadpool(_encoded, model, is_gzip=self.accepts_gzip)
+        body = await encode_json(model)
         headers = dict(headers)
-        if encoding is not None:
-            headers["Content-Encoding"] = encoding
         if self.warnings:
             # PS3.18 8.3.4.2; the agent of a warning is a name or `-` (RFC 7234 5.5).
             headers["Warning"] = ", ".join(f'299 - "{text}"' for text in self.warnings)
         return Response(body, status, headers, media_type)
-
-
-def _encoded(model: Any, *, is_gzip: bool) -> tuple[bytes, str | None]:  # noqa: ANN401  # JSON
-    body = orjson.dumps(model)
-    if not is_gzip or len(body) < _COMPRESSED_BYTES:
-        return body, None
-    # Safe from BREACH: no secret is in these answers, and they differ by caller in what is shown.
-    return gzip.compress(body, _COMPRESSION_LEVEL, mtime=0), "gzip"
 
 
 Handler = Callable[[Exchange], Awaitable[Response]]

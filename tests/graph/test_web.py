@@ -66,7 +66,8 @@ async def test_the_page_may_run_no_inline_script_and_ask_nobody_else() -> None:
     assert response.headers["content-security-policy"] == (
         "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' data: blob: https://pacs.example.org; "
-        "connect-src 'self' https://pacs.example.org; font-src 'self' data:; "
+        "connect-src 'self' https://pacs.example.org; frame-src 'self' https://pacs.example.org; "
+        "font-src 'self' data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 

@@ -224,14 +224,14 @@ async def test_websockets_are_passed_on(proxy: Proxy) -> None:
         assert websocket.subprotocol == "graphql-transport-ws"
 
 
-async def test_browsers_speak_http_2(proxy: Proxy) -> None:
-    trust = ssl.create_default_context(cadata=None, cafile=None)
-    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-    trust.set_alpn_protocols(["h2", "http/1.1"])
-    port = int(proxy.url.rpartition(":")[2])
-    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
-    try:
-        connection: ssl.SSLObject = writer.get_extra_info("ssl_object")
-        assert connection.selected_alpn_protocol() == "h2"
-    finally:
-        writer.close()
+async def test_pictures_uploads_and_headers_pass_over_http_2(proxy: Proxy) -> None:
+    async with httpx.AsyncClient(
+        base_url=proxy.url, verify=proxy.trust, trust_env=False, timeout=60, http1=False, http2=True
+    ) as http:
+        answers = await asyncio.gather(
+            *(http.get(f"/frames/v2/k1.a.b/{one}/0123abcd/0/image.png") for one in INSTANCES)
+        )
+        assert {answer.http_version for answer in answers} == {"HTTP/2"}
+        assert {answer.json()["x-forwarded-proto"] for answer in answers} == {"https"}
+        sent = await http.post("/graphql", content=bytes(300_000))
+        assert (sent.http_version, sent.json()) == ("HTTP/2", 300_000)
