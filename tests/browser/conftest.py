@@ -157,7 +157,8 @@ async def _open_tab(browser: Browser, server: Served) -> AsyncIterator[Tab]:
     tab = Tab(page, context, f"{server.url}/")
 
     def note_foreign(request: Request) -> None:
-        if not request.url.startswith((tab.url, "data:", "blob:")):
+        # Chromium's own PDF viewer is a page of the browser.
+        if not request.url.startswith((tab.url, "data:", "blob:", "chrome:", "chrome-extension:")):
             tab.foreign_requests.append(request.url)
 
     context.on("request", note_foreign)
