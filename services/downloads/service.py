@@ -16,17 +16,12 @@ from services.downloads.urls import FileReference, FileUrlSigner
 from services.errors import NotFound, OrthancNotFound, PacsDisabled
 from services.orthanc.client import Orthanc, OrthancClient
 
-_SHOWN = [
-    stored_name(field)
-    for field in (
-        InstanceDocument.revision,
-        InstanceDocument.orthanc_patient_id,
-        InstanceDocument.orthanc_study_id,
-        InstanceDocument.sop_class_uid,
-        InstanceDocument.transfer_syntax_uid,
-        InstanceDocument.file_size_bytes,
-    )
-]
+_ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_SOP_CLASS_UID = stored_name(InstanceDocument.sop_class_uid)
+_FILE_SIZE_BYTES = stored_name(InstanceDocument.file_size_bytes)
+_READ = ("revision", _ORTHANC_PATIENT_ID, _ORTHANC_STUDY_ID, _SOP_CLASS_UID, _FILE_SIZE_BYTES)
+
 _PLACES = 4096
 """Documents whose place is remembered: a PDF viewer asks for one in parts."""
 
@@ -45,7 +40,6 @@ class DownloadedInstance:
     patient_id: str
     study_id: str
     sop_class_uid: str | None
-    transfer_syntax_uid: str | None
     file_size_bytes: int
 
 
@@ -82,18 +76,17 @@ class Downloads:
         """
         with translated_database_faults():
             found = await InstanceDocument.get_pymongo_collection().find_one(
-                {"_id": reference.instance_id}, _SHOWN, max_time_ms=self._max_milliseconds
+                {"_id": reference.instance_id}, _READ, max_time_ms=self._max_milliseconds
             )
         if found is None or found["revision"] != reference.revision:
             raise NotFound("This file was deleted or replaced.")
         return DownloadedInstance(
             id=found["_id"],
             revision=found["revision"],
-            patient_id=found["orthancPatientId"],
-            study_id=found["orthancStudyId"],
-            sop_class_uid=found.get("sopClassUID"),
-            transfer_syntax_uid=found.get("transferSyntaxUID"),
-            file_size_bytes=found["fileSizeBytes"],
+            patient_id=found[_ORTHANC_PATIENT_ID],
+            study_id=found[_ORTHANC_STUDY_ID],
+            sop_class_uid=found.get(_SOP_CLASS_UID),
+            file_size_bytes=found[_FILE_SIZE_BYTES],
         )
 
     async def place(self, instance: DownloadedInstance) -> DocumentPlace:
