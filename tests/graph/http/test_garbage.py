@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import resource
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from graph.http.garbage import collect_while_idle, defer_full_collections
+from graph.http.garbage import collect_garbage, collect_while_idle, defer_full_collections
 
 
 class Process:
@@ -72,3 +74,19 @@ def test_young_objects_are_collected_as_always(usual_collections: tuple[int, int
     assert (young, middle) == usual_collections[:2]
     assert oldest > 1_000_000_000
     assert gc.get_freeze_count() > 10_000
+
+
+def test_collecting_returns_free_memory_to_the_system() -> None:
+    blocks = [bytes(60_000) for _ in range(4_000)]
+    # What lies above the free blocks keeps the allocator from returning them by itself.
+    kept = bytes(60_000)
+    del blocks
+    before = _resident_bytes()
+    collect_garbage()
+    assert before - _resident_bytes() > 50_000_000
+    assert kept
+
+
+def _resident_bytes() -> int:
+    status = Path("/proc/self/statm").read_text(encoding="ascii")
+    return int(status.split()[1]) * resource.getpagesize()
