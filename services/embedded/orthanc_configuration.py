@@ -16,7 +16,9 @@ GDCM_TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.92",  # JPEG 2000 Part 2 multi-component, lossless only
     "1.2.840.10008.1.2.4.93",  # JPEG 2000 Part 2 multi-component
 )
-"""What Orthanc can't decode by itself. GDCM dies of many damaged files, so it gets no others."""
+"""What Orthanc can't decode by itself. This server decodes pictures without Orthanc; Orthanc needs
+GDCM to transcode files for DICOM peers that can't read JPEG 2000. GDCM stops at many damaged files,
+so it gets no other kind."""
 
 _HTTP_THREADS = 64
 """A kept-alive connection holds a thread; more than all our clients open together."""
