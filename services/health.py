@@ -39,7 +39,7 @@ class PartHealth:
     warning: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the part as `/readyz` shows it, without what is absent."""
+        """Return the part as `/api/status` shows it, without what is absent."""
         facts = {"version": self.version, "message": self.message, "warning": self.warning}
         status = "ok" if self.is_ready else "unavailable"
         return {"status": status} | {name: fact for name, fact in facts.items() if fact}
@@ -74,7 +74,7 @@ class Health:
         return "degraded" if has_warnings or self.failing_tasks else "ok"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `/readyz` shows administrators."""
+        """Return what `/api/status` shows."""
         tasks = {"backgroundTasks": dict(self.failing_tasks)} if self.failing_tasks else {}
         parts = {name: part.to_json() for name, part in self.parts.items()}
         return {"status": self.status} | parts | tasks

@@ -46,6 +46,7 @@ from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
 from services.query.tree import Trees
+from services.readiness import Readiness
 from services.settings import Settings
 from services.sharing.service import Sharing, open_sharing
 from services.sync.events import StudyEvents
@@ -315,11 +316,13 @@ class Runtime:
         supervisor: Of the background tasks.
         descriptors: Watches the file descriptors of a server.
         worklist_folder: None where this process writes no files for scanners.
+        readiness: Whether a server should get requests.
     """
 
     settings: Settings
     supervisor: Supervisor
     descriptors: DescriptorWatch
+    readiness: Readiness
     authenticator: Authenticator
     audit: Audit
     database: AsyncDatabase[dict[str, Any]]
@@ -473,6 +476,7 @@ async def open_runtime(
             settings=settings,
             supervisor=supervisor,
             descriptors=DescriptorWatch(),
+            readiness=Readiness(database.client),
             authenticator=authenticator,
             audit=audit,
             database=database,

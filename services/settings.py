@@ -199,6 +199,19 @@ class Settings(BaseSettings):
         default=30, gt=0, description="Days after which jobs that have ended are dropped."
     )
 
+    # How it ends
+    shutdown_delay_seconds: float = Field(
+        default=0,
+        ge=0,
+        description="After SIGTERM `/readyz` answers 503 for so long while everything is still "
+        "served; 5 behind a load balancer.",
+    )
+    shutdown_seconds: int = Field(
+        default=30,
+        ge=0,
+        description="Then running requests have so long to end before they are cut, in seconds.",
+    )
+
     # In step with Orthanc
     sync_poll_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."

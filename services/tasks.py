@@ -300,7 +300,7 @@ class Supervisor:
         """Run a background task while the block runs; at the end it is cancelled and waited for.
 
         Args:
-            name: For the log and for `/readyz`, unique among the tasks that run.
+            name: For the log and for `/api/status`, unique among the tasks that run.
             work: Starts the task; called again after each failure.
         """
         if name in self._tasks:

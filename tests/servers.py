@@ -66,7 +66,8 @@ async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[Runn
     """Serve `runtime` over real HTTP for as long as the context is open."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = create_app(settings, runtime=runtime)
-        server = uvicorn.Server(server_config(app, settings, shutdown_seconds=2))
+        stopping = settings.model_copy(update={"shutdown_seconds": 2})
+        server = uvicorn.Server(server_config(app, stopping))
         # The test's own signal handlers stay: `serve` would replace them.
         task = asyncio.create_task(server._serve([listener]))
         while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody

@@ -1,6 +1,8 @@
 """What the commands share: settings with their options, and errors as one clear line."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,12 +65,14 @@ def load_settings(**overrides: object) -> Settings:
 def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
     """Run a command's coroutine; an error that people can act on is one line, not a traceback.
 
+    SIGTERM ends it as Ctrl-C does: what was opened is closed.
+
     Args:
         main: Makes the coroutine; it answers the exit code, None for 0.
     """
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            code = runner.run(main())
+            code = runner.run(_terminable(main))
     except Error as exc:
         raise click.ClickException(exc.message) from exc
     except OSError as exc:
@@ -80,8 +84,17 @@ def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
             "another folder with DATA_DIR."
         ) from exc
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(128 + signal.SIGINT) from None
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
     raise SystemExit(code or 0)
+
+
+async def _terminable(main: Callable[[], Coroutine[Any, Any, int | None]]) -> int | None:
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await main()
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import click
-import uvicorn
 from starlette.applications import Starlette
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
 from graph.http.garbage import collect_while_idle, defer_full_collections
 from graph.http.server import server_config
+from graph.http.shutdown import GracefulServer
 from graph.logs import configure_logging
 from services.auth.authenticator import Authenticator
 from services.auth.open_mode import refuse_open_start
@@ -98,11 +98,16 @@ async def _fill_empty_store(runtime: Runtime) -> None:
         click.echo(f"  Loaded {stored} sample files into the empty store.")
 
 
-class _AnnouncingServer(uvicorn.Server):
+class _AnnouncingServer(GracefulServer):
     """Says where it can be reached as soon as it can be."""
 
     def __init__(self, app: Starlette, runtime: Runtime, listener: socket.socket) -> None:
-        super().__init__(server_config(app, runtime.settings))
+        settings = runtime.settings
+        super().__init__(
+            server_config(app, settings),
+            runtime.readiness,
+            delay_seconds=settings.shutdown_delay_seconds,
+        )
         self._runtime = runtime
         self._listener = listener
 

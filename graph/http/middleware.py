@@ -207,6 +207,9 @@ class RequestContextMiddleware:
                 has_begun = True
                 status = message["status"]
                 message["headers"] = _completed(message["headers"], request_id)
+                if _is_stopping(scope):
+                    # A client that kept the connection would send its next request to its end.
+                    message["headers"].append((b"connection", b"close"))
             elif message["type"] == "websocket.accept":
                 has_begun = True
                 status = 101
@@ -226,6 +229,12 @@ class RequestContextMiddleware:
             _log_access(scope, status, time.perf_counter() - started)
             client_address.reset(peer)
             correlation_id.reset(token)
+
+
+def _is_stopping(scope: Scope) -> bool:
+    """Return whether this process wants no further requests (`Readiness`)."""
+    runtime = scope.get("state", {}).get("runtime")
+    return runtime is not None and runtime.readiness.is_stopping
 
 
 def _completed(

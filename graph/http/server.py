@@ -365,22 +365,16 @@ class HttpLimitsProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-_SHUTDOWN_SECONDS = 5
-"""Requests that run longer than this after Ctrl-C are cut."""
-
 _WEBSOCKET_MAX_BYTES = 1024 * 1024
 """Messages are GraphQL operations: the same limit as a body's."""
 
 
-def server_config(
-    app: ASGIApp, settings: Settings, *, shutdown_seconds: int = _SHUTDOWN_SECONDS
-) -> uvicorn.Config:
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """Configure the HTTP server.
 
     Args:
         app: The application; its lifespan is run.
-        settings: TRUSTED_PROXIES counts.
-        shutdown_seconds: Requests that run longer after the end was asked for are cut.
+        settings: TRUSTED_PROXIES and SHUTDOWN_SECONDS count.
     """
     return uvicorn.Config(
         app,
@@ -397,5 +391,5 @@ def server_config(
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         # uvicorn compresses a message in one turn of the event loop: 40 MB take 0.6 s.
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=shutdown_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
     )

@@ -1,47 +1,38 @@
-"""Health: `/healthz` for the process, `/readyz` for what it depends on.
+"""Health: `/healthz` for supervisors, `/readyz` for load balancers, `/api/status` for people.
 
-`/readyz` answers everybody with a status, and administrators with the details: versions and
-messages help an attacker to choose.
+`/healthz` answers while the process runs. `/readyz` answers whether requests should come to this
+process; it asks nobody and does not depend on Orthanc (`services.readiness`). `/api/status` asks
+all dependencies; it is for administrators: versions and messages help an attacker to choose.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.authentication import principal_of
+from graph.http.errors import refusal
 from graph.state import runtime_of
-from services.auth.roles import Role
+from services.auth.roles import Role, authorize
+from services.errors import Error
 from services.health import check_health
 from services.runtime import Runtime
 
 _FRESH_SECONDS = 1.0
-"""Load balancers ask every few seconds. Anonymous requests are cheap, however many."""
+"""A monitor may ask every few seconds, and several may."""
 
 _HEADERS = {"Cache-Control": "no-store"}
 
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """An answer of `/readyz`.
-
-    Attributes:
-        is_ready: Whether everything that is needed answers.
-        status: For everybody, as `Health.status`.
-        details: For administrators, as JSON.
-    """
-
-    is_ready: bool
-    status: str
-    details: dict[str, Any]
+Status = dict[str, Any]
+"""An answer of `/api/status`, as JSON."""
 
 
-class RecentReadiness:
+class RecentStatus:
     """Looks at most once a second; simultaneous callers share one look.
 
     Args:
@@ -51,17 +42,17 @@ class RecentReadiness:
 
     def __init__(
         self,
-        look: Callable[[Runtime], Awaitable[Readiness]],
+        look: Callable[[Runtime], Awaitable[Status]],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._look = look
         self._clock = clock
         self._turn = asyncio.Lock()
-        self._found: Readiness | None = None
+        self._found: Status | None = None
         self._found_at = 0.0
 
-    async def of(self, runtime: Runtime) -> Readiness:
+    async def of(self, runtime: Runtime) -> Status:
         """Return what was found within the last second, or look.
 
         Args:
@@ -74,14 +65,14 @@ class RecentReadiness:
             return self._found
 
 
-async def look(runtime: Runtime) -> Readiness:
+async def look(runtime: Runtime) -> Status:
     """Ask each dependency, and how far behind the feed is; never raises."""
     # At once: each waits some seconds for a server that hangs.
     health, feed = await asyncio.gather(check_health(runtime), _feed(runtime))
-    return Readiness(health.is_ready, health.status, health.to_json() | feed)
+    return health.to_json() | feed
 
 
-async def _feed(runtime: Runtime) -> dict[str, Any]:
+async def _feed(runtime: Runtime) -> Status:
     return {} if runtime.sync is None else {"feed": (await runtime.sync.status()).to_json()}
 
 
@@ -90,23 +81,28 @@ async def healthz(_request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
 
+async def readyz(request: Request) -> JSONResponse:
+    """Answer whether requests should come to this process; 503 when not."""
+    status = runtime_of(request).readiness.status
+    code = HTTPStatus.OK if status == "ready" else HTTPStatus.SERVICE_UNAVAILABLE
+    return JSONResponse({"status": status}, status_code=code, headers=_HEADERS)
+
+
 def health_routes() -> list[Route]:
     """Make the routes of one application, which remembers what it found last."""
-    recent = RecentReadiness(look)
+    recent = RecentStatus(look)
 
-    async def readyz(request: Request) -> JSONResponse:
-        """Answer whether the server is ready; 503 when something that it needs is away.
+    async def status(request: Request) -> Response:
+        """Answer the state of each dependency, of background tasks and of the change feed."""
+        try:
+            authorize(await principal_of(request), Role.ADMIN)
+            found = await recent.of(runtime_of(request))
+        except Error as error:
+            return await refusal(request, error)
+        return JSONResponse(found, headers=_HEADERS)
 
-        For administrators the answer lists each dependency, the failing background tasks and
-        how far behind the change feed is.
-        """
-        found = await recent.of(runtime_of(request))
-        principal = await principal_of(request)
-        is_admin = principal is not None and principal.role >= Role.ADMIN
-        return JSONResponse(
-            found.details if is_admin else {"status": found.status},
-            status_code=200 if found.is_ready else 503,
-            headers=_HEADERS,
-        )
-
-    return [Route("/healthz", healthz), Route("/readyz", readyz)]
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/api/status", status),
+    ]

@@ -1,5 +1,6 @@
 """The server itself."""
 
+from enum import Enum
 from importlib.metadata import version
 from typing import Self
 
@@ -40,6 +41,19 @@ class Feed:
         )
 
 
+@strawberry.enum(description="How the server and its stores are.")
+class ServerStatus(Enum):
+    """As `Health.status`."""
+
+    OK = strawberry.enum_value("ok", description="Everything answers.")
+    DEGRADED = strawberry.enum_value(
+        "degraded", description="Everything answers, and something needs an administrator."
+    )
+    UNAVAILABLE = strawberry.enum_value(
+        "unavailable", description="Orthanc or MongoDB does not answer, or takes no writes."
+    )
+
+
 @strawberry.type(description="This server and the stores behind it.")
 class Server:
     """This server and the stores behind it."""
@@ -57,6 +71,10 @@ class Server:
     pacs_integration_enabled: bool = strawberry.field(
         description="False: metadata is served; uploads and frames are not "
         "(ENABLE_PACS_INTEGRATION)."
+    )
+    status: ServerStatus | None = strawberry.field(
+        description="How the server and its stores are; null for callers who see only some "
+        "studies. `warnings` says more."
     )
     warnings: list[str] = strawberry.field(
         description="What an administrator should see to, as sentences; empty for callers who see "
@@ -105,14 +123,16 @@ async def examine_server(runtime: Runtime, *, is_limited: bool) -> Server:
         mongodb_version=health.parts["mongodb"].version if health else None,
         storage="orthanc-pacs",
         pacs_integration_enabled=runtime.orthanc is not None,
+        status=ServerStatus(health.status) if health else None,
         warnings=_warnings(health, orthanc_version) if health else [],
     )
 
 
 def _warnings(health: Health, orthanc_version: str | None) -> list[str]:
     warnings = [
-        part.message for part in health.parts.values() if not part.is_ready and part.message
+        (None if part.is_ready else part.message) or part.warning for part in health.parts.values()
     ]
+    warnings += [f"A background task fails: {task}." for task in health.failing_tasks]
     if orthanc_version is not None:
         system = SystemInfo(version=orthanc_version, api_version=0, dicom_aet="")
         if system.has_known_vulnerabilities:
@@ -120,4 +140,4 @@ def _warnings(health: Health, orthanc_version: str | None) -> list[str]:
             warnings.append(
                 f"Orthanc {orthanc_version} has known vulnerabilities. Upgrade to {safe} or newer."
             )
-    return warnings
+    return [warning for warning in warnings if warning]

@@ -27,7 +27,7 @@ class FeedStatus:
     last_error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the status as `/readyz` shows it."""
+        """Return the status as `/api/status` shows it."""
         return {
             "isFollowing": self.is_following,
             "behindChanges": self.behind_changes,

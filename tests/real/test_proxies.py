@@ -48,7 +48,7 @@ class Process:
     def app(self) -> Starlette:
         return Starlette(
             routes=[
-                Route("/healthz", self.health),
+                Route("/readyz", self.health),
                 Route("/graphql", self.upload, methods=["POST"]),
                 WebSocketRoute("/graphql", self.websocket),
                 Route("/{path:path}", self.answer),
@@ -160,7 +160,7 @@ async def both_serve(http: httpx.AsyncClient, said: "asyncio.Task[tuple[bytes, b
     while True:
         assert not said.done(), said.result()
         try:
-            if (await http.get("/healthz")).status_code == 200:
+            if (await http.get("/readyz")).status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -140,7 +140,7 @@ async def test_synchronizing_finds_what_others_stored_and_deleted(
     assert await stored.database["audit"].count_documents({"action": "synchronize"}) == 2
 
 
-async def test_server_and_readyz_tell_how_far_behind_the_feed_is(
+async def test_server_and_status_tell_how_far_behind_the_feed_is(
     server: RunningServer, runtime: Runtime, settings: Settings
 ) -> None:
     query = "{ server { feed { behindSeconds behindChanges isFollowing } } }"
@@ -148,7 +148,7 @@ async def test_server_and_readyz_tell_how_far_behind_the_feed_is(
 
     async def is_caught_up() -> bool:
         data: Any = await server.graphql(query)
-        told = (await server.http.get("/readyz")).json()["feed"]
+        told = (await server.http.get("/api/status")).json()["feed"]
         expected = {"behindSeconds": 0.0, "behindChanges": 0, "isFollowing": True}
         return bool(told == expected | {"message": None} and data["server"]["feed"] == expected)
 
@@ -164,8 +164,8 @@ async def test_server_and_readyz_tell_how_far_behind_the_feed_is(
     assert not behind["isFollowing"]
 
     async def is_told() -> bool:
-        told = (await server.http.get("/readyz")).json()["feed"]
+        told = (await server.http.get("/api/status")).json()["feed"]
         return bool(told["behindChanges"] == behind["behindChanges"] and not told["isFollowing"])
 
-    # An answer of /readyz lasts a second.
+    # An answer of /api/status lasts a second.
     await eventually(is_told)

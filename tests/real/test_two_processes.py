@@ -56,7 +56,7 @@ async def _send(modality: httpx.AsyncClient, numbers: range) -> None:
 
 async def _ask(server: Served, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401  # JSON
     async with httpx.AsyncClient(base_url=server.url) as http:
-        answer = await (http.post("/graphql", json=query) if query else http.get("/readyz"))
+        answer = await (http.post("/graphql", json=query) if query else http.get("/api/status"))
     return answer.json()
 
 

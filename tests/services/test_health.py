@@ -1,4 +1,4 @@
-"""What `/readyz` says about warnings and background tasks."""
+"""What `/api/status` says about warnings and background tasks."""
 
 from services.health import Health, PartHealth
 

@@ -81,6 +81,7 @@ FIELDS: dict[str, Role] = {
 ROUTES: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/dicom/upload"): Role.UPLOADER,
     ("GET", "/api/dicom/studies/{study_uid}/frames/{frame_index}"): Role.VIEWER,
+    ("GET", "/api/status"): Role.ADMIN,
     # The signature in the URL is the credential.
     ("GET", "/frames/v2/{signed:path}"): EVERYBODY,
     ("GET", "/archives/v2/{signed:path}"): EVERYBODY,

@@ -35,6 +35,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         "Runtime",
         SimpleNamespace(
             settings=settings,
+            readiness=SimpleNamespace(is_stopping=False),
             authenticator=Authenticator(cache_of()),
             audit=AsyncMock(spec=Audit),
             trees=Trees(page_max_size=1, max_seconds=1),

@@ -53,6 +53,7 @@ async def running(**given: Any) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
             settings=settings,
             audit=AsyncMock(spec=Audit),
             authenticator=SimpleNamespace(is_open=True),
+            readiness=SimpleNamespace(is_stopping=False),
         )
         app = _with_state(create_app(settings, runtime=runtime), runtime)  # type: ignore[arg-type]  # all that is asked
         address = signer.frame_path(INSTANCE_ID, REVISION, 0, now=time.time()).path

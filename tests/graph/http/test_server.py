@@ -71,7 +71,7 @@ async def endless(request: Request) -> StreamingResponse:
 @asynccontextmanager
 async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
     """A server that answers who it takes its client for; its address."""
-    settings = Settings(_env_file=None, trusted_proxies=list(trusted_proxies))
+    settings = Settings(_env_file=None, trusted_proxies=list(trusted_proxies), shutdown_seconds=1)
     app = Starlette(
         routes=[
             Route("/", sender, methods=["GET", "POST"]),
@@ -84,7 +84,7 @@ async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
     app.state.ended = ENDED
     ENDED.clear()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(server_config(app, settings, shutdown_seconds=1))
+        server = uvicorn.Server(server_config(app, settings))
         task = asyncio.create_task(server._serve([listener]))
         while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.01)
