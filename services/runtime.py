@@ -40,8 +40,8 @@ from services.jobs.runner import JobRunner, RunnerLimits
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.labels import Labels
+from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
-from services.orthanc.files import STORES_AT_ONCE
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
@@ -71,6 +71,35 @@ class Connections:
     orthanc_url: str | None
     orthanc_username: str
     orthanc_password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerGroup:
+    """What the worker processes of one server have in common.
+
+    Attributes:
+        connections: The stores, which the parent of the workers runs where they are embedded.
+        events_secret: Proves that a notice of a deletion comes from their Orthanc.
+        workers: How many they are: each takes its share of the limits of a process.
+    """
+
+    connections: Connections
+    events_secret: str = field(repr=False)
+    workers: int
+
+
+def share_of(settings: Settings, workers: int) -> Settings:
+    """Return the settings of one of several workers: together they take what one process would."""
+    processors = os.cpu_count() or 1
+    return settings.model_copy(
+        update={
+            "frame_cache_bytes": settings.frame_cache_bytes // workers,
+            "frame_queue_size": divided(settings.frame_queue_size, workers),
+            "renderer_processes": divided(settings.renderer_processes or processors, workers),
+            "websockets_per_client": divided(settings.websockets_per_client, workers),
+            "archives_per_client": divided(settings.archives_per_client, workers),
+        }
+    )
 
 
 @asynccontextmanager
@@ -139,12 +168,11 @@ def _connections(settings: Settings, stores: Stores) -> Connections:
     )
 
 
-_FRAMES_AT_ONCE = 2 * (os.cpu_count() or 1)
-"""While Orthanc reads one frame, another is windowed and encoded."""
-
-
 async def enter_orthanc(
-    stack: AsyncExitStack, settings: Settings, connections: Connections
+    stack: AsyncExitStack,
+    settings: Settings,
+    connections: Connections,
+    capacity: OrthancCapacity,
 ) -> Orthanc | None:
     """Open what asks Orthanc; None while PACS integration is off."""
     if connections.orthanc_url is None:
@@ -155,7 +183,7 @@ async def enter_orthanc(
             connections.orthanc_username,
             connections.orthanc_password,
             frame_seconds=settings.frame_decode_seconds,
-            frames_at_once=_FRAMES_AT_ONCE,
+            capacity=capacity,
         )
     )
 
@@ -173,12 +201,13 @@ async def enter_frames(
     settings: Settings,
     keys: FrameUrlKeys,
     orthanc: Orthanc | None,
+    capacity: OrthancCapacity,
     supervisor: Supervisor,
 ) -> FrameService:
     """Open what signs and renders frames."""
     limits = FrameLimits(
         cache_bytes=settings.frame_cache_bytes,
-        slots=_FRAMES_AT_ONCE,
+        slots=capacity.frames,
         queue_size=settings.frame_queue_size,
         max_pixels=settings.frame_max_pixels,
         decode_seconds=settings.frame_decode_seconds,
@@ -200,6 +229,7 @@ def make_ingest(
     orthanc: Orthanc | None,
     database: AsyncDatabase[dict[str, Any]],
     indexer: Indexer,
+    capacity: OrthancCapacity,
 ) -> Ingest:
     """Make what stores files."""
     limits = ArchiveLimits(
@@ -222,7 +252,7 @@ def make_ingest(
         storage,
         limits=limits,
         concurrency=settings.upload_concurrency,
-        caller_concurrency=STORES_AT_ONCE // 2,
+        caller_concurrency=max(1, capacity.stores // 2),
     )
 
 
@@ -351,6 +381,12 @@ class Runtime:
     study_events: StudyEvents
 
 
+def make_events_secret(settings: Settings) -> str:
+    """Return what proves that a notice comes from the Orthanc of this server."""
+    given = settings.orthanc_events_secret
+    return given.get_secret_value() if given else secrets.token_hex(16)
+
+
 def closed_because(settings: Settings) -> str | None:
     """Return why a server must not run without credentials; None when it may. Blocks."""
     return reason_to_stay_closed(
@@ -405,6 +441,7 @@ async def open_runtime(
     *,
     address: str | None = None,
     check: Callable[[Authenticator], None] | None = None,
+    group: WorkerGroup | None = None,
 ) -> AsyncIterator[Runtime]:
     """Open everything; close it in reverse.
 
@@ -414,17 +451,23 @@ async def open_runtime(
             the background; a command does what it was called for.
         check: Called with the credentials before anything but the stores starts; what it raises
             ends the start.
+        group: Of a worker process; None for a process that opens its stores itself.
 
     Raises:
         Error: What can't be opened, with what to do.
     """
-    secret = settings.orthanc_events_secret
-    events_secret = secret.get_secret_value() if secret else secrets.token_hex(16)
     supervisor = Supervisor()
     async with AsyncExitStack() as stack:
-        connections = await stack.enter_async_context(
-            open_connections(settings, address=address, events_secret=events_secret)
-        )
+        if group is None:
+            events_secret = make_events_secret(settings)
+            connections = await stack.enter_async_context(
+                open_connections(settings, address=address, events_secret=events_secret)
+            )
+            capacity = WHOLE_CAPACITY
+        else:
+            events_secret, connections = group.events_secret, group.connections
+            capacity = WHOLE_CAPACITY.divided(group.workers)
+            settings = share_of(settings, group.workers)
         database = await stack.enter_async_context(
             open_database(connections.mongodb_url, settings.mongodb_database)
         )
@@ -447,10 +490,10 @@ async def open_runtime(
             await finish_in_thread(remember_credentials, settings.data_dir)
         if check is not None:
             check(authenticator)
-        orthanc = await enter_orthanc(stack, settings, connections)
+        orthanc = await enter_orthanc(stack, settings, connections, capacity)
         client = orthanc.client if orthanc else None
         keys = await read_url_keys(settings)
-        frames = await enter_frames(stack, settings, keys, orthanc, supervisor)
+        frames = await enter_frames(stack, settings, keys, orthanc, capacity, supervisor)
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
@@ -506,7 +549,7 @@ async def open_runtime(
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),
             indexer=indexer,
-            ingest=make_ingest(settings, orthanc, database, indexer),
+            ingest=make_ingest(settings, orthanc, database, indexer, capacity),
             frames=frames,
             downloads=Downloads(
                 FileUrlSigner(keys, valid_seconds=settings.frame_url_seconds),

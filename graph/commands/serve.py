@@ -2,15 +2,21 @@
 
 import asyncio
 import logging
+import os
 import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import click
-from starlette.applications import Starlette
+import uvicorn
 
 from graph.app import create_app
 from graph.commands.options import STORES, data_dir_option, examples, load_settings, run
+from graph.commands.workers import Channel, Handover, WorkerServer, followed, start_worker
 from graph.http.garbage import collect_while_idle, defer_full_collections
 from graph.http.server import server_config
 from graph.http.shutdown import GracefulServer
@@ -20,7 +26,15 @@ from services.auth.open_mode import refuse_open_start
 from services.demo_data import store_samples
 from services.descriptors import raise_descriptor_limit
 from services.errors import Error
-from services.runtime import Runtime, can_have_credentials, closed_because, open_runtime
+from services.readiness import Readiness
+from services.runtime import (
+    Runtime,
+    can_have_credentials,
+    closed_because,
+    make_events_secret,
+    open_connections,
+    open_runtime,
+)
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
 from services.tasks import cancel_and_wait, finish_in_thread
@@ -28,10 +42,25 @@ from services.tasks import cancel_and_wait, finish_in_thread
 _log = logging.getLogger(__name__)
 
 
+class _Workers(click.ParamType[int]):
+    name = "N|auto"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if value == "auto":
+            return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        return click.IntRange(1, _MOST_WORKERS).convert(value, param, ctx)  # type: ignore[arg-type]  # it reads text
+
+
+_MOST_WORKERS = 64
+
+
 @click.command(
     epilog=examples(
         "orthanc-graphql serve",
         "orthanc-graphql serve --host 0.0.0.0 --port 8000",
+        "orthanc-graphql serve --workers auto",
         settings=(*STORES, "PUBLIC_URL", "TOKENS_FILE", "OIDC_ISSUER", "CORS_ALLOWED_ORIGINS"),
     )
 )
@@ -43,6 +72,14 @@ _log = logging.getLogger(__name__)
     type=click.IntRange(0, 65535),
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=_Workers(),
+    help="Processes that serve on this port; auto: one for each processor. SIGHUP restarts them "
+    "one after another.",
+)
 @data_dir_option
 @click.option(
     "--log-level",
@@ -51,7 +88,16 @@ _log = logging.getLogger(__name__)
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least level shown.",
 )
-def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None:
+@click.option("--worker", "channel", type=int, hidden=True, help="Descriptor of the parent.")
+def command(
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    data_dir: Path | None,
+    log_level: str,
+    channel: int | None,
+) -> None:
     """Run the server.
 
     Without MONGODB_URL and ORTHANC_URL it starts a private MongoDB and a private Orthanc in the
@@ -59,28 +105,109 @@ def command(host: str, port: int, data_dir: Path | None, log_level: str) -> None
     """
     configure_logging(log_level.upper())
     raise_descriptor_limit()
-    for misspelt in read_setting_typos():
+    # A worker need not repeat what its parent has said.
+    for misspelt in read_setting_typos() if channel is None else ():
         _log.warning("%s", misspelt)
     settings = load_settings(data_dir=data_dir)
-    run(lambda: _serve(settings, host, port))
+    if channel is not None:
+        run(lambda: _serve_as_worker(settings, channel))
+    if workers == 1:
+        run(lambda: _serve(settings, host, port))
+    arguments = ["--log-level", log_level, "--data-dir", str(settings.data_dir)]
+    run(lambda: _serve_with_workers(settings, host, port, workers, arguments))
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
-    listener = _listen(host, port)
-    if not await finish_in_thread(can_have_credentials, settings):
-        # Refuse at once, before the stores are started for nothing.
-        refuse_open_start(await finish_in_thread(closed_because, settings), host=host)
+    [listener] = _listen(host, port)
+    await _refuse_early(settings, host)
+    address = _address(listener)
     check = partial(_check_credentials, host=host)
-    async with open_runtime(settings, address=_address(listener), check=check) as runtime:
+    async with open_runtime(settings, address=address, check=check) as runtime:
         await _fill_empty_store(runtime)
-        server = _AnnouncingServer(create_app(settings, runtime=runtime), runtime, listener)
-        defer_full_collections()
+        return await _serve_http(
+            runtime,
+            listener,
+            delay_seconds=settings.shutdown_delay_seconds,
+            started=lambda: _announce(settings, address),
+        )
+
+
+async def _serve_with_workers(
+    settings: Settings, host: str, port: int, workers: int, arguments: Sequence[str]
+) -> int:
+    listeners = _listen(host, port, number=workers)
+    await _refuse_early(settings, host)
+    address = _address(listeners[0])
+    events_secret = make_events_secret(settings)
+    async with open_connections(
+        settings, address=address, events_secret=events_secret
+    ) as connections:
+        handovers = [
+            Handover(
+                listener=listener.fileno(),
+                address=address,
+                host=host,
+                workers=workers,
+                is_first=number == 0,
+                connections=asdict(connections),
+                events_secret=events_secret,
+            )
+            for number, listener in enumerate(listeners)
+        ]
+        server = WorkerServer(
+            [partial(start_worker, arguments, handover) for handover in handovers],
+            delay_seconds=settings.shutdown_delay_seconds,
+            shutdown_seconds=settings.shutdown_seconds,
+        )
+        await server.run(lambda: _announce(settings, address))
+    return 0
+
+
+async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
+    channel = await Channel.open(descriptor)
+    given = await channel.handover()
+    listener = socket.socket(fileno=given.listener)
+    check = partial(_check_credentials, host=given.host)
+    async with open_runtime(
+        settings, address=given.address, check=check, group=given.group
+    ) as runtime:
+        if given.is_first:
+            await _fill_empty_store(runtime)
+        # The parent waits for the balancers, for all workers.
+        return await _serve_http(
+            runtime, listener, delay_seconds=0, started=channel.ready, parent=channel
+        )
+
+
+async def _serve_http(
+    runtime: Runtime,
+    listener: socket.socket,
+    *,
+    delay_seconds: float,
+    started: Callable[[], None],
+    parent: Channel | None = None,
+) -> int:
+    settings = runtime.settings
+    server = _AnnouncingServer(
+        server_config(create_app(settings, runtime=runtime), settings),
+        runtime.readiness,
+        delay_seconds=delay_seconds,
+        started=started,
+    )
+    defer_full_collections()
+    async with AsyncExitStack() as stack:
+        if parent is not None:
+            await stack.enter_async_context(followed(parent, drain=server.drain, stop=server.stop))
         collecting = asyncio.create_task(collect_while_idle())
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            await cancel_and_wait(collecting)
+        stack.push_async_callback(cancel_and_wait, collecting)
+        await server.serve(sockets=[listener])
     return 0 if server.started else 1
+
+
+async def _refuse_early(settings: Settings, host: str) -> None:
+    """Refuse a server without credentials at once, before the stores are started for nothing."""
+    if not await finish_in_thread(can_have_credentials, settings):
+        refuse_open_start(await finish_in_thread(closed_because, settings), host=host)
 
 
 def _check_credentials(authenticator: Authenticator, *, host: str) -> None:
@@ -99,39 +226,59 @@ async def _fill_empty_store(runtime: Runtime) -> None:
 
 
 class _AnnouncingServer(GracefulServer):
-    """Says where it can be reached as soon as it can be."""
+    """Says when it can be reached."""
 
-    def __init__(self, app: Starlette, runtime: Runtime, listener: socket.socket) -> None:
-        settings = runtime.settings
-        super().__init__(
-            server_config(app, settings),
-            runtime.readiness,
-            delay_seconds=settings.shutdown_delay_seconds,
-        )
-        self._runtime = runtime
-        self._listener = listener
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        readiness: Readiness,
+        *,
+        delay_seconds: float,
+        started: Callable[[], None],
+    ) -> None:
+        super().__init__(config, readiness, delay_seconds=delay_seconds)
+        self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then print the addresses."""
+        """Start listening, then say so."""
         await super().startup(sockets)
         if self.started:
-            self._announce()
-
-    def _announce(self) -> None:
-        address = self._runtime.settings.public_url or _address(self._listener)
-        click.echo(
-            f"\n  Study browser  {address}/\n"
-            f"  GraphiQL       {address}/graphql\n"
-            f"  Health         {address}/readyz\n\n"
-            "  Ctrl-C stops the server.\n"
-        )
+            self._on_started()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port before anything is started: an error shows at once."""
+def _announce(settings: Settings, address: str) -> None:
+    url = settings.public_url or address
+    click.echo(
+        f"\n  Study browser  {url}/\n"
+        f"  GraphiQL       {url}/graphql\n"
+        f"  Health         {url}/readyz\n\n"
+        "  Ctrl-C stops the server.\n"
+    )
+
+
+def _listen(host: str, port: int, *, number: int = 1) -> list[socket.socket]:
+    """Take the port before anything is started: an error shows at once.
+
+    Args:
+        host: Address to listen on.
+        port: 0 takes a free one.
+        number: How many sockets share the port.
+    """
+    listener = _bind(host, port)
+    if number == 1:
+        return [listener]
+    # Sockets that share a port do not notice a foreign one that shares it as well: this one did.
+    port = listener.getsockname()[1]
+    listener.close()
+    return [_bind(host, port, shared=True) for _ in range(number)]
+
+
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host, port))
     except OSError as exc:

@@ -19,6 +19,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from services.errors import OrthancOutcomeUnknown
 from services.orthanc.answers import StoredFile
+from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import path_of
 from services.tasks import AbortSignal, finish_in_thread
@@ -33,9 +34,6 @@ PIXEL_DATA_BYTES = 256 * 1024
 
 WHOLE_FILE_BYTES = 1024 * 1024
 """Files up to this size are read whole: keeping the connection costs less than reading the rest."""
-
-_THREADS = 8
-"""Files read at once: Orthanc answers modalities and viewers at the same time."""
 
 _ANSWER_SECONDS = 30
 """Longest silence of Orthanc while it sends a file."""
@@ -116,7 +114,7 @@ def _bytes_of(stored: StoredFile, pixel_data_bytes: int | None) -> int | None:
 
 @asynccontextmanager
 async def open_file_beginnings(
-    url: str, username: str, password: str
+    url: str, username: str, password: str, *, threads: int = WHOLE_CAPACITY.reads
 ) -> AsyncIterator[FileBeginnings]:
     """Run the threads that read files; calls in progress at the end break off.
 
@@ -124,11 +122,12 @@ async def open_file_beginnings(
         url: Base URL of Orthanc.
         username: Its user name, `""` for none.
         password: Its password.
+        threads: Files that are read at once.
     """
     connections = ConnectionPool(url, username, password, timeout_seconds=_ANSWER_SECONDS)
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="beginnings")
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="beginnings")
     try:
-        yield FileBeginnings(connections, threads)
+        yield FileBeginnings(connections, executor)
     finally:
         connections.close()
-        await finish_in_thread(partial(threads.shutdown, cancel_futures=True))
+        await finish_in_thread(partial(executor.shutdown, cancel_futures=True))

@@ -28,6 +28,7 @@ from services.orthanc.answers import (
     StudyListing,
     SystemInfo,
 )
+from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.frames import OrthancFrames, open_orthanc_frames
@@ -46,9 +47,6 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
-
-_DOWNLOADS_AT_ONCE = 8
-"""Orthanc 1.10.1 has 50 HTTP threads and packs an archive in one of them."""
 
 _DOWNLOAD_SLOT_SECONDS = 5.0
 """Longest wait for a connection of a download: after it the client is asked to try again later."""
@@ -292,7 +290,12 @@ class Orthanc:
 
 @asynccontextmanager
 async def open_orthanc(
-    url: str, username: str, password: str, *, frame_seconds: float, frames_at_once: int
+    url: str,
+    username: str,
+    password: str,
+    *,
+    frame_seconds: float,
+    capacity: OrthancCapacity = WHOLE_CAPACITY,
 ) -> AsyncIterator[Orthanc]:
     """Open all ways to Orthanc; it need not answer yet.
 
@@ -301,14 +304,14 @@ async def open_orthanc(
         username: Its user name, `""` for none.
         password: Its password.
         frame_seconds: Longest wait for a frame, in seconds.
-        frames_at_once: Most frames that are asked for at once.
+        capacity: What may happen at once.
     """
     breaker = CircuitBreaker()
     kept = ConnectionPool(url, username, password, timeout_seconds=frame_seconds)
     async with (
-        open_http_client(url, username, password) as http,
-        open_http_client(url, username, password, connections=_DOWNLOADS_AT_ONCE) as downloads,
-        open_orthanc_files(url, username, password, breaker=breaker) as files,
-        open_orthanc_frames(kept, threads=frames_at_once, breaker=breaker) as frames,
+        open_http_client(url, username, password, connections=capacity.calls) as http,
+        open_http_client(url, username, password, connections=capacity.downloads) as downloads,
+        open_orthanc_files(url, username, password, breaker=breaker, capacity=capacity) as files,
+        open_orthanc_frames(kept, threads=capacity.frames, breaker=breaker) as frames,
     ):
         yield Orthanc(OrthancClient(http, downloads=downloads, breaker=breaker), files, frames)

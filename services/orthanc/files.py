@@ -13,6 +13,7 @@ from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
 from services.files import FileRange
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.beginning import FileBeginnings, open_file_beginnings
+from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.transport import CircuitBreaker
 from services.tasks import AbortSignal, finish_in_thread
@@ -81,12 +82,6 @@ _Answer = TypeVar("_Answer")
 _STORE_SECONDS = 600
 """Orthanc answers a store when the whole file is on its disk."""
 
-STORES_AT_ONCE = 16
-"""Orthanc's own pool of HTTP threads is larger; its disk is the limit long before."""
-
-_BYTES_AT_ONCE = 1024**3
-"""Orthanc 1.10.1 takes 3.2 bytes of memory for each byte of a file while it stores it."""
-
 
 class OrthancFiles:
     """Stores and reads files.
@@ -101,6 +96,7 @@ class OrthancFiles:
         connections: To Orthanc.
         threads: Where to send.
         beginnings: With threads and connections of its own: a read never waits for uploads.
+        bytes_at_once: Most bytes of files that are sent at once; a larger file goes alone.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
 
@@ -110,13 +106,14 @@ class OrthancFiles:
         threads: Executor,
         beginnings: FileBeginnings,
         *,
+        bytes_at_once: int = WHOLE_CAPACITY.store_bytes,
         breaker: CircuitBreaker | None = None,
     ) -> None:
         self.beginnings = beginnings
         self._connections = connections
         self._threads = threads
         self._guarded = breaker.guarded if breaker is not None else nullcontext
-        self._in_flight = BytesInFlight(_BYTES_AT_ONCE)
+        self._in_flight = BytesInFlight(bytes_at_once)
         self._current = _Current()
 
     async def in_thread(self, work: Callable[[], _Answer]) -> _Answer:
@@ -164,7 +161,12 @@ class _Current(threading.local):
 
 @asynccontextmanager
 async def open_orthanc_files(
-    url: str, username: str, password: str, *, breaker: CircuitBreaker | None = None
+    url: str,
+    username: str,
+    password: str,
+    *,
+    capacity: OrthancCapacity = WHOLE_CAPACITY,
+    breaker: CircuitBreaker | None = None,
 ) -> AsyncIterator[OrthancFiles]:
     """Run the threads that send and read files; calls in progress at the end break off.
 
@@ -172,13 +174,22 @@ async def open_orthanc_files(
         url: Base URL of Orthanc.
         username: Its user name, `""` for none.
         password: Its password.
+        capacity: What may happen at once.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
     connections = ConnectionPool(url, username, password, timeout_seconds=_STORE_SECONDS)
-    threads = ThreadPoolExecutor(STORES_AT_ONCE, thread_name_prefix="files")
+    threads = ThreadPoolExecutor(capacity.stores, thread_name_prefix="files")
     try:
-        async with open_file_beginnings(url, username, password) as beginnings:
-            yield OrthancFiles(connections, threads, beginnings, breaker=breaker)
+        async with open_file_beginnings(
+            url, username, password, threads=capacity.reads
+        ) as beginnings:
+            yield OrthancFiles(
+                connections,
+                threads,
+                beginnings,
+                bytes_at_once=capacity.store_bytes,
+                breaker=breaker,
+            )
     finally:
         connections.close()
         await finish_in_thread(partial(threads.shutdown, cancel_futures=True))

@@ -78,9 +78,9 @@ async def ended(process: Process) -> Ended:
 
 
 @asynccontextmanager
-async def served(shell: Shell) -> AsyncIterator[Served]:
+async def served(shell: Shell, *arguments: str) -> AsyncIterator[Served]:
     """Run a server; it may be killed meanwhile."""
-    process = await shell.start("serve", "--port", "0")
+    process = await shell.start("serve", "--port", "0", *arguments)
     assert process.stdout is not None
     output = ""
     try:

@@ -26,9 +26,7 @@ GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
 
 
 def opened(orthanc: EmbeddedOrthanc) -> AbstractAsyncContextManager[Orthanc]:
-    return open_orthanc(
-        orthanc.url, orthanc.username, orthanc.password, frame_seconds=30, frames_at_once=1
-    )
+    return open_orthanc(orthanc.url, orthanc.username, orthanc.password, frame_seconds=30)
 
 
 def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import pytest
 
 from services.errors import OrthancNotFound, OrthancUnavailable
-from services.orthanc import beginning
 from services.orthanc.answers import StoredFile
 from services.orthanc.beginning import FileBeginnings, open_file_beginnings
+from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
 from services.tasks import AbortSignal
 from tests.patience import PATIENCE_SECONDS
@@ -148,7 +148,7 @@ async def test_a_cancelled_caller_breaks_off_a_connection_that_hangs() -> None:
 
 
 async def test_files_are_read_by_a_bounded_number_of_threads() -> None:
-    gate = threading.Barrier(beginning._THREADS)
+    gate = threading.Barrier(WHOLE_CAPACITY.reads)
     at_once: list[int] = []
     running = 0
     lock = threading.Lock()
@@ -164,9 +164,9 @@ async def test_files_are_read_by_a_bounded_number_of_threads() -> None:
 
     async with FileServer(b"file").opened() as beginnings:
         await asyncio.gather(
-            *(beginnings.read(stored(4, None), parse) for _ in range(3 * beginning._THREADS))
+            *(beginnings.read(stored(4, None), parse) for _ in range(3 * WHOLE_CAPACITY.reads))
         )
-    assert max(at_once) == beginning._THREADS
+    assert max(at_once) == WHOLE_CAPACITY.reads
 
 
 class FullDisk(io.BytesIO):

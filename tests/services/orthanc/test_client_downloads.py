@@ -8,6 +8,7 @@ import pytest
 
 from services.errors import DownloadsBusy
 from services.orthanc import client as orthanc_client
+from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.client import OrthancClient, open_orthanc
 
 ID = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
@@ -35,7 +36,7 @@ async def opened() -> AsyncIterator[OrthancClient]:
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with (
         server,
-        open_orthanc(url, "", "", frame_seconds=5, frames_at_once=1) as orthanc,
+        open_orthanc(url, "", "", frame_seconds=5, capacity=WHOLE_CAPACITY) as orthanc,
     ):
         yield orthanc.client
 
@@ -45,7 +46,7 @@ async def test_readers_that_take_nothing_keep_nobody_else_from_orthanc(
 ) -> None:
     monkeypatch.setattr(orthanc_client, "_DOWNLOAD_SLOT_SECONDS", 0.05)
     async with opened() as client, AsyncExitStack() as readers, asyncio.timeout(30):
-        for _ in range(orthanc_client._DOWNLOADS_AT_ONCE // 2):
+        for _ in range(WHOLE_CAPACITY.downloads // 2):
             await readers.enter_async_context(client.study_archive(ID))
             await readers.enter_async_context(client.download(ID))
         for download in (client.study_archive, client.download):

@@ -1,0 +1,421 @@
+"""Worker processes of one server: supervised, restarted one after another, on one port.
+
+The parent owns the embedded stores and a listening socket for each worker. The kernel distributes
+new connections among these sockets (SO_REUSEPORT). They stay open while a worker is replaced: what
+arrives in between waits in the socket for the next worker and is not reset.
+
+Parent and worker talk over a pair of sockets, in lines. The parent sends what the worker needs, as
+JSON, then `drain`; the worker sends `alive` every few seconds, and `ready` when it serves. The end
+of the file tells each of them that the other is gone.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from services.embedded.child import restart_delay
+from services.errors import Error
+from services.runtime import Connections, WorkerGroup
+from services.tasks import cancel_and_wait, wait_for_all
+
+_log = logging.getLogger(__name__)
+
+_START_SECONDS = 120.0
+"""A worker may wait for MongoDB and create indexes at its start."""
+
+_ALIVE_SECONDS = 5.0
+_HANGING_SECONDS = 60.0
+"""A worker whose event loop does not turn for so long is killed and replaced."""
+
+_SHORT_LIFE_SECONDS = 10.0
+"""A worker that dies sooner probably died of its start, and the next one would as well."""
+
+_CLOSE_SECONDS = 20.0
+"""After its requests a worker writes audit records and closes renderers and connections."""
+
+
+class WorkerFailed(Error):
+    """A worker stopped at its start."""
+
+    code = "WORKER_FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a worker gets from its parent.
+
+    Attributes:
+        listener: Number of the descriptor of its listening socket.
+        address: Where the server can be reached on this machine.
+        host: What it listens on, as it was asked for.
+        workers: How many there are.
+        is_first: This worker fills empty stores.
+        connections: The fields of `Connections`.
+        events_secret: As in `WorkerGroup`.
+    """
+
+    listener: int
+    address: str
+    host: str
+    workers: int
+    is_first: bool
+    connections: dict[str, str | None]
+    events_secret: str
+
+    @property
+    def group(self) -> WorkerGroup:
+        """What this worker has in common with the others."""
+        return WorkerGroup(
+            connections=Connections(**self.connections),  # type: ignore[arg-type]  # as it was sent
+            events_secret=self.events_secret,
+            workers=self.workers,
+        )
+
+    def to_line(self) -> bytes:
+        """Return it as one line of JSON."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read what `to_line` wrote."""
+        return cls(**json.loads(line))
+
+
+class Channel:
+    """A worker's end of the line to its parent.
+
+    Args:
+        reader: From the parent.
+        writer: To the parent.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, descriptor: int) -> Self:
+        """Open the end that the parent left in this descriptor."""
+        return cls(*await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor)))
+
+    async def handover(self) -> Handover:
+        """Return what the parent sent first."""
+        return Handover.from_line(await self._reader.readline())
+
+    def ready(self) -> None:
+        """Tell the parent that this worker serves."""
+        self._send(b"ready\n")
+
+    async def follow(self, *, drain: Callable[[], None], stop: Callable[[], None]) -> None:
+        """Send signs of life, and do what the parent says, until it is gone.
+
+        Args:
+            drain: Ask balancers for no further requests.
+            stop: End.
+        """
+        beating = asyncio.create_task(self._beat())
+        try:
+            while line := await self._reader.readline():
+                if line == b"drain\n":
+                    drain()
+            _log.error("the parent of this worker is gone")
+            stop()
+        finally:
+            await cancel_and_wait(beating)
+
+    async def _beat(self) -> None:
+        while True:
+            self._send(b"alive\n")
+            await asyncio.sleep(_ALIVE_SECONDS)
+
+    def _send(self, line: bytes) -> None:
+        # The parent may be gone: `follow` finds that out.
+        with suppress(OSError):
+            self._writer.write(line)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._writer.close()
+
+
+class Worker:
+    """A running worker, as its parent sees it. Make one with `start_worker`."""
+
+    def __init__(
+        self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ready = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen(), name=f"worker {process.pid}")
+        self.started_at = asyncio.get_running_loop().time()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def ready(self) -> None:
+        """Wait until it serves.
+
+        Raises:
+            WorkerFailed: It ended instead, or took too long; its log says why.
+        """
+        ready = asyncio.ensure_future(self._ready.wait())
+        ended = asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait(
+                {ready, ended}, timeout=_START_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            await cancel_and_wait(ready, ended)
+        if not self._ready.is_set():
+            raise WorkerFailed("A worker stopped at its start; the reason stands above.")
+
+    async def ended(self) -> int:
+        """Wait for its end; its exit code, negative for a signal."""
+        code = await self._process.wait()
+        await cancel_and_wait(self._listening)
+        self._writer.close()
+        return code
+
+    def drain(self) -> None:
+        """Let it ask balancers for no further requests."""
+        with suppress(OSError):
+            self._writer.write(b"drain\n")
+
+    async def stop(self, *, within_seconds: float) -> None:
+        """End it: its requests have their time, then it is killed."""
+        try:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            async with asyncio.timeout(within_seconds):
+                await self._process.wait()
+        except TimeoutError:
+            _log.error("worker %d did not end in %g s and is killed", self.pid, within_seconds)
+        finally:
+            self.kill()
+            await self.ended()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_HANGING_SECONDS if self._ready.is_set() else None):
+                    line = await self._reader.readline()
+            except TimeoutError:
+                _log.error("worker %d hangs and is killed", self.pid)
+                self.kill()
+                return
+            if not line:
+                return
+            if line == b"ready\n":
+                self._ready.set()
+
+
+async def start_worker(arguments: Sequence[str], handover: Handover) -> Worker:
+    """Start a process that becomes a worker.
+
+    Args:
+        arguments: Of the command `serve`.
+        handover: What it needs.
+    """
+    own, others = socket.socketpair()
+    with others:
+        process = await asyncio.create_subprocess_exec(
+            # `-P`: no module of the current folder can take the place of ours.
+            *(sys.executable, "-P", "-m", "graph.cli", "serve", *arguments),
+            *("--worker", str(others.fileno())),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(others.fileno(), handover.listener),
+            # A Ctrl-C in the terminal goes to its process group: the parent ends its workers.
+            start_new_session=True,
+        )
+    reader, writer = await asyncio.open_unix_connection(sock=own)
+    writer.write(handover.to_line())
+    return Worker(process, reader, writer)
+
+
+Start = Callable[[], Awaitable[Worker]]
+
+
+class WorkerSlot:
+    """The place of one worker, in which there is always one.
+
+    Args:
+        start: Starts a worker for this place.
+        stop_seconds: A worker that does not end within this time is killed.
+    """
+
+    def __init__(self, start: Start, *, stop_seconds: float) -> None:
+        self._start = start
+        self._stop_seconds = stop_seconds
+        self._worker: Worker | None = None
+        self._changing = asyncio.Lock()
+
+    @property
+    def worker(self) -> Worker | None:
+        """The worker of now; None before the first and between two."""
+        return self._worker
+
+    async def open(self) -> None:
+        """Start the first worker.
+
+        Raises:
+            WorkerFailed: It stopped at its start.
+        """
+        self._worker = await self._started()
+
+    async def keep(self) -> None:
+        """Start another worker whenever one ends, until it is cancelled."""
+        short_lives = 0
+        while True:
+            if (worker := self._worker) is not None:
+                code = await worker.ended()
+            async with self._changing:
+                if self._worker is not worker:
+                    continue  # replaced
+                if worker is not None:
+                    _log.error("worker %d ended (%d); another one is started", worker.pid, code)
+                    lived = asyncio.get_running_loop().time() - worker.started_at
+                    short_lives = short_lives + 1 if lived < _SHORT_LIFE_SECONDS else 0
+                    self._worker = None
+                await asyncio.sleep(restart_delay(short_lives))
+                try:
+                    self._worker = await self._started()
+                except WorkerFailed:
+                    short_lives += 1
+
+    async def replace(self) -> None:
+        """Start another worker and, when it serves, end the one before.
+
+        Raises:
+            WorkerFailed: The other one stopped at its start; the one before goes on.
+        """
+        async with self._changing:
+            before, self._worker = self._worker, await self._started()
+        if before is not None:
+            await before.stop(within_seconds=self._stop_seconds)
+
+    async def close(self) -> None:
+        """End the worker."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            await worker.stop(within_seconds=self._stop_seconds)
+
+    async def _started(self) -> Worker:
+        worker = await self._start()
+        try:
+            await worker.ready()
+        except BaseException:
+            worker.kill()
+            await worker.ended()
+            raise
+        return worker
+
+
+class WorkerServer:
+    """All workers of a server.
+
+    Args:
+        starts: Starts a worker, for each place.
+        delay_seconds: SHUTDOWN_DELAY_SECONDS.
+        shutdown_seconds: SHUTDOWN_SECONDS.
+    """
+
+    def __init__(
+        self, starts: Sequence[Start], *, delay_seconds: float, shutdown_seconds: float
+    ) -> None:
+        self._delay_seconds = delay_seconds
+        self._slots = [
+            WorkerSlot(start, stop_seconds=shutdown_seconds + _CLOSE_SECONDS) for start in starts
+        ]
+        self._stop = asyncio.Event()
+        self._end = asyncio.Event()
+        self._restarting: asyncio.Task[None] | None = None
+
+    async def run(self, announce: Callable[[], None]) -> None:
+        """Serve until SIGTERM or Ctrl-C; SIGHUP restarts the workers one after another.
+
+        Args:
+            announce: Called when all workers serve.
+
+        Raises:
+            WorkerFailed: One stopped at its start.
+        """
+        loop = asyncio.get_running_loop()
+        async with AsyncExitStack() as stack:
+            # The first one creates indexes and fills empty stores, alone.
+            for slots in (self._slots[:1], self._slots[1:]):
+                for slot in slots:
+                    stack.push_async_callback(slot.close)
+                await wait_for_all(slot.open() for slot in slots)
+            loop.add_signal_handler(signal.SIGTERM, self._terminate)
+            loop.add_signal_handler(signal.SIGINT, self._interrupt)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
+            try:
+                announce()
+                await self._stop.wait()
+                await self._drain()
+            finally:
+                await cancel_and_wait(*keeping, *filter(None, [self._restarting]))
+            await asyncio.gather(*(slot.close() for slot in self._slots))
+
+    def _terminate(self) -> None:
+        if self._stop.is_set() or not self._delay_seconds:
+            self._end.set()
+        self._stop.set()
+
+    def _interrupt(self) -> None:
+        self._stop.set()
+        self._end.set()
+
+    def _hang_up(self) -> None:
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart(), name="restart workers")
+
+    async def _drain(self) -> None:
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._delay_seconds):
+                await self._end.wait()
+
+    async def _restart(self) -> None:
+        _log.info("the workers are restarted one after another")
+        for slot in self._slots:
+            try:
+                await slot.replace()
+            except WorkerFailed:
+                _log.error("the restart is given up: a new worker stopped at its start")
+                return
+        _log.info("all workers are restarted")
+
+
+@asynccontextmanager
+async def followed(
+    channel: Channel, *, drain: Callable[[], None], stop: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Follow the parent of this worker while the block runs."""
+    following = asyncio.create_task(channel.follow(drain=drain, stop=stop), name="parent")
+    try:
+        yield
+    finally:
+        await cancel_and_wait(following)
+        channel.close()
