@@ -97,6 +97,7 @@ def share_of(settings: Settings, workers: int) -> Settings:
             "frame_queue_size": divided(settings.frame_queue_size, workers),
             "renderer_processes": divided(settings.renderer_processes or processors, workers),
             "websockets_per_client": divided(settings.websockets_per_client, workers),
+            "job_concurrency": divided(settings.job_concurrency, workers),
             "archives_per_client": divided(settings.archives_per_client, workers),
         }
     )
