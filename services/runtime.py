@@ -202,6 +202,7 @@ async def enter_frames(
     settings: Settings,
     keys: FrameUrlKeys,
     orthanc: Orthanc | None,
+    *,
     capacity: OrthancCapacity,
     supervisor: Supervisor,
 ) -> FrameService:
@@ -494,7 +495,9 @@ async def open_runtime(
         orthanc = await enter_orthanc(stack, settings, connections, capacity)
         client = orthanc.client if orthanc else None
         keys = await read_url_keys(settings)
-        frames = await enter_frames(stack, settings, keys, orthanc, capacity, supervisor)
+        frames = await enter_frames(
+            stack, settings, keys, orthanc, capacity=capacity, supervisor=supervisor
+        )
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
