@@ -1,5 +1,6 @@
 """Lists in pages, by the conventions of GraphQL cursor connections."""
 
+import asyncio
 import base64
 import binascii
 import re
@@ -10,7 +11,7 @@ import strawberry
 
 from services.errors import InvalidInput
 from services.orthanc.identifiers import is_orthanc_id
-from services.query.paging import Page
+from services.query.paging import ListCount, Page
 
 
 @strawberry.interface(description="An object that `node` finds again by its `id`.")
@@ -130,7 +131,7 @@ class Connection(Generic[NodeT]):
         description="The objects of the page with their cursors."
     )
     page_info: PageInfo = strawberry.field(description="How to go on.")
-    count: strawberry.Private[Callable[[], Awaitable[int]]]
+    count: strawberry.Private[Callable[[], Awaitable[ListCount]]]
 
     @strawberry.field(description="The objects of the page.")
     def nodes(self) -> list[NodeT]:
@@ -143,13 +144,41 @@ class Connection(Generic[NodeT]):
     )
     async def total_count(self) -> int:
         """Count the list."""
-        return await self.count()
+        return (await self.count()).number
+
+    @strawberry.field(
+        description="False: the list has at least `totalCount` objects. Of the matches of a filter "
+        "100,000 are counted."
+    )
+    async def total_count_is_exact(self) -> bool:
+        """Tell whether the count is a lower bound only."""
+        return (await self.count()).is_exact
+
+
+Count = Callable[[], Awaitable[int | ListCount]]
+"""Counts a whole list."""
+
+
+def counted_once(count: Count) -> Callable[[], Awaitable[ListCount]]:
+    """Return a function that counts when it is called first, for all who ask."""
+    lock = asyncio.Lock()
+    known: ListCount | None = None
+
+    async def counted() -> ListCount:
+        nonlocal known
+        async with lock:
+            if known is None:
+                found = await count()
+                known = found if isinstance(found, ListCount) else ListCount(found)
+        return known
+
+    return counted
 
 
 def connection_from(
     page: Page,
     make_node: Callable[[Mapping[str, Any]], NodeT],
-    count: Callable[[], Awaitable[int]],
+    count: Count,
 ) -> Connection[NodeT]:
     """Make the answer for a page.
 
@@ -161,7 +190,7 @@ def connection_from(
     return Connection(
         edges=edges_of(page, make_node),
         page_info=page_info_of(page),
-        count=count,
+        count=counted_once(count),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from beanie import init_beanie
 from bson.errors import InvalidDocument, InvalidStringData
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
 
@@ -124,6 +125,53 @@ def elected_primary(client: AsyncMongoClient[dict[str, Any]]) -> object:
     servers = client.topology_description.server_descriptions()
     primaries = (server for server in servers.values() if server.is_writable)
     return next((primary.election_id for primary in primaries), None)
+
+
+class CollectionCount:
+    """The number of documents of a collection, from MongoDB's own count of it.
+
+    That count costs the same however many there are. A crash of MongoDB leaves it wrong by a
+    constant, and an election follows the crash: so the documents are counted one by one once after
+    each election. Where no election can be seen (a standalone server, a sharded cluster) they are
+    counted each time.
+
+    Args:
+        collection: What to count.
+    """
+
+    def __init__(self, collection: AsyncCollection[dict[str, Any]]) -> None:
+        self._collection = collection
+        self._correction: tuple[object, int] | None = None
+
+    async def read(self, *, max_milliseconds: int | None = None) -> int:
+        """Return the number of documents.
+
+        Args:
+            max_milliseconds: Longest time of each of at most three commands.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer in time.
+        """
+        election = elected_primary(self._collection.database.client)
+        estimate = await self.estimate(max_milliseconds=max_milliseconds)
+        if election is not None and self._correction and self._correction[0] == election:
+            return estimate + self._correction[1]
+        limit: dict[str, Any] = {} if max_milliseconds is None else {"maxTimeMS": max_milliseconds}
+        with translated_database_faults():
+            counted = int(await self._collection.count_documents({}, hint="_id_", **limit))
+        if estimate == await self.estimate(max_milliseconds=max_milliseconds):
+            self._correction = (election, counted - estimate)
+        return counted
+
+    async def estimate(self, *, max_milliseconds: int | None = None) -> int:
+        """Return MongoDB's own count, which moves with every change.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer in time.
+        """
+        limit: dict[str, Any] = {} if max_milliseconds is None else {"maxTimeMS": max_milliseconds}
+        with translated_database_faults():
+            return int(await self._collection.estimated_document_count(**limit))
 
 
 CLOCK_TOLERANCE_SECONDS = 10.0

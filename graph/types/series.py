@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import strawberry
 
 from graph.context import Info, Level
-from graph.relay import Connection, Edge, Node, PageInfo
+from graph.relay import Connection, Edge, Node, PageInfo, counted_once
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.instance import Instance
 from graph.types.scalars import Date, Time
@@ -152,7 +152,7 @@ class Series(FromStored, Node):
                 start_cursor=edges[0].cursor if edges else None,
                 end_cursor=edges[-1].cursor if edges else None,
             ),
-            count=self._count_frames,
+            count=counted_once(self._count_frames),
         )
 
     @strawberry.field(

@@ -1,13 +1,12 @@
 """Studies: what worklists show and trees start from."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import strawberry
 
 from graph.context import Info, Level
-from graph.relay import Connection, Node, edges_of, page_info_of
+from graph.relay import Connection, Count, Node, counted_once, edges_of, page_info_of
 from graph.types.frame import Frame, frame_of_thumbnail
 from graph.types.scalars import Date, Time
 from graph.types.series import Series
@@ -240,9 +239,7 @@ class StudyConnection(Connection[Study]):
         return [ModalityCount(modality=modality, count=count) for modality, count in counts]
 
     @classmethod
-    def of(
-        cls, page: Page, criteria: StudyCriteria, count: Callable[[], Awaitable[int]]
-    ) -> "StudyConnection":
+    def of(cls, page: Page, criteria: StudyCriteria, count: Count) -> "StudyConnection":
         """Make the answer for a page.
 
         Args:
@@ -253,6 +250,6 @@ class StudyConnection(Connection[Study]):
         return cls(
             edges=edges_of(page, Study.from_stored),
             page_info=page_info_of(page),
-            count=count,
+            count=counted_once(count),
             criteria=criteria,
         )

@@ -7,7 +7,7 @@ from typing import Any, Self
 import strawberry
 
 from graph.context import Info
-from graph.relay import Connection, Edge, Node, encode_node_id, page_info_of
+from graph.relay import Connection, Edge, Node, counted_once, encode_node_id, page_info_of
 from graph.types.scalars import Date, Time
 from graph.types.study import Study
 from models import WorklistEntryDocument
@@ -148,5 +148,5 @@ class WorklistConnection(Connection[WorklistEntry]):
                 for cursor, entry in zip(page.cursors, entries, strict=True)
             ],
             page_info=page_info_of(page),
-            count=count,
+            count=counted_once(count),
         )

@@ -5,10 +5,10 @@ from typing import Any
 
 from models import PatientDocument, StudyDocument
 from models.stored import StoredDocument, stored_name
-from services.database import translated_database_faults
+from services.database import CollectionCount, translated_database_faults
 from services.index.aggregations import Pipeline
 from services.query.filters import PatientCriteria, StudyCriteria, patient_filter, study_filter
-from services.query.paging import Order, Page, PageRequest, make_page, plan_page
+from services.query.paging import ListCount, Order, Page, PageRequest, make_page, plan_page
 from services.query.tree import Trees
 from services.query.visibility import MongoFilter, both, studies_within
 
@@ -22,6 +22,9 @@ _PATIENT_ID = stored_name(StudyDocument.patient_id)
 
 StoredFields = Mapping[str, Any]
 
+COUNTED_AT_MOST = 100_000
+"""Matches of a filter that are counted: 0.1 to 0.2 s, and as long in a store of any size."""
+
 
 class _Collection:
     """Reads pages and counts of one collection.
@@ -34,6 +37,7 @@ class _Collection:
     def __init__(self, document: type[StoredDocument], *, max_milliseconds: int) -> None:
         self._collection = document.get_pymongo_collection()
         self._max_milliseconds = max_milliseconds
+        self._count = CollectionCount(self._collection)
 
     async def find(
         self, filter_: MongoFilter, sort: list[tuple[str, int]], limit: int
@@ -55,13 +59,15 @@ class _Collection:
             rows = await self._collection.aggregate(pipeline, maxTimeMS=self._max_milliseconds)
             return [row async for row in rows]
 
-    async def count(self, filter_: MongoFilter) -> int:
-        """Count what matches; without a filter from the collection's own count."""
-        collection, milliseconds = self._collection, self._max_milliseconds
+    async def count(self, filter_: MongoFilter) -> ListCount:
+        """Count what matches, up to `COUNTED_AT_MOST`; without a filter the whole collection."""
+        if not filter_:
+            return ListCount(await self._count.read(max_milliseconds=self._max_milliseconds))
         with translated_database_faults():
-            if not filter_:
-                return int(await collection.estimated_document_count(maxTimeMS=milliseconds))
-            return int(await collection.count_documents(filter_, maxTimeMS=milliseconds))
+            number = await self._collection.count_documents(
+                filter_, limit=COUNTED_AT_MOST, maxTimeMS=self._max_milliseconds
+            )
+        return ListCount(number, is_exact=number < COUNTED_AT_MOST)
 
 
 class StudyList:
@@ -90,7 +96,7 @@ class StudyList:
         )
         return make_page(plan, order, documents)
 
-    async def count(self, criteria: StudyCriteria) -> int:
+    async def count(self, criteria: StudyCriteria) -> ListCount:
         """Count what matches."""
         return await self._studies.count(study_filter(criteria))
 
@@ -155,12 +161,12 @@ class PatientList:
         found = await tree.patients([row["_id"] for row in rows])
         return make_page(plan, self.ORDER, [patient for patient in found if patient is not None])
 
-    async def count(self, criteria: PatientCriteria) -> int:
+    async def count(self, criteria: PatientCriteria) -> ListCount:
         """Count what matches."""
         if criteria.scope.is_all:
             return await self._patients.count(patient_filter(criteria))
         rows = await self._studies.aggregate([*_patients_within(criteria), {"$count": "patients"}])
-        return int(rows[0]["patients"]) if rows else 0
+        return ListCount(int(rows[0]["patients"]) if rows else 0)
 
 
 def _patients_within(criteria: PatientCriteria) -> Pipeline:

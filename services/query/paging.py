@@ -81,6 +81,19 @@ class Page:
     has_previous_page: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ListCount:
+    """How many objects a list has.
+
+    Attributes:
+        number: How many.
+        is_exact: False: there are at least so many.
+    """
+
+    number: int
+    is_exact: bool = True
+
+
 def plan_page(request: PageRequest, order: Order, *, max_size: int) -> PagePlan:
     """Plan the reading of a page.
 

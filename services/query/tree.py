@@ -18,7 +18,7 @@ from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocum
 from models.instance import STACK_ORDER, instance_sort
 from models.stored import StoredDocument, stored_name
 from services.auth.scope import Scope
-from services.database import translated_database_faults
+from services.database import CollectionCount, translated_database_faults
 from services.dicom.values import clean_identifier
 from services.index.aggregations import patient_content, patient_pipeline
 from services.orthanc.identifiers import orthanc_patient_id
@@ -176,10 +176,16 @@ class Trees:
     def __init__(self, *, page_max_size: int, max_seconds: float) -> None:
         self._page_max_size = page_max_size
         self._max_seconds = max_seconds
+        self._counts: dict[type[StoredDocument], CollectionCount] = {}
 
     def within(self, scope: Scope) -> "Tree":
         """Return the tree of a scope, for one operation: it remembers which studies it found."""
-        return Tree(scope, page_max_size=self._page_max_size, max_seconds=self._max_seconds)
+        return Tree(
+            scope,
+            page_max_size=self._page_max_size,
+            max_seconds=self._max_seconds,
+            counts=self._counts,
+        )
 
 
 class Tree:
@@ -189,10 +195,19 @@ class Tree:
         scope: Of the caller.
         page_max_size: Largest page, in entries.
         max_seconds: Longest time that MongoDB may work on one command.
+        counts: Of whole collections, filled by all trees.
     """
 
-    def __init__(self, scope: Scope, *, page_max_size: int, max_seconds: float) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        *,
+        page_max_size: int,
+        max_seconds: float,
+        counts: dict[type[StoredDocument], CollectionCount],
+    ) -> None:
         self._scope = scope
+        self._counts = counts
         self._page_max_size = page_max_size
         self._max_milliseconds = max(1, int(max_seconds * 1000))
         self._visible_study_ids: set[str] = set()
@@ -509,13 +524,9 @@ class Tree:
         return int(rows[0]["total"]) if rows else 0
 
     async def _count(self, document: type[StoredDocument]) -> int:
-        """Count a collection by its own count, which reads no document."""
-        with translated_database_faults():
-            return int(
-                await document.get_pymongo_collection().estimated_document_count(
-                    maxTimeMS=self._max_milliseconds
-                )
-            )
+        if document not in self._counts:
+            self._counts[document] = CollectionCount(document.get_pymongo_collection())
+        return await self._counts[document].read(max_milliseconds=self._max_milliseconds)
 
     async def _aggregate(
         self, document: type[StoredDocument], pipeline: Sequence[Mapping[str, Any]]

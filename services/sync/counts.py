@@ -7,7 +7,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, StudyDocument
 from models.stored import stored_name
-from services.database import elected_primary, translated_database_faults
+from services.database import CollectionCount, translated_database_faults
 from services.orthanc.client import OrthancClient
 from services.sync.faults import IndexFaults, of_these
 from services.sync.follower import NEW_INSTANCE
@@ -41,7 +41,7 @@ class CountCheck:
         self._faults = faults
         self._studies = database[StudyDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
-        self._correction: tuple[object, int] | None = None
+        self.indexed = CollectionCount(self._instances)
 
     async def differs(self, *, is_exact: bool = True) -> bool:
         """Compare the numbers of instances, without those that are on record as faults.
@@ -66,7 +66,7 @@ class CountCheck:
             held = (await self._orthanc.statistics()).instances - len(faulty)
             # These are among the held; more may have come since.
             held_before_at_most = min(held_before_at_most, held - len(arrived - faulty))
-            indexed = await (self._add_up() if is_exact else self._corrected_estimate())
+            indexed = await (self._add_up() if is_exact else self.indexed.read())
             arrived = await self._arrived_since(begin)
             if indexed == held and not arrived - faulty:
                 return False
@@ -77,35 +77,6 @@ class CountCheck:
                 return True
             await asyncio.sleep(_PAUSE_SECONDS)
         return not arrived
-
-    async def estimate_indexed(self) -> int:
-        """Return MongoDB's own count of the indexed instances: it moves with every change.
-
-        It costs the same whatever is stored, and may be wrong by a constant after a crash of
-        MongoDB.
-
-        Raises:
-            DatabaseUnavailable: MongoDB does not answer.
-        """
-        with translated_database_faults():
-            return await self._instances.estimated_document_count()
-
-    async def _corrected_estimate(self) -> int:
-        """Return the number of indexed instances, counted one by one once after each election.
-
-        A crash of MongoDB leaves its own count wrong by a constant, and is followed by an election.
-        Where there is none to tell it (a standalone server, a sharded cluster), they are counted
-        each time.
-        """
-        election = elected_primary(self._instances.database.client)
-        estimate = await self.estimate_indexed()
-        if election is not None and self._correction and self._correction[0] == election:
-            return estimate + self._correction[1]
-        with translated_database_faults():
-            counted = await self._instances.count_documents({}, hint="_id_")
-        if estimate == await self.estimate_indexed():
-            self._correction = (election, counted - estimate)
-        return counted
 
     async def _add_up(self) -> int:
         with translated_database_faults():

@@ -221,7 +221,7 @@ class SyncService:
         return _Figures(
             last_change=(await self._orthanc.newest_change()).last,
             held=(await self._orthanc.statistics()).instances,
-            indexed=await self.comparison.counts.estimate_indexed(),
+            indexed=await self.comparison.counts.indexed.estimate(),
         )
 
     async def _look_into_notices(self) -> None:

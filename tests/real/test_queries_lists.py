@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.embedded.mongod import EmbeddedMongod
+from services.query import lists
 from tests.real.query_stage import BEGIN, QueryStage, open_query_stage
 
 LIST = """query ($first: Int! = 20, $after: String, $last: Int, $before: String,
@@ -146,7 +147,23 @@ async def test_a_list_is_counted_only_when_asked(stage: QueryStage) -> None:
         "find",
         "aggregate",
     ]
-    assert (await stage.data(page % "totalCount"))["studies"]["totalCount"] == 2
+    both = "totalCount totalCountIsExact"
+    assert [each.command for each in await stage.asked(page % both)] == ["find", "aggregate"]
+    counted = (await stage.data(page % both))["studies"]
+    assert (counted["totalCount"], counted["totalCountIsExact"]) == (2, True)
+
+
+async def test_matches_of_a_filter_are_counted_up_to_a_bound_and_all_studies_exactly(
+    stage: QueryStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = "totalCount totalCountIsExact"
+    exact = (await stage.data(f"{{ studies {{ {counted} }} }}"))["studies"]
+    monkeypatch.setattr(lists, "COUNTED_AT_MOST", 2)
+    assert (await stage.data(f"{{ studies {{ {counted} }} }}"))["studies"] == exact
+    assert exact["totalCountIsExact"]
+    others = '{not: {matches: {patientID: "-"}}}'
+    found = (await stage.data(f"{{ studies(where: {others}) {{ {counted} }} }}"))["studies"]
+    assert found == {"totalCount": 2, "totalCountIsExact": False}
 
 
 @pytest.mark.parametrize(

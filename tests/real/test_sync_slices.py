@@ -45,12 +45,12 @@ async def test_counts_without_adding_up_are_right_although_mongodb_is_wrong_abou
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = stage.sync.comparison.counts
-    estimate = counts.estimate_indexed
+    estimate = counts.indexed.estimate
 
-    async def wrong_by_two() -> int:
-        return await estimate() - 2
+    async def wrong_by_two(**limits: int) -> int:
+        return await estimate(**limits) - 2
 
-    monkeypatch.setattr(counts, "estimate_indexed", wrong_by_two)
+    monkeypatch.setattr(counts.indexed, "estimate", wrong_by_two)
     assert not await counts.differs(is_exact=False)
     [added] = await stage.send([instance_bytes(1, 1, 2)])
     await stage.sync.reconciler.reconcile([added])
