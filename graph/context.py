@@ -208,6 +208,9 @@ def _by_part(
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 """JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
 
+_AFTERWARDS_SECONDS = 5.0
+"""What follows a wait for somebody outside: reading from MongoDB and writing the answer."""
+
 MAX_HEADERS = 500
 """Headers of one operation: of a series that was never opened, each is a file to read."""
 
@@ -230,6 +233,7 @@ class Context:
         headers_read: Instances whose headers were counted already, for attributes of frames.
         header_bytes_left: JSON of them that it may still answer.
         accesses: What the audit trail must know before the answer goes out.
+        time_limit: Of the operation that runs; None: none.
     """
 
     runtime: Runtime
@@ -246,6 +250,7 @@ class Context:
     headers_read: set[str] = field(init=False)
     header_bytes_left: int = field(init=False)
     accesses: AccessLog = field(default_factory=AccessLog)
+    time_limit: asyncio.Timeout | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing loaded and nothing counted."""
@@ -305,6 +310,17 @@ class Context:
         if self.principal is None:
             return [[] for _ in study_ids]
         return await self.runtime.jobs.of_studies(study_ids, self.principal)
+
+    def prolong(self, seconds: float) -> None:
+        """Allow the operation this time from now on: it waits for somebody outside.
+
+        Args:
+            seconds: Longest wait; a moment for what follows is added.
+        """
+        limit = self.time_limit
+        if limit is not None and (ends_at := limit.when()) is not None:
+            now = asyncio.get_running_loop().time()
+            limit.reschedule(max(ends_at, now + seconds + _AFTERWARDS_SECONDS))
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
         """Count documents that the answer begins with, and log their patients and studies.

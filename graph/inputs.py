@@ -12,6 +12,7 @@ from graph.types.scalars import Date, Time
 from graph.types.worklist import WorklistStatus
 from services.auth.scope import Scope
 from services.jobs.store import JobCriteria
+from services.modalities.query import RemoteCriteria
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
 from services.worklist.entry import EntryValues
@@ -249,6 +250,44 @@ class StudyOrder:
     def to_order(self) -> Order:
         """Return what the search service takes."""
         return Order(str(self.field.value), ascending=self.direction is OrderDirection.ASC)
+
+
+@strawberry.input(
+    description="What is searched for at a modality; at least one key. Texts must match exactly "
+    "unless they hold `*` (any characters) or `?` (any one)."
+)
+class RemoteFilter:
+    """What is searched for at a modality."""
+
+    patient_id: str | None = strawberry.field(default=None, description="PatientID.")
+    patient_name: str | None = strawberry.field(
+        default=None, description="PatientName, as `Meier^*`; most archives ignore case."
+    )
+    accession_number: str | None = strawberry.field(default=None, description="AccessionNumber.")
+    study_instance_uid: str | None = strawberry.field(
+        default=None, description="StudyInstanceUID, without `*` and `?`."
+    )
+    study_date: DateRange | None = strawberry.field(
+        default=None, description="StudyDate within this range."
+    )
+    modalities: list[str] | None = strawberry.field(
+        default=None, description="A series of any of these modalities, as `CT`."
+    )
+    study_description: str | None = strawberry.field(default=None, description="StudyDescription.")
+
+    def to_criteria(self) -> RemoteCriteria:
+        """Return what the service takes."""
+        days = self.study_date or DateRange()
+        return RemoteCriteria(
+            patient_id=self.patient_id,
+            patient_name=self.patient_name,
+            accession_number=self.accession_number,
+            study_instance_uid=self.study_instance_uid,
+            study_date_from=_day(days.from_),
+            study_date_to=_day(days.to),
+            modalities=self.modalities,
+            study_description=self.study_description,
+        )
 
 
 @strawberry.input(description="What a new share shows, and for how long.")

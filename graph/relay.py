@@ -24,11 +24,12 @@ class Node:
 
 
 TypeName = Literal[
-    "Patient", "Study", "Series", "Instance", "Frame", "Share", "Job", "WorklistEntry"
+    "Patient", "Study", "Series", "Instance", "Frame", "Share", "Job", "WorklistEntry", "Modality"
 ]
 
 _RANDOM_ID = re.compile(r"[0-9a-f]{16}")
 _WORKLIST_ENTRY_ID = re.compile(r"[0-9a-f]{32}")
+_MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 """0-based; 9 digits are more than NumberOfFrames has."""
 
@@ -66,6 +67,8 @@ def _is_id(type_name: TypeName, text: str) -> bool:
         return bool(_RANDOM_ID.fullmatch(text))
     if type_name == "WorklistEntry":
         return bool(_WORKLIST_ENTRY_ID.fullmatch(text))
+    if type_name == "Modality":
+        return bool(_MODALITY_NAME.fullmatch(text))
     if type_name == "Frame":
         orthanc_id, _, index = text.partition("/")
         return is_orthanc_id(orthanc_id) and bool(_FRAME_INDEX.fullmatch(index))

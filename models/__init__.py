@@ -12,6 +12,7 @@ from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
 from models.job import JobDocument, JobFailureRecord, JobKind, JobState
 from models.lease import LeaseDocument
+from models.modality import ModalityDocument
 from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
 from models.series import SeriesDocument
@@ -39,6 +40,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     ShareDocument,
     JobDocument,
     WorklistEntryDocument,
+    ModalityDocument,
 )
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "JobKind",
     "JobState",
     "LeaseDocument",
+    "ModalityDocument",
     "NamedDocument",
     "PatientDocument",
     "SeriesDocument",

@@ -22,6 +22,12 @@
     │   ├── RenderQueueFull       SERVER_BUSY
     │   └── RendererUnavailable   RENDERER_UNAVAILABLE     the processes that render are starting
     │       └── RendererCrashed   RENDERER_CRASHED         this frame ended its process
+    ├── ModalityError             MODALITY_FAILED          a DICOM application of the network
+    │   ├── ModalityUnreachable   MODALITY_UNREACHABLE     nothing listens there, or it closed
+    │   ├── ModalityRejected      MODALITY_REJECTED        it refused the association
+    │   ├── ModalityTimedOut      MODALITY_TIMED_OUT       it was silent for too long
+    │   ├── ModalityRefused       MODALITY_REFUSED         it answered with a failure (dimseStatus)
+    │   └── ModalityUnsupported   MODALITY_UNSUPPORTED     it does not offer the service
     └── OrthancError              ORTHANC_ERROR            Orthanc answered something unexpected
         ├── OrthancUnavailable    ORTHANC_UNAVAILABLE      no answer: nothing was done
         │   ├── DownloadsBusy     SERVER_BUSY              all connections for archives are taken
@@ -211,6 +217,58 @@ class RendererCrashed(RendererUnavailable):
 
     code = "RENDERER_CRASHED"
     default_message = "The renderer stopped at this frame. Try again in a second."
+
+
+class ModalityError(Error):
+    """A DICOM application of the network did not do what it was asked for.
+
+    Attributes:
+        dimse_status: Its status (PS3.7 C) as four hex digits, such as `A801`; None where it gave
+            none.
+        may_pass: Whether trying again later may help.
+    """
+
+    code = "MODALITY_FAILED"
+
+    may_pass: bool = False
+
+    def __init__(
+        self, message: str | None = None, *, detail: str = "", dimse_status: str | None = None
+    ) -> None:
+        super().__init__(message, detail=detail)
+        self.dimse_status = dimse_status
+
+
+class ModalityUnreachable(ModalityError):
+    """Nothing listens at its address, or it closed the connection."""
+
+    code = "MODALITY_UNREACHABLE"
+    may_pass = True
+
+
+class ModalityRejected(ModalityError):
+    """It refused the association: usually an AE title is not known there."""
+
+    code = "MODALITY_REJECTED"
+
+
+class ModalityTimedOut(ModalityError):
+    """It was silent for too long."""
+
+    code = "MODALITY_TIMED_OUT"
+    may_pass = True
+
+
+class ModalityRefused(ModalityError):
+    """It answered with a status of failure."""
+
+    code = "MODALITY_REFUSED"
+
+
+class ModalityUnsupported(ModalityError):
+    """It does not offer the service, or may not be asked for it."""
+
+    code = "MODALITY_UNSUPPORTED"
 
 
 class OrthancError(Error):

@@ -24,6 +24,7 @@ from services.downloads.service import Downloads
 from services.downloads.urls import FileUrlSigner
 from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
+from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
 from services.embedded.stores import open_stores
 from services.files import make_private_folder, write_private
 from services.frames.renderer import RendererLimits
@@ -40,6 +41,7 @@ from services.jobs.runner import JobRunner, RunnerLimits
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.labels import Labels
+from services.modalities.service import Modalities, open_modalities
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.query.header_json import HeaderService
@@ -133,13 +135,24 @@ async def open_connections(
         data_dir=settings.data_dir,
         embed_mongodb=settings.embeds_mongodb,
         embed_orthanc=settings.embeds_orthanc,
-        dicom_port=settings.orthanc_dicom_port,
+        ae_title=settings.own_ae_title or DEFAULT_AE_TITLE,
+        dicom=_dicom_server(settings),
         address=address or "",
         lua_scripts=scripts,
         orthanc_memory_bytes=settings.orthanc_memory_bytes,
         worklist_folder=settings.worklist_path,
     ) as stores:
         yield _connections(settings, stores)
+
+
+def _dicom_server(settings: Settings) -> DicomServer | None:
+    if settings.orthanc_dicom_port is None:
+        return None
+    return DicomServer(
+        settings.orthanc_dicom_port,
+        unknown_may_store=settings.dicom_unknown_may_store,
+        check_host=settings.dicom_check_host,
+    )
 
 
 def _write_script(path: Path, address: str, secret: str) -> None:
@@ -371,6 +384,7 @@ class Runtime:
     job_runner: JobRunner
     worklist: Worklist
     worklist_folder: WorklistFolder | None
+    modalities: Modalities
     headers: HeaderService
     series_headers: SeriesHeaders
     resources: Resources
@@ -549,6 +563,17 @@ async def open_runtime(
             job_runner=job_runner,
             worklist=worklist,
             worklist_folder=worklist_folder,
+            modalities=await stack.enter_async_context(
+                open_modalities(
+                    database,
+                    client,
+                    ae_title=settings.own_ae_title,
+                    own_port=settings.orthanc_dicom_port,
+                    is_embedded=settings.embeds_orthanc,
+                    query_seconds=settings.modality_seconds,
+                    answers_max=settings.remote_answers_max,
+                )
+            ),
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),
@@ -575,6 +600,9 @@ async def open_runtime(
             )
             await stack.enter_async_context(
                 following_removals(database, frames.discard, supervisor)
+            )
+            await stack.enter_async_context(
+                supervisor.running("modalities", runtime.modalities.run)
             )
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))

@@ -101,6 +101,23 @@ class Settings(BaseSettings):
     orthanc_dicom_port: int | None = Field(
         default=None, ge=1, le=65535, description="DICOM port of the embedded Orthanc; empty: off."
     )
+    dicom_ae_title: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        pattern=r"^[A-Za-z0-9_.\- ]+$",
+        description="AE title of the embedded Orthanc, and of this server when it asks "
+        "modalities; empty: ORTHANC, or the one of the Orthanc at ORTHANC_URL.",
+    )
+    dicom_unknown_may_store: bool = Field(
+        default=False,
+        description="true: senders that are not declared may store in the embedded Orthanc.",
+    )
+    dicom_check_host: bool = Field(
+        default=True,
+        description="false: the embedded Orthanc knows a declared modality by its AE title alone, "
+        "whatever address it comes from.",
+    )
     orthanc_memory_bytes: int = Field(
         default=5 * _GIB,
         ge=1 * _GIB,
@@ -318,6 +335,15 @@ class Settings(BaseSettings):
         description="Which origins' pages may show frames; the signature is what protects them.",
     )
     operation_seconds: float = Field(default=10, gt=0, description="Longest time of a query.")
+    modality_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="Longest time of a query at a modality; what has come by then is answered.",
+    )
+    remote_answers_max: int = Field(
+        default=500, gt=0, description="Most answers of a query at a modality."
+    )
     frame_url_seconds: int = Field(
         default=1800,
         ge=60,
@@ -377,6 +403,13 @@ class Settings(BaseSettings):
         if self.worklist_folder is not None:
             return self.worklist_folder
         return self.data_dir / "worklist" if self.embeds_orthanc else None
+
+    @property
+    def own_ae_title(self) -> str | None:
+        """The AE title of this server; None: that of the Orthanc at ORTHANC_URL."""
+        if self.dicom_ae_title is not None:
+            return self.dicom_ae_title.strip()
+        return None if self.orthanc_url is not None else "ORTHANC"
 
     @property
     def is_fully_embedded(self) -> bool:

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from graphql.execution.executor import Executor
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
+from pynetdicom import AE
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.transport import AssociationSocket
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
 from strawberry.schema import Schema
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -125,13 +129,28 @@ def test_private_attributes_are_still_set_where_they_are_read() -> None:
         assert f"self.{name}" in inspect.getsource(WebSocketsSansIOProtocol.__init__), name
 
 
+def test_what_an_association_of_pynetdicom_is_asked_for_is_there() -> None:
+    entity = inspect.signature(AE._create_socket).parameters
+    assert list(entity) == ["self", "assoc", "address", "tls_args"]
+    assert "self._create_socket(" in inspect.getsource(AE.associate)
+    connection = inspect.getsource(AssociationSocket)
+    for name in ("_is_connected", "_shutdown_socket", "event_queue", "def ready", "def connect"):
+        assert name in connection, name
+    # The file of a C-STORE that is still arriving.
+    assert "self._data_set_file.write" in inspect.getsource(DIMSEMessage.decode_msg)
+    assert "self.message.decode_msg" in inspect.getsource(DIMSEServiceProvider.receive_primitive)
+    # What wakes a thread that waits for a message.
+    assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
+
+
 def test_the_data_dictionary_has_entries_of_five_in_the_known_order() -> None:
     assert DicomDictionary[0x00100010] == ("PN", "1", "Patient's Name", "", "PatientName")
     assert RepeatersDictionary["60xx3000"] == ("OB or OW", "1", "Overlay Data", "", "OverlayData")
 
 
 @pytest.mark.parametrize(
-    "library", ["strawberry-graphql", "graphql-core", "uvicorn", "websockets", "pydicom"]
+    "library",
+    ["strawberry-graphql", "graphql-core", "uvicorn", "websockets", "pydicom", "pynetdicom"],
 )
 def test_versions_are_bounded_where_private_parts_are_used(library: str) -> None:
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")

@@ -22,6 +22,8 @@ _NAMES = {
 _OTHER_NAMES = {
     "services/dicom/patient_override.py": "arguments of the GraphQL API",
     "services/frames/variant.py": "arguments of the GraphQL API",
+    "services/modalities/declaration.py": "arguments of the GraphQL API",
+    "services/modalities/query.py": "arguments of the GraphQL API",
     "services/migration/local_files.py": "fields of the old system's records",
     "services/migration/source.py": "fields of the old system's records",
 }

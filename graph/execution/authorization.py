@@ -10,7 +10,7 @@ from strawberry.extensions.field_extension import (
 
 from graph.context import Info
 from graph.execution.audit import describe_search
-from services.auth.roles import Role, authorize
+from services.auth.roles import Principal, Role, authorize
 from services.errors import Forbidden, Unauthenticated
 
 
@@ -28,6 +28,20 @@ def require(info: Info, role: Role) -> None:
         context.accesses.refusals.append((info.field_name, exc.code))
         raise
     context.accesses.fields.append(info.field_name)
+
+
+def require_network(info: Info) -> Principal:
+    """Let a caller use other DICOM applications.
+
+    Raises:
+        Forbidden: The caller is limited to some studies, which other archives know nothing of.
+    """
+    principal = authorize(info.context.principal, Role.UPLOADER)
+    if not principal.scope.is_all:
+        raise Forbidden(
+            "This credential is limited to some studies; other archives do not know its limits."
+        )
+    return principal
 
 
 class RequiresRole(FieldExtension):

@@ -7,7 +7,7 @@ from graphql import GraphQLError, GraphQLSyntaxError
 from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from graph.state import correlation_id, new_correlation_id
-from services.errors import Error, InvalidInput
+from services.errors import Error, InvalidInput, ModalityError
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,8 @@ def _publish(error: GraphQLError, cause: Error) -> None:
     _set_code(error, cause.code)
     if isinstance(cause, InvalidInput) and cause.argument is not None:
         error.extensions = {**(error.extensions or {}), "argument": cause.argument}
+    if isinstance(cause, ModalityError) and cause.dimse_status is not None:
+        error.extensions = {**(error.extensions or {}), "dimseStatus": cause.dimse_status}
     if cause.detail:
         _log.warning("%s at %s: %s", cause.code, _place(error), cause.detail)
 

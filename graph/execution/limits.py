@@ -136,7 +136,8 @@ class LimitedOperation(SchemaExtension):
         """
         is_query = self.execution_context.operation_type is OperationType.QUERY
         try:
-            async with asyncio.timeout(self._limits.seconds if is_query else None):
+            async with asyncio.timeout(self._limits.seconds if is_query else None) as limit:
+                self.execution_context.context.time_limit = limit
                 yield
         except TimeoutError as exc:
             raise LimitExceeded(

@@ -4,10 +4,13 @@ import strawberry
 
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.jobs import JobsMutation
+from graph.mutations.modalities import ModalitiesMutation
 from graph.mutations.sharing import SharingMutation
 from graph.mutations.worklist import WorklistMutation
 
 
 @strawberry.type(description="Everything that changes something.")
-class Mutation(ArchiveMutation, SharingMutation, JobsMutation, WorklistMutation):
+class Mutation(
+    ArchiveMutation, SharingMutation, JobsMutation, WorklistMutation, ModalitiesMutation
+):
     """Everything that changes something."""

@@ -4,10 +4,11 @@ import strawberry
 
 from graph.queries.archive import ArchiveQuery
 from graph.queries.jobs import JobsQuery
+from graph.queries.modalities import ModalitiesQuery
 from graph.queries.sharing import SharingQuery
 from graph.queries.worklist import WorklistQuery
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(ArchiveQuery, SharingQuery, JobsQuery, WorklistQuery):
+class Query(ArchiveQuery, SharingQuery, JobsQuery, WorklistQuery, ModalitiesQuery):
     """Everything that can be read."""

@@ -14,6 +14,7 @@ from graph.relay import Connection, Node, connection_from, decode_node_id, parse
 from graph.types.frame import Frame
 from graph.types.instance import Instance
 from graph.types.job import Job
+from graph.types.modality import Modality
 from graph.types.patient import Patient
 from graph.types.series import Series
 from graph.types.server import Server, examine_server
@@ -252,6 +253,12 @@ async def _job(info: Info, local_id: str) -> Job | None:
     return None if job is None else Job.of(job)
 
 
+async def _modality(info: Info, local_id: str) -> Modality | None:
+    is_known = info.context.scope.is_all
+    found = await info.context.runtime.modalities.find(local_id) if is_known else None
+    return None if found is None else Modality.of(found)
+
+
 async def _worklist_entry(info: Info, local_id: str) -> WorklistEntry | None:
     entry = await info.context.runtime.worklist.find(local_id, info.context.scope)
     if entry is None:
@@ -267,6 +274,7 @@ async def _frame_by_id(info: Info, local_id: str) -> Frame | None:
 _FINDERS: dict[str, Callable[[Info, str], Awaitable[Node | None]]] = {
     "Frame": _frame_by_id,
     "Job": _job,
+    "Modality": _modality,
     "Share": _share,
     "WorklistEntry": _worklist_entry,
 }

@@ -1,5 +1,6 @@
 """The server itself."""
 
+from contextlib import suppress
 from enum import Enum
 from importlib.metadata import version
 from typing import Self
@@ -7,8 +8,9 @@ from typing import Self
 import strawberry
 
 from graph.context import Info
+from services.errors import OrthancError
 from services.health import Health, check_health
-from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
+from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, Capability, SystemInfo
 from services.runtime import Runtime
 from services.sync.status import FeedStatus
 
@@ -54,6 +56,23 @@ class ServerStatus(Enum):
     )
 
 
+strawberry.enum(
+    Capability,
+    description="What only some releases or installations of Orthanc can do.",
+)
+
+
+@strawberry.type(description="Where modalities reach this server: what the other side must enter.")
+class DicomListener:
+    """Where modalities reach this server."""
+
+    ae_title: str = strawberry.field(description="Its AE title.")
+    port: int = strawberry.field(description="Its DICOM port.")
+    is_worklist_served: bool = strawberry.field(
+        description="Whether scanners can ask it for the worklist."
+    )
+
+
 @strawberry.type(description="This server and the stores behind it.")
 class Server:
     """This server and the stores behind it."""
@@ -91,6 +110,40 @@ class Server:
         if sync is None or not info.context.scope.is_all:
             return None
         return Feed.of(await sync.status())
+
+    @strawberry.field(
+        description="What this Orthanc can do; empty while it is unreachable or PACS integration "
+        "is off, and for callers who see only some studies."
+    )
+    async def orthanc_capabilities(self, info: Info) -> list[Capability]:
+        """Ask what Orthanc can do."""
+        orthanc = info.context.runtime.orthanc
+        if orthanc is None or not info.context.scope.is_all:
+            return []
+        with suppress(OrthancError):
+            return (await orthanc.system()).capabilities(await orthanc.plugins())
+        return []
+
+    @strawberry.field(
+        description="Where modalities reach this server; null while Orthanc, which listens, is "
+        "unreachable, when it does not listen or PACS integration is off, and for callers who see "
+        "only some studies."
+    )
+    async def dicom(self, info: Info) -> DicomListener | None:
+        """Ask where Orthanc listens."""
+        runtime = info.context.runtime
+        if runtime.orthanc is None or not info.context.scope.is_all:
+            return None
+        with suppress(OrthancError):
+            listener = await runtime.modalities.listener()
+            if listener.port is not None:
+                has_plugin = "worklists" in await runtime.orthanc.plugins()
+                return DicomListener(
+                    ae_title=listener.ae_title,
+                    port=listener.port,
+                    is_worklist_served=has_plugin and runtime.worklist_folder is not None,
+                )
+        return None
 
     @strawberry.field(description="Patients that are stored.")
     async def number_of_patients(self, info: Info) -> int:

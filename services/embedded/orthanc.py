@@ -12,7 +12,12 @@ import httpx
 
 from services.embedded.child import Child, ChildSpec, supervise
 from services.embedded.failures import StartFailed
-from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
+from services.embedded.orthanc_configuration import (
+    DEFAULT_AE_TITLE,
+    DicomServer,
+    OrthancOptions,
+    compose_configuration,
+)
 from services.embedded.orthanc_installation import OrthancInstallation, find_orthanc
 from services.embedded.ports import LOOPBACK, keep_port
 from services.files import keep_password, make_private_folder, write_private
@@ -49,7 +54,8 @@ class EmbeddedOrthanc:
 async def run_orthanc(
     folder: Path,
     *,
-    dicom_port: int | None = None,
+    ae_title: str = DEFAULT_AE_TITLE,
+    dicom: DicomServer | None = None,
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
     worklist_folder: Path | None = None,
@@ -61,7 +67,8 @@ async def run_orthanc(
 
     Args:
         folder: Holds storage, index, configuration, password, port and log; created when missing.
-        dicom_port: Port for modalities, open to the network; None: no DICOM server.
+        ae_title: Its AE title.
+        dicom: Its DICOM server; None: none.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
         worklist_folder: Whose `*.wl` files are served as modality worklist; None: none.
@@ -78,7 +85,8 @@ async def run_orthanc(
             _prepare,
             folder,
             installation,
-            dicom_port=dicom_port,
+            ae_title=ae_title,
+            dicom=dicom,
             lua_scripts=lua_scripts,
             stable_age_seconds=stable_age_seconds,
             worklist_folder=worklist_folder,
@@ -101,7 +109,8 @@ def _prepare(
     folder: Path,
     installation: OrthancInstallation | None,
     *,
-    dicom_port: int | None,
+    ae_title: str,
+    dicom: DicomServer | None,
     lua_scripts: Sequence[Path],
     stable_age_seconds: int,
     worklist_folder: Path | None,
@@ -115,7 +124,8 @@ def _prepare(
         http_port=keep_port(folder / "port"),
         username=USERNAME,
         password=keep_password(folder / "password"),
-        dicom_port=dicom_port,
+        ae_title=ae_title,
+        dicom=dicom,
         plugins=installed.plugins,
         lua_scripts=[script.absolute() for script in lua_scripts],
         stable_age_seconds=stable_age_seconds,

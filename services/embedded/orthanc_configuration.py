@@ -20,8 +20,29 @@ GDCM_TRANSFER_SYNTAXES = (
 GDCM to transcode files for DICOM peers that can't read JPEG 2000. GDCM stops at many damaged files,
 so it gets no other kind."""
 
+_SCU_SECONDS = 10
+"""Orthanc waits up to twice as long for a modality that hangs."""
+
 _HTTP_THREADS = 64
 """A kept-alive connection holds a thread; more than all our clients open together."""
+
+
+DEFAULT_AE_TITLE = "ORTHANC"
+
+
+@dataclass(frozen=True, slots=True)
+class DicomServer:
+    """Where the embedded Orthanc listens for modalities, and whom it lets in.
+
+    Attributes:
+        port: TCP port, open to the network.
+        unknown_may_store: Whether senders that are not declared may store.
+        check_host: Whether a declared modality must come from its declared address.
+    """
+
+    port: int
+    unknown_may_store: bool = False
+    check_host: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +54,8 @@ class OrthancOptions:
         http_port: Port of the REST API on the loopback interface.
         username: The only user.
         password: Of that user.
-        dicom_port: Port for C-STORE and the other DIMSE services; None: no DICOM server.
+        ae_title: Its AE title.
+        dicom: Its DICOM server; None: none.
         plugins: Shared libraries to load.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
@@ -44,7 +66,8 @@ class OrthancOptions:
     http_port: int
     username: str
     password: str = field(repr=False)
-    dicom_port: int | None = None
+    ae_title: str = DEFAULT_AE_TITLE
+    dicom: DicomServer | None = None
     plugins: Sequence[Path] = ()
     lua_scripts: Sequence[Path] = ()
     stable_age_seconds: int = 5
@@ -57,7 +80,6 @@ def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
         "Name": "orthanc-graphql",
         "StorageDirectory": str(options.folder / "storage"),
         "IndexDirectory": str(options.folder / "index"),
-        "DefaultEncoding": "Utf8",
         "StableAge": options.stable_age_seconds,
         "OverwriteInstances": False,
         "Plugins": [str(path) for path in options.plugins],
@@ -66,7 +88,8 @@ def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
         "Gdcm": {"Enable": True, "RestrictTransferSyntaxes": list(GDCM_TRANSFER_SYNTAXES)},
         **_http_options(options),
         "Worklists": _worklist_options(options.worklist_folder),
-        **_dicom_options(options.dicom_port),
+        **_dicom_options(options.ae_title, options.dicom),
+        **_job_options(),
         **_hardening(),
     }
 
@@ -89,10 +112,36 @@ def _http_options(options: OrthancOptions) -> dict[str, Any]:
     }
 
 
-def _dicom_options(dicom_port: int | None) -> dict[str, Any]:
-    if dicom_port is None:
-        return {"DicomServerEnabled": False}
-    return {"DicomServerEnabled": True, "DicomPort": dicom_port}
+def _dicom_options(ae_title: str, server: DicomServer | None) -> dict[str, Any]:
+    common = {
+        "DicomAet": ae_title,
+        # With the default, Latin1, Orthanc drops what it can't write from names in queries, answers
+        # and worklists.
+        "DefaultEncoding": "Utf8",
+        # Otherwise a restart of Orthanc forgets whom it lets in.
+        "DicomModalitiesInDatabase": True,
+        "DicomScuTimeout": _SCU_SECONDS,
+        "StorageCommitmentReportsSize": 1000,
+    }
+    if server is None:
+        return {**common, "DicomServerEnabled": False}
+    return {
+        **common,
+        "DicomServerEnabled": True,
+        "DicomPort": server.port,
+        "DicomAlwaysAllowStore": server.unknown_may_store,
+        "DicomCheckModalityHost": server.check_host,
+    }
+
+
+def _job_options() -> dict[str, Any]:
+    return {
+        # Two jobs that wait for silent peers would otherwise keep all others waiting.
+        "ConcurrentJobs": 8,
+        # With the default, 10, the outcome of a job may be gone before it is read.
+        "JobsHistorySize": 1000,
+        "MediaArchiveSize": 20,
+    }
 
 
 def _worklist_options(folder: Path | None) -> dict[str, Any]:

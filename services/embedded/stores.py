@@ -10,6 +10,7 @@ from typing import TypeVar
 from services.embedded.data_dir import RunningStores, Stores, lock_data_dir, write_running_stores
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
 from services.tasks import finish_in_thread
 
 _T = TypeVar("_T")
@@ -21,7 +22,8 @@ async def open_stores(
     data_dir: Path,
     embed_mongodb: bool,
     embed_orthanc: bool,
-    dicom_port: int | None = None,
+    ae_title: str = DEFAULT_AE_TITLE,
+    dicom: DicomServer | None = None,
     address: str = "",
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
@@ -38,7 +40,8 @@ async def open_stores(
         data_dir: Holds `mongodb/`, `orthanc/`, the lock and, while inside, `stores.json`.
         embed_mongodb: Whether to run MongoDB.
         embed_orthanc: Whether to run Orthanc.
-        dicom_port: Orthanc's port for modalities; None: no DICOM server.
+        ae_title: Orthanc's AE title.
+        dicom: Orthanc's DICOM server; None: none.
         address: Where this process serves HTTP, shown when a second one is started.
         lua_scripts: Orthanc's server-side scripts.
         stable_age_seconds: A study is stable when nothing came for so long.
@@ -60,7 +63,8 @@ async def open_stores(
     if embed_orthanc:
         orthanc = run_orthanc(
             data_dir / "orthanc",
-            dicom_port=dicom_port,
+            ae_title=ae_title,
+            dicom=dicom,
             lua_scripts=lua_scripts,
             stable_age_seconds=stable_age_seconds,
             worklist_folder=worklist_folder,

@@ -40,7 +40,7 @@ from models import DicomErrorRecord, JobFailureRecord, JobKind
 from models.job import CommitmentState, JobDocument, JobScope
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
-from services.errors import DatabaseUnavailable, Error, OrthancUnavailable
+from services.errors import DatabaseUnavailable, Error, ModalityError, OrthancUnavailable
 
 CANCEL_SECONDS = 10.0
 """A run that was cancelled ends within this time, or is cancelled once more."""
@@ -79,7 +79,7 @@ class JobPostponed(Exception):
 
 def may_pass(error: Exception) -> bool:
     """Return whether trying again later may help against an error."""
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | ModalityError):
         return error.may_pass
     if isinstance(error, Error):
         return isinstance(error, OrthancUnavailable | DatabaseUnavailable)
@@ -89,7 +89,7 @@ def may_pass(error: Exception) -> bool:
 def error_record(error: Exception) -> DicomErrorRecord:
     """Return an error as it is stored; of a defect only that there was one."""
     known = error if isinstance(error, Error) else Error()
-    status = known.dimse_status if isinstance(known, JobError) else None
+    status = known.dimse_status if isinstance(known, JobError | ModalityError) else None
     return DicomErrorRecord(code=known.code, message=known.message, dimse_status=status)
 
 

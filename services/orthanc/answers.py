@@ -1,8 +1,9 @@
 """Orthanc's answers as dataclasses; each `from_json` is the only reader of its JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Self
 
 Json = Mapping[str, Any]
@@ -13,6 +14,20 @@ KNOWN_VULNERABLE_BEFORE = (1, 12, 11)
 _BINDS_ADDRESSES_SINCE = (1, 12, 10)
 
 
+_GETS_SINCE = (1, 12, 7)
+
+
+class Capability(StrEnum):
+    """What only some releases or installations of Orthanc can do."""
+
+    LABELS = "LABELS"
+    FILTERED_CHANGES = "FILTERED_CHANGES"
+    EXTENDED_FIND = "EXTENDED_FIND"
+    RETRIEVE_GET = "RETRIEVE_GET"
+    WORKLIST_FOLDER = "WORKLIST_FOLDER"
+    WORKLIST_REST = "WORKLIST_REST"
+
+
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
     """`GET /system`."""
@@ -21,6 +36,9 @@ class SystemInfo:
     api_version: int
     dicom_aet: str
     has_labels: bool = False
+    dicom_port: int | None = None
+    has_extended_changes: bool = False
+    has_extended_find: bool = False
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
@@ -30,7 +48,26 @@ class SystemInfo:
             api_version=int(json.get("ApiVersion", 0)),
             dicom_aet=str(json.get("DicomAet", "")),
             has_labels=bool(json.get("HasLabels", False)),
+            dicom_port=int(json["DicomPort"]) if json.get("DicomPort") else None,
+            has_extended_changes=bool(json.get("HasExtendedChanges", False)),
+            has_extended_find=bool(json.get("HasExtendedFind", False)),
         )
+
+    def capabilities(self, plugins: Collection[str]) -> list[Capability]:
+        """Return what this Orthanc can do.
+
+        Args:
+            plugins: Names of its plugins.
+        """
+        can = {
+            Capability.LABELS: self.has_labels,
+            Capability.FILTERED_CHANGES: self.has_extended_changes,
+            Capability.EXTENDED_FIND: self.has_extended_find,
+            Capability.RETRIEVE_GET: not self._is_before(_GETS_SINCE),
+            Capability.WORKLIST_FOLDER: "worklists" in plugins,
+            Capability.WORKLIST_REST: "orthanc-worklists" in plugins,
+        }
+        return [capability for capability, is_there in can.items() if is_there]
 
     @property
     def has_known_vulnerabilities(self) -> bool:

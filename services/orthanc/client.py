@@ -6,7 +6,7 @@ of `services.orthanc.answers`; faults are errors of `services.errors`.
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -238,6 +238,30 @@ class OrthancClient:
         await self._get(f"/jobs/{job_id}")
         await self._request("POST", f"/jobs/{job_id}/cancel", only_reads=False, content=b"")
         return JobInfo.from_json(await self._get_json(f"/jobs/{job_id}"))
+
+    async def modalities(self) -> Mapping[str, Mapping[str, Any]]:
+        """`GET /modalities?expand`: the configuration of each modality, by its name."""
+        found: dict[str, Mapping[str, Any]] = await self._get_json("/modalities?expand")
+        return found
+
+    async def declare_modality(self, name: str, configuration: Mapping[str, Any]) -> None:
+        """`PUT /modalities/{name}`.
+
+        Args:
+            name: 1 to 64 of ASCII letters, digits, `-` and `_`.
+            configuration: As Orthanc's manual describes it.
+        """
+        await self._request(
+            "PUT", f"/modalities/{name}", only_reads=False, json=dict(configuration)
+        )
+
+    async def remove_modality(self, name: str) -> None:
+        """`DELETE /modalities/{name}`.
+
+        Raises:
+            OrthancNotFound: It is not there.
+        """
+        await self._request("DELETE", f"/modalities/{name}", only_reads=False)
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from services.embedded.orthanc import run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
 from services.runtime import open_runtime
 from services.settings import Settings
@@ -24,7 +25,9 @@ async def test_a_study_from_storescu_is_complete(settings: Settings, tmp_path: P
         files.append(tmp_path / f"{number}.dcm")
         files[-1].write_bytes(instance_bytes(1, 1 + number % 2, number))
     port = find_free_port()
-    async with run_orthanc(tmp_path / "orthanc", dicom_port=port) as orthanc:
+    async with run_orthanc(
+        tmp_path / "orthanc", dicom=DicomServer(port, unknown_may_store=True)
+    ) as orthanc:
         changed = {
             "orthanc_url": orthanc.url,
             "orthanc_username": orthanc.username,

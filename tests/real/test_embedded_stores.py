@@ -19,6 +19,7 @@ from services.embedded.data_dir import DataDirInUse, RunningStores, Stores, read
 from services.embedded.failures import StartFailed
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import LOOPBACK, find_free_port
 from services.embedded.stores import open_stores
 from tests.patience import PATIENCE_SECONDS
@@ -115,7 +116,7 @@ async def test_orthanc_listens_for_modalities_only_when_asked(tmp_path: Path) ->
     async with run_orthanc(tmp_path):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(LOOPBACK, port)
-    async with run_orthanc(tmp_path, dicom_port=port):
+    async with run_orthanc(tmp_path, dicom=DicomServer(port)):
         _reader, writer = await asyncio.open_connection(LOOPBACK, port)
         writer.close()
         await writer.wait_closed()

@@ -22,6 +22,7 @@ from services.dicom.layout import WalkLimits
 from services.dicom.person_names import clean_person_name
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
 from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreStatus
@@ -141,7 +142,9 @@ def _bytes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def orthanc(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedOrthanc, int]]:
     port = find_free_port()
-    async with run_orthanc(tmp_path / "orthanc", dicom_port=port) as running:
+    async with run_orthanc(
+        tmp_path / "orthanc", dicom=DicomServer(port, unknown_may_store=True)
+    ) as running:
         yield running, port
 
 

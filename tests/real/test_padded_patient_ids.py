@@ -14,6 +14,7 @@ from pynetdicom import AE, _config
 
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
 from services.ingest.service import Ingest, SentFile
 from services.orthanc.identifiers import orthanc_patient_id
@@ -58,7 +59,9 @@ def _bytes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def modality_port(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedOrthanc, int]]:
     port = find_free_port()
-    async with run_orthanc(tmp_path / "orthanc", dicom_port=port) as running:
+    async with run_orthanc(
+        tmp_path / "orthanc", dicom=DicomServer(port, unknown_may_store=True)
+    ) as running:
         yield running, port
 
 

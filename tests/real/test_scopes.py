@@ -94,6 +94,12 @@ QUERIES: dict[str, list[str]] = {
     "labels": ["labels { label numberOfStudies }"],
     "shares": ["shares { totalCount }"],
     "worklist": [f"worklist(first: 1) {{ nodes {{ id patientID }} {PAGE} }}"],
+    "modalities": ["modalities { name }"],
+    "modality": ['modality(name: "x") { name }'],
+    "remotePatients": ['remotePatients(modality: "x", filter: {patientID: "P1"}) { patientID }'],
+    "remoteStudies": [
+        'remoteStudies(modality: "x", filter: {patientID: "P1"}) { nodes { study { id } } }'
+    ],
     "viewer": ["viewer { role canUpload canDelete canDownload }"],
 }
 """What is asked, by root field. A new root field fails the tests until it stands here."""
@@ -235,7 +241,8 @@ def test_every_root_field_is_asked(stages: Stages) -> None:
 def test_the_part_is_found(stages: Stages) -> None:
     expected = stages.expected["label"]
     codes = [codes for asked in expected.values() for _, (_, codes) in asked]
-    refused = [["INVALID_INPUT"], ["INVALID_INPUT"], ["FORBIDDEN"]]
+    # A viewer has neither shares nor other archives.
+    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 3]
     assert [one for one in codes if one] == refused
     (data, _) = expected["studies"][0][1]
     assert data is not None

@@ -18,6 +18,7 @@ from models.worklist import WorklistStatus
 from services.auth.scope import ALL
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
 from services.ingest.service import SentFile
 from services.orthanc.identifiers import orthanc_ids
@@ -101,7 +102,7 @@ async def opened(
         orthanc = await stack.enter_async_context(
             run_orthanc(
                 folder / "orthanc",
-                dicom_port=port,
+                dicom=DicomServer(port, unknown_may_store=True),
                 worklist_folder=folder / "worklist",
                 stable_age_seconds=1,
             )

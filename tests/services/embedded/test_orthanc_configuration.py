@@ -1,7 +1,11 @@
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
-from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
+from services.embedded.orthanc_configuration import (
+    DicomServer,
+    OrthancOptions,
+    compose_configuration,
+)
 
 _OPTIONS = OrthancOptions(
     folder=Path("/data/orthanc"),
@@ -18,7 +22,6 @@ def test_the_configuration_is_the_one_that_security_asks_for() -> None:
         "Name": "orthanc-graphql",
         "StorageDirectory": "/data/orthanc/storage",
         "IndexDirectory": "/data/orthanc/index",
-        "DefaultEncoding": "Utf8",
         "StableAge": 5,
         "OverwriteInstances": False,
         "Plugins": ["/plugins/libOrthancGdcm.so"],
@@ -43,7 +46,15 @@ def test_the_configuration_is_the_one_that_security_asks_for() -> None:
         "KeepAlive": True,
         "TcpNoDelay": True,
         "Worklists": {"Enable": False},
+        "DicomAet": "ORTHANC",
+        "DefaultEncoding": "Utf8",
+        "DicomModalitiesInDatabase": True,
+        "DicomScuTimeout": 10,
+        "StorageCommitmentReportsSize": 1000,
         "DicomServerEnabled": False,
+        "ConcurrentJobs": 8,
+        "JobsHistorySize": 1000,
+        "MediaArchiveSize": 20,
         "ExecuteLuaEnabled": False,
         "RestApiWriteToFileSystemEnabled": False,
         "WebDavEnabled": False,
@@ -51,17 +62,24 @@ def test_the_configuration_is_the_one_that_security_asks_for() -> None:
     }
 
 
-def test_the_dicom_server_listens_only_when_a_port_is_given() -> None:
-    options = OrthancOptions(
-        folder=Path("/data"), http_port=20_000, username="u", password="p", dicom_port=4242
-    )
-    configuration = compose_configuration(options)
+def test_the_dicom_server_lets_declared_modalities_in_only() -> None:
+    configuration = compose_configuration(replace(_OPTIONS, dicom=DicomServer(4242)))
     assert configuration["DicomServerEnabled"] is True
     assert configuration["DicomPort"] == 4242
+    assert configuration["DicomAlwaysAllowStore"] is False
+    assert configuration["DicomCheckModalityHost"] is True
+
+
+def test_settings_may_let_unknown_senders_in() -> None:
+    server = DicomServer(4242, unknown_may_store=True, check_host=False)
+    configuration = compose_configuration(replace(_OPTIONS, ae_title="PACS", dicom=server))
+    assert configuration["DicomAet"] == "PACS"
+    assert configuration["DicomAlwaysAllowStore"] is True
+    assert configuration["DicomCheckModalityHost"] is False
 
 
 def test_the_worklist_is_served_from_its_folder() -> None:
-    options = dataclasses.replace(_OPTIONS, worklist_folder=Path("/data/worklist"))
+    options = replace(_OPTIONS, worklist_folder=Path("/data/worklist"))
     assert compose_configuration(options)["Worklists"] == {
         "Enable": True,
         "Database": "/data/worklist",

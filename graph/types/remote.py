@@ -1,0 +1,184 @@
+"""What modalities answer to queries."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import strawberry
+
+from graph.context import Info
+from graph.types.scalars import Date, Time
+from graph.types.study import Study
+from services.dicom.person_names import display_name
+from services.dicom.values import clean_identifier
+from services.modalities.query import RemotePatientRecord, RemoteSeriesRecord, RemoteStudyRecord
+from services.modalities.service import Modalities
+
+
+class SeriesOfStudies:
+    """The series of the studies of one answer, asked for together when the first are wanted.
+
+    Args:
+        modalities: Asks.
+        modality: Whom.
+        study_instance_uids: All studies of the answer.
+    """
+
+    def __init__(
+        self, modalities: Modalities, modality: str, study_instance_uids: Sequence[str]
+    ) -> None:
+        self._modalities = modalities
+        self._modality = modality
+        self._uids = list(dict.fromkeys(study_instance_uids))
+        self._lock = asyncio.Lock()
+        self._found: Mapping[str, list[RemoteSeriesRecord]] | None = None
+
+    async def of(self, study_instance_uid: str) -> list[RemoteSeriesRecord]:
+        """Return the series of a study of the answer."""
+        async with self._lock:
+            if self._found is None:
+                self._found = await self._modalities.find_series(self._modality, self._uids)
+        return self._found[study_instance_uid]
+
+
+@strawberry.type(description="A series, as a modality answers.")
+class RemoteSeries:
+    """A series at a modality."""
+
+    series_instance_uid: str = strawberry.field(description="SeriesInstanceUID (0020,000E).")
+    series_number: int | None = strawberry.field(description="SeriesNumber (0020,0011).")
+    modality: str | None = strawberry.field(description="Modality (0008,0060).")
+    series_description: str | None = strawberry.field(description="SeriesDescription (0008,103E).")
+    body_part_examined: str | None = strawberry.field(description="BodyPartExamined (0018,0015).")
+    number_of_instances: int | None = strawberry.field(
+        description="NumberOfSeriesRelatedInstances (0020,1209); null when it does not say."
+    )
+
+    @classmethod
+    def of(cls, record: RemoteSeriesRecord) -> Self:
+        """Show a series."""
+        return cls(
+            series_instance_uid=record.series_instance_uid,
+            series_number=record.series_number,
+            modality=record.modality,
+            series_description=record.series_description,
+            body_part_examined=record.body_part_examined,
+            number_of_instances=record.number_of_instances,
+        )
+
+
+@strawberry.type(description="A study, as a modality answers.")
+class RemoteStudy:
+    """A study at a modality."""
+
+    study_instance_uid: str = strawberry.field(description="StudyInstanceUID (0020,000D).")
+    patient_id: str | None = strawberry.field(description="PatientID (0010,0020).")
+    patient_name: str | None = strawberry.field(
+        description="PatientName (0010,0010), as it came: `Yamada^Tarou=山田^太郎`."
+    )
+    patient_birth_date: Date | None = strawberry.field(description="PatientBirthDate (0010,0030).")
+    patient_sex: str | None = strawberry.field(description="PatientSex (0010,0040).")
+    study_date: Date | None = strawberry.field(description="StudyDate (0008,0020).")
+    study_time: Time | None = strawberry.field(description="StudyTime (0008,0030).")
+    accession_number: str | None = strawberry.field(description="AccessionNumber (0008,0050).")
+    study_description: str | None = strawberry.field(description="StudyDescription (0008,1030).")
+    modalities_in_study: list[str] = strawberry.field(
+        description="ModalitiesInStudy (0008,0061); empty when it does not say."
+    )
+    number_of_series: int | None = strawberry.field(
+        description="NumberOfStudyRelatedSeries (0020,1206); null when it does not say."
+    )
+    number_of_instances: int | None = strawberry.field(
+        description="NumberOfStudyRelatedInstances (0020,1208); null when it does not say."
+    )
+    series_of_studies: strawberry.Private[SeriesOfStudies]
+
+    @classmethod
+    def of(cls, record: RemoteStudyRecord, series: SeriesOfStudies) -> Self:
+        """Show a study."""
+        return cls(
+            study_instance_uid=record.study_instance_uid,
+            patient_id=record.patient_id,
+            patient_name=record.patient_name,
+            patient_birth_date=None
+            if record.patient_birth_date is None
+            else Date(record.patient_birth_date),
+            patient_sex=record.patient_sex,
+            study_date=None if record.study_date is None else Date(record.study_date),
+            study_time=None if record.study_time is None else Time(record.study_time),
+            accession_number=record.accession_number,
+            study_description=record.study_description,
+            modalities_in_study=record.modalities_in_study,
+            number_of_series=record.number_of_series,
+            number_of_instances=record.number_of_instances,
+            series_of_studies=series,
+        )
+
+    @strawberry.field(description="The name for people: `Tarou Yamada (山田 太郎)`.")
+    def patient_display_name(self) -> str | None:
+        """Write the name as people do."""
+        return display_name(self.patient_name)
+
+    @strawberry.field(
+        description="The same study of the same PatientID here; null when there is none."
+    )
+    async def study(self, info: Info) -> Study | None:
+        """Find the study."""
+        context = info.context
+        alike = await context.loaders.studies_by_uid.load(self.study_instance_uid)
+        # A study of this UID under another PatientID is another study: it may be another person.
+        for stored in alike:
+            is_same = self.patient_id is None or self.patient_id == clean_identifier(
+                stored["patientID"]
+            )
+            if is_same:
+                context.show([stored], "Study")
+                return Study.from_stored(stored)
+        return None
+
+    @strawberry.field(description="Asked for at the modality when it is selected.")
+    async def series(self, info: Info) -> list[RemoteSeries]:
+        """Search the series."""
+        context = info.context
+        context.prolong(context.runtime.settings.modality_seconds)
+        found = await self.series_of_studies.of(self.study_instance_uid)
+        context.count_nodes(len(found))
+        return [RemoteSeries.of(record) for record in found]
+
+
+@strawberry.type(description="What a modality answered to a query for studies, in its order.")
+class RemoteStudies:
+    """Studies at a modality."""
+
+    nodes: list[RemoteStudy] = strawberry.field(description="The studies.")
+    is_incomplete: bool = strawberry.field(
+        description="More was there than `first`, the time was up (MODALITY_SECONDS), or the "
+        "modality failed in the middle."
+    )
+
+
+@strawberry.type(description="A patient, as a modality answers.")
+class RemotePatient:
+    """A patient at a modality."""
+
+    patient_id: str = strawberry.field(description="PatientID (0010,0020).")
+    patient_name: str | None = strawberry.field(
+        description="PatientName (0010,0010), as it came: `Yamada^Tarou=山田^太郎`."
+    )
+    patient_birth_date: Date | None = strawberry.field(description="PatientBirthDate (0010,0030).")
+    patient_sex: str | None = strawberry.field(description="PatientSex (0010,0040).")
+    number_of_studies: int | None = strawberry.field(
+        description="NumberOfPatientRelatedStudies (0020,1200); null when it does not say."
+    )
+
+    @classmethod
+    def of(cls, record: RemotePatientRecord) -> Self:
+        """Show a patient."""
+        birth_date = record.patient_birth_date
+        return cls(
+            patient_id=record.patient_id,
+            patient_name=record.patient_name,
+            patient_birth_date=None if birth_date is None else Date(birth_date),
+            patient_sex=record.patient_sex,
+            number_of_studies=record.number_of_studies,
+        )
