@@ -1,14 +1,20 @@
-"""Logging of the server process: our lines with their correlation id, the talkative ones quiet."""
+"""Logging of the server process: our lines with their correlation id, the talkative ones quiet.
+
+A line is text for people, or with `LOG_FORMAT=json` a JSON object for a collector of logs.
+"""
 
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import TracebackType
-from typing import TextIO
+from typing import Any, Literal, TextIO
 
-from graph.state import correlation_id
+import orjson
+
+from graph.state import correlation_id, trace_parent
 from services.errors import Error
 
 _QUIET = (
@@ -34,6 +40,7 @@ _VALUES = r"pydicom\."
 class _CorrelationFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.correlation_id = correlation_id.get()
+        record.trace_parent = trace_parent.get()
         return True
 
 
@@ -60,6 +67,26 @@ class _DiscreetFormatter(logging.Formatter):
         return "" if ei[1] is None else "\n".join(_describe_exception(ei[1]))
 
 
+class _JsonFormatter(_DiscreetFormatter):
+    """Writes a line as a JSON object; what is absent is left out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        parent = getattr(record, "trace_parent", None)
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "correlationId": getattr(record, "correlation_id", "-"),
+            "message": record.getMessage(),
+        }
+        if parent is not None:
+            _, line["traceId"], line["parentSpanId"], _ = parent.split("-")
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
 def _describe_exception(exc: BaseException) -> Iterator[str]:
     """Describe where an exception was raised and of what kind it is, its causes first."""
     earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
@@ -82,16 +109,18 @@ def _named(exc: BaseException) -> str:
     return kind
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, log_format: Literal["text", "json"] = "text") -> None:
     """Send the logs to stderr, one line each, with time, level, logger and correlation id.
 
     Args:
         level: Name of the lowest level that is shown, as `INFO`.
+        log_format: Of a line.
     """
     handler = _StderrHandler()
     handler.addFilter(_CorrelationFilter())
+    formatter = _JsonFormatter if log_format == "json" else _DiscreetFormatter
     handler.setFormatter(
-        _DiscreetFormatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
+        formatter("%(asctime)s %(levelname)s %(name)s [%(correlation_id)s] %(message)s")
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:

@@ -23,6 +23,7 @@ from graph.execution.audit import AuditedOperation
 from graph.execution.errors import publish_errors
 from graph.execution.executor import PlanningExecutor
 from graph.execution.limits import LimitedOperation, OperationLimits
+from graph.execution.observation import ObservedOperation
 from graph.mutations import Mutation
 from graph.queries import Query
 from graph.subscriptions import Subscription
@@ -98,7 +99,7 @@ def build_schema(settings: Settings | None = None) -> Schema:
         mutation=Mutation,
         subscription=Subscription,
         execution_context_class=PlanningExecutor,
-        extensions=[AuditedOperation, lambda: LimitedOperation(limits)],
+        extensions=[ObservedOperation, AuditedOperation, lambda: LimitedOperation(limits)],
         config=StrawberryConfig(
             name_converter=DicomNameConverter(), scalar_map=SCALARS, disable_field_suggestions=True
         ),

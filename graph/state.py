@@ -16,6 +16,10 @@ client_address: ContextVar[str | None] = ContextVar("client_address", default=No
 """The peer of its connection, for the audit trail; None outside of requests."""
 
 
+trace_parent: ContextVar[str | None] = ContextVar("trace_parent", default=None)
+"""The header `traceparent` of the request (W3C Trace Context), when it has a valid one."""
+
+
 def new_correlation_id() -> str:
     """Make an id: 16 hex digits. Never taken from the request: it ends in the log."""
     return secrets.token_hex(8)

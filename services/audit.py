@@ -40,6 +40,7 @@ from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.dicom.values import clean_identifier
 from services.errors import DatabaseUnavailable, InvalidInput
+from services.metrics import AUDIT_LOST
 from services.orthanc.identifiers import orthanc_patient_id
 from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 
@@ -417,6 +418,7 @@ class Audit:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._queue.put(document)
         except TimeoutError as exc:
+            AUDIT_LOST.inc()
             _log.error("An audit record was lost: the queue is full")
             raise DatabaseUnavailable(detail="the audit queue is full") from exc
 
@@ -473,4 +475,5 @@ async def _write_the_rest(audit: Audit) -> None:
             await audit.aclose()
             await audit.flush()
     except (DatabaseUnavailable, TimeoutError):
+        AUDIT_LOST.inc(audit.waiting)
         _log.error("%d audit records were lost: MongoDB does not answer", audit.waiting)

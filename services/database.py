@@ -11,9 +11,17 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
+from pymongo.monitoring import (
+    CommandFailedEvent,
+    CommandListener,
+    CommandStartedEvent,
+    CommandSucceededEvent,
+)
 
 from models import DOCUMENTS
 from services.errors import DatabaseUnavailable, RecordRefused
+from services.metrics import MONGODB_SECONDS
+from services.tracing import TRACING
 
 _SERVER_SELECTION_MS = 3_000
 """A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
@@ -89,7 +97,9 @@ def _codes(failure: OperationFailure) -> set[int | None]:
 
 
 @asynccontextmanager
-async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+async def open_database(
+    url: str, name: str, *, observe: bool = False
+) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
     """Connect, bind the document classes and create their indexes.
 
     Datetimes come back in UTC, with their zone.
@@ -97,6 +107,7 @@ async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict
     Args:
         url: Connection string.
         name: Of the database.
+        observe: Time every command, for metrics and traces.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer or does not let us in.
@@ -106,6 +117,7 @@ async def open_database(url: str, name: str) -> AsyncIterator[AsyncDatabase[dict
         tz_aware=True,
         appname="orthanc-graphql",
         connectTimeoutMS=_SERVER_SELECTION_MS,
+        event_listeners=[_CommandObserver()] if observe else [],
         heartbeatFrequencyMS=_HEARTBEAT_MS,
         serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
         socketTimeoutMS=_SOCKET_MS,
@@ -172,6 +184,29 @@ class CollectionCount:
         limit: dict[str, Any] = {} if max_milliseconds is None else {"maxTimeMS": max_milliseconds}
         with translated_database_faults():
             return int(await self._collection.estimated_document_count(**limit))
+
+
+class _CommandObserver(CommandListener):
+    """Times commands by their names, and shows them in the traces of operations."""
+
+    def __init__(self) -> None:
+        self._spans: dict[int, Any] = {}
+
+    def started(self, event: CommandStartedEvent) -> None:
+        span = TRACING.begin_command(event.command_name)
+        if span is not None:
+            self._spans[event.request_id] = span
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        self._end(event, None)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        self._end(event, str(event.failure.get("codeName") or "error"))
+
+    def _end(self, event: CommandSucceededEvent | CommandFailedEvent, error: str | None) -> None:
+        seconds = event.duration_micros / 1_000_000
+        MONGODB_SECONDS.labels(event.command_name).observe(seconds)
+        TRACING.end_command(self._spans.pop(event.request_id, None), error=error)
 
 
 CLOCK_TOLERANCE_SECONDS = 10.0

@@ -56,6 +56,7 @@ from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
 from services.tasks import Supervisor, finish_in_thread
+from services.tracing import is_configured
 from services.worklist.arrivals import WorklistArrivals
 from services.worklist.folder import WorklistFolder
 from services.worklist.service import Worklist
@@ -414,6 +415,11 @@ def closed_because(settings: Settings) -> str | None:
     )
 
 
+def is_observed(settings: Settings) -> bool:
+    """Return whether commands of MongoDB are timed, for metrics or traces."""
+    return settings.metrics_port is not None or is_configured()
+
+
 def can_have_credentials(settings: Settings) -> bool:
     """Return whether there may be credentials, before a store is started. Blocks."""
     return (
@@ -485,7 +491,9 @@ async def open_runtime(
             capacity = WHOLE_CAPACITY.divided(group.workers)
             settings = share_of(settings, group.workers)
         database = await stack.enter_async_context(
-            open_database(connections.mongodb_url, settings.mongodb_database)
+            open_database(
+                connections.mongodb_url, settings.mongodb_database, observe=is_observed(settings)
+            )
         )
         sharing = await stack.enter_async_context(
             open_sharing(

@@ -229,6 +229,23 @@ class Settings(BaseSettings):
         description="Then running requests have so long to end before they are cut, in seconds.",
     )
 
+    # How it is watched
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of `/metrics` for Prometheus, without credentials; further workers take "
+        "the ports after it. Empty: off.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address on which `/metrics` listens; only Prometheus should reach it.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="`json`: one JSON object per line, for a log collector."
+    )
+
     # In step with Orthanc
     sync_poll_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."

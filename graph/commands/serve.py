@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from graph.http.garbage import collect_while_idle, defer_full_collections
 from graph.http.server import server_config
 from graph.http.shutdown import GracefulServer
 from graph.logs import configure_logging
+from graph.routes.metrics import serving_metrics
 from services.auth.authenticator import Authenticator
 from services.auth.open_mode import refuse_open_start
 from services.demo_data import store_samples
@@ -38,6 +40,7 @@ from services.runtime import (
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
 from services.tasks import cancel_and_wait, finish_in_thread
+from services.tracing import tracing
 
 _log = logging.getLogger(__name__)
 
@@ -103,22 +106,24 @@ def command(
     Without MONGODB_URL and ORTHANC_URL it starts a private MongoDB and a private Orthanc in the
     data directory, on loopback, and stops them when it stops.
     """
-    configure_logging(log_level.upper())
+    settings = load_settings(data_dir=data_dir)
+    configure_logging(log_level.upper(), settings.log_format)
     raise_descriptor_limit()
     # A worker need not repeat what its parent has said.
     for misspelt in read_setting_typos() if channel is None else ():
         _log.warning("%s", misspelt)
-    settings = load_settings(data_dir=data_dir)
-    if channel is not None:
-        run(lambda: _serve_as_worker(settings, channel))
-    if workers == 1:
-        run(lambda: _serve(settings, host, port))
+    with tracing(version("orthanc-graphql")):
+        if channel is not None:
+            run(lambda: _serve_as_worker(settings, channel))
+        if workers == 1:
+            run(lambda: _serve(settings, host, port))
     arguments = ["--log-level", log_level, "--data-dir", str(settings.data_dir)]
     run(lambda: _serve_with_workers(settings, host, port, workers, arguments))
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
     [listener] = _listen(host, port)
+    [metrics] = _listen_for_metrics(settings)
     await _refuse_early(settings, host)
     address = _address(listener)
     check = partial(_check_credentials, host=host)
@@ -127,6 +132,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
         return await _serve_http(
             runtime,
             listener,
+            metrics,
             delay_seconds=settings.shutdown_delay_seconds,
             started=lambda: _announce(settings, address),
         )
@@ -136,6 +142,7 @@ async def _serve_with_workers(
     settings: Settings, host: str, port: int, workers: int, arguments: Sequence[str]
 ) -> int:
     listeners = _listen(host, port, number=workers)
+    metrics = _listen_for_metrics(settings, workers)
     await _refuse_early(settings, host)
     address = _address(listeners[0])
     events_secret = make_events_secret(settings)
@@ -145,6 +152,7 @@ async def _serve_with_workers(
         handovers = [
             Handover(
                 listener=listener.fileno(),
+                metrics=None if one is None else one.fileno(),
                 address=address,
                 host=host,
                 workers=workers,
@@ -152,7 +160,7 @@ async def _serve_with_workers(
                 connections=asdict(connections),
                 events_secret=events_secret,
             )
-            for number, listener in enumerate(listeners)
+            for number, (listener, one) in enumerate(zip(listeners, metrics, strict=True))
         ]
         server = WorkerServer(
             [partial(start_worker, arguments, handover) for handover in handovers],
@@ -167,6 +175,7 @@ async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
     channel = await Channel.open(descriptor)
     given = await channel.handover()
     listener = socket.socket(fileno=given.listener)
+    metrics = None if given.metrics is None else socket.socket(fileno=given.metrics)
     check = partial(_check_credentials, host=given.host)
     async with open_runtime(
         settings, address=given.address, check=check, group=given.group
@@ -175,13 +184,14 @@ async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
             await _fill_empty_store(runtime)
         # The parent waits for the balancers, for all workers.
         return await _serve_http(
-            runtime, listener, delay_seconds=0, started=channel.ready, parent=channel
+            runtime, listener, metrics, delay_seconds=0, started=channel.ready, parent=channel
         )
 
 
 async def _serve_http(
     runtime: Runtime,
     listener: socket.socket,
+    metrics: socket.socket | None,
     *,
     delay_seconds: float,
     started: Callable[[], None],
@@ -200,6 +210,7 @@ async def _serve_http(
             await stack.enter_async_context(followed(parent, drain=server.drain, stop=server.stop))
         collecting = asyncio.create_task(collect_while_idle())
         stack.push_async_callback(cancel_and_wait, collecting)
+        await stack.enter_async_context(serving_metrics(runtime, metrics))
         await server.serve(sockets=[listener])
     return 0 if server.started else 1
 
@@ -273,7 +284,15 @@ def _listen(host: str, port: int, *, number: int = 1) -> list[socket.socket]:
     return [_bind(host, port, shared=True) for _ in range(number)]
 
 
-def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def _listen_for_metrics(settings: Settings, number: int = 1) -> list[socket.socket | None]:
+    """Take a port for the metrics of each process: each has counters of its own."""
+    if settings.metrics_port is None:
+        return [None] * number
+    ports = range(settings.metrics_port, settings.metrics_port + number)
+    return [_bind(settings.metrics_host, port, option="METRICS_PORT") for port in ports]
+
+
+def _bind(host: str, port: int, *, shared: bool = False, option: str = "--port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -285,7 +304,7 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         listener.close()
         raise AddressUnavailable(
             f"Can't listen on {host}:{port}: {exc.strerror}. Is a server running there? "
-            "Choose another with --port."
+            f"Choose another with {option}."
         ) from exc
     listener.set_inheritable(False)
     return listener

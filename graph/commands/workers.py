@@ -54,6 +54,7 @@ class Handover:
 
     Attributes:
         listener: Number of the descriptor of its listening socket.
+        metrics: Likewise for its metrics; None: they are off.
         address: Where the server can be reached on this machine.
         host: What it listens on, as it was asked for.
         workers: How many there are.
@@ -63,12 +64,18 @@ class Handover:
     """
 
     listener: int
+    metrics: int | None
     address: str
     host: str
     workers: int
     is_first: bool
     connections: dict[str, str | None]
     events_secret: str
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that the worker inherits."""
+        return [one for one in (self.listener, self.metrics) if one is not None]
 
     @property
     def group(self) -> WorkerGroup:
@@ -241,7 +248,7 @@ async def start_worker(arguments: Sequence[str], handover: Handover) -> Worker:
             *(sys.executable, "-P", "-m", "graph.cli", "serve", *arguments),
             *("--worker", str(others.fileno())),
             stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(others.fileno(), handover.listener),
+            pass_fds=(others.fileno(), *handover.descriptors),
             # A Ctrl-C in the terminal goes to its process group: the parent ends its workers.
             start_new_session=True,
         )

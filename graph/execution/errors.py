@@ -8,6 +8,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from graph.state import correlation_id, new_correlation_id
 from services.errors import Error, InvalidInput, ModalityError
+from services.metrics import count_graphql_error
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def publish_errors(errors: Iterable[GraphQLError]) -> None:
             _set_code(error, _code_of_graphql(error))
         else:
             _mask(error, cause)
+        count_graphql_error((error.extensions or {}).get("code"))
 
 
 def _cause(error: GraphQLError) -> BaseException | None:

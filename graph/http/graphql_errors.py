@@ -11,6 +11,7 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 
 from graph.http.errors import headers_of, status_of
 from services.errors import Error, InvalidInput
+from services.metrics import count_graphql_error
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
@@ -71,6 +72,7 @@ def graphql_error(  # noqa: PLR0917  # as `graph.http.errors.problem`
         headers: Of the response, besides the media type.
         extensions: Of the error, besides its code.
     """
+    count_graphql_error(code)
     error = {"message": message, "extensions": {"code": code, **(extensions or {})}}
     return Response(
         orjson.dumps({"errors": [error]}),

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -14,9 +15,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from graph.http.cors import header_values
 from graph.http.errors import problem
 from graph.http.graphql_errors import graphql_error
-from graph.state import client_address, correlation_id, new_correlation_id, runtime_in
+from graph.state import (
+    client_address,
+    correlation_id,
+    new_correlation_id,
+    runtime_in,
+    trace_parent,
+)
 from services.auth.open_mode import LOOPBACK_NAMES
 from services.errors import Error
+from services.metrics import REQUESTS
 
 _GRAPHQL = "/graphql"
 
@@ -176,9 +184,9 @@ def _error_response(scope: Scope, status: int, code: str, message: str) -> Respo
 
 
 class RequestContextMiddleware:
-    """Gives a request its correlation id, logs it, and completes the response's headers.
+    """Gives a request its correlation id, logs and counts it, and completes the response's headers.
 
-    The log names the route's template, never the path: paths hold UIDs and signatures.
+    Log and metrics name the route's template, never the path: paths hold UIDs and signatures.
 
     Args:
         app: The application.
@@ -197,6 +205,8 @@ class RequestContextMiddleware:
         request_id = new_correlation_id()
         token = correlation_id.set(request_id)
         peer = client_address.set(scope["client"][0] if scope.get("client") else None)
+        trace = trace_parent.set(_trace_parent(scope))
+        REQUESTS.in_progress += 1
         status = 500
         has_begun = False
         started = time.perf_counter()
@@ -226,7 +236,9 @@ class RequestContextMiddleware:
             access_log.exception("unexpected error")
             await self._unexpected(scope, receive, send_completed)
         finally:
-            _log_access(scope, status, time.perf_counter() - started)
+            REQUESTS.in_progress -= 1
+            _record(scope, status, time.perf_counter() - started)
+            trace_parent.reset(trace)
             client_address.reset(peer)
             correlation_id.reset(token)
 
@@ -246,14 +258,23 @@ def _completed(
     return own
 
 
-def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    if not access_log.isEnabledFor(logging.INFO):
-        return
-    route = scope.get("route")
-    access_log.info(
-        "%s %s %d %.1f ms",
-        scope.get("method", "WEBSOCKET"),
-        getattr(route, "path", "(no route)"),
-        status,
-        seconds * 1000,
-    )
+_TRACE_PARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, 3.2.2; nothing else gets into the log."""
+
+
+def _trace_parent(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return value.decode() if _TRACE_PARENT.fullmatch(value) else None
+    return None
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    route = getattr(scope.get("route"), "path", "(no route)")
+    method = scope.get("method", "WEBSOCKET")
+    REQUESTS.record(route, method, status, seconds)
+    if access_log.isEnabledFor(logging.INFO):
+        fields = {"method": method, "route": route, "status": status, "seconds": seconds}
+        access_log.info(
+            "%s %s %d %.1f ms", method, route, status, seconds * 1000, extra={"fields": fields}
+        )

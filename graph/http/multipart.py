@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from services.errors import Error, InvalidInput, LimitExceeded
 from services.files import FileRangeReader
+from services.metrics import UPLOAD_SECONDS, timed
 from services.tasks import finish_in_thread
 
 
@@ -219,11 +220,12 @@ async def _receive(
     parser = _parser(boundary, parts)
     body = arriving(request, max_bytes=limits.max_bytes, idle_seconds=limits.idle_seconds)
     try:
-        async with aclosing(body):
-            async for chunk in body:
-                parser.write(chunk)
-                if parts.is_flush_due:
-                    await parts.flush()
+        with timed(UPLOAD_SECONDS, "receive"):
+            async with aclosing(body):
+                async for chunk in body:
+                    parser.write(chunk)
+                    if parts.is_flush_due:
+                        await parts.flush()
         parser.finalize()
     except FormParserError as exc:
         raise _malformed() from exc

@@ -38,6 +38,7 @@ from services.frames.renderer import RendererPool
 from services.frames.rendering import RenderRequest, render_frame
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
+from services.metrics import FRAME_SECONDS, timed
 from services.orthanc.frames import OrthancFrames
 from services.tasks import finish_in_thread
 
@@ -107,6 +108,11 @@ class FramePipeline:
     def is_idle(self) -> bool:
         """Whether no frame waits and there is room for more: time to look ahead."""
         return self._native_queue.is_idle and self._encoded_queue.is_idle
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait to be rendered."""
+        return self._native_queue.waiting + self._encoded_queue.waiting
 
     async def attributes(self, instance: RenderableInstance, frame_index: int) -> FrameAttributes:
         """Return windows and geometry of a frame, 0-based."""
@@ -323,7 +329,8 @@ def _request(
 
 
 def _rendered(request: RenderRequest) -> RenderedFrame:
-    return RenderedFrame.of(render_frame(request))
+    with timed(FRAME_SECONDS, "render"):
+        return RenderedFrame.of(render_frame(request))
 
 
 def check_pixels(rows: int, columns: int, *, max_pixels: int) -> None:

@@ -59,6 +59,11 @@ class Quarantine:
         self._crashes: dict[FrameId, int] = {}
         self._frames: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def quarantined(self) -> int:
+        """How many frames are not rendered any more because of their own crashes."""
+        return sum(crashes >= FRAME_CRASHES for crashes in self._crashes.values())
+
     async def load(self) -> None:
         """Read what former and other processes found.
 

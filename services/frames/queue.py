@@ -11,6 +11,7 @@ from cachetools import TTLCache
 
 from services.errors import RenderQueueFull
 from services.frames.records import RenderableInstance
+from services.metrics import FRAME_SECONDS, timed
 
 _HELD_SECONDS = 60.0
 """How long Orthanc is assumed to hold a file after a frame of it was read; its cache is bounded in
@@ -88,6 +89,11 @@ class RenderQueue:
         """Whether no render waits and a slot is free: room to look ahead."""
         return self._count == 0 and self._free > 0
 
+    @property
+    def waiting(self) -> int:
+        """How many renders wait for a slot."""
+        return self._count
+
     @asynccontextmanager
     async def slot(self, instance_id: str) -> AsyncIterator[None]:
         """Wait for a slot.
@@ -101,7 +107,8 @@ class RenderQueue:
         if self._free > 0:
             self._free -= 1
         else:
-            await self._wait(instance_id)
+            with timed(FRAME_SECONDS, "queue"):
+                await self._wait(instance_id)
         try:
             yield
         finally:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from services.errors import FrameNotRenderable, RendererCrashed, RendererUnavailable
 from services.frames.rendering import RenderRequest
 from services.frames.worker import ANSWER_HEAD, COMMAND, REPLY, REQUEST_HEAD, Command, Status
+from services.metrics import FRAME_SECONDS, timed
 from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)
@@ -303,13 +304,14 @@ class RendererPool:
 
     def _render(self, request: RenderRequest) -> bytes:
         payload = pickle.dumps(request, protocol=pickle.HIGHEST_PROTOCOL)
-        try:
-            return self._ask(payload)
-        except RendererCrashed:
-            raise
-        except RendererUnavailable:
-            # All renderers ended at once: no fault of this frame.
-            return self._ask(payload)
+        with timed(FRAME_SECONDS, "render"):
+            try:
+                return self._ask(payload)
+            except RendererCrashed:
+                raise
+            except RendererUnavailable:
+                # All renderers ended at once: no fault of this frame.
+                return self._ask(payload)
 
     def _ask(self, payload: bytes) -> bytes:
         worker = self._take()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from services.errors import (
@@ -31,6 +32,7 @@ from services.frames.renderer import RendererLimits, open_renderers
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
+from services.metrics import FRAMES
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.tasks import Supervisor
@@ -64,6 +66,21 @@ class FrameLimits:
     max_pixels: int = 64_000_000
     decode_seconds: float = 30.0
     renderers: RendererLimits = field(default_factory=RendererLimits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameLoad:
+    """How busy the frames are.
+
+    Attributes:
+        cache_bytes: Memory of the pictures that are kept, in bytes.
+        waiting: Frames that wait to be rendered.
+        quarantined: Frames that are not rendered any more.
+    """
+
+    cache_bytes: int
+    waiting: int
+    quarantined: int
 
 
 class FrameService:
@@ -106,7 +123,7 @@ class FrameService:
             is_suspect=quarantine.is_suspect,
             instances=self._instances,
             neighbours=Neighbours(following, self._instances),
-            render=self._get,
+            render=partial(self._get, is_ahead=True),
         )
 
     def cached(self, reference: FrameReference) -> RenderedFrame | None:
@@ -119,6 +136,7 @@ class FrameService:
         key = _key(reference)
         frame = self._cache.find(key)
         if frame is not None:
+            FRAMES.found()
             self._ahead.follow(key)
         return frame
 
@@ -236,18 +254,32 @@ class FrameService:
         finally:
             await self._cache.close()
 
+    @property
+    def load(self) -> "FrameLoad":
+        """What is kept, and what waits."""
+        return FrameLoad(
+            cache_bytes=self._cache.size_bytes,
+            waiting=0 if self._pipeline is None else self._pipeline.waiting,
+            quarantined=self._quarantine.quarantined,
+        )
+
     def _is_idle(self) -> bool:
         return self._pipeline is not None and self._pipeline.is_idle
 
-    async def _get(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+    async def _get(
+        self, instance: RenderableInstance, key: FrameKey, *, is_ahead: bool = False
+    ) -> RenderedFrame:
         check_renderable(instance, key.frame_index)
-        return await self._cache.get(key, lambda: self._render(instance, key))
+        return await self._cache.get(key, lambda: self._render(instance, key, is_ahead=is_ahead))
 
-    async def _render(self, instance: RenderableInstance, key: FrameKey) -> RenderedFrame:
+    async def _render(
+        self, instance: RenderableInstance, key: FrameKey, *, is_ahead: bool
+    ) -> RenderedFrame:
         frame = FrameId(key.instance_id, key.revision, key.frame_index)
-        return await self._guarded(
-            frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
-        )
+        with FRAMES.rendering(is_ahead=is_ahead):
+            return await self._guarded(
+                frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
+            )
 
     async def _guarded(self, frame: FrameId, work: Callable[[FramePipeline], Awaitable[_T]]) -> _T:
         """Do what may end a renderer, unless this frame did so before."""

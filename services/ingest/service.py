@@ -24,6 +24,7 @@ from services.ingest.archives import (
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage
+from services.metrics import UPLOADED_FILES, UPLOADS_IN_PROGRESS
 from services.tasks import finish_in_thread
 
 _NAME_CHARACTERS = 255
@@ -144,14 +145,16 @@ class Ingest:
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
 
-        async with (
-            aclosing(self._expanded(files, permits)) as items,
-            aclosing(
-                map_ordered(items, store_one, concurrency=_WINDOW, discard=_discard)
-            ) as ordered,
-        ):
-            async for result in ordered:
-                yield result
+        with UPLOADS_IN_PROGRESS.track_inprogress():
+            async with (
+                aclosing(self._expanded(files, permits)) as items,
+                aclosing(
+                    map_ordered(items, store_one, concurrency=_WINDOW, discard=_discard)
+                ) as ordered,
+            ):
+                async for result in ordered:
+                    UPLOADED_FILES.labels(result.status.value).inc()
+                    yield result
 
     def _share_of(self, caller: str | None) -> list[asyncio.Semaphore]:
         if caller is None or self._caller_concurrency is None:

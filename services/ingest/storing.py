@@ -29,6 +29,7 @@ from services.ingest.delivery import (
     PushAnswer,
 )
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
+from services.metrics import UPLOAD_SECONDS, timed
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
@@ -214,10 +215,14 @@ class FileStorage:
         """
         with self._pending.track() as add:
             try:
-                outcome = await self._push(file_name, file, override, add)
+                with timed(UPLOAD_SECONDS, "store"):
+                    outcome = await self._push(file_name, file, override, add)
             finally:
                 await when_pushed()
-            return outcome if isinstance(outcome, StoreResult) else await self._indexed(outcome)
+            if isinstance(outcome, StoreResult):
+                return outcome
+            with timed(UPLOAD_SECONDS, "index"):
+                return await self._indexed(outcome)
 
     async def _push(
         self,

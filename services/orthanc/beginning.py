@@ -22,6 +22,7 @@ from services.orthanc.answers import StoredFile
 from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import path_of
+from services.orthanc.transport import observed
 from services.tasks import AbortSignal, finish_in_thread
 
 _T = TypeVar("_T")
@@ -90,14 +91,15 @@ class FileBeginnings:
         with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as spooled:
             # typeshed does not know that it has everything that BinaryIO requires.
             file = cast("BinaryIO", spooled)
-            try:
-                self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
-            except OrthancOutcomeUnknown:
-                # Orthanc closes idle connections, and a request may cross that. Sending bytes
-                # changes nothing and parses nothing: it may be requested again.
-                file.seek(0)
-                file.truncate()
-                self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
+            with observed("GET", path):
+                try:
+                    self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
+                except OrthancOutcomeUnknown:
+                    # Orthanc closes idle connections, and a request may cross that. Sending bytes
+                    # changes nothing and parses nothing: it may be requested again.
+                    file.seek(0)
+                    file.truncate()
+                    self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
             file.seek(0)
             return parse(file, None if max_bytes is None else stored.file_size_bytes)
 

@@ -35,6 +35,7 @@ from services.orthanc.frames import OrthancFrames, open_orthanc_frames
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import (
     CircuitBreaker,
+    observed,
     open_http_client,
     raise_for_status,
     send,
@@ -71,7 +72,13 @@ class OrthancClient:
     ) -> None:
         self._http = http
         self._downloads = downloads or http
+        self._breaker = breaker
         self._guarded = breaker.guarded if breaker is not None else nullcontext
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether calls are refused because Orthanc did not answer the last ones."""
+        return self._breaker is not None and self._breaker.is_open
 
     async def system(self) -> SystemInfo:
         """`GET /system`: version and identity."""
@@ -287,7 +294,7 @@ class OrthancClient:
     async def _request(
         self, method: str, path: str, *, only_reads: bool, **options: Any
     ) -> httpx.Response:
-        with self._guarded():
+        with self._guarded(), observed(method, path):
             with translated_faults():
                 request = self._http.build_request(method, path, **options)
                 response = await send(self._http, request, only_reads=only_reads)

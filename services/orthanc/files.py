@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
 from services.files import FileRange
+from services.metrics import UPLOADED_BYTES
 from services.orthanc.answers import StoreAnswer
 from services.orthanc.beginning import FileBeginnings, open_file_beginnings
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
-from services.orthanc.transport import CircuitBreaker
+from services.orthanc.transport import CircuitBreaker, observed
 from services.tasks import AbortSignal, finish_in_thread
 
 
@@ -146,7 +147,9 @@ class OrthancFiles:
         """
         abort = self._current.abort
         with self._in_flight.holding(size_bytes, abort), self._guarded():
-            answer = self._connections.post("/instances", pieces, size_bytes, abort=abort)
+            with observed("POST", "/instances"):
+                answer = self._connections.post("/instances", pieces, size_bytes, abort=abort)
+            UPLOADED_BYTES.inc(size_bytes)
             try:
                 return StoreAnswer.from_json(json.loads(answer))
             except (ValueError, KeyError) as exc:

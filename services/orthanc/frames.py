@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
+from services.metrics import FRAME_SECONDS, ORTHANC_SECONDS, timed
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import CircuitBreaker
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 Fetch = Callable[[str], bytes]
 """Blocks until the body of a GET is there; see `ConnectionPool.get`."""
+
+
+_CALL = "GET /instances/{id}/frames/{n}"
 
 
 class OrthancFrames:
@@ -56,10 +60,15 @@ class OrthancFrames:
             OrthancError: Orthanc can't decode it, or its subclass for what else went wrong.
         """
         path = path_of("instances", instance_id, f"frames/{int(frame_index)}/{route}")
+
+        def fetch_and_use() -> T:
+            # Pictures have no spans: a viewer asks for hundreds a second.
+            with timed(FRAME_SECONDS, "fetch"), timed(ORTHANC_SECONDS, _CALL):
+                fetched = self._fetch(path)
+            return use(fetched)
+
         with self._guarded():
-            return await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: use(self._fetch(path))
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._threads, fetch_and_use)
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """One HTTP exchange with Orthanc, with every fault translated into `services.errors`."""
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
+from services.metrics import ORTHANC_SECONDS, timed
+from services.tracing import TRACING
 
 FAULTS = 3
 FAULT_WINDOW_SECONDS = 10.0
@@ -266,6 +269,23 @@ async def send(
             raise exc from None
 
 
+_IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
+_LABEL = re.compile(r"(?<=/labels/)[^/]+")
+
+
+def template_of(path: str) -> str:
+    """Return a path without identifiers, labels and parameters, for metrics and traces."""
+    return _LABEL.sub("{label}", _IDENTIFIER.sub("{id}", path.partition("?")[0]))
+
+
+@contextmanager
+def observed(method: str, path: str) -> Iterator[None]:
+    """Time one call, and show it in the trace of the operation that makes it."""
+    call = f"{method} {template_of(path)}"
+    with TRACING.span(f"Orthanc {call}", kind="CLIENT"), timed(ORTHANC_SECONDS, call):
+        yield
+
+
 @asynccontextmanager
 async def streamed(
     http: httpx.AsyncClient, path: str, *, limits: httpx.Timeout | None = None
@@ -273,6 +293,8 @@ async def streamed(
     """GET a body that is read while it arrives."""
     request = http.build_request("GET", path, timeout=limits or timeout_of(None))
     with translated_faults():
-        async with aclosing(await send(http, request, only_reads=True, stream=True)) as response:
+        with observed("GET", path):
+            opened = await send(http, request, only_reads=True, stream=True)
+        async with aclosing(opened) as response:
             raise_for_status(response.status_code)
             yield response

@@ -21,6 +21,7 @@ from models import StudyDocument
 from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.errors import Error, LimitExceeded
+from services.metrics import EVENTS_DROPPED
 from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 
@@ -190,6 +191,7 @@ class Listener:
         if seen is None:
             return
         if len(self._events) >= LISTENER_MAX_EVENTS:
+            EVENTS_DROPPED.inc(len(self._events) + 1)
             self.fail(LimitExceeded("Events came faster than they were read. Subscribe again."))
             return
         self._events.append(seen)

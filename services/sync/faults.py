@@ -111,6 +111,15 @@ class IndexFaults:
         """
         return await self._find({})
 
+    async def count(self) -> int:
+        """Return how many instances are on record.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            return await self._faults.count_documents({})
+
     async def settle(self, instance_ids: Sequence[str], since: datetime) -> None:
         """Forget instances that were tried again and did not fail.
 

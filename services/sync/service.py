@@ -12,6 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.index.indexer import Indexer
+from services.metrics import COMPARED_AT, COMPARISON_REPAIRS, COMPARISON_SECONDS, timed
 from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
@@ -207,7 +208,11 @@ class SyncService:
     async def _compare(self, *, is_whole: bool) -> SyncReport:
         async with self._comparing:
             compare = self.comparison.run if is_whole else self.comparison.run_slice
-            report = await compare()
+            with timed(COMPARISON_SECONDS, "whole" if is_whole else "slice"):
+                report = await compare()
+        COMPARED_AT.set_to_current_time()
+        for kind in ("indexed", "removed", "recounted"):
+            COMPARISON_REPAIRS.labels(kind).inc(getattr(report, kind))
         if not report.up_to_date:
             _log.info(
                 "comparison with Orthanc: %d indexed, %d removed, %d studies recounted",

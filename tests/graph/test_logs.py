@@ -1,6 +1,7 @@
 """An exception in the log says where it was raised and of what kind it is, and quotes nobody."""
 
 import io
+import json
 import logging
 import sys
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pymongo.errors import BulkWriteError
 
 from graph.commands.progress import shown_progress
 from graph.logs import configure_logging
+from graph.state import correlation_id, trace_parent
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, FileRejected
 from services.importing.outcome import Tally
@@ -70,3 +72,30 @@ def test_a_line_stands_above_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> 
     assert before.rpartition("\x1b[2K")[2].startswith(f"{datetime.now(UTC):%Y}-")
     assert "Importing" in before
     assert "Importing" in after
+
+
+def test_a_line_can_be_a_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "json")
+    parent = trace_parent.set("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    request = correlation_id.set("0123456789abcdef")
+    try:
+        fields = {"method": "GET", "route": "/frames/v2/{signed:path}", "status": 200}
+        logging.getLogger("orthanc_graphql.access").info("a %s\nline", 1, extra={"fields": fields})
+        logging.getLogger("services.test").error("failed", exc_info=KeyError(CANARY))
+    finally:
+        correlation_id.reset(request)
+        trace_parent.reset(parent)
+    first, second = capsys.readouterr().err.splitlines()
+    line = json.loads(first)
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is UTC
+    assert line == {
+        "level": "INFO",
+        "logger": "orthanc_graphql.access",
+        "correlationId": "0123456789abcdef",
+        "message": "a 1\nline",
+        "traceId": "0af7651916cd43dd8448eb211c80319c",
+        "parentSpanId": "b7ad6b7169203331",
+        **fields,
+    }
+    assert json.loads(second)["exception"] == "KeyError"
+    assert CANARY not in second

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from services.ingest.archives import ArchiveLimits
+from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
 
 if TYPE_CHECKING:
     from services.ingest.storing import FileStorage
+
+STORED = StoreResult(file_name="one", status=StoreStatus.STORED)
 
 
 async def test_a_call_that_is_cancelled_gives_the_turns_of_its_files_back() -> None:
@@ -75,8 +78,8 @@ async def test_one_caller_takes_half_of_the_threads_however_many_calls_they_make
 
 async def test_a_caller_who_is_done_leaves_nothing_behind() -> None:
     class Storage:
-        async def store(self, *_: object, **__: object) -> None:
-            return None
+        async def store(self, *_: object, **__: object) -> StoreResult:
+            return STORED
 
     ingest = Ingest(
         cast("FileStorage", Storage()),
@@ -91,8 +94,8 @@ async def test_a_caller_who_is_done_leaves_nothing_behind() -> None:
 
 async def test_the_archives_of_one_call_share_the_limit_of_members() -> None:
     class Storage:
-        async def store(self, *_: object, **__: object) -> None:
-            return None
+        async def store(self, *_: object, **__: object) -> StoreResult:
+            return STORED
 
     def archive() -> io.BytesIO:
         packed = io.BytesIO()

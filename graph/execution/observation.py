@@ -1,0 +1,65 @@
+"""Counts, times and traces operations."""
+
+from collections.abc import AsyncIterator
+from time import perf_counter
+
+from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
+
+from graph.state import correlation_id, trace_parent
+from services.metrics import OPERATION_SECONDS, OPERATIONS, SUBSCRIPTIONS
+from services.tracing import TRACING
+
+
+class ObservedOperation(SchemaExtension):
+    """Counts every operation with its outcome; times and traces queries and mutations.
+
+    A subscription lasts as long as its client likes, so its duration says nothing. The label is the
+    type of the operation, not its name: clients choose names freely.
+    """
+
+    _is_subscription = False
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        """Count an operation, including those that are refused before they are executed."""
+        context = self.execution_context
+        started = perf_counter()
+        outcome = "cancelled"
+        try:
+            yield
+            outcome = "error" if context.pre_execution_errors else "ok"
+        except Exception:
+            outcome = "error"
+            raise
+        finally:
+            if self._is_subscription:
+                SUBSCRIPTIONS.dec()
+            kind = self._kind()
+            OPERATIONS.labels(kind, outcome).inc()
+            if kind in ("query", "mutation"):
+                OPERATION_SECONDS.labels(kind).observe(perf_counter() - started)
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        """Trace the execution of a query or mutation, and the start of a subscription."""
+        context = self.execution_context
+        kind = self._kind()
+        if kind == "subscription":
+            self._is_subscription = True
+            SUBSCRIPTIONS.inc()
+        with TRACING.span(
+            f"GraphQL {kind}",
+            kind="SERVER",
+            parent=trace_parent.get(),
+            attributes={"graphql.operation.type": kind, "correlation.id": correlation_id.get()},
+        ) as span:
+            yield
+            if span is not None and (fields := context.context.accesses.fields):
+                span.set_attribute("graphql.fields", sorted(set(fields)))
+
+    def _kind(self) -> str:
+        """Return the type of the operation; `unknown` for what is no valid document."""
+        try:
+            kind: OperationType = self.execution_context.operation_type
+        except Exception:  # noqa: BLE001  # whatever Strawberry raises for what it can't parse
+            return "unknown"
+        return kind.value.lower()

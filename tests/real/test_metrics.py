@@ -1,0 +1,149 @@
+"""`/metrics` has what an operator needs, on a port of its own, and says nothing of patients."""
+
+import re
+import socket
+from collections.abc import AsyncIterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+
+from graph.routes.metrics import serving_metrics
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.ingest.service import SentFile
+from services.runtime import Runtime
+from services.settings import Settings
+from tests.real.sync_stage import eventually
+from tests.servers import RunningServer, settings_on
+
+NAMES = Path(__file__).parents[2].joinpath("docs", "monitoring.md")
+
+PATIENT_ID, PATIENT_NAME = "QX-31415", "Canary^Zyxwvut"
+
+
+@pytest.fixture
+def settings(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, tmp_path: Path) -> Settings:
+    # The port is bound by the tests themselves: this one only has commands of MongoDB timed.
+    return settings_on(mongodb, empty_orthanc, tmp_path, metrics_port=1)
+
+
+@pytest.fixture
+async def scraped(server: RunningServer) -> AsyncIterator[httpx.AsyncClient]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with (
+            serving_metrics(server.runtime, listener),
+            httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http,
+        ):
+            yield http
+
+
+async def samples(http: httpx.AsyncClient) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    response = await http.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name.removeprefix("orthanc_graphql_"), tuple(sorted(sample.labels.items()))): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def picture() -> Dataset:
+    dataset = dcmread(str(get_testdata_file("CT_small.dcm")))
+    dataset.PatientID, dataset.PatientName = PATIENT_ID, PATIENT_NAME
+    return dataset
+
+
+async def store(runtime: Runtime, *datasets: Dataset) -> None:
+    files = []
+    for dataset in datasets:
+        written = BytesIO()
+        dataset.save_as(written)
+        files.append(SentFile(PATIENT_NAME, partial(BytesIO, written.getvalue())))
+    await runtime.ingest.store(files)
+
+
+async def test_what_is_done_is_counted_without_a_word_about_patients(
+    server: RunningServer, scraped: httpx.AsyncClient
+) -> None:
+    before = await samples(scraped)
+    await store(server.runtime, picture())
+    query = "query Canary($id: String) { studies(filter: {patientID: $id}) { nodes { id patient { \
+        patientID } thumbnail { url } } } }"
+    data: Any = await server.graphql(query, id=PATIENT_ID)
+    url = data["studies"]["nodes"][0]["thumbnail"]["url"]
+    for _ in range(2):
+        assert (await server.http.get(url)).status_code == 200
+    await server.http.get(f"/nowhere/{PATIENT_ID}")
+    await server.http.request("CANARY", "/graphql")
+    await server.http.post("/graphql", json={"query": "{ canary }"})
+    response = await scraped.get("/metrics")
+    after = await samples(scraped)
+
+    def grown(name: str, **labels: str) -> float:
+        key = (name, tuple(sorted(labels.items())))
+        return after.get(key, 0.0) - before.get(key, 0.0)
+
+    frames = {"route": "/frames/v2/{signed:path}", "method": "GET", "status": "200"}
+    assert grown("http_requests_total", **frames) == 2
+    assert grown("http_requests_total", route="(no route)", method="GET", status="404") == 1
+    assert grown("http_request_duration_seconds_count", route="/graphql") == 3
+    assert grown("graphql_operations_total", type="query", outcome="ok") == 1
+    assert grown("graphql_operations_total", type="query", outcome="error") == 1
+    assert grown("graphql_errors_total", code="GRAPHQL_VALIDATION_FAILED") == 1
+    assert grown("upload_files_total", status="STORED") == 1
+    assert grown("upload_bytes_total") > 30_000
+    assert grown("upload_file_duration_seconds_count", stage="store") == 1
+    assert grown("upload_file_duration_seconds_count", stage="index") == 1
+    assert grown("frames_total", source="rendered", outcome="ok") == 1
+    assert grown("frames_total", source="memory", outcome="ok") == 1
+    assert grown("frame_render_duration_seconds_count", span="fetch") == 1
+    assert grown("frame_render_duration_seconds_count", span="render") == 1
+    assert grown("orthanc_request_duration_seconds_count", call="POST /instances") == 1
+    assert grown("mongodb_command_duration_seconds_count", command="find") > 0
+    assert after["frame_cache_bytes", ()] > 0
+    assert after["orthanc_up", ()] == after["mongodb_up", ()] == 1
+    assert after["orthanc_breaker_open", ()] == after["uploads_in_progress", ()] == 0
+    text = response.text
+    for secret in (PATIENT_ID, "Canary", "CANARY", picture().StudyInstanceUID, url.split("/")[-3]):
+        assert secret not in text
+    identifiers = re.findall(r'="[^"]*([0-9a-f]{8}-[0-9a-f]{8}|\d+\.\d+\.\d+\.\d+)[^"]*"', text)
+    assert identifiers == []
+
+
+async def test_every_metric_of_the_documentation_exists(
+    server: RunningServer, scraped: httpx.AsyncClient
+) -> None:
+    await server.graphql("{ studies(first: 1) { totalCount } }")
+    text = (await scraped.get("/metrics")).text
+    families = re.findall(r"^# TYPE orthanc_graphql_(\w+)", text, re.MULTILINE)
+    documented = re.findall(r"^\| `(\w+)` \|", NAMES.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(documented) == sorted(families)
+
+
+async def test_the_port_answers_nothing_else_and_the_server_has_no_such_route(
+    server: RunningServer, scraped: httpx.AsyncClient
+) -> None:
+    assert (await scraped.get("/graphql")).status_code == 404
+    assert (await scraped.post("/metrics")).status_code == 405
+    assert (await server.http.get("/metrics")).status_code == 404
+
+
+async def test_what_is_open_is_a_gauge(server: RunningServer, scraped: httpx.AsyncClient) -> None:
+    async with server.runtime.study_events.listen():
+        assert (await samples(scraped))["subscriptions_active", ()] == 1
+
+    async def is_closed() -> bool:
+        return (await samples(scraped))["subscriptions_active", ()] == 0
+
+    await eventually(is_closed)

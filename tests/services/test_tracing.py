@@ -1,0 +1,84 @@
+"""Traces are off unless variables ask for them, and name neither patients nor texts of clients."""
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from services.errors import NotFound
+from services.tracing import Tracing, is_configured
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:1"}, False),
+        ({"OTEL_SDK_DISABLED": "true", "OTEL_TRACES_EXPORTER": "otlp"}, False),
+        ({"OTEL_SERVICE_NAME": "pacs"}, False),
+    ],
+)
+def test_variables_of_opentelemetry_switch_traces_on(
+    environment: dict[str, str], expected: bool
+) -> None:
+    assert is_configured(environment) is expected
+
+
+def recorded(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
+    return {span.name: span for span in exporter.get_finished_spans()}
+
+
+def test_nothing_is_opened_while_traces_are_off() -> None:
+    traces = Tracing()
+    with traces.span("GraphQL query") as span:
+        assert span is None
+        assert traces.begin_command("find") is None
+    traces.end_command(None)
+    traces.stop()
+
+
+def test_calls_are_spans_below_the_operation_of_the_callers_trace() -> None:
+    exporter = InMemorySpanExporter()
+    traces = Tracing()
+    traces.start(SimpleSpanProcessor(exporter), version="1.2.3")
+    with traces.span("GraphQL query", kind="SERVER", parent=PARENT):
+        command = traces.begin_command("find")
+        traces.end_command(command)
+        assert traces.begin_command("getMore") is None
+        with pytest.raises(NotFound), traces.span("Orthanc GET /studies/{id}", kind="CLIENT"):
+            raise NotFound("There is no study of Mustermann^Max.")
+    assert traces.begin_command("find") is None
+    spans = recorded(exporter)
+    traces.stop()
+    assert set(spans) == {"GraphQL query", "MongoDB find", "Orthanc GET /studies/{id}"}
+    operation = spans["GraphQL query"]
+    assert operation.parent is not None
+    assert f"{operation.parent.trace_id:032x}-{operation.parent.span_id:016x}" in PARENT
+    assert operation.resource.attributes["service.name"] == "orthanc-graphql"
+    for name in ("MongoDB find", "Orthanc GET /studies/{id}"):
+        parent = spans[name].parent
+        assert parent is not None
+        assert operation.context is not None
+        assert parent.span_id == operation.context.span_id
+    failed = spans["Orthanc GET /studies/{id}"]
+    assert failed.attributes == {"error.type": "NOT_FOUND"}
+    assert not failed.status.is_ok
+    # The messages of exceptions quote files and documents.
+    assert all(span.events == () for span in spans.values())
+    assert "Mustermann" not in "".join(span.to_json() for span in spans.values())
+
+
+def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "pacs-east")
+    exporter = InMemorySpanExporter()
+    traces = Tracing()
+    traces.start(SimpleSpanProcessor(exporter))
+    with traces.span("GraphQL query"):
+        pass
+    traces.stop()
+    assert recorded(exporter)["GraphQL query"].resource.attributes["service.name"] == "pacs-east"
