@@ -35,6 +35,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
 from models import AuditRecord
+from models.audit_record import pack_id, pack_ids
 from models.stored import stored_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
@@ -46,6 +47,8 @@ from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 
 _MINTED_URLS = stored_name(AuditRecord.minted_urls)
 _ORTHANC_PATIENT_IDS = stored_name(AuditRecord.orthanc_patient_ids)
+_ORTHANC_STUDY_IDS = stored_name(AuditRecord.orthanc_study_ids)
+_IDS = {"orthanc_patient_ids", "orthanc_study_ids"}
 
 
 OK = "ok"
@@ -137,14 +140,16 @@ def describe_event(
         role=principal.role.name.lower() if principal else None,
         correlation_id=event.correlation_id,
         client_address=event.client_address,
-        orthanc_patient_ids=sorted(event.patient_ids),
-        orthanc_study_ids=sorted(event.study_ids),
         number_of_objects=event.number_of_objects,
         minted_urls=event.minted_urls,
         searched=event.searched,
         detail=event.detail,
         expires_at=None if retention is None else now + retention,
-    ).model_dump(by_alias=True, exclude_none=True)
+    ).model_dump(by_alias=True, exclude_none=True, exclude=_IDS)
+    if event.patient_ids:
+        document[_ORTHANC_PATIENT_IDS] = [pack_id(one) for one in sorted(event.patient_ids)]
+    if event.study_ids:
+        document[_ORTHANC_STUDY_IDS] = pack_ids(sorted(event.study_ids))
     return document
 
 
@@ -207,8 +212,16 @@ async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        async for record in AuditRecord.find(_query(search)).sort("_id"):
+        async for record in AuditRecord.find(_query(search)).sort(*_order(search)):
             yield record
+
+
+def _order(search: AuditSearch) -> list[str]:
+    """Return the order, oldest first, so that MongoDB takes the index that the search needs.
+
+    In the order of `_id` it might read the whole trail for the records of one patient.
+    """
+    return ["_id"] if search.patient_id is None else ["at", "_id"]
 
 
 def _query(search: AuditSearch) -> dict[str, Any]:
@@ -218,7 +231,8 @@ def _query(search: AuditSearch) -> dict[str, Any]:
         # The identifier begins with the second, and has the index.
         "_id": None if since is None else {"$gte": ObjectId.from_datetime(since)},
         "at": None if since is None else {"$gte": since},
-        _ORTHANC_PATIENT_IDS: patient_id,
+        # Both forms in which it is stored.
+        _ORTHANC_PATIENT_IDS: patient_id and {"$in": [pack_id(patient_id), patient_id]},
         "action": search.action and search.action.value,
         "principal": search.principal,
     }

@@ -33,7 +33,7 @@ class Reading:
     index_faults: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Gauges(Collector):
     runtime: Runtime
     reading: Reading

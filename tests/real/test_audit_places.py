@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from graph.relay import encode_node_id
+from models import AuditRecord
 from services.auth.roles import Role
 from services.errors import DatabaseUnavailable
 from services.ingest.service import SentFile
@@ -67,7 +68,8 @@ async def ask(server: RunningServer, token: str | None, query: str) -> Record:
 async def trail(server: RunningServer) -> list[Record]:
     """The records, without what differs between runs; their correlation ids are checked."""
     await server.runtime.audit.flush()
-    records = await server.runtime.database["audit"].find().sort("_id").to_list()
+    stored = await AuditRecord.find().sort("_id").to_list()
+    records = [one.model_dump(by_alias=True, exclude_none=True) for one in stored]
     for record in records:
         assert len(record.pop("correlationID")) == 16
         assert record.pop("clientAddress") == "127.0.0.1"
@@ -278,9 +280,9 @@ async def test_an_archive_is_written_down_before_its_first_byte(
     await server.runtime.audit.flush()
     async with server.http.stream("GET", url) as response:
         assert response.status_code == 200
-        found = await server.runtime.database["audit"].find_one({"action": "archive"})
+        found = await AuditRecord.find_one({"action": "archive"})
     assert found is not None
-    assert found["orthancStudyIds"] == subjects["orthancStudyIds"]
+    assert found.orthanc_study_ids == subjects["orthancStudyIds"]
 
 
 async def test_a_frame_of_a_study_is_a_view_found_or_not(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from models import AuditRecord
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from tests.real.dicomweb_stage import ROOT, made, slices, store, uid, values
@@ -150,8 +151,8 @@ async def test_every_search_is_recorded(server: RunningServer) -> None:
     await store(server, slices("P1", 1))
     await found(server, "/studies", ("PatientID", "P1"))
     await server.runtime.audit.flush()
-    record = await server.runtime.database["audit"].find_one({"action": "view"})
+    record = await AuditRecord.find_one({"action": "view"})
     assert record is not None
-    assert record["detail"] == "GET /dicomweb/studies"
-    assert record["searched"] == 'GET /dicomweb/studies {"PatientID":"P1"}'
-    assert len(record["orthancStudyIds"]) == 1
+    assert record.detail == "GET /dicomweb/studies"
+    assert record.searched == 'GET /dicomweb/studies {"PatientID":"P1"}'
+    assert len(record.orthanc_study_ids) == 1

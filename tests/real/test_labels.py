@@ -13,6 +13,7 @@ import pytest
 import respx
 
 from graph.relay import encode_node_id
+from models import AuditRecord
 from services.auth.authenticator import open_authenticator
 from services.auth.roles import Principal, Role
 from services.auth.scope import ALL, Scope
@@ -108,8 +109,8 @@ async def test_labels_are_counted_searched_and_recorded(stage: QueryStage) -> No
         )
         assert {one.plan.split(" ")[0] for one in await stage.asked(query, f=filter_)} == {"IXSCAN"}
     await stage.runtime.audit.flush()
-    records = await stage.runtime.database["audit"].find({"action": "label"}).to_list()
-    assert [(one["detail"], one["orthancStudyIds"]) for one in records] == [
+    records = await AuditRecord.find({"action": "label"}).to_list()
+    assert [(one.detail, one.orthanc_study_ids) for one in records] == [
         ("addLabels ward 3, teaching", [STUDY]),
         ("addLabels teaching", [OTHER]),
     ]

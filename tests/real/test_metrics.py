@@ -85,7 +85,7 @@ async def test_what_is_done_is_counted_without_a_word_about_patients(
     for _ in range(2):
         assert (await server.http.get(url)).status_code == 200
     await server.http.get(f"/nowhere/{PATIENT_ID}")
-    await server.http.request("CANARY", "/graphql")
+    await server.http.request("PROPFIND", "/graphql")
     await server.http.post("/graphql", json={"query": "{ canary }"})
     response = await scraped.get("/metrics")
     after = await samples(scraped)
@@ -98,6 +98,7 @@ async def test_what_is_done_is_counted_without_a_word_about_patients(
     assert grown("http_requests_total", **frames) == 2
     assert grown("http_requests_total", route="(no route)", method="GET", status="404") == 1
     assert grown("http_request_duration_seconds_count", route="/graphql") == 3
+    assert grown("http_requests_total", route="/graphql", method="other", status="405") == 1
     assert grown("graphql_operations_total", type="query", outcome="ok") == 1
     assert grown("graphql_operations_total", type="query", outcome="error") == 1
     assert grown("graphql_errors_total", code="GRAPHQL_VALIDATION_FAILED") == 1

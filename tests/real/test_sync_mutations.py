@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models import AuditRecord
 from services.ingest.service import SentFile
 from services.orthanc.identifiers import orthanc_ids
 from services.runtime import Runtime
@@ -91,11 +92,11 @@ async def test_deleting_leaves_right_counts_and_again_deletes_nothing(
     assert await counts(server) == {"patients": left[0], "studies": left[1]}
     assert stored.orthanc is not None
     assert (await stored.orthanc.statistics()).instances == 5 - deleted
-    trail = await stored.database["audit"].find({"action": "delete"}).sort("_id").to_list()
-    assert [one["numberOfObjects"] for one in trail] == [deleted, 0]
+    trail = await AuditRecord.find({"action": "delete"}).sort("_id").to_list()
+    assert [one.number_of_objects for one in trail] == [deleted, 0]
     # `audit --patient` finds it whatever was deleted.
-    assert trail[0]["orthancPatientIds"] == [IDS.patient]
-    assert IDS.study in trail[0]["orthancStudyIds"]
+    assert trail[0].orthanc_patient_ids == [IDS.patient]
+    assert IDS.study in trail[0].orthanc_study_ids
 
 
 @pytest.mark.parametrize(

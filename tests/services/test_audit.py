@@ -5,14 +5,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+from bson import encode
+from pydantic import TypeAdapter
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import AutoReconnect, BulkWriteError, ConnectionFailure
 
+from models.audit_record import StoredIds
 from services import audit as audit_module
 from services.audit import Action, Audit, AuditEvent, describe_event, open_audit, parse_since
 from services.auth.roles import Principal, Role
 from services.errors import DatabaseUnavailable, InvalidInput
+from services.orthanc.identifiers import orthanc_ids
 
+STORED_IDS = TypeAdapter[list[str]](StoredIds)
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ANN = Principal("ann", Role.UPLOADER)
 
@@ -82,6 +87,38 @@ def test_a_deed_is_described_with_the_public_names() -> None:
         "searched": "s",
         "expiresAt": NOW + timedelta(days=1),
     }
+
+
+def page() -> AuditEvent:
+    """What a page of a worklist with thumbnails is recorded as."""
+    ids = [orthanc_ids(f"P{i}", f"1.2.{i}", "1", "1") for i in range(50)]
+    return event(
+        patient_ids={one.patient for one in ids},
+        study_ids={one.study for one in ids},
+        number_of_objects=150,
+        minted_urls=50,
+        searched="studies",
+        detail="studies,Frame.url",
+        client_address="192.168.100.200",
+    )
+
+
+def test_identifiers_are_stored_in_half_the_bytes_and_read_as_they_were() -> None:
+    described = describe_event(page(), now=NOW, retention=None)
+    # As an earlier release wrote it, with text.
+    earlier = {
+        "orthancPatientIds": sorted(page().patient_ids),
+        "orthancStudyIds": sorted(page().study_ids),
+    }
+    for name, ids in earlier.items():
+        assert STORED_IDS.validate_python(described[name]) == ids
+        assert STORED_IDS.validate_python(ids) == ids
+    assert len(encode(described)) <= len(encode(described | earlier)) / 2
+
+
+def test_a_record_about_nobody_takes_no_room_in_the_index_of_patients() -> None:
+    described = describe_event(event(), now=NOW, retention=None)
+    assert not {"orthancPatientIds", "orthancStudyIds"} & described.keys()
 
 
 def test_without_retention_a_record_has_no_end() -> None:
