@@ -24,7 +24,7 @@ from prometheus_client.process_collector import ProcessCollector
 from services.errors import Error
 
 # A gauge beside each counter that says when it was made: Prometheus does not need it.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # of the library
 
 REGISTRY = CollectorRegistry()
 """Of this process; apart from the library's own, to which any package may add."""

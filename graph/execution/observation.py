@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from time import perf_counter
 
+from graphql import FieldNode, get_operation_ast
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
@@ -41,7 +42,6 @@ class ObservedOperation(SchemaExtension):
 
     async def on_execute(self) -> AsyncIterator[None]:
         """Trace the execution of a query or mutation, and the start of a subscription."""
-        context = self.execution_context
         kind = self._kind()
         if kind == "subscription":
             self._is_subscription = True
@@ -52,9 +52,18 @@ class ObservedOperation(SchemaExtension):
             parent=trace_parent.get(),
             attributes={"graphql.operation.type": kind, "correlation.id": correlation_id.get()},
         ) as span:
+            if span is not None:
+                span.set_attribute("graphql.fields", self._fields())
             yield
-            if span is not None and (fields := context.context.accesses.fields):
-                span.set_attribute("graphql.fields", sorted(set(fields)))
+
+    def _fields(self) -> list[str]:
+        """Return the names of the root fields, which the schema has."""
+        context = self.execution_context
+        if context.graphql_document is None:
+            return []
+        operation = get_operation_ast(context.graphql_document, context.operation_name)
+        selections = () if operation is None else operation.selection_set.selections
+        return sorted({one.name.value for one in selections if isinstance(one, FieldNode)})
 
     def _kind(self) -> str:
         """Return the type of the operation; `unknown` for what is no valid document."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
@@ -20,7 +22,9 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.ingest.service import SentFile
 from services.runtime import Runtime
 from services.settings import Settings
+from services.tracing import TRACING
 from tests.real.sync_stage import eventually
+from tests.real.test_subscriptions import subscribed
 from tests.servers import RunningServer, settings_on
 
 NAMES = Path(__file__).parents[2].joinpath("docs", "monitoring.md")
@@ -140,11 +144,53 @@ async def test_the_port_answers_nothing_else_and_the_server_has_no_such_route(
     assert (await server.http.get("/metrics")).status_code == 404
 
 
-async def test_what_is_open_is_a_gauge(server: RunningServer, scraped: httpx.AsyncClient) -> None:
-    async with server.runtime.study_events.listen():
-        assert (await samples(scraped))["subscriptions_active", ()] == 1
+async def test_an_open_subscription_is_a_gauge(
+    server: RunningServer, scraped: httpx.AsyncClient
+) -> None:
+    async def is_open(expected: int) -> bool:
+        return (await samples(scraped))["subscriptions_active", ()] == expected
 
-    async def is_closed() -> bool:
-        return (await samples(scraped))["subscriptions_active", ()] == 0
+    async with subscribed(server):
+        await eventually(lambda: is_open(1))
+    await eventually(lambda: is_open(0))
 
-    await eventually(is_closed)
+
+async def test_an_operation_and_its_calls_are_spans_and_nothing_below_them(
+    server: RunningServer,
+) -> None:
+    await store(server.runtime, picture())
+    exporter = InMemorySpanExporter()
+    TRACING.start(SimpleSpanProcessor(exporter))
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    query = "{ studies { nodes { patientName series { instances { tags frames { url } } } } } }"
+    try:
+        answer = await server.http.post(
+            "/graphql", json={"query": query}, headers={"traceparent": parent}
+        )
+        [study] = answer.json()["data"]["studies"]["nodes"]
+        url = study["series"][0]["instances"][0]["frames"][0]["url"]
+        assert (await server.http.get(url)).status_code == 200
+    finally:
+        spans = exporter.get_finished_spans()
+        TRACING.stop()
+    [operation] = [span for span in spans if span.name == "GraphQL query"]
+    assert operation.parent is not None
+    assert f"{operation.parent.span_id:016x}" == "b7ad6b7169203331"
+    assert operation.attributes is not None
+    assert operation.attributes["graphql.fields"] == ("studies",)
+    assert operation.attributes["correlation.id"] == answer.headers["X-Request-ID"]
+    others = [span for span in spans if span is not operation]
+    assert {span.name for span in others} >= {
+        "MongoDB find",
+        "Orthanc POST /tools/bulk-content",
+        "Orthanc GET /instances/{id}/file",
+    }
+    assert operation.context is not None
+    for span in others:
+        assert span.parent is not None
+        assert span.parent.span_id == operation.context.span_id
+    # One for each level of the tree, not for each field or picture.
+    assert len(others) <= 10
+    text = "".join(span.to_json() for span in spans)
+    assert PATIENT_ID not in text
+    assert "Canary" not in text
