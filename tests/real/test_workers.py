@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,23 @@ class Clients:
 
 
 @pytest.fixture
-async def server(settings: Settings, tmp_path: Path) -> AsyncIterator[Served]:
+def metrics_port() -> int:
+    """Two free ports that follow each other; answers the first."""
+    for _ in range(100):
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port: int = first.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+            except OSError:
+                continue
+            return port
+    pytest.fail("no two ports are free")
+
+
+@pytest.fixture
+async def server(settings: Settings, tmp_path: Path, metrics_port: int) -> AsyncIterator[Served]:
     shell = Shell.on_stores_of(settings, tmp_path / "data")
+    shell.environment["METRICS_PORT"] = str(metrics_port)
     async with served(shell, "--workers", "2", *QUIET) as running:
         yield running
 
@@ -60,17 +76,33 @@ async def clients(server: Served) -> AsyncIterator[Clients]:
         yield Clients(server.url, kept)
 
 
+async def metrics_of(port: int) -> dict[str, float]:
+    """What one worker says of itself."""
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as http:
+        text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+    lines = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
+
+
 async def test_workers_are_replaced_without_a_failed_request_and_after_a_crash(
-    server: Served, clients: Clients
+    server: Served, clients: Clients, metrics_port: int
 ) -> None:
     first = workers_of(server.process.pid)
     assert len(first) == 2
+
+    async def one_follows() -> bool:
+        workers = [await metrics_of(port) for port in (metrics_port, metrics_port + 1)]
+        assert workers[0]["process_start_time_seconds"] != workers[1]["process_start_time_seconds"]
+        return sum(one["orthanc_graphql_feed_is_following"] for one in workers) == 1
+
+    await eventually(one_follows)
     async with steady(5, clients.ask) as answers:
         server.process.send_signal(signal.SIGHUP)
         await eventually(lambda: _are_others(server, first))
     assert len(answers) > 10
     assert set(answers) == {200}
 
+    await eventually(one_follows)
     second = workers_of(server.process.pid)
     async with steady(5, clients.ask) as answers:
         await eventually(lambda: _are_more(answers, 5))
