@@ -1,6 +1,6 @@
 """The HTTP application: routes, middleware and lifespan, in one place."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -50,7 +50,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             yield State(runtime=services)
 
     origins = AllowedOrigins.from_settings(settings)
-    cors = _cors(origins)
+    cors = _cors(origins, settings.cors_allowed_headers)
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
@@ -63,7 +63,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
                 RequestContextMiddleware, unexpected=CrossOriginMiddleware(unexpected_error, **cors)
             ),
             # Before CORS: a page behind a foreign `Host` must not pass a preflight either.
-            Middleware(LocalHostMiddleware),
+            Middleware(LocalHostMiddleware, settings.allowed_hosts),
             Middleware(CrossOriginMiddleware, **cors),
             # Pictures skip the router and what follows, and have all of the above.
             Middleware(frames.FrameRouteShortcut),
@@ -101,13 +101,13 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
     ]
 
 
-def _cors(origins: AllowedOrigins) -> dict[str, Any]:
+def _cors(origins: AllowedOrigins, further_headers: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of `CrossOriginMiddleware`."""
     return {
         "allow_origins": origins.origins,
         "allow_origin_regex": origins.pattern,
         "allow_methods": ["GET", "HEAD", "POST", "OPTIONS"],
-        "allow_headers": REQUEST_HEADERS,
+        "allow_headers": [*REQUEST_HEADERS, *further_headers],
         "expose_headers": EXPOSED_HEADERS,
         "max_age": _PREFLIGHT_SECONDS,
     }

@@ -142,6 +142,17 @@ class Settings(BaseSettings):
         description="Origins of front ends, comma-separated, as `https://viewer.example.org`; "
         "empty: any localhost port when all stores are embedded, none otherwise.",
     )
+    cors_allowed_headers: CommaSeparated = Field(
+        default=[],
+        description="Headers that pages of these origins may send besides the usual ones and those "
+        "of tracing, comma-separated.",
+    )
+    allowed_hosts: CommaSeparated = Field(
+        default=[],
+        description="Names under which a server without credentials answers, besides localhost and "
+        "127.0.0.1, comma-separated, as `192.168.1.20`: for a development server that forwards the "
+        "requests of other devices. Whoever reaches it there may do everything.",
+    )
     frame_url_keys: SecretStr | None = Field(
         default=None,
         description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "

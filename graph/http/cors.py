@@ -67,8 +67,13 @@ REQUEST_HEADERS = (
     "X-Apollo-Operation-Name",
     "apollographql-client-name",
     "apollographql-client-version",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "sentry-trace",
 )
-"""Headers that pages of allowed origins may send; Apollo Client names itself in the last two."""
+"""Headers that pages of allowed origins may send, besides CORS_ALLOWED_HEADERS. Apollo Client names
+itself in two of them; the last four are those of tracing (W3C Trace Context, Sentry)."""
 
 
 EXPOSED_HEADERS = (

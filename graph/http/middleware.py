@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -38,10 +38,12 @@ class LocalHostMiddleware:
 
     Args:
         app: The application.
+        allowed_hosts: ALLOWED_HOSTS, names besides those of the loopback interface.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
         self._app = app
+        self._allowed_hosts = LOOPBACK_NAMES.union(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421 (RFC 9110, 15.5.20); refuse a WebSocket with 403."""
@@ -52,7 +54,11 @@ class LocalHostMiddleware:
             await receive()
             await send({"type": "websocket.close", "code": 4403})
             return
-        message = "This server has no credentials and answers only to its local name."
+        message = (
+            "This server has no credentials, so it answers only to the names localhost and "
+            "127.0.0.1. Name other hosts in ALLOWED_HOSTS, or make a token with `orthanc-graphql "
+            "token create`."
+        )
         response = _error_response(scope, 421, "MISDIRECTED_REQUEST", message)
         await response(scope, receive, send)
 
@@ -60,7 +66,7 @@ class LocalHostMiddleware:
         if not runtime_in(scope).authenticator.is_open:
             return True
         hosts = header_values(scope, b"host")
-        return len(hosts) == 1 and hostname_of(hosts[0]) in LOOPBACK_NAMES
+        return len(hosts) == 1 and hostname_of(hosts[0]) in self._allowed_hosts
 
 
 @lru_cache(maxsize=256)

@@ -35,7 +35,7 @@ def app_with(authenticator: Authenticator) -> ASGIApp:
         return JSONResponse("hello")
 
     routes = [Route("/", greet), Route("/graphql", greet)]
-    app = LocalHostMiddleware(Starlette(routes=routes))
+    app = LocalHostMiddleware(Starlette(routes=routes), ["Tablet.lan", "192.168.1.20"])
 
     async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"runtime": cast("Runtime", SimpleNamespace(authenticator=authenticator))}
@@ -52,7 +52,15 @@ async def answer(app: ASGIApp, host: str, path: str = "/") -> httpx.Response:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "localhost:3000", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST"],
+    [
+        "localhost",
+        "localhost:3000",
+        "127.0.0.1:8000",
+        "[::1]:8000",
+        "LOCALHOST",
+        "tablet.LAN:5173",
+        "192.168.1.20",
+    ],
 )
 async def test_local_names_reach_an_open_server(open_one: Authenticator, host: str) -> None:
     assert (await answer(app_with(open_one), host)).status_code == 200
@@ -74,7 +82,10 @@ async def test_a_foreign_name_does_not_reach_an_open_server(
     open_one: Authenticator, host: str
 ) -> None:
     response = await answer(app_with(open_one), host)
-    message = "This server has no credentials and answers only to its local name."
+    message = (
+        "This server has no credentials, so it answers only to the names localhost and 127.0.0.1. "
+        "Name other hosts in ALLOWED_HOSTS, or make a token with `orthanc-graphql token create`."
+    )
     assert problem_of(response) == (421, "MISDIRECTED_REQUEST", message)
     by_graphql = await answer(app_with(open_one), host, "/graphql")
     assert by_graphql.status_code == 421
