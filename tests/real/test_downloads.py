@@ -9,6 +9,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, EncapsulatedCDAStorage, EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
+from models import AuditRecord
 from services.audit import Action
 from services.runtime import Runtime
 from services.settings import Settings
@@ -91,10 +92,10 @@ async def test_a_file_is_at_its_url_for_pages_of_other_origins(server: RunningSe
         },
     )
     assert preflight.status_code == 200
-    written = await server.runtime.database["audit"].find({"action": "archive"}).to_list()
+    written = await AuditRecord.find({"action": "archive"}).to_list()
     # One record stands for everything that a viewer loads of a study within minutes.
-    assert [record["detail"] for record in written] == ["GET /files/v2"]
-    assert len(written[0]["orthancStudyIds"]) == 1
+    assert [record.detail for record in written] == ["GET /files/v2"]
+    assert len(written[0].orthanc_study_ids) == 1
 
 
 async def test_a_pdf_is_shown_in_pages_of_this_server_alone(server: RunningServer) -> None:

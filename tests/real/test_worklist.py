@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from models import AuditRecord
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.embedded.mongod import EmbeddedMongod
@@ -133,9 +134,9 @@ async def test_every_change_is_in_the_trail_without_patient_data(stage: QuerySta
     await stage.run(UPDATE, principal=UPLOADER, id=made["id"], i=MINIMAL | {"modality": "?"})
     await stage.data(DELETE, principal=UPLOADER, id=made["id"])
     await stage.runtime.audit.flush()
-    records = await stage.runtime.database["audit"].find({"action": "worklist"}).to_list()
+    records = await AuditRecord.find({"action": "worklist"}).to_list()
     patient = [orthanc_patient_id("P1")]
-    assert [(one["detail"], one["outcome"], one["orthancPatientIds"]) for one in records] == [
+    assert [(one.detail, one.outcome, one.orthanc_patient_ids) for one in records] == [
         (f"createWorklistEntry {entry_id}", "ok", patient),
         (f"updateWorklistEntry {entry_id}", "ok", patient),
         (f"setWorklistStatus {entry_id} IN_PROGRESS", "ok", patient),
@@ -150,8 +151,8 @@ async def test_who_looks_is_in_the_trail(stage: QueryStage) -> None:
     await stage.data(LIST, principal=VIEWER, f={"patientID": "P1"})
     await stage.data(NODE, principal=VIEWER, id=made["id"])
     await stage.runtime.audit.flush()
-    records = await stage.runtime.database["audit"].find({"action": "view"}).to_list()
-    assert [(one["searched"], one["orthancPatientIds"]) for one in records] == [
+    records = await AuditRecord.find({"action": "view"}).to_list()
+    assert [(one.searched, one.orthanc_patient_ids) for one in records] == [
         ('worklist {"filter":{"patientID":"P1"}}', [orthanc_patient_id("P1")]),
         (f'node {{"id":"{made["id"]}"}}', [orthanc_patient_id("P1")]),
     ]
