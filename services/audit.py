@@ -40,7 +40,7 @@ from models.stored import stored_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.dicom.values import clean_identifier
-from services.errors import DatabaseUnavailable, InvalidInput
+from services.errors import DatabaseUnavailable, InvalidInput, RecordRefused
 from services.metrics import AUDIT_LOST
 from services.orthanc.identifiers import orthanc_patient_id
 from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
@@ -318,6 +318,17 @@ def _kind_of(event: AuditEvent) -> _Kind:
     return event.detail, event.outcome, event.client_address
 
 
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """A record that could not be written, and is in the queue."""
+
+    reason: Exception
+
+    def __str__(self) -> str:
+        detail = self.reason.detail if isinstance(self.reason, DatabaseUnavailable) else ""
+        return detail or type(self.reason).__name__
+
+
 class Audit:
     """Writes the trail. Make one with `open_audit`.
 
@@ -343,7 +354,7 @@ class Audit:
         self._now = now
         self._queue: asyncio.Queue[Document] = asyncio.Queue(queue_size)
         self._unwritten: list[Document] = []
-        self._recording: Coalescer[Document, None] = Coalescer(
+        self._recording: Coalescer[Document, _Waits | None] = Coalescer(
             self._insert_together, max_weight=_BATCH_SIZE
         )
         self._strangers = RefusalCounts(monotonic)
@@ -353,14 +364,11 @@ class Audit:
 
         Raises:
             DatabaseUnavailable: It can't be written now; it is written as soon as it can be.
+            Exception: Whatever else writing it raised, likewise.
         """
-        document = self._describe(event)
-        try:
-            await self._recording.submit(document)
-        except DatabaseUnavailable:
-            # What it tells of is done: the record must follow, under its `_id` if it is there.
-            await self._enqueue(document)
-            raise
+        waits = await self._recording.submit(self._describe(event))
+        if waits is not None:
+            raise waits.reason
 
     async def record_or_queue(self, event: AuditEvent) -> None:
         """Write a record before returning, or as soon as MongoDB is back.
@@ -368,12 +376,9 @@ class Audit:
         Raises:
             DatabaseUnavailable: MongoDB is away, the queue is full and the record is lost.
         """
-        document = self._describe(event)
-        try:
-            await self._recording.submit(document)
-        except DatabaseUnavailable as exc:
-            await self._enqueue(document)
-            _log.warning("an audit record waits: %s", exc.detail or exc.message)
+        waits = await self._recording.submit(self._describe(event))
+        if waits is not None:
+            _log.warning("an audit record waits: %s", waits)
 
     async def enqueue(self, event: AuditEvent) -> None:
         """Have a record written within a second; refusals of strangers are counted.
@@ -411,7 +416,10 @@ class Audit:
         while self._unwritten or not self._queue.empty():
             while len(self._unwritten) < _BATCH_SIZE and not self._queue.empty():
                 self._unwritten.append(self._queue.get_nowait())
-            await self._insert(self._unwritten)
+            try:
+                await self._insert(self._unwritten)
+            except RecordRefused:
+                await self._insert_each(self._unwritten)
             self._unwritten = []
 
     async def aclose(self) -> None:
@@ -445,10 +453,35 @@ class Audit:
             else:
                 self._queue.put_nowait(self._describe(event))
 
-    async def _insert_together(self, documents: Sequence[Document]) -> Sequence[None]:
-        """Write what is recorded at the same time by one command."""
-        await self._insert(documents)
+    async def _insert_together(
+        self, documents: Sequence[Document]
+    ) -> Sequence["_Waits | Exception | None"]:
+        """Write what is recorded at the same time by one command, or leave it in the queue.
+
+        What the records tell of is done: they must follow whatever the reason is, and whether or
+        not their callers still wait. A record that is written already is recognized by its `_id`.
+        """
+        try:
+            await self._insert(documents)
+        except Exception as exc:  # noqa: BLE001  # the callers get it
+            return [await self._queued(document, exc) for document in documents]
         return [None] * len(documents)
+
+    async def _queued(self, document: Document, reason: Exception) -> "_Waits | Exception":
+        try:
+            await self._enqueue(document)
+        except DatabaseUnavailable as exc:
+            return exc
+        return _Waits(reason)
+
+    async def _insert_each(self, documents: Sequence[Document]) -> None:
+        """Write records one by one: one that MongoDB does not take must not stop the others."""
+        for document in documents:
+            try:
+                await self._insert([document])
+            except RecordRefused as exc:
+                action, who = document.get("action"), document.get("principal")
+                _log.error("An audit record was refused (%s): %s by %s", exc.detail, action, who)
 
     async def _insert(self, documents: Sequence[Document]) -> None:
         with translated_database_faults():

@@ -1,22 +1,25 @@
 """MongoDB: opened once, its faults translated once."""
 
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from beanie import init_beanie
 from bson.errors import InvalidDocument, InvalidStringData
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, DocumentTooLarge, OperationFailure
+from pymongo.errors import ConnectionFailure, DocumentTooLarge, ExecutionTimeout, OperationFailure
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
     CommandStartedEvent,
     CommandSucceededEvent,
 )
+from pymongo.read_preferences import Primary, PrimaryPreferred
 
 from models import DOCUMENTS
 from services.errors import DatabaseUnavailable, RecordRefused
@@ -44,6 +47,9 @@ _BREAKS_RULES = frozenset({121, 171})
 _CAN_NOT_BE_ENCODED = (InvalidDocument, InvalidStringData, OverflowError, UnicodeEncodeError)
 """What PyMongo raises, and Python itself, about values that BSON does not have."""
 
+_LOST_LOCK = "un-acquired lock"
+"""Of the message of asyncio's conditions whose lock another task has released."""
+
 _NOT_TAKEN = "This can't be indexed: the database does not take its record."
 
 
@@ -69,6 +75,11 @@ def translated_database_faults() -> Iterator[None]:
             raise RecordRefused(detail=detail) from exc
         raise DatabaseUnavailable(_REFUSED, detail=detail) from exc
     except ConnectionFailure as exc:
+        raise DatabaseUnavailable(detail=type(exc).__name__) from exc
+    except RuntimeError as exc:
+        # PyMongo 4.20 raises it at a fail-over (`topology.select_servers`, `_async_cond_wait`).
+        if _LOST_LOCK not in str(exc):
+            raise
         raise DatabaseUnavailable(detail=type(exc).__name__) from exc
 
 
@@ -123,7 +134,8 @@ async def open_database(
         socketTimeoutMS=_SOCKET_MS,
     )
     async with client:
-        database = client[name]
+        # Writes depend on what is read: only the primary is up to date. See `readable`.
+        database = client.get_database(name, read_preference=Primary())
         with translated_database_faults():
             await init_beanie(database=database, document_models=list(DOCUMENTS))
         yield database
@@ -139,24 +151,43 @@ def elected_primary(client: AsyncMongoClient[dict[str, Any]]) -> object:
     return next((primary.election_id for primary in primaries), None)
 
 
+_Stored = TypeVar("_Stored", bound=Mapping[str, Any])
+
+
+def readable(collection: AsyncCollection[_Stored]) -> AsyncCollection[_Stored]:
+    """Return a collection for reads whose answer may be a second old: lists, trees and pictures.
+
+    While there is no primary, a secondary answers them. What decides on a write reads from the
+    primary.
+    """
+    return collection.with_options(read_preference=PrimaryPreferred())
+
+
 class CollectionCount:
     """The number of documents of a collection, from MongoDB's own count of it.
 
     That count costs the same however many there are. A crash of MongoDB leaves it wrong by a
     constant, and an election follows the crash: so the documents are counted one by one once after
-    each election. Where no election can be seen (a standalone server, a sharded cluster) they are
-    counted each time.
+    each election. Where no election can be seen (a standalone server, a sharded cluster, a set
+    without a primary) they are counted each time.
 
     Args:
-        collection: What to count.
+        collection: What to count, on the primary.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, collection: AsyncCollection[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        collection: AsyncCollection[dict[str, Any]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._collection = collection
-        self._correction: tuple[object, int] | None = None
+        self._clock = clock
+        self._correction: _Correction | None = None
 
     async def read(self, *, max_milliseconds: int | None = None) -> int:
-        """Return the number of documents.
+        """Return the number of documents; of too many for a caller who waits, MongoDB's own count.
 
         Args:
             max_milliseconds: Longest time of each of at most three commands.
@@ -165,14 +196,27 @@ class CollectionCount:
             DatabaseUnavailable: MongoDB does not answer in time.
         """
         election = elected_primary(self._collection.database.client)
+        if election is None:
+            return await self._count_one_by_one(readable(self._collection), max_milliseconds)
         estimate = await self.estimate(max_milliseconds=max_milliseconds)
-        if election is not None and self._correction and self._correction[0] == election:
-            return estimate + self._correction[1]
-        limit: dict[str, Any] = {} if max_milliseconds is None else {"maxTimeMS": max_milliseconds}
-        with translated_database_faults():
-            counted = int(await self._collection.count_documents({}, hint="_id_", **limit))
-        if estimate == await self.estimate(max_milliseconds=max_milliseconds):
-            self._correction = (election, counted - estimate)
+        known = self._correction
+        if known is not None and known.election == election and self._clock() < known.until:
+            return estimate + known.difference
+        try:
+            counted = await self._count_one_by_one(self._collection, _COUNT_MS)
+        except DatabaseUnavailable as exc:
+            if not isinstance(exc.__cause__, ExecutionTimeout):
+                raise
+            self._correction = _Correction(election, 0, self._clock() + _UNKNOWN_SECONDS)
+            return estimate
+        before, after = (
+            counted - estimate,
+            counted - await self.estimate(max_milliseconds=max_milliseconds),
+        )
+        # Where something was written meanwhile, the difference may be that.
+        difference = 0 if min(before, after) <= 0 <= max(before, after) else after
+        until = float("inf") if before == after else self._clock() + _UNSURE_SECONDS
+        self._correction = _Correction(election, difference, until)
         return counted
 
     async def estimate(self, *, max_milliseconds: int | None = None) -> int:
@@ -181,9 +225,35 @@ class CollectionCount:
         Raises:
             DatabaseUnavailable: MongoDB does not answer in time.
         """
-        limit: dict[str, Any] = {} if max_milliseconds is None else {"maxTimeMS": max_milliseconds}
         with translated_database_faults():
-            return int(await self._collection.estimated_document_count(**limit))
+            return int(await self._collection.estimated_document_count(**_limit(max_milliseconds)))
+
+    async def _count_one_by_one(
+        self, collection: AsyncCollection[dict[str, Any]], max_milliseconds: int | None
+    ) -> int:
+        limit = _limit(max_milliseconds)
+        with translated_database_faults():
+            return int(await collection.count_documents({}, hint="_id_", **limit))
+
+
+_COUNT_MS = 3_000
+"""Counting one by one takes half a second for a million documents."""
+
+_UNSURE_SECONDS = 60.0
+_UNKNOWN_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Correction:
+    """What is added to MongoDB's own count, until a time of the clock."""
+
+    election: object
+    difference: int
+    until: float
+
+
+def _limit(milliseconds: int | None) -> dict[str, Any]:
+    return {} if milliseconds is None else {"maxTimeMS": milliseconds}
 
 
 class _CommandObserver(CommandListener):

@@ -12,7 +12,7 @@ from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 from services.auth.scope import Scope
-from services.database import translated_database_faults
+from services.database import readable, translated_database_faults
 from services.errors import AmbiguousStudy, NotFound
 from services.query.visibility import studies_within
 
@@ -129,7 +129,7 @@ class Resources:
         """Read identifier, revision, UID and size of all instances of a series, in its order."""
         with translated_database_faults():
             return await (
-                InstanceDocument.get_pymongo_collection()
+                readable(InstanceDocument.get_pymongo_collection())
                 .find(
                     {"orthancSeriesId": series.id},
                     ("revision", "sopInstanceUID", "transferSyntaxUID", "fileSizeBytes"),
@@ -151,7 +151,7 @@ class Resources:
         if any(len(uid) > _UID_MAX_CHARACTERS for uid in uids):
             return []
         with translated_database_faults():
-            cursor = document.get_pymongo_collection().find(
+            cursor = readable(document.get_pymongo_collection()).find(
                 filter_,
                 None if whole else ("orthancPatientId", "thumbnail"),
                 max_time_ms=self._max_milliseconds,

@@ -7,7 +7,7 @@ from typing import Any
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
 from services.auth.scope import Scope
-from services.database import translated_database_faults
+from services.database import readable, translated_database_faults
 from services.dicomweb.attributes import Attribute, Fields, Level
 from services.dicomweb.request import SearchRequest, scoped
 from services.errors import AmbiguousStudy
@@ -49,7 +49,7 @@ async def search(
         DatabaseUnavailable: MongoDB does not answer in time.
     """
     with translated_database_faults():
-        cursor = await StudyDocument.get_pymongo_collection().aggregate(
+        cursor = await readable(StudyDocument.get_pymongo_collection()).aggregate(
             _pipeline(request, scope),
             batchSize=_JOINED_AT_ONCE,
             maxTimeMS=max(1, int(max_seconds * 1000)),

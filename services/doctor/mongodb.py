@@ -23,6 +23,11 @@ _AUTHENTICATION_FAILED = (18, 8000)
 _UNAUTHORIZED = 13
 _PROBE = "doctor_probe"
 
+_SET = "Replica set"
+_LEAST_VOTERS = 3
+_ELECTION_MS = 2_000
+"""Requests wait 3 s for a primary: with this election none failed when a primary was killed."""
+
 
 async def examine_mongodb(url: str, database: str) -> list[Finding]:
     """Check the MongoDB that a connection string names.
@@ -114,6 +119,48 @@ def judge(hello: Mapping[str, Any], version: str) -> list[Finding]:
     return findings
 
 
+def judge_replica_set(hello: Mapping[str, Any], configuration: Mapping[str, Any] | None) -> Finding:
+    """Judge how a replica set goes on without its primary.
+
+    Args:
+        hello: MongoDB's answer to `hello`.
+        configuration: Of the set, as `rs.conf()` shows it; None: MongoDB's user may not read it.
+    """
+    if hello.get("msg") == "isdbgrid":
+        return ok(_SET, "a sharded cluster; its shards are not examined")
+    members = len(hello.get("hosts", ())) + len(hello.get("passives", ()))
+    voters = members + len(hello.get("arbiters", ()))
+    if voters < _LEAST_VOTERS:
+        number = "one member" if members == 1 else f"{members} members"
+        consequence = "away" if members == 1 else "away, because the other elects no primary"
+        message = f"{number}: nothing is written while one is {consequence}"
+        advice = f'For fail-over add members until there are {_LEAST_VOTERS}: rs.add("host:27017").'
+        finding = ok if members == 1 else warning
+        return finding(_SET, f"{message}. {advice}")
+    if configuration is None:
+        return ok(_SET, f"{members} members; MongoDB's user may not read rs.conf()")
+    milliseconds = int(configuration.get("settings", {}).get("electionTimeoutMillis", 10_000))
+    if milliseconds > _ELECTION_MS:
+        seconds = f"{milliseconds / 1000:g} s"
+        return warning(
+            _SET,
+            f"{members} members, which notice the loss of the primary after {seconds}; until then "
+            f"writes fail. With {_ELECTION_MS / 1000:g} s they wait. In mongosh: cfg = rs.conf(); "
+            f"cfg.settings.electionTimeoutMillis = {_ELECTION_MS}; rs.reconfig(cfg)",
+        )
+    return ok(_SET, f"{members} members, election after {milliseconds / 1000:g} s")
+
+
+async def _configuration(database: AsyncDatabase[dict[str, Any]]) -> Mapping[str, Any] | None:
+    try:
+        found: Mapping[str, Any] = await database.client.admin.command("replSetGetConfig")
+    except OperationFailure:
+        # It needs the role clusterMonitor, which the server itself does not need.
+        return None
+    config: Mapping[str, Any] = found["config"]
+    return config
+
+
 async def _examine(database: AsyncDatabase[dict[str, Any]]) -> list[Finding]:
     hello = await database.command("hello")
     version = str((await database.client.admin.command("buildInfo"))["version"])
@@ -122,6 +169,9 @@ async def _examine(database: AsyncDatabase[dict[str, Any]]) -> list[Finding]:
         return findings
     await database[_PROBE].insert_one({})
     await database.drop_collection(_PROBE)
-    findings = [ok(_PART, f"{version}, takes writes, has change streams")]
+    findings = [
+        ok(_PART, f"{version}, takes writes, has change streams"),
+        judge_replica_set(hello, await _configuration(database)),
+    ]
     difference = describe_clock_difference(hello["localTime"], datetime.now(UTC))
     return findings if difference is None else [*findings, warning("Clock", difference)]

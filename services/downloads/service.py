@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from models import InstanceDocument
 from models.stored import stored_name
-from services.database import translated_database_faults
+from services.database import readable, translated_database_faults
 from services.dicom.documents import DocumentPlace, document_kind, find_document
 from services.dicom.layout import WalkLimits
 from services.downloads.urls import FileReference, FileUrlSigner
@@ -75,7 +75,7 @@ class Downloads:
             DatabaseUnavailable: MongoDB does not answer.
         """
         with translated_database_faults():
-            found = await InstanceDocument.get_pymongo_collection().find_one(
+            found = await readable(InstanceDocument.get_pymongo_collection()).find_one(
                 {"_id": reference.instance_id}, _READ, max_time_ms=self._max_milliseconds
             )
         if found is None or found["revision"] != reference.revision:

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
-from beanie import SortDirection
 from cachetools import LRUCache
 from pymongo import ReturnDocument
 
 from models import InstanceDocument, SeriesDocument, StudyDocument, SuspectFrameDocument
 from models.instance import EARLIER_ORDER, instance_sort
 from models.stored import stored_name
-from services.database import translated_database_faults
+from services.database import readable, translated_database_faults
 from services.dicom.display import (
     MONOCHROME1,
     DisplayHeader,
@@ -271,7 +270,9 @@ async def find_instance(instance_id: str) -> InstanceDocument | None:
     """
     with translated_database_faults():
         # Every cold frame waits for this: Beanie's own way to it takes 0.3 ms longer.
-        found = await InstanceDocument.get_pymongo_collection().find_one({"_id": instance_id})
+        found = await readable(InstanceDocument.get_pymongo_collection()).find_one(
+            {"_id": instance_id}
+        )
     return None if found is None else InstanceDocument.model_validate(found)
 
 
@@ -286,23 +287,24 @@ async def find_following(instance: RenderableInstance, limit: int) -> list[Insta
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        series = await SeriesDocument.get_pymongo_collection().find_one(
+        series = await readable(SeriesDocument.get_pymongo_collection()).find_one(
             {"_id": instance.orthanc_series_id}, (_STACK_ORDER,)
         )
         order = (series or {}).get(_STACK_ORDER, EARLIER_ORDER)
-        instances = InstanceDocument.get_pymongo_collection()
+        instances = readable(InstanceDocument.get_pymongo_collection())
         place = await instances.find_one({"_id": instance.id}, (order,))
         if place is None:
             return []
         condition: dict[str, Any] = {_ORTHANC_SERIES_ID: instance.orthanc_series_id}
         if place.get(order) is not None:
             condition[order] = {"$gte": place[order]}
-        found = await (
-            InstanceDocument.find(condition)
-            .sort([(name, SortDirection(way)) for name, way in instance_sort(order).items()])
+        documents = await (
+            instances.find(condition)
+            .sort(list(instance_sort(order).items()))
             .limit(limit + 1)
             .to_list()
         )
+    found = [InstanceDocument.model_validate(document) for document in documents]
     ids = [document.id for document in found]
     # Beyond many with one key, or after a removal, it is not among them: nothing follows.
     return found[ids.index(instance.id) + 1 :] if instance.id in ids else []
@@ -314,7 +316,7 @@ async def find_study_revision(study_id: str) -> str | None:
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
     """
-    studies = StudyDocument.get_pymongo_collection()
+    studies = readable(StudyDocument.get_pymongo_collection())
     with translated_database_faults():
         found = await studies.find_one({"_id": study_id}, (_CREATED_AT,))
     return None if found is None else study_revision(found[_CREATED_AT])

@@ -5,7 +5,7 @@ from typing import Any
 
 from models import PatientDocument, StudyDocument
 from models.stored import StoredDocument, stored_name
-from services.database import CollectionCount, translated_database_faults
+from services.database import CollectionCount, readable, translated_database_faults
 from services.index.aggregations import Pipeline
 from services.query.filters import PatientCriteria, StudyCriteria, patient_filter, study_filter
 from services.query.paging import ListCount, Order, Page, PageRequest, make_page, plan_page
@@ -35,9 +35,9 @@ class _Collection:
     """
 
     def __init__(self, document: type[StoredDocument], *, max_milliseconds: int) -> None:
-        self._collection = document.get_pymongo_collection()
+        self._collection = readable(document.get_pymongo_collection())
         self._max_milliseconds = max_milliseconds
-        self._count = CollectionCount(self._collection)
+        self._count = CollectionCount(document.get_pymongo_collection())
 
     async def find(
         self, filter_: MongoFilter, sort: list[tuple[str, int]], limit: int

@@ -8,7 +8,7 @@ from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.instance import EARLIER_ORDER, instance_sort
 from models.stored import stored_name
 from services.auth.scope import Scope
-from services.database import translated_database_faults
+from services.database import readable, translated_database_faults
 from services.errors import AmbiguousStudy, FrameNotFound
 from services.query.visibility import both, studies_within
 
@@ -50,7 +50,7 @@ async def find_study_frame(
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():
-        studies = database[StudyDocument.Settings.name]
+        studies = readable(database[StudyDocument.Settings.name])
         within = both({_STUDY_INSTANCE_UID: study_instance_uid}, studies_within(scope))
         found = studies.find(within, ("_id",), limit=2)
         ids = [study["_id"] async for study in found]
@@ -59,14 +59,14 @@ async def find_study_frame(
         if not ids or frame_index < 0:
             raise FrameNotFound
         series, remaining = await _find_series(database, ids[0], frame_index)
-        instances = database[InstanceDocument.Settings.name]
+        instances = readable(database[InstanceDocument.Settings.name])
         members = instances.find({_ORTHANC_SERIES_ID: series["_id"]}, (_NUMBER_OF_FRAMES,))
         async for member in members.sort(instance_sort(series.get(_STACK_ORDER, EARLIER_ORDER))):
             if remaining < member[_NUMBER_OF_FRAMES]:
-                instance = await InstanceDocument.get(member["_id"])
+                instance = await instances.find_one({"_id": member["_id"]})
                 if instance is None:
                     break
-                return instance, remaining
+                return InstanceDocument.model_validate(instance), remaining
             remaining -= member[_NUMBER_OF_FRAMES]
     raise FrameNotFound
 
@@ -75,7 +75,7 @@ async def _find_series(
     database: AsyncDatabase[dict[str, Any]], study_id: str, frame_index: int
 ) -> tuple[dict[str, Any], int]:
     """Return the series that holds a frame of its study, and the index within the series."""
-    found = database[SeriesDocument.Settings.name].find(
+    found = readable(database[SeriesDocument.Settings.name]).find(
         {_ORTHANC_STUDY_ID: study_id}, (_NUMBER_OF_FRAMES, _STACK_ORDER)
     )
     remaining = frame_index

@@ -18,7 +18,7 @@ from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocum
 from models.instance import STACK_ORDER, instance_sort
 from models.stored import StoredDocument, stored_name
 from services.auth.scope import Scope
-from services.database import CollectionCount, translated_database_faults
+from services.database import CollectionCount, readable, translated_database_faults
 from services.dicom.values import clean_identifier
 from services.index.aggregations import patient_content, patient_pipeline
 from services.orthanc.identifiers import orthanc_patient_id
@@ -439,9 +439,9 @@ class Tree:
             found = await self._find(document, {field: value}, {changed: -1})
             return next(iter(found), None)
         with translated_database_faults():
-            newest: StoredFields | None = await document.get_pymongo_collection().find_one(
-                {field: value}, sort=[(changed, -1)], max_time_ms=self._max_milliseconds
-            )
+            newest: StoredFields | None = await readable(
+                document.get_pymongo_collection()
+            ).find_one({field: value}, sort=[(changed, -1)], max_time_ms=self._max_milliseconds)
         return newest
 
     async def _by_id(
@@ -459,7 +459,7 @@ class Tree:
         projection: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
         """Find documents within the scope; patients only where it is everything."""
-        collection = document.get_pymongo_collection()
+        collection = readable(document.get_pymongo_collection())
         is_study = document is StudyDocument
         limit = studies_within(self._scope) if is_study else objects_within(self._scope)
         with translated_database_faults():
@@ -533,7 +533,7 @@ class Tree:
     ) -> list[dict[str, Any]]:
         with translated_database_faults():
             # Raw batches of an aggregation take a command more; each of these is decoded at once.
-            cursor = await document.get_pymongo_collection().aggregate(
+            cursor = await readable(document.get_pymongo_collection()).aggregate(
                 pipeline, batchSize=_JOINED_AT_ONCE, maxTimeMS=self._max_milliseconds
             )
             return [row async for row in cursor]

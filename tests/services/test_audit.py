@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import bson
 import pytest
 from bson import encode
 from pydantic import TypeAdapter
@@ -217,6 +218,42 @@ async def test_each_of_them_is_queued_when_the_command_fails(collection: Collect
     collection.fault = None
     await audit.flush()
     assert collection.actions == ["delete"] * 3
+
+
+async def test_a_record_survives_any_error_and_a_caller_who_goes(collection: Collection) -> None:
+    audit = audit_on(collection)
+    collection.fault = RuntimeError("unexpected")
+    await audit.record_or_queue(event(Action.UPLOAD))
+    with pytest.raises(RuntimeError):
+        await audit.record(event(Action.DELETE))
+    recording = asyncio.create_task(audit.record(event(Action.ARCHIVE)))
+    await asyncio.sleep(0)
+    recording.cancel()
+    await audit.aclose()
+    assert (collection.actions, audit.waiting) == ([], 3)
+    collection.fault = None
+    await audit.flush()
+    assert sorted(collection.actions) == ["archive", "delete", "upload"]
+
+
+async def test_a_record_that_mongodb_does_not_take_stops_no_other(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    insert_many = collection.insert_many
+
+    async def insert_encoded(documents: Sequence[dict[str, Any]], *, ordered: bool) -> None:
+        for document in documents:
+            bson.encode(document)
+        await insert_many(documents, ordered=ordered)
+
+    monkeypatch.setattr(collection, "insert_many", insert_encoded)
+    audit = audit_on(collection)
+    for searched in ("a", "\ud800", "b"):
+        await audit.enqueue(event(searched=searched))
+    await audit.flush()
+    assert [document["searched"] for document in collection.documents] == ["a", "b"]
+    assert audit.waiting == 0
+    assert "An audit record was refused (UnicodeEncodeError): view by ann" in caplog.text
 
 
 async def test_other_faults_of_a_batch_keep_it(collection: Collection) -> None:

@@ -73,6 +73,31 @@ def test_a_mongodb_that_does_not_do_is_a_problem(
     assert expected in finding.message
 
 
+THREE = {"hosts": ["a:27017", "b:27017", "c:27017"]}
+
+
+@pytest.mark.parametrize(
+    ("hello", "configuration", "verdict", "words"),
+    [
+        ({"hosts": ["a:27017"]}, None, Verdict.OK, "one member"),
+        ({"hosts": ["a:27017", "b:27017"]}, None, Verdict.WARNING, "rs.add"),
+        (THREE, None, Verdict.OK, "may not read rs.conf()"),
+        (THREE, {}, Verdict.WARNING, "cfg.settings.electionTimeoutMillis = 2000; rs.reconfig"),
+        (THREE, {"settings": {"electionTimeoutMillis": 2000}}, Verdict.OK, "after 2 s"),
+        ({"msg": "isdbgrid"}, None, Verdict.OK, "sharded"),
+    ],
+)
+def test_the_set_is_judged_by_how_it_goes_on_without_its_primary(
+    hello: dict[str, object],
+    configuration: dict[str, object] | None,
+    verdict: Verdict,
+    words: str,
+) -> None:
+    finding = mongodb.judge_replica_set(hello, configuration)
+    assert finding.verdict is verdict
+    assert words in finding.message
+
+
 async def test_what_is_no_connection_string_is_a_problem() -> None:
     (finding,) = await mongodb.examine_mongodb("http://localhost:27017", "x")
     assert finding.message.startswith("MONGODB_URL is no connection string")
