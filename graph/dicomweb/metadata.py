@@ -50,10 +50,9 @@ async def _instance(exchange: Exchange) -> Response:
         header = await exchange.runtime.headers.dicom_json(
             instance.id, instance.revision, series_id=instance.orthanc_series_id
         )
-    content = orjson.dumps([header.elements])
     # Addresses in a header are those of the service at its usual place.
-    elements = orjson.loads(content.replace(b'"/dicomweb/', f'"{exchange.root}/'.encode()))
-    return await exchange.json(elements, headers=headers)
+    content = header.content.replace(b'"/dicomweb/', f'"{exchange.root}/'.encode())
+    return await exchange.json([orjson.Fragment(content)], headers=headers)
 
 
 _HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Accept, Accept-Encoding"}

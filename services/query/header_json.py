@@ -1,8 +1,9 @@
 """Whole headers of stored instances in the DICOM JSON model (PS3.18 F), read on demand."""
 
 import asyncio
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, BinaryIO
@@ -15,21 +16,35 @@ from services.dicom.json_model import BULK_ROOT, header_json
 from services.errors import InvalidInput, OrthancNotFound, PacsDisabled
 from services.orthanc.client import Orthanc
 from services.query.series_headers import SeriesHeaders, header_bytes
+from services.tasks import finish_in_thread
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """A whole header.
 
+    It stays JSON until somebody needs its values: decoding 40 MB keeps the interpreter, and with it
+    every other request, for seconds, in whichever thread it is done.
+
     Attributes:
-        elements: By tag, eight upper-case hexadecimal digits (PS3.18 F.2).
-        json_bytes: How long it is as JSON; as Python objects it takes about five times as much.
+        content: JSON object of the elements by tag, eight upper-case hexadecimal digits (PS3.18
+            F.2), without blanks.
     """
 
-    elements: dict[str, Any]
-    json_bytes: int
+    content: bytes
 
-    def selected(self, keywords: Sequence[str]) -> "Header":
+    @property
+    def json_bytes(self) -> int:
+        """How long it is as JSON; as Python objects it takes about five times as much."""
+        return len(self.content)
+
+    @property
+    def elements(self) -> dict[str, Any]:
+        """The elements as Python objects."""
+        elements: dict[str, Any] = orjson.loads(self.content)
+        return elements
+
+    async def selected(self, keywords: Sequence[str]) -> "Header":
         """Return the elements of some keywords, in the order of the header.
 
         Args:
@@ -39,8 +54,37 @@ class Header:
             InvalidInput: One is no keyword.
         """
         tags = {_tag_of(keyword) for keyword in keywords}
-        elements = {tag: element for tag, element in self.elements.items() if tag in tags}
-        return Header(elements, len(orjson.dumps(elements)))
+        if self.json_bytes > _DECODED_BYTES:
+            return await finish_in_thread(_cut_out, self.content, tags)
+        kept = {tag: element for tag, element in self.elements.items() if tag in tags}
+        return Header(orjson.dumps(kept))
+
+
+_DECODED_BYTES = 256 * 1024
+"""Longest JSON that is decoded for a few of its elements: it takes 3 ms."""
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]')
+"""Strings, and braces outside of strings."""
+
+
+def _cut_out(content: bytes, tags: Container[str]) -> Header:
+    """Cut elements out of a header without decoding it; in a thread others can run in between."""
+    parts, depth, tag, begin = [], 0, "", 0
+    for token in _TOKEN.finditer(content):
+        first = content[token.start()]
+        if first == _OPENING:
+            depth += 1
+        elif first == _CLOSING:
+            depth -= 1
+            if depth == 1 and tag in tags:
+                parts.append(content[begin : token.end()])
+        elif depth == 1:
+            begin = token.start()
+            tag = content[begin + 1 : token.end() - 1].decode()
+    return Header(b"{" + b",".join(parts) + b"}")
+
+
+_OPENING, _CLOSING = b"{}"
 
 
 @lru_cache(maxsize=1024)
@@ -190,5 +234,4 @@ def _parse(file: BinaryIO, _: int | None) -> Header:
 
 
 def _header(content: bytes) -> Header:
-    content = content.replace(BULK_ROOT.encode(), DICOMWEB_ROOT.encode())
-    return Header(orjson.loads(content), len(content))
+    return Header(content.replace(BULK_ROOT.encode(), DICOMWEB_ROOT.encode()))

@@ -8,7 +8,7 @@ answer is put together without compressing anything, and one header is read with
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -318,7 +318,7 @@ def header_bytes(model: Mapping[str, Any]) -> bytes:
     They begin with `BULK_ROOT` still: the caller replaces that by the address under which
     the caller reaches the service.
     """
-    content = orjson.dumps(model)
+    content = b"".join(_written(model))
     root = BULK_ROOT.encode()
     if root not in content:
         return content
@@ -328,6 +328,27 @@ def header_bytes(model: Mapping[str, Any]) -> bytes:
     )
     path = f"studies/{study}/series/{series}/instances/{instance}/bulkdata/"
     return content.replace(root, root + path.encode())
+
+
+def _written(model: Mapping[str, Any]) -> Iterator[bytes]:
+    """Write elements in pieces: orjson keeps the interpreter until it is done with a call."""
+    separator = b"{"
+    for tag, element in model.items():
+        items = element.get("Value", ())
+        if element["vr"] != "SQ" or len(items) <= _WRITTEN_ITEMS:
+            yield separator + orjson.dumps(tag) + b":" + orjson.dumps(element)
+        else:
+            yield separator + orjson.dumps(tag) + b':{"vr":"SQ","Value":['
+            for start in range(0, len(items), _WRITTEN_ITEMS):
+                part = orjson.dumps(items[start : start + _WRITTEN_ITEMS])[1:-1]
+                yield (b"," if start else b"") + part
+            yield b"]}"
+        separator = b","
+    yield b"}" if separator == b"," else b"{}"
+
+
+_WRITTEN_ITEMS = 512
+"""Items of a sequence that are written at once: of functional groups about a megabyte."""
 
 
 def revisions_digest(series: Iterable[tuple[str, Mapping[str, str]]]) -> str:

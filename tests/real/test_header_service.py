@@ -65,7 +65,7 @@ async def test_the_header_is_that_of_the_file(empty_orthanc: EmbeddedOrthanc, na
         found = await HeaderService(orthanc).dicom_json(instance_id, REVISION)
     with path.open("rb") as file:
         assert found.elements == header_json(file)
-    assert found.json_bytes == len(orjson.dumps(found.elements))
+    assert found.content == orjson.dumps(found.elements)
 
 
 async def test_a_header_is_read_once_for_many_who_ask_at_once(

@@ -1,39 +1,85 @@
 """A part of a header, by keywords."""
 
+import asyncio
+from typing import Any
+
+import orjson
 import pytest
 
 from services.errors import InvalidInput
+from services.query import header_json
 from services.query.header_json import Header
+from services.query.series_headers import header_bytes
 
-ELEMENTS = {
+ELEMENTS: dict[str, dict[str, Any]] = {
     "00080060": {"vr": "CS", "Value": ["CT"]},
+    "00081030": {"vr": "LO", "Value": ['}{ "0018" \\ \\" \\\\', "\x1f é"]},
+    "00081032": {
+        "vr": "SQ",
+        "Value": [{"00180060": {"vr": "DS", "Value": [1]}, "00081030": {"vr": "LO"}}, {}],
+    },
     "00100020": {"vr": "LO", "Value": ["1"]},
     "00180060": {"vr": "DS", "Value": [120]},
 }
-HEADER = Header(ELEMENTS, 200)
+HEADER = Header(orjson.dumps(ELEMENTS))
 
 
+@pytest.fixture(params=["decoded", "cut out"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short headers are decoded, long ones are cut."""
+    if request.param == "cut out":
+        monkeypatch.setattr(header_json, "_DECODED_BYTES", 0)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("keywords", "tags"),
     [
         (["KVP", "Modality"], ["00080060", "00180060"]),
+        (["StudyDescription"], ["00081030"]),
+        (["ProcedureCodeSequence", "PatientID"], ["00081032", "00100020"]),
         (["PatientName"], []),
         ([], []),
         (["Modality", "Modality"], ["00080060"]),
     ],
 )
-def test_keywords_choose_elements_in_the_order_of_the_header(
+async def test_keywords_choose_elements_in_the_order_of_the_header(
     keywords: list[str], tags: list[str]
 ) -> None:
-    selected = HEADER.selected(keywords)
+    selected = await HEADER.selected(keywords)
     assert list(selected.elements) == tags
     assert selected.elements == {tag: ELEMENTS[tag] for tag in tags}
     assert selected.json_bytes < HEADER.json_bytes
 
 
 @pytest.mark.parametrize("keyword", ["modality", "00080060", "", "x" * 1_000])
-def test_what_is_no_keyword_is_refused_with_the_argument(keyword: str) -> None:
+async def test_what_is_no_keyword_is_refused_with_the_argument(keyword: str) -> None:
     with pytest.raises(InvalidInput, match=r"no keyword of PS3\.6") as refused:
-        HEADER.selected([keyword])
+        await HEADER.selected([keyword])
     assert refused.value.argument == "only"
     assert len(refused.value.message) < 130
+
+
+@pytest.mark.parametrize("count", [0, 1, 512, 513, 2_000])
+def test_a_long_sequence_is_written_in_pieces_as_one(count: int) -> None:
+    item = {"00200032": {"vr": "DS", "Value": [1.5]}}
+    model = {"00080060": ELEMENTS["00080060"], "52009230": {"vr": "SQ", "Value": [item] * count}}
+    assert header_bytes(model) == orjson.dumps(model)
+    assert header_bytes({}) == b"{}"
+
+
+@pytest.mark.no_cover
+async def test_others_are_served_while_a_part_of_a_long_header_is_read() -> None:
+    item = {"00209113": {"vr": "SQ", "Value": [{"00200032": {"vr": "DS", "Value": [1, 2, 3]}}]}}
+    items = orjson.dumps([item] * 50_000)
+    head = b'{"00080060":{"vr":"CS","Value":["MR"]},"52009230":{"vr":"SQ","Value":'
+    header = Header(head + items + b"}}")
+    loop = asyncio.get_running_loop()
+    selecting = asyncio.create_task(header.selected(["Modality"]))
+    longest, before = 0.0, loop.time()
+    while not selecting.done():
+        await asyncio.sleep(0.001)
+        longest, before = max(longest, loop.time() - before), loop.time()
+    assert selecting.result().elements == {"00080060": {"vr": "CS", "Value": ["MR"]}}
+    # Decoding it would take ten times as long, without an end in between.
+    assert longest < 0.25
