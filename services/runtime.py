@@ -44,6 +44,7 @@ from services.labels import Labels
 from services.modalities.service import Modalities, open_modalities
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
+from services.prepared_headers import HeaderPreparation
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
@@ -614,6 +615,12 @@ async def open_runtime(
             )
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))
+                preparation = HeaderPreparation(
+                    database, series_headers, stable_seconds=settings.study_stable_seconds
+                )
+                await stack.enter_async_context(
+                    supervisor.running("prepared headers", preparation.run)
+                )
             await stack.enter_async_context(supervisor.running("jobs", job_runner.run))
             await enter_worklist(stack, runtime)
         yield runtime
