@@ -14,7 +14,7 @@ from services.settings import Settings
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "tests" / "benchmarks" / "README.md",
 ]
 SETTINGS_PAGE = ROOT / "docs" / "settings.md"

@@ -1,4 +1,4 @@
-"""Folders with the examples of docs/front-ends.md, and the servers that they ask."""
+"""Folders with the examples of docs/front-ends, and the servers that they ask."""
 
 import asyncio
 import io

@@ -1,10 +1,11 @@
-"""The examples of docs/front-ends.md: fenced blocks that name their file, and what they print."""
+"""The examples of docs/front-ends: fenced blocks that name their file, and what they print."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "front-ends.md"
+_DOCS = Path(__file__).parents[2] / "docs"
+PAGES = [_DOCS / "front-ends.md", *sorted((_DOCS / "front-ends").glob("*.md"))]
 
 _FENCE = re.compile(r"^```\w+ (file|output)=(\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _ADDRESS = "127.0.0.1:8000"
@@ -35,9 +36,14 @@ class Examples:
             path.write_text(text.replace(_ADDRESS, address), encoding="utf-8")
 
 
+def text_of_pages() -> str:
+    """Return the text of all pages."""
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
 def read_examples() -> Examples:
-    """Take the examples out of the page."""
-    blocks = _FENCE.findall(PAGE.read_text(encoding="utf-8"))
+    """Take the examples out of the pages."""
+    blocks = _FENCE.findall(text_of_pages())
     found = Examples(
         sources={name: text for kind, name, text in blocks if kind == "file"},
         outputs={name: text for kind, name, text in blocks if kind == "output"},

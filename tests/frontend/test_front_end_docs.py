@@ -1,4 +1,4 @@
-"""Every example of docs/front-ends.md runs and prints what the page says."""
+"""Every example of docs/front-ends runs and prints what the page says."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from services import errors
 from services.errors import Error, FileRejected
 from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.frontend.conftest import Workshop, new_image
-from tests.frontend.examples import PAGE, read_examples
+from tests.frontend.examples import read_examples, text_of_pages
 from tests.server_process import Served
 
 _EXAMPLES = read_examples()
@@ -139,7 +139,7 @@ def test_every_example_is_run_here() -> None:
 def test_the_packages_that_the_page_names_are_those_that_are_tested() -> None:
     manifest = Path(__file__).with_name("package.json").read_text(encoding="utf-8")
     tested: dict[str, str] = json.loads(manifest)["devDependencies"]
-    lines = re.findall(r"^npm install (?:--save-dev )?(.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    lines = re.findall(r"^npm install (?:--save-dev )?(.*)$", text_of_pages(), re.MULTILINE)
     named = {part for line in lines for part in line.split()}
     assert named
     for part in named:
@@ -206,9 +206,7 @@ def _aged(url: str, served: Served) -> str:
 
 
 def _part(name: str) -> str:
-    found = re.search(
-        rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE.read_text("utf-8"), re.DOTALL
-    )
+    found = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text_of_pages(), re.DOTALL)
     assert found is not None
     return found[1]
 

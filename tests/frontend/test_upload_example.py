@@ -1,4 +1,4 @@
-"""The upload with fetch of docs/front-ends.md reports results, or why there are none."""
+"""The upload with fetch of docs/front-ends reports results, or why there are none."""
 
 import asyncio
 

@@ -7,7 +7,7 @@ from graph.http.cors import REQUEST_HEADERS, AllowedOrigins
 from services.settings import Settings
 
 EMBEDDED = AllowedOrigins.from_settings(Settings(_env_file=None))
-PAGE = Path(__file__).parents[3] / "docs" / "front-ends.md"
+PAGE = Path(__file__).parents[3] / "docs" / "front-ends" / "development.md"
 KEYS = "k1:" + "A" * 43
 
 
