@@ -208,8 +208,13 @@ def _by_part(
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 """JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
 
+<<<<<<< HEAD
 _AFTERWARDS_SECONDS = 5.0
 """What follows a wait for somebody outside: reading from MongoDB and writing the answer."""
+=======
+MAX_MEASUREMENTS = 20
+"""Regions of frames that one operation measures: each decodes a frame."""
+>>>>>>> 26b0d4e (Make the study browser a viewer: viewports, measurements, priors beside, touch, live, deletion)
 
 MAX_HEADERS = 500
 """Headers of one operation: of a series that was never opened, each is a file to read."""
@@ -230,6 +235,7 @@ class Context:
         loaders: One command of MongoDB per level of a tree, within the same scope.
         nodes_left: Objects that the operation may still answer.
         headers_left: Headers that it may still read from Orthanc.
+        measurements_left: Regions of frames that it may still measure.
         headers_read: Instances whose headers were counted already, for attributes of frames.
         header_bytes_left: JSON of them that it may still answer.
         accesses: What the audit trail must know before the answer goes out.
@@ -247,6 +253,7 @@ class Context:
     loaders: Loaders = field(init=False)
     nodes_left: int = field(init=False)
     headers_left: int = field(init=False)
+    measurements_left: int = field(init=False)
     headers_read: set[str] = field(init=False)
     header_bytes_left: int = field(init=False)
     accesses: AccessLog = field(default_factory=AccessLog)
@@ -303,6 +310,7 @@ class Context:
         self.loaders = Loaders(self.tree, self.turns, self._jobs_of_studies)
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
+        self.measurements_left = MAX_MEASUREMENTS
         self.headers_read = set()
         self.header_bytes_left = MAX_HEADER_BYTES
 
@@ -374,6 +382,18 @@ class Context:
         if instance_id not in self.headers_read:
             self.spend_header()
             self.headers_read.add(instance_id)
+
+    def spend_measurement(self) -> None:
+        """Count a region of a frame, before the frame is decoded.
+
+        Raises:
+            LimitExceeded: The operation asks for too many.
+        """
+        self.measurements_left -= 1
+        if self.measurements_left < 0:
+            raise LimitExceeded(
+                f"A query answers `statistics` of at most {MAX_MEASUREMENTS} regions."
+            )
 
     def spend_header_bytes(self, json_bytes: int) -> None:
         """Count the size of a header, when it was read.

@@ -11,7 +11,13 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from graph.state import runtime_of
-from graph.web.assets import Bundle, graphiql_bundle, page_bundle, template
+from graph.web.assets import (
+    Bundle,
+    graphiql_bundle,
+    module_preloads,
+    page_bundle,
+    template,
+)
 from graph.web.security import content_security_policy
 
 _FOR_GOOD = "public, max-age=31536000, immutable"
@@ -32,8 +38,10 @@ async def study_page(request: Request, *, root: str) -> HTMLResponse:
     """
     bundle = await run_in_threadpool(page_bundle)
     policy = content_security_policy(public_url=runtime_of(request).settings.public_url)
+    static = f"{root}static/{bundle.digest}"
+    preloads = await run_in_threadpool(module_preloads, static)
     return HTMLResponse(
-        template("index.html").replace("{static}", f"{root}static/{bundle.digest}"),
+        template("index.html").replace("{preloads}", preloads).replace("{static}", static),
         headers={"Cache-Control": "no-cache", "Content-Security-Policy": policy},
     )
 

@@ -8,7 +8,9 @@ import strawberry
 
 from graph.context import Info
 from graph.relay import Node, encode_node_id, frame_local_id
+from services.dicom.display import SHOWN_AS_STORED
 from services.frames.records import FrameAttributes, indexed_attributes
+from services.frames.statistics import Ellipse
 from services.frames.variant import FrameVariant, PictureFormat
 from services.query.tree import Slice
 
@@ -37,6 +39,37 @@ class Window:
     )
     function: str = strawberry.field(
         description="VOILUTFunction (0028,1056): `LINEAR`, `LINEAR_EXACT` or `SIGMOID`."
+    )
+
+
+@strawberry.input(
+    description="An ellipse on a frame, whose axes are those of the frame. Coordinates are in "
+    "pixels from the upper left corner of the first pixel, whose center is at 0.5."
+)
+class EllipseInput:
+    """A region of a frame."""
+
+    column: float = strawberry.field(description="Of the center, along the rows.")
+    row: float = strawberry.field(description="Of the center, down the columns.")
+    radius_columns: float = strawberry.field(description="Half its width; 0 or more.")
+    radius_rows: float = strawberry.field(description="Half its height; 0 or more.")
+
+
+@strawberry.type(
+    description="What the values of a region are: outputs of the modality LUT (PS3.3 C.11.1), such "
+    "as Hounsfield units, not grey levels. Not for diagnosis."
+)
+class RegionStatistics:
+    """Statistics of a region of a frame."""
+
+    mean: float = strawberry.field(description="Mean of the values.")
+    standard_deviation: float = strawberry.field(description="Of all pixels of the region.")
+    minimum: float = strawberry.field(description="The smallest value.")
+    maximum: float = strawberry.field(description="The largest value.")
+    number_of_pixels: int = strawberry.field(description="Pixels whose centers lie in the region.")
+    unit: str | None = strawberry.field(
+        description="RescaleType (0028,1054), such as `HU`; `HU` for CT whose files do not tell, "
+        "null where the unit is unknown."
     )
 
 
@@ -167,6 +200,34 @@ class Frame(Node):
             for window in (await self._attributes(info)).windows
         ]
 
+    @strawberry.field(
+        description="Statistics of the values in a region. Null for colors, which have no values, "
+        "and where the region lies beside the frame. At most 20 in one query."
+    )
+    async def statistics(
+        self,
+        info: Info,
+        ellipse: Annotated[EllipseInput, strawberry.argument(description="The region.")],
+    ) -> RegionStatistics | None:
+        """Measure a region."""
+        context = info.context
+        region = Ellipse(ellipse.column, ellipse.row, ellipse.radius_columns, ellipse.radius_rows)
+        context.spend_measurement()
+        found = await context.runtime.frames.statistics(
+            self.orthanc_instance_id, self.revision, self.index, region
+        )
+        if found is None:
+            return None
+        stored = await context.loaders.instance_by_id.load(self.orthanc_instance_id)
+        return RegionStatistics(
+            mean=found.mean,
+            standard_deviation=found.standard_deviation,
+            minimum=found.minimum,
+            maximum=found.maximum,
+            number_of_pixels=found.number_of_pixels,
+            unit=_unit_of(stored),
+        )
+
     async def _attributes(self, info: Info) -> FrameAttributes:
         context = info.context
         stored = await context.loaders.instance_by_id.load(self.orthanc_instance_id)
@@ -197,6 +258,18 @@ class Frame(Node):
             now=context.now(),
             grant=context.grant,
         ).path
+
+
+_CT_IMAGES = frozenset({"1.2.840.10008.5.1.4.1.1.2"})
+"""CT Image Storage: its values are Hounsfield units unless RescaleType says otherwise (PS3.3
+C.8.2.1.1.2)."""
+
+
+def _unit_of(stored: Mapping[str, Any] | None) -> str | None:
+    if stored is None or stored.get("sopClassUID") in SHOWN_AS_STORED:
+        return None
+    unit: str | None = stored.get("rescaleType")
+    return unit or ("HU" if stored.get("sopClassUID") in _CT_IMAGES else None)
 
 
 def frame_window(count: int, part: Slice) -> range:

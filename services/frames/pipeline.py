@@ -118,6 +118,10 @@ class FramePipeline:
         """Return windows and geometry of a frame, 0-based."""
         return await self._presentations.attributes(instance, frame_index)
 
+    async def presentation(self, instance: RenderableInstance, frame_index: int) -> Presentation:
+        """Return how a frame, 0-based, is stored and shown."""
+        return await self._presentations.find(instance, frame_index)
+
     async def stored(self, instance: RenderableInstance, frame_index: int) -> StoredFrame:
         """Return the bytes of a frame, 0-based, as they are in the file; native ones little endian.
 

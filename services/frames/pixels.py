@@ -183,6 +183,18 @@ _HUGE = 1e300
 """Beyond it, differences of values are infinite."""
 
 
+def modality_values(words: npt.NDArray[Any], bits: SampleBits, display: FrameDisplay) -> FloatArray:
+    """Return the output values of the modality LUT (PS3.3 C.11.1), such as Hounsfield units.
+
+    Args:
+        words: Samples as decoded.
+        bits: Which of their bits count.
+        display: The display attributes of the frame.
+    """
+    values: FloatArray = stored_values(words, bits).astype(np.float64)
+    return _rescaled(values, display)
+
+
 def _rescaled(values: FloatArray, display: FrameDisplay) -> FloatArray:
     """Apply the modality LUT (PS3.3 C.11.1)."""
     if display.modality_lut is not None:

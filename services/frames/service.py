@@ -30,12 +30,13 @@ from services.frames.records import (
 )
 from services.frames.renderer import RendererLimits, open_renderers
 from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSigner
+from services.frames.statistics import Ellipse, RegionStatistics, measure
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
 from services.metrics import FRAMES
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
-from services.tasks import Supervisor
+from services.tasks import Supervisor, finish_in_thread
 
 _T = TypeVar("_T")
 
@@ -208,6 +209,24 @@ class FrameService:
         check_renderable(instance, frame_index)
         frame = FrameId(instance.id, instance.revision, frame_index)
         return await self._guarded(frame, lambda pipeline: pipeline.decoded(instance, frame_index))
+
+    async def statistics(
+        self, instance_id: str, revision: str, frame_index: int, ellipse: Ellipse
+    ) -> RegionStatistics | None:
+        """Return the statistics of a region of a frame, 0-based; None where it has no values.
+
+        Errors are those of `frame`.
+        """
+        instance = await self._instances.find(instance_id, revision)
+        if instance is None:
+            raise FrameNotFound
+        if self._pipeline is None:
+            raise PacsDisabled
+        stored = await self.decoded(instance, frame_index)
+        shown = await self._pipeline.presentation(instance, frame_index)
+        return await finish_in_thread(
+            measure, stored.content, shown.description, shown.display, ellipse
+        )
 
     def discard(self, instance_ids: Iterable[str]) -> None:
         """Forget what is kept of instances that were removed or replaced."""

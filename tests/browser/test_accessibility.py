@@ -38,7 +38,7 @@ async def test_the_study_page_can_be_used_by_everybody(
     await tab.page.emulate_media(color_scheme=scheme)
     page = await tab.open("#q=THORAX")
     await page.locator("#studies a").first.click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     await page.keyboard.press("t")
     await expect(page.locator("#tags tbody tr").first).to_be_visible()
     assert await _findings(page) == []
@@ -58,7 +58,7 @@ async def test_no_width_makes_the_page_scroll_sideways(tab: Tab, width: int) -> 
     await expect(page.locator("#studies tr")).to_have_count(1)
     assert await _overflow(page) == 0
     await page.locator("#studies a").first.click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     assert await _overflow(page) == 0
 
 

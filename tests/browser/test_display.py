@@ -70,16 +70,16 @@ async def _send(samples: Served, dataset: Dataset) -> None:
 async def _open_newer(tab: Tab) -> Page:
     page = await tab.open(f"#q={_PATIENT}")
     await page.locator("#studies tr", has_text="2004-01-19").locator("a").first.click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     return page
 
 
 async def test_pixels_have_their_proportions_in_the_patient(tab: Tab) -> None:
     page = await _open_newer(tab)
-    picture = page.locator("#picture")
+    picture = page.locator(".image")
     shape = await picture.evaluate("image => image.height / image.width")
     assert shape == pytest.approx(2, abs=0.02)
-    stage = await page.locator("#stage").bounding_box()
+    stage = await page.locator(".stage").bounding_box()
     box = await picture.bounding_box()
     assert stage is not None
     assert box is not None
@@ -92,8 +92,8 @@ async def test_pixels_have_their_proportions_in_the_patient(tab: Tab) -> None:
 async def test_square_pixels_fill_the_stage(tab: Tab) -> None:
     page = await _open_newer(tab)
     await page.locator("#strip a.prior").click()
-    await expect(page.locator("#corner-size")).to_have_text("128 \u00d7 128")
-    picture = page.locator("#picture")
+    await expect(page.locator(".corner-size")).to_have_text("128 \u00d7 128")
+    picture = page.locator(".image")
     assert await picture.evaluate("image => image.width / image.height") == pytest.approx(1)
 
 
@@ -110,17 +110,17 @@ async def test_the_windows_of_the_file_are_offered_by_name(tab: Tab) -> None:
 async def test_a_window_of_the_file_is_shown(tab: Tab) -> None:
     page = await _open_newer(tab)
     await page.locator("#preset").select_option(label="File: BONE")
-    await expect(page.locator("#corner-window")).to_have_text("W 1800 C 400")
-    await expect(page.locator("#picture")).to_have_attribute("src", re.compile("w400x1800"))
+    await expect(page.locator(".corner-window")).to_have_text("W 1800 C 400")
+    await expect(page.locator(".image")).to_have_attribute("data-source", re.compile("w400x1800"))
 
 
 async def test_loss_is_marked(tab: Tab) -> None:
     page = await _open_newer(tab)
-    await expect(page.locator("#corner-size")).to_contain_text("Lossy compression 12.5:1")
-    await expect(page.locator("#picture")).to_have_attribute("alt", re.compile("lossy$"))
+    await expect(page.locator(".corner-size")).to_contain_text("Lossy compression 12.5:1")
+    await expect(page.locator(".image")).to_have_attribute("alt", re.compile("lossy$"))
     await page.locator("#strip a.prior").click()
-    await expect(page.locator("#corner-size")).to_have_text("128 \u00d7 128")
-    await expect(page.locator("#corner-size")).not_to_contain_text("Lossy")
+    await expect(page.locator(".corner-size")).to_have_text("128 \u00d7 128")
+    await expect(page.locator(".corner-size")).not_to_contain_text("Lossy")
 
 
 async def test_age_and_sex_of_the_patient_and_earlier_studies_are_shown(
@@ -144,9 +144,9 @@ async def test_slices_come_in_the_order_of_the_body(tab: Tab) -> None:
     await page.keyboard.press("Home")
     for position in range(1, 5):
         await expect(page.locator("#position-text")).to_have_text(f"{position} / 4")
-        await expect(page.locator("#picture")).to_have_attribute(
+        await expect(page.locator(".image")).to_have_attribute(
             "alt", re.compile(f"Image {position} of 4")
         )
-        numbers.append(await page.locator("#corner-series").inner_text())
+        numbers.append(await page.locator(".corner-series").inner_text())
         await page.keyboard.press("ArrowDown")
     assert [int(text.split("Instance ")[1]) for text in numbers] == [40, 30, 20, 10]

@@ -42,8 +42,8 @@ async def _delete(samples: Served, study: str) -> None:
 async def test_a_pdf_stands_in_a_frame_and_can_be_saved(tab: Tab, samples: Served) -> None:
     study = await _store(samples, document(_PDF, 1))
     page = await tab.open(f"#study={study}")
-    await expect(page.locator("#document h2")).to_have_text("Encapsulated PDF Storage")
-    await expect(page.locator("#document iframe")).to_be_visible()
+    await expect(page.locator(".document h2")).to_have_text("Encapsulated PDF Storage")
+    await expect(page.locator(".document iframe")).to_be_visible()
     async with asyncio.timeout(10):
         # Chromium's viewer is a frame of its own inside ours.
         while not any(frame.url.startswith("chrome-extension:") for frame in page.frames):  # noqa: ASYNC110  # no event says so
@@ -54,19 +54,19 @@ async def test_a_pdf_stands_in_a_frame_and_can_be_saved(tab: Tab, samples: Serve
     assert (await asyncio.to_thread(Path(path).read_bytes))[128:132] == b"DICM"
     await page.keyboard.press("Escape")
     await expect(page.locator("#worklist-view")).to_be_visible()
-    await expect(page.locator("#document iframe")).to_have_count(0)
+    await expect(page.locator(".document iframe")).to_have_count(0)
     await _delete(samples, study)
 
 
 async def test_a_report_is_text(tab: Tab, samples: Served) -> None:
     study = await _store(samples, file_named("test-SR.dcm"))
     page = await tab.open(f"#study={study}")
-    await expect(page.locator("#document h2")).to_have_text("Diagnosis")
-    await expect(page.locator("#document .flags")).to_have_text(
+    await expect(page.locator(".document h2")).to_have_text("Diagnosis")
+    await expect(page.locator(".document .flags")).to_have_text(
         "COMPLETE · VERIFIED · by Jörg Riesmeier, Verifying Observer"
     )
-    lines = page.locator("#document .lines > *")
+    lines = page.locator(".document .lines > *")
     await expect(lines.nth(0)).to_have_text("Some UID: 1.2.3.4.5")
     await expect(lines.nth(5)).to_have_text("Diameter: 3.0 Length Unit")
-    assert await page.locator("#document iframe").count() == 0
+    assert await page.locator(".document iframe").count() == 0
     await _delete(samples, study)

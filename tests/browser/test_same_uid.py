@@ -60,7 +60,7 @@ async def test_the_header_is_that_of_the_picture(tab: Tab, twins: dict[str, str]
     for patient_id in twins:
         page = await tab.open(_BOTH)
         await page.locator("#studies tr", has_text=patient_id).locator("a").click()
-        await expect(page.locator("#picture")).to_be_visible()
+        await expect(page.locator(".image")).to_be_visible()
         await page.keyboard.press("t")
         line = page.locator("#tags tbody tr", has_text="(0010,0020)").first
         await expect(line).to_contain_text(patient_id)
@@ -69,12 +69,12 @@ async def test_the_header_is_that_of_the_picture(tab: Tab, twins: dict[str, str]
 
 async def _expect_patient(page: Page, patient_id: str) -> None:
     await expect(page.locator("#study-header h1")).to_contain_text(patient_id)
-    await expect(page.locator("#corner-patient")).to_contain_text(patient_id)
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".corner-patient")).to_contain_text(patient_id)
+    await expect(page.locator(".image")).to_be_visible()
 
 
 async def _instance_shown(page: Page, signer: FrameUrlSigner, samples: Served) -> str:
-    source = await page.locator("#picture").get_attribute("src") or ""
+    source = await page.locator(".image").get_attribute("data-source") or ""
     until = int(source.split("/v2/")[1].split(".")[1], 16)
     path = source.removeprefix(samples.url).encode()
     return signer.verify_frame(path, now=until - 60).instance_id

@@ -25,11 +25,11 @@ async def _worklist(tab: Tab) -> Page:
 async def _viewer(tab: Tab) -> Page:
     page = await tab.open("#q=CQ500")
     await page.locator("#studies a").first.click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     await page.keyboard.press("t")
     await page.keyboard.press("5")
     await expect(page.locator("#tags tbody tr").first).to_be_visible()
-    await expect(page.locator("#corner-window")).to_have_text("W 80 C 40")
+    await expect(page.locator(".corner-window")).to_have_text("W 80 C 40")
     return page
 
 

@@ -24,7 +24,7 @@ async def test_a_link_shows_one_study_until_it_is_revoked(tab: Tab) -> None:
     await expect(other.locator("#live")).to_have_text("Live")
     await expect(other.locator("#choose-files")).to_have_count(0)
     await other.locator("#studies a", has_text="RG1").click()
-    await expect(other.locator("#picture")).to_be_visible()
+    await expect(other.locator(".image")).to_be_visible()
     await expect(other.locator("#open-share")).to_have_count(0)
     await expect(other.locator("#download")).to_have_count(0)
 

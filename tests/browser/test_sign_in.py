@@ -17,7 +17,7 @@ async def test_a_person_signs_in_with_a_token_and_out_again(guarded_tab: tuple[T
     await expect(page.locator("#studies tr", has_text="THORAX")).to_be_visible()
     await expect(page.locator("#live")).to_have_text("Live")
     await page.locator("#studies a", has_text="RG1").click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     await page.go_back()
     await page.locator("#worklist-view .sign-out").click()
     await expect(dialog).to_be_visible()

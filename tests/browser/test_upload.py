@@ -20,7 +20,7 @@ async def test_a_good_and_a_bad_file_each_get_their_result(tab: Tab, without_ct:
     await expect(card.locator(".problems li")).to_contain_text("letter.txt refused: ")
     await card.locator(".links a").click()
     await expect(page.locator("#study-header h1")).to_contain_text("1CT1")
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
 
 
 async def test_a_new_study_appears_by_itself(tab: Tab, without_ct: bytes, samples: Served) -> None:
@@ -86,7 +86,7 @@ async def test_a_thousand_files_go_in_batches(tab: Tab) -> None:
           input.dispatchEvent(new Event("change"));
         }"""
     )
-    await expect(page.locator(".upload .summary")).to_have_text("1000 refused", timeout=30_000)
+    await expect(page.locator(".upload .summary")).to_have_text("1,000 refused", timeout=30_000)
     assert sizes == [40] * 25
     await expect(page.locator(".upload .problems li")).to_have_count(500)
 

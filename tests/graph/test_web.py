@@ -99,13 +99,13 @@ async def test_the_names_of_elements_come_with_the_page() -> None:
 
 def test_no_module_turns_data_into_html_or_code() -> None:
     forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b")
-    modules = list((_WEB / "static").glob("*.js"))
+    modules = list((_WEB / "static").rglob("*.js"))
     assert modules
     assert [path.name for path in modules if forbidden.search(path.read_text("utf-8"))] == []
 
 
 def test_every_module_stays_readable() -> None:
-    files = [*(_WEB / "static").glob("*.js"), *(_WEB / "static").glob("*.css")]
+    files = [*(_WEB / "static").rglob("*.js"), *(_WEB / "static").rglob("*.css")]
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in files}
     assert {name: length for name, length in lengths.items() if length > 250} == {}
 

@@ -1,104 +1,26 @@
-// The GraphQL endpoint: queries with fetch, uploads as GraphQL multipart requests.
-import { askForToken, authorization, token } from "./session.js";
+// The server of this page: its GraphQL endpoint and its pictures.
+import { Connection } from "./client/connection.js";
+import { PictureLoader } from "./client/loader.js";
+import { askForToken, token } from "./session.js";
 
 /** Relative to this file, /static/DIGEST/api.js: the server may stand under any path of a proxy. */
-export const ENDPOINT = new URL("../../graphql", import.meta.url).href;
-let clockOffset = 0;
+const BASE = new URL("../../", import.meta.url);
 
-/** An error of the server: `code` for programs, `message` for people. */
-export class ApiError extends Error {
-  constructor(message, code) {
-    super(message);
-    this.code = code;
-  }
-}
-
-/** The server's clock in milliseconds. Expiry times are the server's; the clock of this machine may be wrong. */
-export const serverNow = () => Date.now() + clockOffset;
+export const connection = new Connection({
+  endpoint: new URL("graphql", BASE).href,
+  token,
+  onUnauthenticated: askForToken,
+});
 
 /** Execute an operation and return its `data`. Asks for a token where one is needed. */
-export async function graphql(query, variables = {}, { signal } = {}) {
-  for (;;) {
-    const used = token();
-    const response = await send({ query, variables }, signal);
-    const answer = await readAnswer(response);
-    const error = answer.errors?.[0];
-    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken(used);
-    else if (error) throw new ApiError(error.message, error.extensions?.code);
-    else return answer.data;
-  }
-}
+export const graphql = (query, variables, options) => connection.query(query, variables, options);
 
-async function send(body, signal) {
-  const headers = { "Content-Type": "application/json", ...authorization() };
-  try {
-    const response = await fetch(ENDPOINT, { method: "POST", headers, body: JSON.stringify(body), signal });
-    const date = Date.parse(response.headers.get("date"));
-    if (date) clockOffset = date - Date.now();
-    return response;
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer. Is it running?", "NETWORK");
-  }
-}
+/** The server's clock in milliseconds. */
+export const serverNow = () => connection.serverNow();
 
-async function readAnswer(response) {
-  try {
-    return await response.json();
-  } catch {
-    throw new ApiError(`The server answered with HTTP status ${response.status}.`, "HTTP");
-  }
-}
+/** All pictures of the page. They come from where the page came from, whatever PUBLIC_URL says. */
+export const loader = new PictureLoader(connection, {
+  resolve: ({ path }) => new URL(path.slice(path.indexOf("frames/v2/")), BASE).href,
+});
 
-const UPLOAD = `mutation Upload($files: [Upload!]!) {
-  uploadDicom(files: $files) {
-    results {
-      fileName status error { code message }
-      instance { series { study { id studyDescription patientDisplayName } } }
-    }
-  }
-}`;
-
-/**
- * Upload files by the GraphQL multipart request specification.
- * XMLHttpRequest, because fetch does not report upload progress.
- * @returns {Promise<object[]>} One UploadResult per DICOM file.
- */
-export async function uploadFiles(files, { onProgress, signal }) {
-  for (;;) {
-    const used = token();
-    const answer = await post(multipart(files), onProgress, signal);
-    const error = answer.errors?.[0];
-    if (error?.extensions?.code === "UNAUTHENTICATED") await askForToken(used);
-    else if (error) throw new ApiError(error.message, error.extensions?.code);
-    else return answer.data.uploadDicom.results;
-  }
-}
-
-function multipart(files) {
-  const body = new FormData();
-  const variables = { files: files.map(() => null) };
-  body.set("operations", JSON.stringify({ query: UPLOAD, variables }));
-  body.set("map", JSON.stringify(Object.fromEntries(files.map((_, i) => [i, [`variables.files.${i}`]]))));
-  files.forEach(({ file, name }, i) => body.set(String(i), file, name));
-  return body;
-}
-
-function post(body, onProgress, signal) {
-  return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", ENDPOINT);
-    request.responseType = "json";
-    request.setRequestHeader("GraphQL-Preflight", "1");
-    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => onProgress(event.loaded);
-    request.onload = () =>
-      request.response
-        ? resolve(request.response)
-        : reject(new ApiError(`The server answered with HTTP status ${request.status}.`, "HTTP"));
-    request.onerror = () => reject(new ApiError("The connection broke.", "NETWORK"));
-    request.onabort = () => reject(new DOMException("Cancelled.", "AbortError"));
-    signal.addEventListener("abort", () => request.abort());
-    request.send(body);
-  });
-}
+addEventListener("signed-in", () => connection.reconnect());

@@ -1,11 +1,16 @@
 // The study browser: one page, two views. Start reading here.
 //
 //   place.js     the address behind "#": what to show
-//   worklist.js  the list: filters.js, rows.js, live.js (subscription)
-//   study.js     the study: viewer.js, stack.js (URLs), gestures.js, keys.js, cine.js, tags.js
-//   upload.js    dropping files: dropped.js, transfer.js
+//   worklist.js  the list: filters.js, rows.js
+//   study.js     the study: strip.js (series, earlier studies), layout.js (viewports side by side),
+//                header.js (removal.js), toolbar.js (keys.js, menus.js), tags.js (DICOM header)
+//   viewport.js  one picture: view.js (how it lies), gestures.js, measurements.js, corners.js,
+//                windows.js, instances.js (what the stack consists of), documents.js (reports, PDFs)
+//   upload.js    dropping files: dropped.js
 //   share.js     links of a study; the page of a link is this page, see session.js
 //   api.js       the GraphQL endpoint, which is all that this page uses; session.js (token)
+//   client/      what other front ends can use too, published as clients/js: connection, pictures,
+//                stacks, cine, uploads, geometry
 import { graphql } from "./api.js";
 import { byId, el } from "./dom.js";
 import { flush, readPlace } from "./place.js";
@@ -20,13 +25,13 @@ let scrolled = 0; // How far down the list was when a study was opened.
 
 function show() {
   const place = readPlace();
-  const isStudy = Boolean(place.study);
+  const isStudy = Boolean(place.study || place.StudyInstanceUID || place.AccessionNumber);
   const wasStudy = !byId("study-view").hidden;
   byId("worklist-view").hidden = isStudy;
   byId("study-view").hidden = !isStudy;
   if (isStudy) {
     showStudy(place);
-    if (!wasStudy) byId("stage").focus({ preventScroll: true });
+    if (!wasStudy) document.querySelector(".stage").focus({ preventScroll: true });
     return;
   }
   sessionStorage.setItem("worklist", location.hash || "#");

@@ -1,6 +1,6 @@
 // What instances without pictures hold: PDFs in a frame, structured reports as text, files to save.
 import { graphql } from "./api.js";
-import { byId, el, notify } from "./dom.js";
+import { el, notify } from "./dom.js";
 import { bytes } from "./format.js";
 
 const OBJECT = `query Document($id: ID!) {
@@ -20,40 +20,40 @@ const OBJECT = `query Document($id: ID!) {
 const FILE = "query File($id: ID!) { node(id: $id) { ... on Instance { fileUrl } } }";
 const DOCUMENT = "query DocumentUrl($id: ID!) { node(id: $id) { ... on Instance { document { url } } } }";
 
-let shown = null; // The id of the instance that is shown, or null.
+/** The panel of a viewport: it covers the picture's place with what the viewport can't show. */
+export class DocumentPanel {
+  element = el("section", { class: "document", "aria-label": "Document", hidden: true });
+  #viewport;
+  #shown = null; // The id of the instance that is shown, or null.
 
-/** Show what the viewer can't: listen to what it shows. */
-export function startDocuments(viewer) {
-  const panel = el("section", { id: "document", class: "document", "aria-label": "Document", hidden: true });
-  byId("stage").after(panel);
-  viewer.addEventListener("shown", () => {
-    const instance = viewer.place?.instance;
-    if (!instance || instance.numberOfFrames > 0) closeDocument();
-    else if (instance.id !== shown) show(instance, panel);
-  });
-}
+  constructor(viewport) {
+    this.#viewport = viewport;
+    viewport.addEventListener("shown", () => {
+      const instance = viewport.place?.instance;
+      if (!instance || instance.numberOfFrames > 0) this.close();
+      else if (instance.id !== this.#shown) this.#show(instance);
+    });
+  }
 
-/** Remove what is shown: no document of a patient stays in a page that shows another one. */
-export function closeDocument() {
-  shown = null;
-  byId("document").replaceChildren();
-  byId("document").hidden = true;
-}
+  /** Remove what is shown: no document of a patient stays in a page that shows another one. */
+  close() {
+    this.#shown = null;
+    this.element.replaceChildren();
+    this.element.hidden = true;
+  }
 
-async function show(instance, panel) {
-  shown = instance.id;
-  panel.replaceChildren();
-  try {
-    const { node, viewer } = await graphql(OBJECT, { id: instance.id });
-    if (shown !== instance.id || !node) return;
-    panel.replaceChildren(head(instance, node, viewer), ...body(instance, node));
-    panel.hidden = false;
-    byId("reason").hidden = true;
-  } catch (error) {
-    if (shown !== instance.id) return;
-    closeDocument();
-    byId("reason").textContent = error.message;
-    byId("reason").hidden = false;
+  async #show(instance) {
+    this.close();
+    this.#shown = instance.id;
+    try {
+      const { node, viewer } = await graphql(OBJECT, { id: instance.id });
+      if (this.#shown !== instance.id || !node) return;
+      this.element.replaceChildren(head(instance, node, viewer), ...body(instance, node));
+      this.element.hidden = false;
+      this.#viewport.hush();
+    } catch (error) {
+      if (this.#shown === instance.id) this.#viewport.say(error.message);
+    }
   }
 }
 

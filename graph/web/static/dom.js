@@ -6,8 +6,13 @@ export const byId = (id) => document.getElementById(id);
  * Create an element. Attributes that start with "on" are listeners, true is an empty attribute,
  * false and null are omitted, and so are null children.
  */
-export function el(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
+export const el = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
+
+/** Create an element of a drawing, as `el`. */
+export const svg = (name, attributes, ...children) =>
+  filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+
+function filled(element, attributes = {}, children = []) {
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (value === true) element.setAttribute(key, "");

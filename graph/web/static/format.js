@@ -69,3 +69,15 @@ export function patientDetails(study) {
 export function describeLoss({ lossyImageCompressionRatio: ratio }) {
   return ratio > 1 ? `Lossy compression ${decimal(ratio)}:1` : "Lossy compression";
 }
+
+/** "3 AX T2" of a series. */
+export function seriesTitle({ seriesNumber, seriesDescription }) {
+  const name = seriesNumber === null ? "Series" : `Series ${seriesNumber}`;
+  return seriesDescription ? `${seriesNumber ?? ""} ${seriesDescription}`.trim() : name;
+}
+
+/** "Location 12.5 mm · 3 mm thick" of a slice, or null. */
+export function describePlace({ sliceLocation: location, sliceThickness: thickness }) {
+  const parts = [location !== null && `Location ${decimal(location)} mm`, thickness > 0 && `${decimal(thickness)} mm thick`];
+  return parts.filter(Boolean).join(" · ") || null;
+}

@@ -2,7 +2,7 @@
 import { graphql } from "./api.js";
 import { el } from "./dom.js";
 import { ago, dateTime, number, patientDetails, patientName } from "./format.js";
-import { thumbnail } from "./pictures.js";
+import { thumbnail } from "./thumbnail.js";
 import { hashOf } from "./place.js";
 
 const RENEW = `query Thumbnail($id: ID!) {

@@ -1,249 +1,211 @@
-// The study page: header, strip of series, and the link between viewer and address.
-import { graphql } from "./api.js";
-import { Cine } from "./cine.js";
-import { closeDocument, startDocuments } from "./documents.js";
-import { byId, el, notify } from "./dom.js";
-import { count, dateTime, describeLoss, number, patientDetails, patientName } from "./format.js";
+// The study page: reads a study, opens its series in viewports, follows what happens to it.
+import { connection } from "./api.js";
+import { byId, debounce, notify } from "./dom.js";
 import { listenToStage } from "./gestures.js";
-import { listenToKeys } from "./keys.js";
-import { thumbnail } from "./pictures.js";
-import { hashOf, notePlace } from "./place.js";
-import { Stack } from "./stack.js";
-import { openShare } from "./share.js";
-import { showTags } from "./tags.js";
-import { Viewer } from "./viewer.js";
-import { describeWindow, hasWindow, parseWindow, presetsFor } from "./windows.js";
+import { describeStudy, emptyHeader, startHeader } from "./header.js";
+import { readInstances } from "./instances.js";
+import { Layout } from "./layout.js";
+import { forgetMeasurements } from "./measurements.js";
+import { notePlace } from "./place.js";
+import { fillStrip, markSeries } from "./strip.js";
+import { readStudy, withId } from "./studies.js";
+import { setScale, showCine, showMove, showState, startToolbar, toggleTags } from "./toolbar.js";
+import { parseWindow } from "./windows.js";
 
-const STUDY = `query StudyPage($id: ID!) {
-  viewer { canUpload canDownload }
-  node(id: $id) {
-    ... on Study {
-      id studyDate studyTime studyDescription accessionNumber institutionName
-      patientDisplayName patientBirthDate patientSex patientAge patient { patientID hasConflictingDemographics }
-      series {
-        id seriesNumber modality seriesDescription numberOfInstances numberOfFrames
-        thumbnail { url(maxSize: 192) }
-      }
-      priors(first: 50) { id studyDate studyDescription modalitiesInStudy }
-    }
-  }
-}`;
+const EVENTS = "subscription StudyEvents($uid: String!) { studyEvents(studyInstanceUID: $uid) { id kind } }";
 
-const THUMBNAIL = `query SeriesThumbnail($id: ID!) {
-  node(id: $id) { ... on Series { thumbnail { url(maxSize: 192) } } }
-}`;
+const EVENTS_PAUSE = 500; // Milliseconds: images that arrive one after the other are one change.
 
-// The URL is queried on click: a URL from the time when the page opened might have expired.
-const ARCHIVE = "query Archive($id: ID!) { node(id: $id) { ... on Study { archiveUrl } } }";
-
-const viewer = new Viewer();
-let cine;
+let layout;
 let wanted = null; // The place that was asked for last: answers to earlier questions are dropped.
-let wantedSeries = null;
 let study = null;
-let series = null;
-let zoom = "fit";
+let caller = null; // What the caller may do.
+let unsubscribe = () => {};
+
+const active = () => layout.active;
 
 export function startStudy() {
-  cine = new Cine(viewer);
-  const stop = () => cine.stop();
-  const isTouched = matchMedia("(pointer: coarse)").matches; // Fingers scroll; a mouse has a wheel.
-  if (isTouched) document.querySelector('input[name="tool"][value="scroll"]').checked = true;
-  listenToStage(viewer, { onMove: stop, onWindow: setWindow });
-  listenToKeys({ viewer, cine, setWindow, presets, toggleZoom, toggleTags, stepSeries });
-  viewer.addEventListener("moved", moved);
-  viewer.addEventListener("shown", describePicture);
-  startDocuments(viewer);
-  byId("preset").addEventListener("change", (event) => setWindow(presetOf(event.target.value)));
-  byId("zoom").addEventListener("change", (event) => setZoom(event.target.value));
-  byId("show-tags").addEventListener("click", () => toggleTags());
-  byId("show-keys").addEventListener("click", () => byId("keys").showModal());
-  byId("position").addEventListener("input", (event) => {
-    stop();
-    viewer.goTo(event.target.valueAsNumber - 1);
-  });
+  layout = new Layout(adopt);
+  layout.addEventListener("active", showAll);
+  layout.addEventListener("layout", showAll);
+  startHeader();
+  startToolbar({ layout, onMove: noteAddress, onLayout: chooseLayout, onStepSeries: stepSeries });
+}
+
+// A new viewport: its gestures, and what follows it.
+function adopt(viewport) {
+  const isInUse = () => viewport === layout?.active;
+  listenToStage(viewport, { onMove: () => viewport.cine.stop() });
+  viewport.addEventListener("moved", () => isInUse() && study && showMove());
+  viewport.addEventListener("played", () => isInUse() && showCine());
+}
+
+function showAll() {
+  markSeries(active().series?.id, layout.seen.map(({ series }) => series?.id));
+  showState();
 }
 
 /** Show the place from the address. */
-export async function showStudy(place) {
-  const isOther = study?.id !== place.study;
-  if (isOther) leaveStudy();
-  const mine = (wanted = place);
+export async function showStudy(asked) {
+  const mine = (wanted = asked);
+  const isCurrent = () => wanted === mine;
   try {
-    if (isOther) await readStudy(place);
-    if (wanted !== mine) return; // Another place was chosen meanwhile.
-    // The links of the strip name only the series: zoom and header panel stay as they are.
-    if (isOther || place.instance) {
-      setZoom(place.zoom === "1" ? "1" : "fit", { isNoted: false });
-      toggleTags(place.tags === "1", { isNoted: false });
+    const place = await withId(asked);
+    if (!isCurrent() || !place) return;
+    const isOther = study?.id !== place.study;
+    if (isOther) {
+      leaveStudy();
+      wanted = mine;
+      const found = await readStudy(place.study);
+      if (!isCurrent()) return; // Another place was chosen meanwhile.
+      enter(found);
     }
-    const asked = study.series.find((one) => one.id === place.series);
-    await openSeries(asked ?? study.series.find((one) => one.numberOfFrames > 0) ?? study.series[0], place);
+    // The links of the strip name only the series: the header panel stays as it is.
+    if (isOther || place.instance) toggleTags(place.tags === "1", { isNoted: false });
+    const series = study.series.find(({ id }) => id === place.series);
+    await openSeries(active(), study, series ?? firstSeries(study), place);
+    if (isCurrent() && (isOther || place.zoom)) setScale(Number(place.zoom) || null, { isNoted: false });
   } catch (error) {
-    if (wanted !== mine) return;
-    byId("reason").textContent = error.message;
-    byId("reason").hidden = false;
+    if (!isCurrent()) return;
+    if (study) notify(error.message);
+    else showNothing(error.message);
   }
 }
 
-async function readStudy(place) {
-  const { node, viewer: caller } = await graphql(STUDY, { id: place.study });
-  if (wanted !== place) return;
-  if (!node?.id) throw new Error("There is no such study. It may have been deleted.");
-  study = node;
-  describeStudy(caller);
+const firstSeries = ({ series }) => series.find(({ numberOfFrames }) => numberOfFrames > 0) ?? series[0];
+
+function enter(found) {
+  ({ study, caller } = found);
+  byId("study-view").classList.remove("empty");
+  describe();
+  unsubscribe = connection.subscribe(EVENTS, {
+    variables: { uid: study.studyInstanceUID },
+    onData: ({ studyEvents }) => studyEvents.id === study?.id && changed(studyEvents.kind),
+  });
 }
 
-/** Stop all activity of the study page before the list is shown. */
+function describe() {
+  describeStudy(study, caller, { chosen: active, onSeriesGone: leaveSeries });
+  fillStrip(study, openPrior);
+}
+
+/** Stop all activity of the study page, and free its pictures. */
 export function leaveStudy() {
-  cine.stop();
-  viewer.close();
-  closeDocument();
-  wanted = wantedSeries = study = series = null;
+  unsubscribe();
+  unsubscribe = () => {};
+  wanted = study = null;
+  layout.close();
+  forgetMeasurements();
   byId("strip").replaceChildren();
-  byId("study-header").replaceChildren(backLink());
-  byId("reason").hidden = true;
-  for (const corner of document.querySelectorAll(".corner")) corner.replaceChildren();
+  showNothing("");
 }
 
-async function openSeries(chosen, { instance, frame, window } = {}) {
-  wantedSeries = chosen;
-  const stack = series === chosen && viewer.stack ? viewer.stack : await new Stack(chosen.id).load();
-  if (wantedSeries !== chosen) return;
-  const middle = Math.floor(stack.length / 2);
-  if (series !== chosen) cine.stop();
-  series = chosen;
-  for (const link of byId("strip").querySelectorAll("a[data-series]")) {
-    const isChosen = link.dataset.series === chosen.id;
-    link.setAttribute("aria-current", String(isChosen));
-    if (isChosen) link.scrollIntoView({ block: "nearest", inline: "nearest" });
+// Without a study there is nothing to use tools on.
+function showNothing(sentence) {
+  byId("study-view").classList.add("empty");
+  emptyHeader();
+  if (sentence) active().say(sentence);
+}
+
+// The study changed on the server. Images that arrive are added; what is seen stays.
+const changed = debounce(async (kind) => {
+  const before = study;
+  if (!before) return;
+  if (kind === "DELETED") {
+    leaveStudy();
+    return showNothing("This study was deleted.");
   }
-  const position = instance ? stack.find(instance, Math.max(0, Number(frame ?? 1) - 1)) : cineStart(stack, middle);
-  await viewer.open(stack, position, parseWindow(window, chosen.modality));
+  const found = await readStudy(before.id).catch(() => null);
+  if (!found || study !== before) return;
+  ({ study, caller } = found);
+  describe();
+  for (const viewport of layout.seen.filter((one) => one.study?.id === study.id)) await renew(viewport);
+  showAll();
+}, EVENTS_PAUSE);
+
+async function renew(viewport) {
+  const { stack, series: before } = viewport;
+  const series = study.series.find(({ id }) => id === before.id);
+  viewport.study = study;
+  if (!series) return viewport.close();
+  if (series.numberOfInstances === before.numberOfInstances) return void (viewport.series = series);
+  const longer = await readInstances(series.id).catch(() => null);
+  if (longer && viewport.stack === stack) viewport.replaceStack(series, longer);
 }
 
-const presets = () => presetsFor(series?.modality, viewer.place?.instance);
-const presetOf = (key) => presets().find((preset) => preset.key === key) ?? parseWindow(key);
+async function openSeries(viewport, owner, chosen, { instance, frame, window } = {}) {
+  viewport.asked = chosen;
+  if (!chosen) return viewport.say("There is no series in this study.");
+  const isSame = viewport.series?.id === chosen.id && viewport.stack;
+  const stack = isSame ? viewport.stack : await readInstances(chosen.id);
+  if (viewport.asked !== chosen || !study) return;
+  const found = instance ? stack.find(instance, Math.max(0, Number(frame ?? 1) - 1)) : -1;
+  const position = found >= 0 ? found : instance ? 0 : startOf(stack);
+  viewport.isPrior = owner.id !== study.id;
+  viewport.open(owner, chosen, stack, position, parseWindow(window, chosen.modality));
+  if (layout.isLinked) layout.link(true);
+  if (layout.hasLines) layout.showLines(true);
+  showAll();
+}
 
 // A stack opens in the middle, which usually shows most; a cine opens at its first frame.
-const cineStart = (stack, middle) => (stack.at(middle)?.instance.numberOfFrames > 1 ? 0 : middle);
+function startOf(stack) {
+  const middle = Math.floor(stack.length / 2);
+  return stack.places[middle]?.instance.numberOfFrames > 1 ? 0 : middle;
+}
 
 function stepSeries(by) {
-  const next = study?.series[study.series.indexOf(series) + by];
-  if (next) openSeries(next).catch((error) => wantedSeries === next && notify(error.message));
+  const { study: owner, series } = active();
+  const next = owner?.series[owner.series.findIndex(({ id }) => id === series.id) + by];
+  if (next) openSeries(active(), owner, next).catch((error) => notify(error.message));
 }
 
-function setWindow(window, options) {
-  if (viewer.place && hasWindow(viewer.place.instance)) viewer.setWindow(window, options);
+// A series was deleted: its viewport shows another one of the study.
+function leaveSeries({ id }) {
+  const viewport = active();
+  if (!study || viewport.series?.id !== id) return;
+  const others = study.series.filter((one) => one.id !== id);
+  openSeries(viewport, study, firstSeries({ series: others })).catch((error) => notify(error.message));
 }
 
-function setZoom(value, { isNoted = true } = {}) {
-  zoom = value;
-  byId("zoom").querySelector(`input[value="${value}"]`).checked = true;
-  viewer.setZoom(value);
-  if (isNoted) moved();
+// Other viewports begin with the series that follow.
+function chooseLayout(name) {
+  layout.setLayout(name);
+  const isSeen = ({ id }) => layout.seen.some(({ series }) => series?.id === id);
+  const others = study?.series.filter((one) => one.numberOfFrames > 0 && !isSeen(one)) ?? [];
+  for (const viewport of layout.seen) {
+    const next = viewport.stack ? null : others.shift();
+    if (next) openSeries(viewport, study, next).catch((error) => viewport.say(error.message));
+  }
 }
 
-const toggleZoom = () => setZoom(zoom === "1" ? "fit" : "1");
-
-function toggleTags(isShown = byId("tags").hidden, { isNoted = true } = {}) {
-  byId("tags").hidden = !isShown;
-  byId("show-tags").setAttribute("aria-expanded", String(isShown));
-  if (isNoted) moved();
+// An earlier study beside this one: its series that is most like the one that is seen.
+async function openPrior(prior) {
+  const { study: node } = await readStudy(prior.id);
+  if (layout.name === "1x1") layout.setLayout("1x2");
+  const { series: current } = layout.seen[0];
+  const likeness = (one) =>
+    (one.numberOfFrames > 0 ? 1 : 0) +
+    (one.modality === current?.modality ? 2 : 0) +
+    (one.seriesDescription === current?.seriesDescription ? 4 : 0);
+  const best = node.series.reduce((most, one) => (likeness(one) > likeness(most) ? one : most), node.series[0]);
+  const show = (series, viewport = active()) =>
+    openSeries(viewport, node, series).catch((error) => viewport.say(error.message));
+  await show(best, layout.seen[1]);
+  return { study: node, show, mark: showAll };
 }
 
-// Update controls and address after a change of position, window or zoom.
-function moved() {
-  const { place, stack, position, window } = viewer;
-  if (!place) return;
-  const slider = byId("position");
-  slider.max = stack.length;
-  slider.value = position + 1;
-  slider.disabled = stack.length < 2;
-  byId("play").disabled = stack.length < 2;
-  byId("position-text").textContent = `${number(position + 1)} / ${number(stack.length)}`;
-  offerPresets(window, place.instance);
-  if (!byId("tags").hidden) showTags(place.instance.id);
+// The address names what the viewport in use shows of the study of the page.
+function noteAddress() {
+  const { place, series, window, study: owner, view } = active();
+  if (!place || owner?.id !== study?.id) return;
   notePlace({
     study: study.id,
     series: series.id,
     instance: place.instance.id,
     frame: place.instance.numberOfFrames > 1 ? place.frameIndex + 1 : "",
     window: window.key,
-    zoom: zoom === "1" ? "1" : "",
+    zoom: view.isFit ? "" : String(Number(view.scale.toPrecision(3))),
     tags: byId("tags").hidden ? "" : "1",
   });
-}
-
-function offerPresets(window, instance) {
-  const known = presets();
-  const own = known.some(({ key }) => key === window.key) ? [] : [{ ...window, name: describeWindow(window, instance) }];
-  const options = [...known, ...own].map(({ key, name }) => el("option", { value: key, selected: key === window.key }, name));
-  byId("preset").replaceChildren(...options);
-  byId("preset").disabled = !hasWindow(instance);
-}
-
-function describePicture() {
-  const { place, window } = viewer;
-  if (!place) return;
-  const { instance } = place;
-  const lines = (...texts) => texts.filter(Boolean).map((text) => el("span", {}, text));
-  byId("corner-patient").replaceChildren(...lines(patientName(study), study.patient.patientID, study.studyDate));
-  byId("corner-series").replaceChildren(...lines(titleOf(series), series.modality, instance.instanceNumber !== null ? `Instance ${instance.instanceNumber}` : null));
-  const isShown = instance.numberOfFrames > 0;
-  byId("corner-window").replaceChildren(...lines(isShown ? describeWindow(window, instance) : instance.sopClassName));
-  byId("corner-size").replaceChildren(...lines(isShown && viewer.isLossy ? describeLoss(instance) : null, isShown ? `${instance.columns} × ${instance.rows}` : null));
-}
-
-function describeStudy({ canUpload, canDownload }) {
-  const title = [study.studyDescription || "No description", dateTime(study.studyDate, study.studyTime)].filter(Boolean).join(" · ");
-  document.title = `${patientName(study)} · ${title}`;
-  byId("study-header").replaceChildren(
-    backLink(),
-    el("h1", {}, patientName(study), el("span", { class: "detail" }, patientDetails(study))),
-    el("p", { class: "what" }, title, el("span", { class: "detail" }, [study.accessionNumber && `Accession ${study.accessionNumber}`, study.institutionName].filter(Boolean).join(" · "))),
-    canUpload ? el("button", { type: "button", id: "open-share", onclick: () => openShare(study.id) }, "Share") : "",
-    canDownload ? el("button", { type: "button", id: "download", onclick: download }, "Download ZIP") : "",
-  );
-  const priors = study.priors.length ? [el("h2", {}, "Earlier studies"), ...study.priors.map(priorLink)] : [];
-  byId("strip").replaceChildren(...study.series.map(seriesLink), ...priors);
-}
-
-const backLink = () => el("a", { class: "back", href: sessionStorage.getItem("worklist") ?? "#" }, "‹ Studies");
-
-function titleOf({ seriesNumber, seriesDescription }) {
-  const name = seriesNumber === null ? "Series" : `Series ${seriesNumber}`;
-  return seriesDescription ? `${seriesNumber ?? ""} ${seriesDescription}`.trim() : name;
-}
-
-function seriesLink(one) {
-  const { id } = one;
-  const renew = async () => (await graphql(THUMBNAIL, { id })).node?.thumbnail;
-  const amount = one.numberOfFrames ? count(one.numberOfFrames, "image") : count(one.numberOfInstances, "object");
-  return el(
-    "a",
-    { href: hashOf({ study: study.id, series: id }), "data-series": id },
-    thumbnail(one.thumbnail, renew),
-    el("span", { class: "title" }, titleOf(one)),
-    el("span", { class: "detail" }, [one.modality, amount].filter(Boolean).join(" · ")),
-  );
-}
-
-function priorLink({ id, studyDate, studyDescription, modalitiesInStudy }) {
-  return el(
-    "a",
-    { class: "prior", href: hashOf({ study: id }) },
-    el("span", { class: "title" }, studyDate),
-    el("span", { class: "detail" }, [studyDescription, modalitiesInStudy.join(" ")].filter(Boolean).join(" · ")),
-  );
-}
-
-async function download() {
-  try {
-    const { node } = await graphql(ARCHIVE, { id: study.id });
-    if (!node) throw new Error("This study was deleted.");
-    el("a", { href: node.archiveUrl, download: "" }).click();
-  } catch (error) {
-    notify(error.message);
-  }
 }

@@ -1,16 +1,18 @@
 // Uploads: drop files, folders or ZIP archives anywhere on the page; a panel shows the progress.
+import { connection } from "./api.js";
+import { uploadAll } from "./client/upload.js";
 import { byId, el } from "./dom.js";
 import { readDrop, readFiles } from "./dropped.js";
-import { bytes, count, duration } from "./format.js";
+import { bytes, count, duration, number } from "./format.js";
 import { hashOf } from "./place.js";
-import { sendAll } from "./transfer.js";
 
+// Of one file, and of several.
 const WORDS = {
-  STORED: "stored",
-  ALREADY_STORED: "was there already",
-  CONFLICT: "other content with the same UID is there",
-  REJECTED: "refused",
-  FAILED: "failed",
+  STORED: ["stored", "stored"],
+  ALREADY_STORED: ["was there already", "were there already"],
+  CONFLICT: ["has the UID of a file with other content", "have the UIDs of files with other content"],
+  REJECTED: ["refused", "refused"],
+  FAILED: ["failed", "failed"],
 };
 const MOST_LINES = 500; // Refused files that are listed; more are counted.
 let running = 0;
@@ -43,7 +45,7 @@ async function upload(files) {
   const card = new Card(files, () => cancel.abort());
   running += 1;
   try {
-    await sendAll(files, {
+    await uploadAll(connection, files, {
       signal: cancel.signal,
       onProgress: (progress) => card.showProgress(progress),
       onResults: (results) => card.addResults(results),
@@ -62,7 +64,7 @@ class Card {
   #studies = new Map();
   #files;
   #failed = 0;
-  #title = el("h2", {});
+  #title = el("h2", { tabindex: "-1" });
   #bar = el("progress", { max: "1", value: "0", "aria-label": "Upload" });
   #state = el("p", { class: "state" });
   #summary = el("p", { class: "summary", role: "status" });
@@ -80,12 +82,15 @@ class Card {
     byId("uploads").hidden = false;
   }
 
-  showProgress({ sent, total, rate, left }) {
-    this.#bar.value = total ? sent / total : 1;
-    const parts = [`${bytes(sent)} of ${bytes(total)}`];
-    if (rate > 0) parts.push(`${bytes(rate)}/s`);
-    if (sent < total && left !== null) parts.push(`${duration(left)} left`);
-    else if (sent >= total) parts.push("the server is storing");
+  // Sending is half of it: what is there is checked and stored, which takes as long.
+  showProgress({ sent, total, answered, rate, left, isStoring }) {
+    const files = this.#files.length;
+    this.#bar.value = ((total ? sent / total : 1) + answered / files) / 2;
+    const parts = [`${bytes(sent)} of ${bytes(total)} sent`];
+    if (answered) parts.push(`${number(answered)} of ${count(files, "file")} stored`);
+    if (isStoring) parts.push("the server is checking and storing");
+    else if (rate > 0) parts.push(`${bytes(rate)}/s`);
+    if (!isStoring && sent < total && left !== null) parts.push(`${duration(left)} left`);
     this.#state.textContent = parts.join(" · ");
   }
 
@@ -98,7 +103,7 @@ class Card {
     }
     this.#summary.textContent = Object.entries(this.#counts)
       .filter(([, amount]) => amount > 0)
-      .map(([status, amount]) => `${amount} ${WORDS[status]}`)
+      .map(([status, amount]) => `${number(amount)} ${WORDS[status][amount === 1 ? 0 : 1]}`)
       .join(", ");
     this.#links.replaceChildren(...[...this.#studies.values()].map(studyLink));
   }
@@ -124,13 +129,13 @@ class Card {
       close();
       upload(this.#files);
     };
-    this.#summary.append(" ", el("button", { type: "button", onclick: again }, "Send again"));
+    this.#problems.before(el("button", { type: "button", class: "again", onclick: again }, "Send again"));
   }
 
   #addProblem({ fileName, status, error }) {
     this.#failed += 1;
     if (this.#failed > MOST_LINES) return;
-    const line = el("li", {}, el("b", {}, fileName), ` ${WORDS[status]}: `, el("span", {}, error.message));
+    const line = el("li", {}, el("b", {}, fileName), ` ${WORDS[status][0]}: `, el("span", {}, error.message));
     this.#problems.append(line);
   }
 }

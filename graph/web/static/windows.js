@@ -40,6 +40,12 @@ export function parseWindow(key = "", modality = "") {
   return Number.isFinite(center) && width > 0 ? windowOf(center, width) : DEFAULT;
 }
 
+/** The window as the rendering of a picture. */
+export function renderingOf({ center, width, full }) {
+  if (full) return { fullRange: true };
+  return width ? { center, width } : {};
+}
+
 /** Whether the instance can be windowed; colour images can not. */
 export const hasWindow = (instance) => /^MONOCHROME/.test(instance.photometricInterpretation ?? "");
 

@@ -1,9 +1,8 @@
 // The worklist: search while typing, infinite scrolling by cursor, new studies by subscription.
-import { graphql, serverNow } from "./api.js";
+import { connection, graphql, serverNow } from "./api.js";
 import { byId, debounce, el } from "./dom.js";
 import { offerModalities, orderBy, readFilters, showState, toVariables, writeFilters } from "./filters.js";
 import { count, number } from "./format.js";
-import { subscribe } from "./live.js";
 import { notePlace } from "./place.js";
 import { studyRow } from "./rows.js";
 
@@ -186,7 +185,7 @@ function moveAlong(event) {
 function followEvents() {
   const look = debounce(refresh, EVENTS_PAUSE);
   const live = byId("live");
-  subscribe(EVENTS, {
+  connection.subscribe(EVENTS, {
     onData: look,
     onState: (isConnected) => {
       if (isConnected && !connected) look(); // What came meanwhile sent no event.

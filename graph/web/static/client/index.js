@@ -1,0 +1,8 @@
+// What the npm package exports; the study browser imports the modules one by one.
+export { Connection, ServerError } from "./connection.js";
+export { AddressBook, PictureError, variantOf } from "./addresses.js";
+export { PictureLoader, usualBudget } from "./loader.js";
+export { StackController } from "./stack.js";
+export { CineController } from "./cine.js";
+export { batchesOf, uploadAll } from "./upload.js";
+export * as geometry from "./geometry.js";
