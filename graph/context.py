@@ -208,13 +208,11 @@ def _by_part(
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 """JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
 
-<<<<<<< HEAD
 _AFTERWARDS_SECONDS = 5.0
 """What follows a wait for somebody outside: reading from MongoDB and writing the answer."""
-=======
+
 MAX_MEASUREMENTS = 20
 """Regions of frames that one operation measures: each decodes a frame."""
->>>>>>> 26b0d4e (Make the study browser a viewer: viewports, measurements, priors beside, touch, live, deletion)
 
 MAX_HEADERS = 500
 """Headers of one operation: of a series that was never opened, each is a file to read."""
