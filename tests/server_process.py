@@ -86,21 +86,22 @@ async def serve_guarded(served: Served, data_dir: Path) -> AsyncIterator[tuple[S
         "FRAME_URL_KEYS": generate_key(),
     }
     async with serve(data_dir, environment) as guarded:
-        await _until_as_many_studies(served, guarded, token)
+        await until_in_step(served, guarded, token)
         yield guarded, token
 
 
-async def _until_as_many_studies(served: Served, guarded: Served, token: str) -> None:
-    """Wait until the second server has indexed what the first has."""
-    count = {"query": "{ studies(first: 0) { totalCount } }"}
-    wanted = (await served.http.post("/graphql", json=count)).json()
+async def until_in_step(served: Served, guarded: Served, token: str) -> None:
+    """Wait until the second server has indexed what the first has, and nothing else."""
+    asked = {"query": "{ studies(first: 500) { nodes { studyInstanceUID numberOfInstances } } }"}
     headers = {"Authorization": f"Bearer {token}"}
 
-    async def has_as_many() -> bool:
-        answer = await guarded.http.post("/graphql", json=count, headers=headers)
-        return bool(answer.json() == wanted)
+    async def says_the_same() -> bool:
+        first = (await served.http.post("/graphql", json=asked)).json()
+        second = (await guarded.http.post("/graphql", json=asked, headers=headers)).json()
+        lists = [sorted(map(str, one["data"]["studies"]["nodes"])) for one in (first, second)]
+        return lists[0] == lists[1]
 
-    await eventually(has_as_many)
+    await eventually(says_the_same)
 
 
 async def _announced_url(process: Process, log: Path) -> str:

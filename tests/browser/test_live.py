@@ -73,6 +73,32 @@ async def test_an_event_during_a_request_is_looked_after_later(
     await expect(page.locator(_ROWS)).to_have_count(1)
 
 
+async def test_a_list_behind_a_study_asks_nothing_until_it_is_shown(
+    tab: Tab, without_ct: bytes, samples: Served
+) -> None:
+    await _worklist_with(tab, EVENTS_PAUSE=1)
+    told = asyncio.Event()
+    asked: list[str] = []
+
+    def note_event(message: str | bytes) -> None:
+        if '"next"' in str(message):
+            told.set()
+
+    tab.page.on("websocket", lambda socket: socket.on("framereceived", note_event))
+    page = await tab.open()
+    await expect(page.locator(_LIVE)).to_have_text("Live")
+    await page.locator("#studies a", has_text="RG1").click()
+    await expect(page.locator("#picture")).to_be_visible()
+    await page.wait_for_load_state("networkidle")
+    page.on("request", lambda request: asked.append(request.post_data or ""))
+    await _upload(samples, without_ct)
+    await asyncio.wait_for(told.wait(), 10)
+    await page.wait_for_timeout(300)  # The look that the event asks for waits as well.
+    assert not any("query Worklist" in one for one in asked)
+    await page.keyboard.press("Escape")
+    await expect(page.locator(_ROWS, has_text="CT1 CompressedSamples")).to_have_class("arrived")
+
+
 async def test_a_list_too_long_to_ask_for_again_offers_its_beginning(
     tab: Tab, without_ct: bytes, samples: Served
 ) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from pydicom import dcmread
 
 from services.auth.roles import Role
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import instance_bytes
 from tests.server_process import Served, serve
 from tests.tokens import write_tokens_file
@@ -102,9 +103,31 @@ class Waited:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SecondUser:
+    """A process that uses the server; make one with `second_user`."""
+
+    _process: Process
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[Waited]:
+        """Ask for health, a list, a frame and an upload, again and again, while inside."""
+        waited = Waited()
+        assert await self._told("begin") == "working"
+        yield waited
+        waited.worst, waited.slowness, waited.frozen = json.loads(await self._told("end"))
+
+    async def _told(self, word: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{word}\n".encode())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return (await self._process.stdout.readline()).decode().strip()
+
+
 @asynccontextmanager
-async def second_user(guarded: Guarded) -> AsyncIterator[Waited]:
-    """Ask for health, a list, a frame and an upload, again and again, while inside.
+async def second_user(guarded: Guarded) -> AsyncIterator[SecondUser]:
+    """Start somebody who works beside an attack.
 
     The user is a process of its own: whatever the attackers do in this one does not count.
     """
@@ -113,21 +136,19 @@ async def second_user(guarded: Guarded) -> AsyncIterator[Waited]:
         stdin=PIPE,
         stdout=PIPE,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    waited = Waited()
     try:
-        async with asyncio.timeout(60):
-            assert await process.stdout.readline() == b"ready\n"
-        yield waited
-        process.stdin.write_eof()
-        async with asyncio.timeout(60):
-            answer = json.loads(await process.stdout.readline())
-            waited.worst, waited.slowness, waited.frozen = answer
+        yield SecondUser(process)
     finally:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+@asynccontextmanager
+async def working_beside(guarded: Guarded) -> AsyncIterator[Waited]:
+    """Let a second user work while inside."""
+    async with second_user(guarded) as user, user.working() as waited:
+        yield waited
 
 
 class _User:
@@ -187,20 +208,33 @@ async def _be_second_user(url: str, token: str) -> None:
     ) as http:
         user = _User(http)
         await user.prepare()
-        machine = _Machine()
-        machine.start()
-        print("ready", flush=True)  # noqa: T201  # its answer
-        is_over = asyncio.Event()
-        reading = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
-        reading.add_done_callback(lambda _: is_over.set())
-        waits = await user.work_until(is_over)
-        slowness = machine.stop()
-        worst: dict[str, float] = {}
-        for name, begun, end in waits:
-            seconds = end - begun - machine.frozen(begun, end)
-            worst[name] = max(worst.get(name, 0.0), round(seconds, 3))
-        frozen = machine.frozen(float("-inf"), float("inf"))
-        print(json.dumps([worst, slowness, frozen]), flush=True)  # noqa: T201  # its answer
+        while await _read_word():
+            _say("working")
+            _say(json.dumps(await _worked(user)))
+
+
+async def _worked(user: _User) -> tuple[dict[str, float], float, float]:
+    """Work until the next word; answers the parts of `Waited`."""
+    machine = _Machine()
+    machine.start()
+    is_over = asyncio.Event()
+    reading = asyncio.create_task(_read_word())
+    reading.add_done_callback(lambda _: is_over.set())
+    waits = await user.work_until(is_over)
+    slowness = machine.stop()
+    worst: dict[str, float] = {}
+    for name, begun, end in waits:
+        seconds = end - begun - machine.frozen(begun, end)
+        worst[name] = max(worst.get(name, 0.0), round(seconds, 3))
+    return worst, slowness, machine.frozen(float("-inf"), float("inf"))
+
+
+async def _read_word() -> str:
+    return await asyncio.to_thread(sys.stdin.readline)
+
+
+def _say(answer: str) -> None:
+    print(answer, flush=True)  # noqa: T201  # its answer
 
 
 class _Machine(threading.Thread):

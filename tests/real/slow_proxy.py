@@ -1,7 +1,7 @@
 """A TCP proxy on the loopback interface that delays answers or holds requests back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -17,12 +17,14 @@ class SlowProxy:
         delay_seconds: Delay of the server's bytes.
         held_after_bytes: Number of request bytes, over all connections, after which requests are
             held back until `released` is set; None: never.
+        note: Called with the bytes of requests, as they come.
         port: Port that the proxy listens on.
     """
 
     server_port: int
     delay_seconds: float = 0.0
     held_after_bytes: int | None = None
+    note: Callable[[bytes], None] = lambda _: None
     port: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
     _passed_bytes: int = 0
@@ -48,6 +50,7 @@ class SlowProxy:
                 if self.held_after_bytes is not None and self._passed_bytes > self.held_after_bytes:
                     await self.released.wait()
                 self._passed_bytes += len(chunk)
+                self.note(chunk)
                 writer.write(chunk)
         writer.close()
 
@@ -73,10 +76,13 @@ class SlowProxy:
 
 @asynccontextmanager
 async def run_slow_proxy(
-    server_port: int, *, held_after_bytes: int | None = None
+    server_port: int,
+    *,
+    held_after_bytes: int | None = None,
+    note: Callable[[bytes], None] = lambda _: None,
 ) -> AsyncIterator[SlowProxy]:
-    """Run a proxy in front of a server on this machine."""
-    proxy = SlowProxy(server_port, held_after_bytes=held_after_bytes)
+    """Run a proxy in front of a server on this machine; arguments are those of `SlowProxy`."""
+    proxy = SlowProxy(server_port, held_after_bytes=held_after_bytes, note=note)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.settings import Settings
-from tests.real.bystander import Guarded, resident_bytes, second_user, serve_with_tokens
+from tests.real.bystander import Guarded, resident_bytes, serve_with_tokens, working_beside
 from tests.real.hostile_files import forget_peak, peak_bytes, with_damaged_image
 from tests.real.sync_stage import eventually, instance_bytes, modality_client
 
@@ -90,7 +90,7 @@ def with_elements(number: int, elements: bytes) -> bytes:
 async def nobody_waits(guarded: Guarded, most_mebibytes: int) -> AsyncIterator[None]:
     """Let a second user work beside an attack; in the end the server's memory is free again."""
     before = await resident_bytes(guarded)
-    async with second_user(guarded) as waited:
+    async with working_beside(guarded) as waited:
         yield
     grown = (await resident_bytes(guarded) - before) // _MIB
     # Shown by `pytest -s`, and when an assertion fails.

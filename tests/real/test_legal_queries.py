@@ -147,10 +147,10 @@ async def answered(http: httpx.AsyncClient, query: Query) -> None:
 
 async def test_the_worst_legal_queries_keep_nobody_waiting(guarded: Guarded) -> None:
     too_long = {}
-    async with guarded.client(guarded.attacker) as http:
+    async with guarded.client(guarded.attacker) as http, second_user(guarded) as user:
         before = await resident_bytes(guarded)
         for name, query in QUERIES.items():
-            async with second_user(guarded) as waited, asyncio.TaskGroup() as attack:
+            async with user.working() as waited, asyncio.TaskGroup() as attack:
                 for _ in range(2):
                     attack.create_task(answered(http, query))
             if waited.too_long:

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
 from services.settings import Settings
-from tests.real.bystander import Guarded, resident_bytes, second_user, serve_with_tokens
+from tests.real.bystander import Guarded, resident_bytes, serve_with_tokens, working_beside
 
 FORBIDDEN = 4403
 INIT_TIMEOUT = 4408
@@ -162,7 +162,7 @@ async def test_strangers_keep_nobody_waiting(guarded: Guarded) -> None:
                 await idle.send(["x" * 16_000, "x" * 16_000])
                 await idle.wait_closed()
 
-    async with second_user(guarded) as waited, asyncio.TaskGroup() as attack:
+    async with working_beside(guarded) as waited, asyncio.TaskGroup() as attack:
         for _ in range(3):
             attack.create_task(ask())
         for _ in range(300):

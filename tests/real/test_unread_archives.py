@@ -14,7 +14,7 @@ from pydicom.uid import generate_uid
 
 from services.settings import Settings
 from tests.patience import PATIENCE_SECONDS
-from tests.real.bystander import Guarded, second_user, serve_with_tokens
+from tests.real.bystander import Guarded, serve_with_tokens, working_beside
 from tests.real.sync_stage import eventually, instance_bytes
 
 DOWNLOADS = 32
@@ -67,7 +67,7 @@ async def archive_url(guarded: Guarded) -> httpx.URL:
 async def test_archives_that_are_not_read_delay_nobody_and_are_cut(settings: Settings) -> None:
     async with serve_with_tokens(settings, ARCHIVES_PER_CLIENT=str(DOWNLOADS)) as guarded:
         url = await archive_url(guarded)
-        async with second_user(guarded) as waited, AsyncExitStack() as opened:
+        async with working_beside(guarded) as waited, AsyncExitStack() as opened:
             clients = [await opened.enter_async_context(unread(url)) for _ in range(DOWNLOADS)]
             async with asyncio.timeout(4 * PATIENCE_SECONDS):
                 statuses = await asyncio.gather(*map(status_of, clients))

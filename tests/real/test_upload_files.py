@@ -1,11 +1,13 @@
 """Files through check, push and index, with a real Orthanc and a real MongoDB."""
 
 import io
+import re
 import secrets
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import pydicom
 import pytest
@@ -34,6 +36,7 @@ from services.ingest.storing import FileStorage
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
+from tests.real.slow_proxy import run_slow_proxy
 
 Database = AsyncDatabase[dict[str, Any]]
 
@@ -347,13 +350,28 @@ async def test_a_file_that_can_not_be_indexed_fails_alone_and_is_said_to_be_stor
     assert "Jane" not in results[1].error.message
 
 
-async def test_frames_are_counted_in_the_file_and_orthanc_is_not_asked(ingest: Ingest) -> None:
-    assert not hasattr(OrthancClient, "frame_count")
-    results = await ingest.store(
-        [sent("ct.dcm", content("CT_small.dcm")), sent("multi.dcm", content("emri_small.dcm"))]
-    )
+async def test_frames_are_counted_in_the_file_and_orthanc_is_not_asked(
+    empty_orthanc: EmbeddedOrthanc, database: Database
+) -> None:
+    sent_bytes: list[bytes] = []
+    port = urlsplit(empty_orthanc.url).port or 0
+    async with run_slow_proxy(port, note=sent_bytes.append) as proxy:
+        orthanc = (f"http://127.0.0.1:{proxy.port}", empty_orthanc.username, empty_orthanc.password)
+        async with open_http_client(*orthanc) as http, open_orthanc_files(*orthanc) as files:
+            storage = FileStorage(OrthancClient(http), files, Indexer(database).index, WalkLimits())
+            ingest = Ingest(storage, limits=ArchiveLimits(), concurrency=4)
+            results = await ingest.store(
+                [
+                    sent("ct.dcm", content("CT_small.dcm")),
+                    sent("multi.dcm", content("emri_small.dcm")),
+                ]
+            )
     assert outcomes(results) == [("ct.dcm", "STORED", None), ("multi.dcm", "STORED", None)]
     assert [result.frame_count for result in results] == [1, 10]
+    # Each file is sent, and then its revision is asked for.
+    asked = re.findall(rb"([A-Z]+ \S+) HTTP/1\.1\r\n", b"".join(sent_bytes))
+    assert asked.count(b"POST /instances") == 2
+    assert set(asked) == {b"POST /instances", b"POST /tools/bulk-content"}
 
 
 async def test_a_mongodb_that_is_away_is_not_asked_for_each_file(

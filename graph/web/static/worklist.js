@@ -34,7 +34,7 @@ const rows = new Map(); // Node id -> table row, in the order of the list.
 let asked = null; // The request under way, to cancel it when another question comes.
 let next = null; // Cursor of the last row; null when there is no more.
 let shown = null; // What the list shows, as text: the same question is not asked twice.
-let missed = false; // Something changed while a request was under way.
+let missed = false; // Something changed that no request has asked for yet.
 let connected = false;
 
 export function startWorklist() {
@@ -68,12 +68,14 @@ export function showWorklist(place) {
   document.title = "Studies";
   writeFilters(place);
   refill();
+  if (missed) refresh();
 }
 
 async function refill() {
   const question = toVariables(readFilters(), Date.now());
   if (JSON.stringify(question) === shown) return;
   shown = JSON.stringify(question);
+  missed = false;
   await ask(question, { first: PAGE }, (nodes) => replaceRows(nodes));
 }
 
@@ -82,9 +84,9 @@ async function more() {
   await ask(JSON.parse(shown), { first: PAGE, after: next }, (nodes) => addRows(nodes));
 }
 
-/** Query the displayed list again: new studies appear, deleted ones disappear. */
+/** Query the displayed list again: new studies appear, deleted ones disappear. Behind a study it waits. */
 async function refresh() {
-  missed = asked !== null;
+  missed = asked !== null || byId("worklist-view").hidden;
   if (shown === null || missed) return;
   if (rows.size > MOST) {
     offerBeginning();
