@@ -25,6 +25,18 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("tests")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """End the measurement that pytest-cov 7 begins in a worker of pytest-xdist before its own.
+
+    It would go on wherever the other one pauses, for tests that are marked `no_cover`.
+    """
+    plugin = session.config.pluginmanager.getplugin("_cov")
+    controller = getattr(plugin, "cov_controller", None)
+    if controller is not None and hasattr(session.config, "workerinput"):
+        controller.cov.stop()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def closed_pymongo_sockets() -> Iterator[None]:
     """Close what a MongoDB client leaves that is closed while it connects.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 
+import pytest
 from pymongo import pool_shared
 from pymongo.pool_options import PoolOptions
 
@@ -19,6 +20,11 @@ def test_processes_of_tests_can_be_interrupted() -> None:
     )
     assert printed.stdout == "default_int_handler\n"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.no_cover
+def test_what_is_marked_so_runs_without_coverage() -> None:
+    assert sys.gettrace() is None
 
 
 async def test_a_cancelled_connection_to_mongodb_leaves_no_socket() -> None:

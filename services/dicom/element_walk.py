@@ -369,15 +369,18 @@ class ElementWalk:
         tag of a sequence (PS3.5 6.2.2 note 2).
         """
         if vr == b"UN" and is_sequence_tag(tag):
-            return self._is_tiled_by_items(offset, offset + length) and not self._has_vr(offset)
+            end = offset + length
+            return self._is_tiled_by_items(offset, end) and not self._has_vr(offset, end)
         if vr or length < _HEAD_BYTES:
             return vr == b"SQ"
         if not tag >> 16 & 1:
             return is_sequence_tag(tag)
         return self._is_tiled_by_items(offset, offset + length)
 
-    def _has_vr(self, offset: int) -> bool:
+    def _has_vr(self, offset: int, end: int) -> bool:
         """Tell whether the first element of the first item has an explicit VR."""
+        if end < offset + 2 * _HEAD_BYTES:
+            return False
         vr = self._window.read(offset + _HEAD_BYTES, _HEAD_BYTES)[_VR]
         return vr.isalpha() and vr.isupper()
 

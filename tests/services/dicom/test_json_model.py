@@ -40,6 +40,16 @@ def test_tags_are_eight_hexadecimal_digits(ct_bytes: bytes) -> None:
     assert model["00280009"] == {"vr": "AT", "Value": ["00181063", "FFFEE00D"]}
 
 
+def test_an_empty_sequence_of_unknown_vr_is_one_whatever_follows(ct_bytes: bytes) -> None:
+    # PS3.5 6.2.2 note 2; pydicom takes the VR from the dictionary.
+    empty = b"\x28\0\0\x30UN\0\0" + struct.pack("<I", 0)
+    place = ct_bytes.index(b"\xe0\x7f\x10\0OW")
+    for text in (b"ABCDEFGH", b"abcdefgh"):
+        following = b"\x28\0\x03\x30LO\x08\0" + text
+        content = ct_bytes[:place] + empty + following + ct_bytes[place:]
+        assert header_json(io.BytesIO(content))["00283000"] == {"vr": "SQ"}
+
+
 INLINE_MAX_BYTES = 64 * 1024
 
 
