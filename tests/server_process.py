@@ -16,6 +16,7 @@ import pytest
 from services.auth.roles import Role
 from services.embedded.data_dir import read_running_stores
 from services.frames.signing import generate_key
+from tests.clients import http_client
 from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import eventually
 from tests.servers import answered
@@ -59,7 +60,7 @@ async def serve(
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             url = await _announced_url(process, data_dir / "serve.log")
-        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+        async with http_client(url) as http:
             yield Served(url, data_dir, http, process.pid)
     finally:
         if process.returncode is None:
@@ -84,6 +85,8 @@ async def serve_guarded(served: Served, data_dir: Path) -> AsyncIterator[tuple[S
         "ORTHANC_USERNAME": stores.orthanc_username,
         "ORTHANC_PASSWORD": stores.orthanc_password,
         "FRAME_URL_KEYS": generate_key(),
+        # The Orthanc of the first server tells that one alone what is deleted.
+        "SYNC_INTERVAL_SECONDS": "1",
     }
     async with serve(data_dir, environment) as guarded:
         await until_in_step(served, guarded, token)

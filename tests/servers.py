@@ -20,6 +20,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.frames.signing import generate_key
 from services.runtime import Runtime
 from services.settings import Settings
+from tests.clients import http_client
 
 
 def settings_on(
@@ -73,7 +74,7 @@ async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[Runn
         while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0.01)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
+        async with http_client(url) as http:
             try:
                 yield RunningServer(url, runtime, http)
             finally:

@@ -17,7 +17,6 @@ from http.client import InvalidURL, RemoteDisconnected
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-import httpx
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
@@ -38,7 +37,7 @@ from services.errors import (
     OrthancUnavailable,
 )
 from services.files import FileRange, became_longer, became_shorter
-from services.orthanc.transport import CONNECT_SECONDS, raise_for_status
+from services.orthanc.transport import CONNECT_SECONDS, raise_for_status, tls_context
 from services.tasks import AbortSignal
 
 _KEPT_CONNECTIONS = 64
@@ -92,8 +91,7 @@ class ConnectionPool:
         self._pool: urllib3.HTTPConnectionPool
         if parts.scheme == "https":
             # The same authorities as for everything else that is asked of Orthanc.
-            context = httpx.create_ssl_context(trust_env=False)
-            self._pool = _HttpsPool(host, ssl_context=context, **options)
+            self._pool = _HttpsPool(host, ssl_context=tls_context(), **options)
         else:
             self._pool = _HttpPool(host, **options)
         self._lock = threading.Lock()

@@ -2,11 +2,13 @@
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import cache
 from http import HTTPStatus
 
 import httpx
@@ -137,6 +139,12 @@ _SQLITE = range(1001, 1016)
 Older releases answer all of them with 500."""
 
 
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return what an Orthanc is verified with by https: reading all authorities takes 20 ms."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def open_http_client(
     url: str, username: str, password: str, *, connections: int = 32
 ) -> httpx.AsyncClient:
@@ -155,6 +163,7 @@ def open_http_client(
         headers={"Accept-Encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
+        verify=tls_context(),
         timeout=timeout_of(None),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
     )

@@ -45,14 +45,17 @@ class SlowProxy:
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
-            while chunk := await reader.read(_CHUNK_BYTES):
-                if self.held_after_bytes is not None and self._passed_bytes > self.held_after_bytes:
-                    await self.released.wait()
-                self._passed_bytes += len(chunk)
-                self.note(chunk)
-                writer.write(chunk)
-        writer.close()
+        try:
+            with suppress(ConnectionError):
+                while chunk := await reader.read(_CHUNK_BYTES):
+                    limit = self.held_after_bytes
+                    if limit is not None and self._passed_bytes > limit:
+                        await self.released.wait()
+                    self._passed_bytes += len(chunk)
+                    self.note(chunk)
+                    writer.write(chunk)
+        finally:
+            writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         clock = asyncio.get_running_loop().time

@@ -1,7 +1,6 @@
 """What the tests of synchronizing share: made instances, and services on the real stores."""
 
 import asyncio
-import io
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -9,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import pydicom
-from pydicom.data import get_testdata_file
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure
 
 from services.database import open_database
 from services.dicom.layout import WalkLimits
+from services.embedded.data_dir import Stores
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
@@ -23,25 +21,15 @@ from services.index.indexer import Indexer, open_indexer
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.transport import open_http_client
+from services.settings import Settings
 from services.sync.service import SyncService
+from tests.clients import http_client
+from tests.instances import (
+    instance_bytes as instance_bytes,  # noqa: PLC0414  # where the tests look for it
+)
 from tests.patience import PATIENCE_SECONDS
 
 LIMITS = WalkLimits()
-
-
-def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1") -> bytes:
-    """Make a small CT instance; the same arguments make the same one."""
-    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))
-    dataset.PatientID = patient
-    dataset.StudyInstanceUID = f"1.2.826.0.1.3680043.8.498.{study}"
-    dataset.SeriesInstanceUID = f"{dataset.StudyInstanceUID}.{series}"
-    dataset.SOPInstanceUID = f"{dataset.SeriesInstanceUID}.{number}"
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.InstanceNumber = number
-    del dataset.DataSetTrailingPadding
-    buffer = io.BytesIO()
-    dataset.save_as(buffer)
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +109,21 @@ async def eventually(
             await asyncio.sleep(0.05)
 
 
-def modality_client(orthanc: EmbeddedOrthanc) -> httpx.AsyncClient:
+def modality_client(orthanc: EmbeddedOrthanc | Settings | Stores) -> httpx.AsyncClient:
     """Make another client of Orthanc.
 
     It keeps no connection: Orthanc closes those that are idle for a second, and on a busy machine a
     request would meet the end of its connection.
     """
-    return httpx.AsyncClient(
-        base_url=orthanc.url,
-        auth=(orthanc.username, orthanc.password),
-        timeout=PATIENCE_SECONDS,
-        limits=httpx.Limits(max_keepalive_connections=0),
-        trust_env=False,
-    )
+    match orthanc:
+        case EmbeddedOrthanc(url=url, username=username, password=password):
+            pass
+        case Settings(orthanc_url=url, orthanc_username=username):
+            password = orthanc.orthanc_password.get_secret_value()
+        case Stores(orthanc_url=url, orthanc_username=username, orthanc_password=password):
+            pass
+    no_kept = httpx.Limits(max_keepalive_connections=0)
+    return http_client(url or "", auth=(username, password), limits=no_kept)
 
 
 @asynccontextmanager

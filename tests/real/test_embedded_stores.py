@@ -22,7 +22,9 @@ from services.embedded.orthanc import run_orthanc
 from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import LOOPBACK, find_free_port
 from services.embedded.stores import open_stores
+from tests.clients import http_client
 from tests.patience import PATIENCE_SECONDS
+from tests.real.sync_stage import modality_client
 
 _SERVER = """
 import asyncio, sys
@@ -102,7 +104,7 @@ async def test_a_lost_password_of_mongodb_says_what_to_do(tmp_path: Path) -> Non
 
 
 async def test_orthanc_wants_its_password_and_has_its_plugins(tmp_path: Path) -> None:
-    async with run_orthanc(tmp_path) as orthanc, httpx.AsyncClient(base_url=orthanc.url) as client:
+    async with run_orthanc(tmp_path) as orthanc, http_client(orthanc.url) as client:
         assert (await client.get("/system")).status_code == 401
         client.auth = httpx.BasicAuth(orthanc.username, orthanc.password)
         plugins = (await client.get("/plugins")).json()
@@ -246,9 +248,7 @@ async def _answers_ok(stores: Stores) -> bool:
 
 
 def _orthanc(stores: Stores) -> httpx.AsyncClient:
-    assert stores.orthanc_url is not None
-    auth = (stores.orthanc_username, stores.orthanc_password)
-    return httpx.AsyncClient(base_url=stores.orthanc_url, auth=auth)
+    return modality_client(stores)
 
 
 async def _store_ct(stores: Stores) -> str:

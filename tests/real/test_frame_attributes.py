@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from services.embedded.orthanc import EmbeddedOrthanc
+from tests.real.sync_stage import modality_client
 from tests.servers import RunningServer
 
 QUERY = """query ($uid: String!) { instance(sopInstanceUID: $uid) { frames {
@@ -47,9 +47,7 @@ async def test_each_frame_says_where_it_lies_and_how_it_is_shown(
     windows: list[dict[str, Any]],
 ) -> None:
     content, uid = read(name)
-    async with httpx.AsyncClient(
-        base_url=empty_orthanc.url, auth=(empty_orthanc.username, empty_orthanc.password)
-    ) as http:
+    async with modality_client(empty_orthanc) as http:
         stored = await http.post("/instances", content=content)
     assert server.runtime.sync is not None
     await server.runtime.sync.reconciler.reconcile([stored.json()["ID"]])

@@ -7,7 +7,6 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import imagecodecs
 import numpy as np
 import pytest
@@ -30,6 +29,7 @@ from services.frames.variant import FrameVariant
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.benchmarks.studies import ct_files
+from tests.real.sync_stage import modality_client
 from tests.real.test_frames_renderer import hold_idle_workers, until
 
 FULL = FrameVariant(full_range=True)
@@ -54,9 +54,7 @@ def settings_of_mortal(settings: Settings, mortal: EmbeddedOrthanc) -> Settings:
 
 
 async def stored_instances(runtime: Runtime, orthanc: EmbeddedOrthanc) -> list[InstanceDocument]:
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-    ) as http:
+    async with modality_client(orthanc) as http:
         for content in ct_files(3, size=64):
             (await http.post("/instances", content=content)).raise_for_status()
     assert runtime.sync is not None
@@ -124,9 +122,7 @@ def jpeg_2000_cine(frames: int) -> bytes:
 
 
 async def stored_cine(runtime: Runtime, orthanc: EmbeddedOrthanc) -> InstanceDocument:
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-    ) as http:
+    async with modality_client(orthanc) as http:
         (await http.post("/instances", content=jpeg_2000_cine(6))).raise_for_status()
     assert runtime.sync is not None
     await runtime.sync.synchronize()

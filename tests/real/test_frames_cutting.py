@@ -4,7 +4,6 @@ import io
 import struct
 from collections.abc import Sequence
 
-import httpx
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +26,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.frames.variant import FrameVariant
 from services.runtime import Runtime
 from tests.pydicom_pictures import decoded
+from tests.real.sync_stage import modality_client
 
 SIDE = 16
 FULL = FrameVariant(full_range=True)
@@ -72,9 +72,7 @@ async def shown(
     runtime: Runtime, orthanc: EmbeddedOrthanc, content: bytes, frames: int
 ) -> list[npt.NDArray[np.int64]]:
     """Store a file as a modality does and render its frames."""
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-    ) as http:
+    async with modality_client(orthanc) as http:
         answer = (await http.post("/instances", content=content)).raise_for_status().json()
     assert runtime.sync is not None
     await runtime.sync.reconciler.reconcile([answer["ID"]])

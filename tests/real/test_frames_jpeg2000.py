@@ -3,13 +3,13 @@
 import io
 import time
 
-import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.frames.variant import FrameVariant
+from tests.real.sync_stage import modality_client
 from tests.servers import RunningServer
 
 
@@ -45,8 +45,6 @@ async def sent_by_a_modality(orthanc: EmbeddedOrthanc, rows: int | None) -> str:
     dataset.Rows = rows or dataset.Rows
     written = io.BytesIO()
     dataset.save_as(written)
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-    ) as http:
+    async with modality_client(orthanc) as http:
         answer = await http.post("/instances", content=written.getvalue())
     return str(answer.raise_for_status().json()["ID"])

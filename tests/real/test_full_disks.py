@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import httpx
 import pydicom
 import pytest
 from pydantic import SecretStr
@@ -30,7 +29,7 @@ from services.embedded.orthanc_configuration import compose_configuration
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.benchmarks.studies import ct_files
-from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.sync_stage import eventually, instance_bytes, modality_client
 from tests.servers import RunningServer, run_server
 
 RECOVERY_SECONDS = 15
@@ -161,9 +160,7 @@ async def test_an_orthanc_that_reached_its_limit_says_so_until_there_is_room(
     async with (
         run_orthanc(tmp_path / "full") as orthanc,
         serve(settings, **on(orthanc)) as server,
-        httpx.AsyncClient(
-            base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-        ) as modality,
+        modality_client(orthanc) as modality,
     ):
         assert await upload(server, first) == [STORED]
         refused = Outcome(

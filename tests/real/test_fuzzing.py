@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from starlette.routing import Route
 
@@ -23,6 +22,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.clients import http_client
 from tests.patience import PATIENCE_SECONDS
 from tests.servers import RunningServer, run_server, settings_on
 
@@ -154,7 +154,7 @@ async def test_no_rest_route_meets_an_unexpected_error_or_answers_otherwise_than
     )
     arguments = (str(_REST_API), f"--url={server.url}", f"--checks={','.join(checks)}")
     await fuzz(server, tmp_path, cases, *arguments)
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+    async with http_client(server.url) as http:
         assert (await http.get("/readyz")).is_success
 
 

@@ -6,7 +6,6 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 from pydicom.data import get_testdata_file
@@ -20,6 +19,7 @@ from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.query import header_json as header_service
 from services.query.header_json import HeaderService
 from tests.patience import PATIENCE_SECONDS
+from tests.real.sync_stage import modality_client
 
 REVISION = "deadbeef"
 GONE = "f689ddd2-662f8fe1-8b18180d-ec2a2cee-937917af"
@@ -47,9 +47,7 @@ def file_of(name: str) -> Path:
 
 
 async def post(orthanc: EmbeddedOrthanc, path: Path) -> str:
-    async with httpx.AsyncClient(
-        base_url=orthanc.url, auth=(orthanc.username, orthanc.password)
-    ) as http:
+    async with modality_client(orthanc) as http:
         content = await asyncio.to_thread(path.read_bytes)
         answer = await http.post("/instances", content=content)
         return str(answer.raise_for_status().json()["ID"])

@@ -22,7 +22,7 @@ from pymongo import AsyncMongoClient
 
 from services.embedded.data_dir import Stores, read_running_stores
 from tests.real.shell import Served, Shell, served
-from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.sync_stage import eventually, instance_bytes, modality_client
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "3"))
 KINDS = ("server", "Orthanc", "mongod")
@@ -92,12 +92,10 @@ class Sets:
 
 
 async def read_sets(stores: Stores) -> Sets:
-    assert stores.orthanc_url is not None
-    credentials = (stores.orthanc_username, stores.orthanc_password)
     client: AsyncMongoClient[dict[str, str]] = AsyncMongoClient(
         stores.mongodb_url, serverSelectionTimeoutMS=5000
     )
-    async with client, httpx.AsyncClient(base_url=stores.orthanc_url, auth=credentials) as http:
+    async with client, modality_client(stores) as http:
         held = set((await http.get("/instances")).json())
         found = client["orthanc_graphql"]["instances"].find({}, {"_id": 1})
         return Sets(held, {document["_id"] async for document in found})

@@ -26,7 +26,7 @@ from services.settings import Settings
 from services.sync.follower import FeedCursor, FeedPosition
 from tests.real.slow_proxy import SlowProxy, run_slow_proxy
 from tests.real.steady_load import steady
-from tests.real.sync_stage import eventually, instance_bytes, open_stage, running
+from tests.real.sync_stage import eventually, instance_bytes, modality_client, open_stage, running
 from tests.servers import RunningServer, run_server
 
 FAULT_SECONDS = float(os.environ.get("FAULT_SECONDS", "5"))
@@ -123,12 +123,11 @@ async def stage(
     is_slow = request.node.callspec.params["fault"] is slow
     url = _url_through(proxy, own_mongodb) if is_slow else own_mongodb.url
     given = settings.model_copy(update={"mongodb_url": SecretStr(url)})
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
     async with (
         # With an address it follows Orthanc, as a server does.
         open_runtime(given, address="127.0.0.1:0") as runtime,
         run_server(given, runtime) as server,
-        httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as modality,
+        modality_client(settings) as modality,
     ):
         yield Stage(own_mongodb, proxy, server, modality)
         await runtime.database.client.drop_database(settings.mongodb_database)

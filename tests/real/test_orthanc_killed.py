@@ -31,7 +31,7 @@ from services.settings import Settings
 from tests.benchmarks.studies import ct_files
 from tests.patience import PATIENCE_SECONDS
 from tests.real.steady_load import steady
-from tests.real.sync_stage import eventually
+from tests.real.sync_stage import eventually, modality_client
 from tests.servers import RunningServer, run_server
 
 KILLS = int(os.environ.get("KILLS", "3"))
@@ -102,8 +102,7 @@ async def stage(settings: Settings, tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 async def test_orthanc_killed_again_and_again_costs_some_frames_and_no_query(stage: Stage) -> None:
-    credentials = (stage.orthanc.username, stage.orthanc.password)
-    async with httpx.AsyncClient(base_url=stage.orthanc.url, auth=credentials) as modality:
+    async with modality_client(stage.orthanc) as modality:
         for content in ct_files(_INSTANCES, size=128):
             (await modality.post("/instances", content=content)).raise_for_status()
     await eventually(stage.is_indexed)

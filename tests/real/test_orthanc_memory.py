@@ -11,6 +11,7 @@ import pytest
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
 from tests.real.hostile_files import content, peak_bytes, with_damaged_image
+from tests.real.sync_stage import modality_client
 
 _GREEDY = 42
 """Seed of a JPEG 2000 file of 6 kB without PhotometricInterpretation: GDCM asks for 14 to 22 GB."""
@@ -40,9 +41,7 @@ async def answers(http: httpx.AsyncClient) -> None:
 async def test_a_file_that_asks_for_gigabytes_is_refused_them_and_orthanc_goes_on(
     limited: EmbeddedOrthanc,
 ) -> None:
-    async with httpx.AsyncClient(
-        base_url=limited.url, auth=(limited.username, limited.password), timeout=60
-    ) as http:
+    async with modality_client(limited) as http:
         stored = await http.post("/instances", content=with_damaged_image(_GREEDY))
         instance_id = stored.raise_for_status().json()["ID"]
         peak = 0

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+from tests.clients import http_client
 
 _PATIENCE_SECONDS = 60
 
@@ -79,7 +79,7 @@ async def test_a_first_start_answers_the_first_query_and_data_survive_restarts(
     query = {"query": "{ studies { totalCount nodes { thumbnail { url } } } }"}
     async with _served(tmp_path) as served:
         assert "sample files" in served.output
-        async with httpx.AsyncClient(base_url=served.url, timeout=30) as http:
+        async with http_client(served.url) as http:
             assert (await http.get("/readyz")).json() == {"status": "ready"}
             first = (await http.post("/graphql", json=query)).json()["data"]["studies"]
             pictures = [node["thumbnail"]["url"] for node in first["nodes"] if node["thumbnail"]]
@@ -101,7 +101,7 @@ async def test_a_first_start_answers_the_first_query_and_data_survive_restarts(
 
     async with _served(tmp_path) as again:
         assert "sample files" not in again.output
-        async with httpx.AsyncClient(base_url=again.url, timeout=30) as http:
+        async with http_client(again.url) as http:
             second = (await http.post("/graphql", json=query)).json()["data"]["studies"]
             assert second["totalCount"] == first["totalCount"]
             # The key is kept in the data directory: links outlive a restart.

@@ -17,9 +17,10 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
 
 from services.settings import Settings
+from tests.clients import http_client
 from tests.real.shell import Shell, ended, served
 from tests.real.slow_proxy import run_slow_proxy
-from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.sync_stage import eventually, instance_bytes, modality_client
 
 
 @pytest.fixture
@@ -38,8 +39,7 @@ async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, 
 
 @pytest.fixture
 async def orthanc_http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as http:
+    async with modality_client(settings) as http:
         yield http
 
 
@@ -211,7 +211,7 @@ async def test_commands_use_the_stores_of_a_running_server_and_start_them_withou
 ) -> None:
     shell = Shell({"DATA_DIR": str(tmp_path / "data"), "LOAD_SAMPLES": "false"})
     query = {"query": "{ studies { nodes { numberOfInstances } } }"}
-    async with served(shell) as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with served(shell) as server, http_client(server.url) as http:
         beside = await shell.run("import", str(disk / "1.dcm"))
         assert (beside.code, beside.output[:16]) == (0, "1 file: 1 stored")
         answer = (await http.post("/graphql", json=query)).json()

@@ -21,7 +21,7 @@ from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from services.sync.events import LISTENER_MAX_EVENTS, StudyChange, StudyChangeKind
 from tests.patience import PATIENCE_SECONDS
-from tests.real.sync_stage import eventually, instance_bytes, running
+from tests.real.sync_stage import eventually, instance_bytes, modality_client, running
 from tests.servers import RunningServer, run_server
 from tests.tokens import give_tokens
 
@@ -96,8 +96,7 @@ async def until_watching(runtime: Runtime, listeners: int = 1) -> None:
 @pytest.fixture
 async def modality(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A way into Orthanc that is not ours."""
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as http:
+    async with modality_client(settings) as http:
         yield http
 
 

@@ -4,7 +4,6 @@ import base64
 import io
 from typing import Any
 
-import httpx
 import pytest
 
 from models import AuditRecord
@@ -12,7 +11,7 @@ from services.ingest.service import SentFile
 from services.orthanc.identifiers import orthanc_ids
 from services.runtime import Runtime
 from services.settings import Settings
-from tests.real.sync_stage import eventually, instance_bytes, running
+from tests.real.sync_stage import eventually, instance_bytes, modality_client, running
 from tests.servers import RunningServer
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
@@ -125,8 +124,7 @@ async def test_a_wrong_id_deletes_nothing(
 async def test_synchronizing_finds_what_others_stored_and_deleted(
     server: RunningServer, stored: Runtime, settings: Settings
 ) -> None:
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as http:
+    async with modality_client(settings) as http:
         (await http.delete(f"/studies/{IDS.study}")).raise_for_status()
         (await http.post("/instances", content=instance_bytes(4, 1, 1))).raise_for_status()
     synchronize = "mutation { synchronize { indexed removed upToDate } }"
@@ -153,8 +151,7 @@ async def test_server_and_status_tell_how_far_behind_the_feed_is(
         expected = {"behindSeconds": 0.0, "behindChanges": 0, "isFollowing": True}
         return bool(told == expected | {"message": None} and data["server"]["feed"] == expected)
 
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as http:
+    async with modality_client(settings) as http:
         async with running(runtime.sync):
             await eventually(is_caught_up)
         (await http.post("/instances", content=instance_bytes(9, 1, 1))).raise_for_status()

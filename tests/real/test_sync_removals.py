@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from pymongo.asynchronous.collection import AsyncCollection
 
 from models import InstanceDocument
@@ -13,6 +12,7 @@ from services.runtime import Runtime
 from services.settings import Settings
 from services.sync.reconciler import following_removals
 from services.tasks import Supervisor
+from tests.clients import http_client
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually, instance_bytes
 
@@ -26,7 +26,7 @@ async def test_a_frame_that_another_process_deleted_is_shown_no_more(
     assert runtime.orthanc is not None
     assert runtime.sync is not None
     shell = Shell.on_stores_of(settings, tmp_path / "other")
-    async with served(shell) as other, httpx.AsyncClient(base_url=other.url) as http:
+    async with served(shell) as other, http_client(other.url) as http:
         files = {"file": ("ct.dcm", instance_bytes(1, 1, 1))}
         (await http.post("/api/dicom/upload", files=files)).raise_for_status()
         data = (await http.post("/graphql", json={"query": _URLS})).json()["data"]

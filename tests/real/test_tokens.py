@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
@@ -23,6 +22,7 @@ from services.database import open_database
 from services.embedded.mongod import run_mongod
 from services.errors import DatabaseUnavailable, InvalidInput, NotFound
 from services.settings import Settings
+from tests.clients import http_client
 from tests.patience import PATIENCE_SECONDS
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually
@@ -247,7 +247,7 @@ async def test_the_command_line_makes_lists_and_revokes_tokens_of_a_running_serv
     none = await shell.run("token", "list")
     assert (none.code, none.output, none.errors) == (0, "", "No tokens.\n")
     query = {"query": "{ studies { totalCount } }"}
-    async with served(shell) as server, httpx.AsyncClient(base_url=server.url) as http:
+    async with served(shell) as server, http_client(server.url) as http:
         assert "errors" not in (await http.post("/graphql", json=query)).json()
         made = await shell.run("token", "create", "--role", "viewer", "--name", "ward 3")
         assert (made.code, made.errors) == (0, "Keep it now: only its hash is stored.\n")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 from pymongo import AsyncMongoClient
 
 from services.auth.roles import Role
 from services.settings import Settings
+from tests.clients import http_client
 from tests.real.shell import Served, Shell, served
 from tests.real.sync_stage import eventually
 from tests.tokens import write_tokens_file
@@ -18,7 +18,7 @@ FORWARDED = {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}
 
 async def recorded_address(server: Served, settings: Settings) -> str:
     """Be refused with forwarded addresses; answers the one that the trail has."""
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
+    async with http_client(server.url) as http:
         assert (await http.get("/frames/v2/forged", headers=FORWARDED)).status_code == 403
     assert settings.mongodb_url is not None
     found: list[str] = []

@@ -13,16 +13,16 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from services.settings import Settings
+from tests.clients import http_client
 from tests.real.shell import Served, Shell, served
-from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.sync_stage import eventually, instance_bytes, modality_client
 
 COUNTS = {"query": "{ studies { nodes { numberOfSeries numberOfInstances } } }"}
 
 
 @pytest.fixture
 async def modality(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(base_url=settings.orthanc_url or "", auth=credentials) as http:
+    async with modality_client(settings) as http:
         yield http
 
 
@@ -55,7 +55,7 @@ async def _send(modality: httpx.AsyncClient, numbers: range) -> None:
 
 
 async def _ask(server: Served, query: dict[str, str] | None = None) -> Any:  # noqa: ANN401  # JSON
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with http_client(server.url) as http:
         answer = await (http.post("/graphql", json=query) if query else http.get("/api/status"))
     return answer.json()
 

@@ -14,6 +14,7 @@ from services.settings import Settings
 from tests.real.hostile_files import forget_peak, peak_bytes
 from tests.real.large_files import large_upload
 from tests.real.shell import Served, Shell, served
+from tests.real.sync_stage import modality_client
 
 _MIB = 1024 * 1024
 _OPERATIONS = json.dumps(
@@ -41,10 +42,7 @@ async def server(settings: Settings, tmp_path: Path) -> AsyncIterator[Served]:
     """A server in a process of its own; what it stored is deleted from Orthanc's disk."""
     async with served(Shell.on_stores_of(settings, tmp_path)) as running:
         yield running
-    credentials = (settings.orthanc_username, settings.orthanc_password.get_secret_value())
-    async with httpx.AsyncClient(
-        base_url=settings.orthanc_url or "", auth=credentials, timeout=600
-    ) as orthanc:
+    async with modality_client(settings) as orthanc:
         for patient in (await orthanc.get("/patients")).json():
             (await orthanc.delete(f"/patients/{patient}")).raise_for_status()
 
