@@ -12,6 +12,8 @@ _COMMANDS = {
     "import": ("graph.commands.import_", "Upload folders, files and ZIPs of DICOM files."),
     "migrate": ("graph.commands.migrate", "Move the local files of the old system into Orthanc."),
     "sync": ("graph.commands.sync", "Compare MongoDB with Orthanc and repair, once."),
+    "backup": ("graph.commands.backup", "Save everything that the embedded stores hold."),
+    "restore": ("graph.commands.restore", "Restore a backup into a new data directory."),
     "schema": ("graph.commands.simple:schema", "Print the GraphQL schema (SDL)."),
     "token": ("graph.commands.token", "Make, list and revoke tokens."),
     "audit": ("graph.commands.audit", "Show who did what: the audit trail."),

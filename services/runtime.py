@@ -15,6 +15,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.audit import Audit, open_audit
 from services.auth.authenticator import Authenticator, open_authenticator
 from services.auth.open_mode import reason_to_stay_closed, remember_credentials
+from services.backup.service import BackupFolder, BackupHandler, VerifyBackupHandler
 from services.database import open_database
 from services.deletion import Deletion
 from services.descriptors import DescriptorWatch
@@ -309,8 +310,14 @@ def make_job_handlers(
     database: AsyncDatabase[dict[str, Any]],
 ) -> list[JobHandler]:
     """Make what runs the jobs, one handler for each kind."""
-    del settings, orthanc, database
-    return []
+    del orthanc
+    backup_folder = BackupFolder(settings.backup_folder)
+    return [
+        BackupHandler(
+            database, settings.data_dir, backup_folder, has_orthanc=settings.embeds_orthanc
+        ),
+        VerifyBackupHandler(backup_folder),
+    ]
 
 
 def make_job_runner(
@@ -384,6 +391,7 @@ class Runtime:
     jobs: Jobs
     job_events: JobEvents
     job_runner: JobRunner
+    backup_folder: BackupFolder
     worklist: Worklist
     worklist_folder: WorklistFolder | None
     modalities: Modalities
@@ -570,6 +578,7 @@ async def open_runtime(
             ),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
+            backup_folder=BackupFolder(settings.backup_folder),
             worklist=worklist,
             worklist_folder=worklist_folder,
             modalities=await stack.enter_async_context(

@@ -129,6 +129,10 @@ class Settings(BaseSettings):
         description="Folder that Orthanc's worklist plugin serves to scanners; the entries are "
         "written into it. Empty: a folder in DATA_DIR for the embedded Orthanc, none for another.",
     )
+    backup_folder: Path | None = Field(
+        default=None,
+        description="Folder for the backups that `createBackup` makes; empty: that is off.",
+    )
     load_samples: bool = Field(
         default=True, description="Put a few public studies into embedded stores that are empty."
     )

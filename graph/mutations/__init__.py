@@ -3,6 +3,7 @@
 import strawberry
 
 from graph.mutations.archive import ArchiveMutation
+from graph.mutations.backup import BackupMutation
 from graph.mutations.jobs import JobsMutation
 from graph.mutations.modalities import ModalitiesMutation
 from graph.mutations.sharing import SharingMutation
@@ -11,6 +12,11 @@ from graph.mutations.worklist import WorklistMutation
 
 @strawberry.type(description="Everything that changes something.")
 class Mutation(
-    ArchiveMutation, SharingMutation, JobsMutation, WorklistMutation, ModalitiesMutation
+    ArchiveMutation,
+    SharingMutation,
+    JobsMutation,
+    WorklistMutation,
+    ModalitiesMutation,
+    BackupMutation,
 ):
     """Everything that changes something."""

@@ -3,6 +3,7 @@
 import strawberry
 
 from graph.queries.archive import ArchiveQuery
+from graph.queries.backup import BackupQuery
 from graph.queries.jobs import JobsQuery
 from graph.queries.modalities import ModalitiesQuery
 from graph.queries.sharing import SharingQuery
@@ -10,5 +11,12 @@ from graph.queries.worklist import WorklistQuery
 
 
 @strawberry.type(description="Everything that can be read.")
-class Query(ArchiveQuery, SharingQuery, JobsQuery, WorklistQuery, ModalitiesQuery):
+class Query(
+    ArchiveQuery,
+    SharingQuery,
+    JobsQuery,
+    WorklistQuery,
+    ModalitiesQuery,
+    BackupQuery,
+):
     """Everything that can be read."""

@@ -14,7 +14,7 @@ from services.files import make_private_folder, write_private
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_MARK_NAME = "had-credentials"
+MARK_NAME = "had-credentials"
 
 
 class OpenServerRefused(Error):
@@ -55,7 +55,7 @@ def reason_to_stay_closed(
             "CORS_ALLOWED_ORIGINS is *, so any page in a browser on this machine could use it "
             "(name the origins instead)"
         )
-    mark = data_dir / _MARK_NAME
+    mark = data_dir / MARK_NAME
     if mark.exists():
         return (
             f"it had credentials before and has lost them (delete the file {mark} if the server "
@@ -69,7 +69,7 @@ def remember_credentials(data_dir: Path) -> None:
 
     Without a data directory that can be written, MongoDB alone remembers its tokens.
     """
-    mark = data_dir / _MARK_NAME
+    mark = data_dir / MARK_NAME
     if mark.exists():
         return
     try:

@@ -93,6 +93,7 @@ QUERIES: dict[str, list[str]] = {
     "server": ["server { numberOfPatients numberOfStudies numberOfInstances feed { message } }"],
     "labels": ["labels { label numberOfStudies }"],
     "shares": ["shares { totalCount }"],
+    "backups": ["backups { name }"],
     "worklist": [f"worklist(first: 1) {{ nodes {{ id patientID }} {PAGE} }}"],
     "modalities": ["modalities { name }"],
     "modality": ['modality(name: "x") { name }'],

@@ -1,0 +1,1 @@
+"""Backups: a folder for each, of everything that the embedded stores hold."""
