@@ -1,7 +1,8 @@
 """The subscriptions."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Annotated
 
 import strawberry
@@ -38,16 +39,29 @@ class StudyEvent:
         name="studyInstanceUID", description="Study Instance UID (0020,000D)."
     )
     study: Study | None = strawberry.field(description="The study; null when it is deleted.")
+    at: datetime = strawberry.field(
+        description="When it was sent, for `since` after the connection was lost."
+    )
 
     @classmethod
     def of(cls, change: StudyChange) -> "StudyEvent":
         """Show a change."""
         return cls(
+            at=datetime.now(UTC),
             id=encode_node_id("Study", change.study_id),
             kind=change.kind,
             study_instance_uid=change.study_instance_uid,
             study=Study.from_stored(change.document) if change.document is not None else None,
         )
+
+
+async def _chained(
+    first: Iterable[StudyChange], then: AsyncIterable[StudyChange]
+) -> AsyncGenerator[StudyChange, None]:
+    for change in first:
+        yield change
+    async for change in then:
+        yield change
 
 
 @strawberry.type(description="Events as they happen.")
@@ -67,6 +81,14 @@ class Subscription:
                 name="studyInstanceUID", description="Only this study; all when absent."
             ),
         ] = None,
+        since: Annotated[
+            datetime | None,
+            strawberry.argument(
+                description="First send what happened since then, deletions included: `at` of the "
+                "last event, at most 7 days ago. Some of it may be known already. Without a zone "
+                "it is taken as UTC."
+            ),
+        ] = None,
     ) -> AsyncGenerator[StudyEvent, None]:
         """Send the events of studies."""
         require(info, Role.VIEWER)
@@ -79,7 +101,11 @@ class Subscription:
             events.listen(study_instance_uid, scope=context.scope) as listener,
             aclosing(listener.events()) as changes,
         ):
-            async for change in changes:
+            missed = []
+            if since is not None:
+                moment = since if since.tzinfo else since.replace(tzinfo=UTC)
+                missed = await events.missed(moment, study_instance_uid, scope=context.scope)
+            async for change in _chained(missed, changes):
                 await info.context.start_event()
                 # The token may have been revoked, or have expired, since the last event.
                 require(info, Role.VIEWER)

@@ -6,6 +6,7 @@ deterministic identifier, so writing the same object twice is writing it once.
 
 from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
+from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
 from models.dicom_error import DicomErrorRecord
 from models.feed_cursor import FeedCursorDocument
 from models.index_fault import IndexFaultDocument
@@ -41,12 +42,15 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     JobDocument,
     WorklistEntryDocument,
     ModalityDocument,
+    DeletedStudyDocument,
 )
 
 __all__ = [
+    "DELETIONS_KEPT_DAYS",
     "DOCUMENTS",
     "AuditRecord",
     "ComparedStudyDocument",
+    "DeletedStudyDocument",
     "DicomErrorRecord",
     "FeedCursorDocument",
     "IndexFaultDocument",

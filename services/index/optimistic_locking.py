@@ -114,6 +114,10 @@ class Level(Protocol):
         """Decide one write from the stored document and the content; see `plan_write`."""
         ...
 
+    async def record_removals(self, documents: Sequence[Fields]) -> None:
+        """Record that these documents are about to be removed; the removal may lose its race."""
+        ...
+
 
 def new_version() -> str:
     """Return a fresh random version token: 16 hex digits."""
@@ -157,6 +161,8 @@ async def update_until_stable(
         written.update(write.id for write in writes)
         if dry_run:
             return written
+        if removed := [current[write.id] for write in writes if isinstance(write, Delete)]:
+            await level.record_removals(removed)
         lost = await _write(level.documents, writes)
         # Absence has no version: what appeared and went while the children were read shows only
         # when they are read again.

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pymongo import ReplaceOne
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import InstanceDocument, PatientDocument, SeriesDocument, StudyDocument
+from models import (
+    DeletedStudyDocument,
+    InstanceDocument,
+    PatientDocument,
+    SeriesDocument,
+    StudyDocument,
+)
 from models.stored import stored_name
 from services.index.aggregations import (
     SERIES_FIELDS,
@@ -36,6 +43,7 @@ _SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
 _CREATED_AT = stored_name(StudyDocument.created_at)
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
+_DELETED_AT = stored_name(DeletedStudyDocument.deleted_at)
 
 
 _AGGREGATION_MS = 20_000
@@ -87,6 +95,9 @@ class SeriesLevel:
             must_touch=must_touch,
         )
 
+    async def record_removals(self, documents: Sequence[Fields]) -> None:
+        """Record nothing: studies stand for what is in them."""
+
 
 @dataclass(frozen=True, slots=True)
 class StudyLevel:
@@ -94,6 +105,7 @@ class StudyLevel:
 
     documents: Documents
     series: Documents
+    deleted: Documents
     now: datetime
 
     async def read_content(self, ids: Collection[str]) -> Mapping[str, Fields]:
@@ -116,6 +128,24 @@ class StudyLevel:
             on_insert={_CREATED_AT: self.now} if has_attributes else None,
             on_change={_UPDATED_AT: self.now},
             must_touch=must_touch,
+        )
+
+    async def record_removals(self, documents: Sequence[Fields]) -> None:
+        """Remember the studies for clients that are away now."""
+        await self.deleted.bulk_write(
+            [
+                ReplaceOne(
+                    {"_id": study["_id"]},
+                    {
+                        _STUDY_INSTANCE_UID: study[_STUDY_INSTANCE_UID],
+                        "labels": study.get("labels") or [],
+                        _DELETED_AT: self.now,
+                    },
+                    upsert=True,
+                )
+                for study in documents
+            ],
+            ordered=False,
         )
 
 
@@ -141,15 +171,24 @@ class PatientLevel:
             id_, current=current, content=content, on_insert={}, must_touch=must_touch
         )
 
+    async def record_removals(self, documents: Sequence[Fields]) -> None:
+        """Record nothing: studies stand for what is in them."""
+
 
 def _levels(database: AsyncDatabase[dict[str, Any]], now: datetime) -> tuple[Level, Level, Level]:
-    instances, series, studies, patients = (
+    instances, series, studies, patients, deleted = (
         database[document.Settings.name]
-        for document in (InstanceDocument, SeriesDocument, StudyDocument, PatientDocument)
+        for document in (
+            InstanceDocument,
+            SeriesDocument,
+            StudyDocument,
+            PatientDocument,
+            DeletedStudyDocument,
+        )
     )
     return (
         SeriesLevel(series, instances),
-        StudyLevel(studies, series, now),
+        StudyLevel(studies, series, deleted, now),
         PatientLevel(patients, studies),
     )
 

@@ -17,16 +17,19 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
-from models import StudyDocument
+from models import DELETIONS_KEPT_DAYS, DeletedStudyDocument, StudyDocument
 from models.stored import stored_name
 from services.auth.scope import ALL, Scope
-from services.errors import Error, LimitExceeded
+from services.database import translated_database_faults
+from services.errors import Error, InvalidInput, LimitExceeded
 from services.metrics import EVENTS_DROPPED
 from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
+_CREATED_AT = stored_name(StudyDocument.created_at)
+_DELETED_AT = stored_name(DeletedStudyDocument.deleted_at)
 
 
 BURST_SECONDS = 1.0
@@ -162,6 +165,11 @@ _log = logging.getLogger(__name__)
 LISTENER_MAX_EVENTS = 1_000
 """Events that wait for one listener: one that is further behind gets an error."""
 
+_MISSED_MAX = 1_000
+"""Studies of each kind that a client is told of when it comes back: a list of them is no longer."""
+
+_CLOCKS_SECONDS = 15.0
+
 TICK_SECONDS = 0.25
 """How often held-back events are looked at."""
 
@@ -244,6 +252,7 @@ class StudyEvents:
         """
         self._database = database
         self._studies = database[StudyDocument.Settings.name]
+        self._deleted = database[DeletedStudyDocument.Settings.name]
         self._stable_seconds = stable_seconds
         self._listeners: set[Listener] = set()
         self._pacing = EventDebouncer(stable_seconds)
@@ -284,6 +293,48 @@ class StudyEvents:
                 yield listener
         finally:
             self._listeners.discard(listener)
+
+    async def missed(
+        self, since: datetime, study_instance_uid: str | None = None, *, scope: Scope = ALL
+    ) -> list[StudyChange]:
+        """Return what happened since a moment: an event for each study, as it is now.
+
+        Args:
+            since: When the caller heard last, with its time zone. What happened up to
+                `_CLOCKS_SECONDS` before is included, because the clocks of servers differ.
+            study_instance_uid: Only this study; None for all.
+            scope: Only studies in it.
+
+        Raises:
+            InvalidInput: Deletions are not remembered for so long.
+            LimitExceeded: Too much happened: the caller reads its lists anew.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        if datetime.now(UTC) - since > timedelta(days=DELETIONS_KEPT_DAYS):
+            raise InvalidInput(
+                f"Events are kept for {DELETIONS_KEPT_DAYS} days. Query the studies instead.",
+                argument="since",
+            )
+        after = since - timedelta(seconds=_CLOCKS_SECONDS)
+        only = {} if study_instance_uid is None else {_STUDY_INSTANCE_UID: study_instance_uid}
+        with translated_database_faults():
+            found = self._deleted.find({_DELETED_AT: {"$gte": after}, **only})
+            deleted = await found.limit(_MISSED_MAX + 1).to_list()
+            found = self._studies.find({_UPDATED_AT: {"$gte": after}, **only})
+            changed = await found.sort(_UPDATED_AT).limit(_MISSED_MAX + 1).to_list()
+            ids = [study["_id"] for study in deleted]
+            stored = {study["_id"] async for study in self._studies.find({"_id": {"$in": ids}})}
+        if max(len(deleted), len(changed)) > _MISSED_MAX:
+            raise LimitExceeded("Too much happened since then. Query the studies instead.")
+        changes = [
+            *(
+                _make_change(StudyChangeKind.DELETED, study)
+                for study in deleted
+                if study["_id"] not in stored
+            ),
+            *(_make_change(_kind_since(after, study), study) for study in changed),
+        ]
+        return [change for change in changes if scope.covers(change.study_id, change.labels)]
 
     async def close(self) -> None:
         """Stop watching."""
@@ -348,6 +399,11 @@ def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
     updated = _make_change(StudyChangeKind.UPDATED, document)
     before = change.get("fullDocumentBeforeChange")
     return updated if before is None else replace(updated, labels_before=_labels_of(before))
+
+
+def _kind_since(moment: datetime, study: Mapping[str, Any]) -> StudyChangeKind:
+    is_new = study[_CREATED_AT] >= moment
+    return StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED
 
 
 def _labels_of(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from tests.server_process import Served
 _EXAMPLES = read_examples()
 _COMMANDS = {".sh": "bash", ".mjs": "node", ".py": sys.executable}
 _GUARDED = {"token.sh", "sign-in.mjs", "sign-in-of-clients.mjs"}
-_WITH_EVENTS = {"events.mjs", "events-of-clients.mjs"}
+_WITH_EVENTS = {"events.mjs", "events-of-clients.mjs", "missed-events.mjs"}
 _TYPED = "src/worklist.ts"
 _OPEN = sorted(_EXAMPLES.outputs.keys() - _GUARDED - _WITH_EVENTS - {_TYPED})
 _CODES_OF_COMMANDS = {

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.auth.scope import Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
-from services.errors import LimitExceeded
+from services.errors import InvalidInput, LimitExceeded
 from services.sync.events import (
     LISTENER_MAX_EVENTS,
     Listener,
@@ -96,3 +98,46 @@ def _summary(change: StudyChange) -> tuple[StudyChangeKind, str, int | None]:
 async def _next(changes: AsyncIterator[StudyChange]) -> StudyChange:
     async with asyncio.timeout(PATIENCE_SECONDS):
         return await anext(changes)
+
+
+async def test_a_listener_that_was_away_learns_what_happened(stage: Stage) -> None:
+    events = StudyEvents(stage.database, stable_seconds=60)
+    files = {number: instance_bytes(number, 1, 1) for number in (1, 2, 3)}
+    ids = await stage.send(files.values())
+    await stage.sync.reconciler.reconcile(ids)
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    before = {"createdAt": long_ago, "updatedAt": long_ago}
+    await stage.database["studies"].update_many({}, {"$set": before})
+    left_at = datetime.now(UTC)
+
+    # One was deleted, one deleted and stored again, one is new, and one is as it was.
+    for instance_id in ids[:2]:
+        await stage.modality.delete(f"/instances/{instance_id}")
+    await stage.sync.reconciler.reconcile(ids[:2])
+    new = await stage.send([files[2], instance_bytes(4, 1, 1)])
+    await stage.sync.reconciler.reconcile(new)
+
+    missed = await events.missed(left_at)
+    assert {(change.study_instance_uid[-1], change.kind.value) for change in missed} == {
+        ("1", "DELETED"),
+        ("2", "CREATED"),
+        ("4", "CREATED"),
+    }
+    one = missed[-1]
+    assert await events.missed(left_at, one.study_instance_uid) == [one]
+    only = Scope(study_ids=frozenset({missed[0].study_id}))
+    assert await events.missed(left_at, scope=only) == missed[:1]
+    assert await events.missed(datetime.now(UTC) + timedelta(minutes=1)) == []
+
+
+async def test_what_happened_too_long_ago_or_too_often_is_refused(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = StudyEvents(stage.database, stable_seconds=60)
+    with pytest.raises(InvalidInput, match="kept for 7 days"):
+        await events.missed(datetime.now(UTC) - timedelta(days=8))
+    monkeypatch.setattr("services.sync.events._MISSED_MAX", 1)
+    ids = await stage.send(instance_bytes(number, 1, 1) for number in (1, 2))
+    await stage.sync.reconciler.reconcile(ids)
+    with pytest.raises(LimitExceeded, match="Query the studies"):
+        await events.missed(datetime.now(UTC))
