@@ -42,6 +42,7 @@ from services.jobs.runner import JobRunner, RunnerLimits
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.labels import Labels
+from services.modalities.retrieve import RetrieveJobs
 from services.modalities.service import Modalities, open_modalities
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
@@ -308,11 +309,15 @@ def make_job_handlers(
     settings: Settings,
     orthanc: Orthanc | None,
     database: AsyncDatabase[dict[str, Any]],
+    *,
+    modalities: Modalities,
+    ingest: Ingest,
 ) -> list[JobHandler]:
     """Make what runs the jobs, one handler for each kind."""
     del orthanc
     backup_folder = BackupFolder(settings.backup_folder)
     return [
+        RetrieveJobs(modalities, ingest, database),
         BackupHandler(
             database, settings.data_dir, backup_folder, has_orthanc=settings.embeds_orthanc
         ),
@@ -540,9 +545,22 @@ async def open_runtime(
                 database, retention=_days(settings.audit_retention_days), supervisor=supervisor
             )
         )
-        job_runner = make_job_runner(
-            settings, make_job_handlers(settings, orthanc, database), database, audit
+        ingest = make_ingest(settings, orthanc, database, indexer, capacity)
+        modalities = await stack.enter_async_context(
+            open_modalities(
+                database,
+                client,
+                ae_title=settings.own_ae_title,
+                own_port=settings.orthanc_dicom_port,
+                is_embedded=settings.embeds_orthanc,
+                query_seconds=settings.modality_seconds,
+                answers_max=settings.remote_answers_max,
+            )
         )
+        handlers = make_job_handlers(
+            settings, orthanc, database, modalities=modalities, ingest=ingest
+        )
+        job_runner = make_job_runner(settings, handlers, database, audit)
         folder = settings.worklist_path
         worklist_folder = WorklistFolder(database, folder) if folder else None
         worklist = Worklist(
@@ -581,22 +599,12 @@ async def open_runtime(
             backup_folder=BackupFolder(settings.backup_folder),
             worklist=worklist,
             worklist_folder=worklist_folder,
-            modalities=await stack.enter_async_context(
-                open_modalities(
-                    database,
-                    client,
-                    ae_title=settings.own_ae_title,
-                    own_port=settings.orthanc_dicom_port,
-                    is_embedded=settings.embeds_orthanc,
-                    query_seconds=settings.modality_seconds,
-                    answers_max=settings.remote_answers_max,
-                )
-            ),
+            modalities=modalities,
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
             resources=Resources(max_seconds=settings.operation_seconds),
             indexer=indexer,
-            ingest=make_ingest(settings, orthanc, database, indexer, capacity),
+            ingest=ingest,
             frames=frames,
             downloads=Downloads(
                 FileUrlSigner(keys, valid_seconds=settings.frame_url_seconds),

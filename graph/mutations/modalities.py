@@ -7,11 +7,14 @@ import strawberry
 from graph.context import Info
 from graph.execution.audit import recorded
 from graph.execution.authorization import RequiresRole, require_network
+from graph.types.job import Job
 from graph.types.modality import Echo, Modality
 from models.modality import DicomService, RetrieveMethod
 from services.audit import Action
 from services.auth.roles import Role
+from services.errors import PacsDisabled
 from services.modalities.declaration import check_declaration, require_name
+from services.modalities.retrieve import new_retrieve, start_retrieve
 
 Name = Annotated[str, strawberry.argument(description="1 to 64 letters, digits, `-` and `_`.")]
 
@@ -86,6 +89,46 @@ class ModalitiesMutation:
         ) as event:
             event.detail = f"removeModality {require_name(name)}"
             return await context.runtime.modalities.remove(name)
+
+    @strawberry.mutation(
+        description="Fetch studies from a modality as a job. Only what is missing here is fetched; "
+        "a retrieve of the same that is under way is answered, and not doubled.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def retrieve_studies(
+        self,
+        info: Info,
+        modality: Annotated[str, strawberry.argument(description="`name` of the modality.")],
+        study_instance_uids: Annotated[
+            list[str],
+            strawberry.argument(
+                name="studyInstanceUIDs", description="StudyInstanceUIDs (0020,000D); 1 to 500."
+            ),
+        ],
+        series_instance_uids: Annotated[
+            list[str] | None,
+            strawberry.argument(
+                name="seriesInstanceUIDs",
+                description="Only these series of the studies; null: all. At most 500.",
+            ),
+        ] = None,
+    ) -> Job:
+        """Fetch studies."""
+        context = info.context
+        principal = require_network(info)
+        async with recorded(
+            context.runtime.audit, Action.RETRIEVE, principal, detail="retrieveStudies"
+        ) as event:
+            event.detail = f"retrieveStudies {require_name(modality)}"
+            new = new_retrieve(modality, study_instance_uids, series_instance_uids or [])
+            event.number_of_objects = len(new.study_instance_uids)
+            await context.runtime.modalities.require(modality)
+            if context.runtime.orthanc is None:
+                raise PacsDisabled
+            job = await start_retrieve(
+                context.runtime.jobs, new, principal, correlation_id=event.correlation_id
+            )
+        return Job.of(job)
 
     @strawberry.mutation(
         description="Try whether a modality is there (C-ECHO). A failed one is an answer that says "

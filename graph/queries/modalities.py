@@ -9,7 +9,13 @@ from graph.execution.audit import describe_search, recorded
 from graph.execution.authorization import RequiresRole, require_network
 from graph.inputs import RemoteFilter
 from graph.types.modality import Modality
-from graph.types.remote import RemotePatient, RemoteStudies, RemoteStudy, SeriesOfStudies
+from graph.types.remote import (
+    RemotePatient,
+    RemoteStudies,
+    RemoteStudy,
+    RetrievesOfStudies,
+    SeriesOfStudies,
+)
 from services.audit import Action
 from services.auth.roles import Role
 from services.errors import InvalidInput
@@ -107,11 +113,11 @@ class ModalitiesQuery:
             )
             event.number_of_objects = len(found)
         context.count_nodes(len(found))
-        series = SeriesOfStudies(
-            context.runtime.modalities, modality, [one.study_instance_uid for one in found]
-        )
+        uids = [one.study_instance_uid for one in found]
+        series = SeriesOfStudies(context.runtime.modalities, modality, uids)
+        retrieves = RetrievesOfStudies(context.runtime.jobs, modality, uids, principal)
         return RemoteStudies(
-            nodes=[RemoteStudy.of(record, series) for record in found],
+            nodes=[RemoteStudy.of(record, series, retrieves) for record in found],
             is_incomplete=is_incomplete,
         )
 

@@ -9,6 +9,7 @@ import strawberry
 from graph.context import Info
 from graph.relay import Node, encode_node_id
 from graph.types.dicom_error import DicomError
+from graph.types.modality import Modality
 from graph.types.study import Study
 from models import JobDocument, JobFailureRecord, JobKind, JobState
 from models.job import CommitmentState
@@ -147,6 +148,17 @@ class Job(Node):
             return None
         is_known = principal.role >= Role.ADMIN or principal.name == self.starter
         return self.starter if is_known else None
+
+    @strawberry.field(
+        description="The modality that it fetches from or sends to; null for other jobs, and when "
+        "it was removed."
+    )
+    async def modality(self, info: Info) -> Modality | None:
+        """Find the modality."""
+        if self.modality_name is None or not info.context.scope.is_all:
+            return None
+        found = await info.context.runtime.modalities.find(self.modality_name)
+        return None if found is None else Modality.of(found)
 
     @strawberry.field(description="The studies that it is about; deleted ones are left out.")
     async def studies(

@@ -7,10 +7,14 @@ from typing import Self
 import strawberry
 
 from graph.context import Info
+from graph.types.job import Job
 from graph.types.scalars import Date, Time
 from graph.types.study import Study
+from models import JobDocument, JobKind
+from services.auth.roles import Principal
 from services.dicom.person_names import display_name
 from services.dicom.values import clean_identifier
+from services.jobs.service import Jobs
 from services.modalities.query import RemotePatientRecord, RemoteSeriesRecord, RemoteStudyRecord
 from services.modalities.service import Modalities
 
@@ -39,6 +43,44 @@ class SeriesOfStudies:
             if self._found is None:
                 self._found = await self._modalities.find_series(self._modality, self._uids)
         return self._found[study_instance_uid]
+
+
+class RetrievesOfStudies:
+    """The retrieves under way of the studies of one answer, looked up together.
+
+    Args:
+        jobs: Finds them.
+        modality: From whom.
+        study_instance_uids: All studies of the answer.
+        principal: Who asks.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        modality: str,
+        study_instance_uids: Sequence[str],
+        principal: Principal,
+    ) -> None:
+        self._jobs = jobs
+        self._modality = modality
+        self._uids = list(dict.fromkeys(study_instance_uids))
+        self._principal = principal
+        self._lock = asyncio.Lock()
+        self._found: list[JobDocument] | None = None
+
+    async def of(self, study_instance_uid: str) -> JobDocument | None:
+        """Return the oldest retrieve under way of a study of the answer."""
+        async with self._lock:
+            if self._found is None:
+                self._found = await self._jobs.active(
+                    kind=JobKind.RETRIEVE,
+                    modality=self._modality,
+                    study_instance_uids=self._uids,
+                    principal=self._principal,
+                )
+        about = (job for job in self._found if study_instance_uid in job.study_instance_uids)
+        return next(about, None)
 
 
 @strawberry.type(description="A series, as a modality answers.")
@@ -92,9 +134,12 @@ class RemoteStudy:
         description="NumberOfStudyRelatedInstances (0020,1208); null when it does not say."
     )
     series_of_studies: strawberry.Private[SeriesOfStudies]
+    retrieves_of_studies: strawberry.Private[RetrievesOfStudies]
 
     @classmethod
-    def of(cls, record: RemoteStudyRecord, series: SeriesOfStudies) -> Self:
+    def of(
+        cls, record: RemoteStudyRecord, series: SeriesOfStudies, retrieves: RetrievesOfStudies
+    ) -> Self:
         """Show a study."""
         return cls(
             study_instance_uid=record.study_instance_uid,
@@ -112,6 +157,7 @@ class RemoteStudy:
             number_of_series=record.number_of_series,
             number_of_instances=record.number_of_instances,
             series_of_studies=series,
+            retrieves_of_studies=retrieves,
         )
 
     @strawberry.field(description="The name for people: `Tarou Yamada (山田 太郎)`.")
@@ -135,6 +181,16 @@ class RemoteStudy:
                 context.show([stored], "Study")
                 return Study.from_stored(stored)
         return None
+
+    @strawberry.field(
+        description="A retrieve of it that is under way and that the caller may know of; null when "
+        "there is none."
+    )
+    async def job(self, info: Info) -> Job | None:
+        """Find the retrieve."""
+        del info
+        found = await self.retrieves_of_studies.of(self.study_instance_uid)
+        return None if found is None else Job.of(found)
 
     @strawberry.field(description="Asked for at the modality when it is selected.")
     async def series(self, info: Info) -> list[RemoteSeries]:

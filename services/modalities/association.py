@@ -38,6 +38,8 @@ from services.tasks import cancel_and_wait, finish_in_thread
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 _config.LOG_HANDLER_LEVEL = "none"
+# Files of a C-GET come into temporary files, not into memory.
+_config.STORE_RECV_CHUNKED_DATASET = True
 
 SUCCESS = 0x0000
 CANCELLED = 0xFE00
@@ -193,12 +195,18 @@ class Link:
         if association is not None:
             _disconnect(association)
 
-    def cancel(self) -> None:
-        """Tell the peer to stop what it is doing (C-CANCEL). Does not block; of any thread."""
+    def cancel(self) -> bool:
+        """Tell the peer to stop what it is doing (C-CANCEL). Does not block; of any thread.
+
+        Returns:
+            Whether there was something to stop.
+        """
         association, operation = self._association, self._operation
-        if association is not None and operation is not None and association.is_established:
-            with contextlib.suppress(RuntimeError):
-                association.send_c_cancel(operation[0], context_id=operation[1])
+        if association is None or operation is None or not association.is_established:
+            return False
+        with contextlib.suppress(RuntimeError):
+            association.send_c_cancel(operation[0], context_id=operation[1])
+        return True
 
     def expire(self) -> None:
         """End the operation because its time is up: what has come counts."""
@@ -415,23 +423,37 @@ class Network:
             except TimeoutError as exc:
                 message = "Too many ask other archives now. Try again in a few seconds."
                 raise TooManyRequests(message) from exc
-            return await _run(Link(peer), work, self._threads, seconds)
+            link = Link(peer)
+            return await _run(link, work, self._threads, seconds, abort=link.give_up)
 
     async def run_job(self, link: Link, work: Callable[[Link], _T]) -> _T:
-        """Do the same for a job, which may end its association by the link.
+        """Do the same for a job: for as long as the peer gives signs of life.
+
+        A peer that is cancelled is told so (C-CANCEL), and has a moment to stop.
 
         Raises:
             ModalityError: The peer did not do it.
         """
-        return await _run(link, work, self._job_threads, None)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            seconds = _CANCEL_SECONDS if link.cancel() else 0
+            loop.call_later(seconds, link.give_up)
+
+        return await _run(link, work, self._job_threads, None, abort=stop)
 
 
 async def _run(
-    link: Link, work: Callable[[Link], _T], threads: ThreadPoolExecutor, seconds: float | None
+    link: Link,
+    work: Callable[[Link], _T],
+    threads: ThreadPoolExecutor,
+    seconds: float | None,
+    *,
+    abort: Callable[[], None],
 ) -> _T:
     watching = asyncio.create_task(_watch(link, seconds))
     try:
-        return await finish_in_thread(work, link, executor=threads, abort=link.give_up)
+        return await finish_in_thread(work, link, executor=threads, abort=abort)
     finally:
         await cancel_and_wait(watching)
 

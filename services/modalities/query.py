@@ -1,6 +1,6 @@
 """Queries at modalities (C-FIND, PS3.4 C.4.1): patients, studies with their series, worklists."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -76,8 +76,6 @@ _SERIES_KEYS = (
     "BodyPartExamined",
     "NumberOfSeriesRelatedInstances",
 )
-_INSTANCE_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-
 _T = TypeVar("_T")
 
 
@@ -142,6 +140,26 @@ class RemoteInstance:
 
     series_instance_uid: str
     sop_instance_uid: str
+    sop_class_uid: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedStudy:
+    """A study with all that a modality has of it.
+
+    Attributes:
+        patient_id: Without padding; None when the modality does not say.
+    """
+
+    study_instance_uid: str
+    patient_id: str | None
+    instances: Sequence[RemoteInstance]
+
+    @property
+    def sop_classes(self) -> set[str]:
+        """The SOP classes of the instances; empty when one is unknown."""
+        classes = {one.sop_class_uid for one in self.instances}
+        return set() if None in classes else {uid for uid in classes if uid is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +265,7 @@ def instance_keys(study_instance_uid: str, series_instance_uid: str) -> Keys:
         "StudyInstanceUID": study_instance_uid,
         "SeriesInstanceUID": series_instance_uid,
         "SOPInstanceUID": "",
+        "SOPClassUID": "",
     }
 
 
@@ -348,21 +367,52 @@ def find_series(
     return series
 
 
-def find_instances(link: Link, study_instance_uid: str, limit: int) -> list[RemoteInstance]:
-    """Search the instances of a study, series by series, in one association; blocks.
+def list_studies(
+    link: Link,
+    study_instance_uids: Sequence[str],
+    series_instance_uids: Collection[str],
+    limit: int,
+) -> dict[str, ListedStudy]:
+    """List the instances of studies, series by series, in one association; blocks.
+
+    Args:
+        link: With whom.
+        study_instance_uids: Which studies; those that it does not have are left out.
+        series_instance_uids: Only these series; empty: all.
+        limit: Most instances of one series.
 
     Raises:
         ModalityError: They are not all there, and why.
     """
-    instances: list[RemoteInstance] = []
-    with associated(link, [context_of(STUDIES)], what="C-FIND for instances") as association:
+    listed: dict[str, ListedStudy] = {}
+    with associated(link, [context_of(STUDIES)], what="C-FIND for studies") as association:
         search = partial(find_in, link, association, STUDIES)
-        found = search(series_keys(study_instance_uid), limit)
-        for series in _complete(found, series_record):
-            uid = series.series_instance_uid
-            found = search(instance_keys(study_instance_uid, uid), limit)
-            instances += _complete(found, partial(_instance_record, uid))
-    return instances
+        for study_uid in study_instance_uids:
+            studies = _complete(search(_one_study(study_uid), limit), study_record)
+            if not any(one.study_instance_uid == study_uid for one in studies):
+                continue
+            patient_ids = {one.patient_id for one in studies}
+            instances: list[RemoteInstance] = []
+            for series in _complete(search(series_keys(study_uid), limit), series_record):
+                uid = series.series_instance_uid
+                if series_instance_uids and uid not in series_instance_uids:
+                    continue
+                found = search(instance_keys(study_uid, uid), limit)
+                instances += _complete(found, partial(_instance_record, uid))
+            listed[study_uid] = ListedStudy(
+                study_instance_uid=study_uid,
+                patient_id=patient_ids.pop() if len(patient_ids) == 1 else None,
+                instances=instances,
+            )
+    return listed
+
+
+def _one_study(study_instance_uid: str) -> Keys:
+    return {
+        "QueryRetrieveLevel": "STUDY",
+        "PatientID": "",
+        "StudyInstanceUID": study_instance_uid,
+    }
 
 
 def _complete(found: Found, read: Callable[[Answer], _T | None]) -> list[_T]:
@@ -435,4 +485,9 @@ def _instance_record(series_instance_uid: str, answer: Answer) -> RemoteInstance
     uid = answer.get("SOPInstanceUID")
     if not is_valid_uid(uid):
         return None
-    return RemoteInstance(series_instance_uid=series_instance_uid, sop_instance_uid=str(uid))
+    sop_class = answer.get("SOPClassUID")
+    return RemoteInstance(
+        series_instance_uid=series_instance_uid,
+        sop_instance_uid=str(uid),
+        sop_class_uid=str(sop_class) if is_valid_uid(sop_class) else None,
+    )

@@ -7,6 +7,8 @@ import pytest
 
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc, run_orthanc
+from services.embedded.orthanc_configuration import DicomServer
+from services.embedded.ports import find_free_port
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.real.sync_stage import modality_client
@@ -21,7 +23,8 @@ async def mongodb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emb
 
 @pytest.fixture(scope="session")
 async def orthanc(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedOrthanc]:
-    async with run_orthanc(tmp_path_factory.mktemp("orthanc")) as running:
+    folder = tmp_path_factory.mktemp("orthanc")
+    async with run_orthanc(folder, dicom=DicomServer(find_free_port())) as running:
         yield running
 
 

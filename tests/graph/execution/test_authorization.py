@@ -78,6 +78,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.declareModality": Role.ADMIN,
     "Mutation.removeModality": Role.ADMIN,
     "Mutation.echoModality": Role.UPLOADER,
+    "Mutation.retrieveStudies": Role.UPLOADER,
     "Mutation.deletePatient": Role.ADMIN,
     "Mutation.deleteStudy": Role.ADMIN,
     "Mutation.deleteSeries": Role.ADMIN,

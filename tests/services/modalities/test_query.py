@@ -17,8 +17,8 @@ from services.modalities.query import (
     Found,
     RemoteCriteria,
     find,
-    find_instances,
     find_series,
+    list_studies,
     patient_keys,
     records,
     study_keys,
@@ -246,7 +246,9 @@ async def test_series_and_instances_are_asked_for_study_by_study(network: Networ
         for number in (1, 2):
             answer = Dataset()
             answer.StudyInstanceUID = asked.StudyInstanceUID
-            if asked.QueryRetrieveLevel == "SERIES":
+            if asked.QueryRetrieveLevel == "STUDY":
+                pass
+            elif asked.QueryRetrieveLevel == "SERIES":
                 answer.SeriesInstanceUID = f"{asked.StudyInstanceUID}.{number}"
                 answer.Modality = "CT"
             else:
@@ -257,12 +259,14 @@ async def test_series_and_instances_are_asked_for_study_by_study(network: Networ
     with running_peer([STUDIES], [(evt.EVT_C_FIND, handle)]) as port:
         work = partial(find_series, study_instance_uids=["1.2", "1.3"], limit=10)
         series = await network.run(peer_at(port), work)
-        instances = await network.run(
-            peer_at(port), partial(find_instances, study_instance_uid="1.2", limit=100)
+        listing = partial(
+            list_studies, study_instance_uids=["1.2"], series_instance_uids=(), limit=100
         )
+        listed = (await network.run(peer_at(port), listing))["1.2"]
     uids = {uid: [one.series_instance_uid for one in found] for uid, found in series.items()}
     assert uids == {"1.2": ["1.2.1", "1.2.2"], "1.3": ["1.3.1", "1.3.2"]}
-    assert [one.sop_instance_uid for one in instances] == [
+    assert (listed.patient_id, listed.sop_classes) == (None, set())
+    assert [one.sop_instance_uid for one in listed.instances] == [
         "1.2.1.1", "1.2.1.2", "1.2.2.1", "1.2.2.2",
     ]  # fmt: skip
 
