@@ -24,6 +24,7 @@ _OTHER_NAMES = {
     "services/frames/variant.py": "arguments of the GraphQL API",
     "services/modalities/declaration.py": "arguments of the GraphQL API",
     "services/modalities/query.py": "arguments of the GraphQL API",
+    "services/modalities/retrieve.py": "arguments of the GraphQL API",
     "services/migration/local_files.py": "fields of the old system's records",
     "services/migration/source.py": "fields of the old system's records",
 }
