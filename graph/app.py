@@ -23,9 +23,11 @@ from graph.http.middleware import (
     RequestContextMiddleware,
     unexpected_error,
 )
+from graph.http.trusted_documents import read_trusted_documents, warn_of_invalid
 from graph.routes import archives, dicom_api, files, frames, health, orthanc_events, shares, web
 from graph.schema import build_schema
 from graph.state import State
+from graph.web.documents import page_documents
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 
@@ -75,13 +77,21 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
 
 
 def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
+    schema = build_schema(settings)
+    documents = read_trusted_documents(
+        settings.trusted_documents_file, only=settings.trusted_documents_only
+    )
+    warn_of_invalid(documents, schema._schema)  # noqa: SLF001  # where Strawberry keeps it
+    if documents.is_configured:
+        documents = documents.with_own(page_documents())
     endpoint = GraphQLEndpoint(
-        build_schema(settings),
+        schema,
         origins=origins,
         limits=OperationLimits.from_settings(settings),
         body_max_bytes=settings.graphql_body_max_bytes,
         body_idle_seconds=settings.upload_idle_seconds,
         websockets_per_client=settings.websockets_per_client,
+        documents=documents,
     )
     shared = Mount(f"/s/{{{SHARE_PARAMETER}}}/dicomweb", identify=principal_of_share)
     return [

@@ -261,6 +261,17 @@ class Settings(BaseSettings):
         default="text", description="`json`: one JSON object per line, for a log collector."
     )
 
+    # Operations of clients
+    trusted_documents_file: Path | None = Field(
+        default=None,
+        description="Manifest of the operations of front ends (Relay, graphql-codegen, Apollo), or "
+        "a folder of manifests: clients may send `documentId` instead of a text. Empty: none.",
+    )
+    trusted_documents_only: bool = Field(
+        default=False,
+        description="true: no other operation is executed; needs TRUSTED_DOCUMENTS_FILE.",
+    )
+
     # In step with Orthanc
     sync_poll_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."
@@ -393,6 +404,8 @@ class Settings(BaseSettings):
     def _has_what_others_require(self) -> "Settings":
         if self.oidc_issuer is not None and self.oidc_audience is None:
             raise ValueError("OIDC_AUDIENCE is required with OIDC_ISSUER")
+        if self.trusted_documents_only and self.trusted_documents_file is None:
+            raise ValueError("TRUSTED_DOCUMENTS_FILE is required with TRUSTED_DOCUMENTS_ONLY")
         if self.frame_url_keys is None and not self.is_fully_embedded:
             raise ValueError(
                 "FRAME_URL_KEYS is required when MONGODB_URL or ORTHANC_URL is set. "

@@ -16,6 +16,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.transport import AssociationSocket
 from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.http.streaming import SSETransport
 from strawberry.schema import Schema
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import (
@@ -27,6 +28,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from graph.execution.executor import PlanningExecutor
 from graph.http.endpoint import GraphQLEndpoint
+from graph.http.event_stream import SubscriptionStream
 from graph.http.server import HttpLimitsProtocol, WebSocketLimitsProtocol
 from graph.http.websocket import MessageValidator, PerOperationContext
 from graph.schema import Schema as OwnSchema
@@ -36,6 +38,7 @@ OVERRIDDEN: list[tuple[type, type]] = [
     (Schema, OwnSchema),
     (GraphQL, GraphQLEndpoint),
     (ASGIWebSocketAdapter, MessageValidator),
+    (SSETransport, SubscriptionStream),
     (BaseGraphQLTransportWSHandler, PerOperationContext),
     (HttpToolsProtocol, HttpLimitsProtocol),
     (WebSocketsSansIOProtocol, WebSocketLimitsProtocol),
@@ -51,7 +54,9 @@ METHODS = {
     OwnSchema: {"_prepare_operation_async", "process_errors"},
     GraphQLEndpoint: {
         "create_response",
+        "create_streaming_response",
         "decode_json",
+        "encode_json",
         "execute_operation",
         "get_context",
         "get_sub_response",
@@ -60,10 +65,12 @@ METHODS = {
         "parse_http_body",
         "parse_json",
         "parse_multipart",
+        "parse_query_params",
         "process_result",
         "render_graphql_ide",
         "should_render_graphql_ide",
     },
+    SubscriptionStream: {"accepts", "allowed_operation_types"},
     MessageValidator: {"close", "iter_json", "send_json"},
     PerOperationContext: {
         "_handle_pre_execution_error",

@@ -2,10 +2,12 @@
 
 import logging
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
@@ -19,8 +21,9 @@ from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.http.base import BaseRequestProtocol
+from strawberry.http.types import QueryParams
 from strawberry.schema.base import BaseSchema
-from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions import GRAPHQL_SSE_PROTOCOL, GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.unset import UnsetType
@@ -32,6 +35,12 @@ from graph.execution.limits import OperationLimits, parse_limited
 from graph.graphiql import graphiql_headers, graphiql_page
 from graph.http.client_slots import ClientSlots
 from graph.http.cors import AllowedOrigins, base_url_of, require_allowed_origin
+from graph.http.event_stream import (
+    EventStream,
+    SubscriptionStream,
+    accepts_events,
+    accepts_json,
+)
 from graph.http.graphql_errors import (
     JSON,
     MULTIPART,
@@ -39,10 +48,12 @@ from graph.http.graphql_errors import (
     media_type_of,
     refused,
     refused_by_protocol,
+    refused_document,
     wanted_media_type,
 )
 from graph.http.json_encoding import encode_json
 from graph.http.multipart import UnsupportedMediaType, read_body
+from graph.http.trusted_documents import DOCUMENT_ID, DocumentRefused, TrustedDocuments
 from graph.http.uploads import parse_upload, starlette_request, uploads_open
 from graph.http.websocket import MessageValidator, PerOperationContext, refused_operation
 from graph.state import runtime_of
@@ -74,12 +85,16 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         limits: Of operations.
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
         body_idle_seconds: Longest silence of the sender of a JSON body.
-        websockets_per_client: How many WebSockets one client may have open.
+        websockets_per_client: How many WebSockets and event streams one client may have open.
+        documents: Operations that clients may name.
     """
 
     request_adapter_class = _LowerCased
     websocket_adapter_class = MessageValidator
     graphql_transport_ws_handler_class = PerOperationContext
+    stream_transport_classes_by_protocol = MappingProxyType(
+        {GRAPHQL_SSE_PROTOCOL: SubscriptionStream}
+    )
 
     def __init__(
         self,
@@ -90,10 +105,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         body_max_bytes: int,
         body_idle_seconds: float,
         websockets_per_client: int,
+        documents: TrustedDocuments,
     ) -> None:
         super().__init__(
             schema,
-            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
             connection_init_wait_timeout=timedelta(seconds=_INIT_SECONDS),
             multipart_uploads_enabled=True,
         )
@@ -101,8 +117,9 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         self._limits = limits
         self._body_max_bytes = body_max_bytes
         self._body_idle_seconds = body_idle_seconds
+        self.documents = documents
         self._sockets = ClientSlots(
-            "WebSockets", websockets_per_client, setting="WEBSOCKETS_PER_CLIENT"
+            "WebSockets and event streams", websockets_per_client, setting="WEBSOCKETS_PER_CLIENT"
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,6 +133,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 response = await self.run(request)
             except HTTPException as exc:
                 response = refused_by_protocol(request, exc)
+            except DocumentRefused as exc:
+                response = refused_document(request, exc)
             except Error as exc:
                 await record_refusal(request, exc)
                 response = refused(request, exc)
@@ -161,7 +180,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return Context(
             runtime=runtime,
             principal=principal,
-            identify=identify if isinstance(request, WebSocket) else None,
+            identify=identify if _may_last(request) else None,
             base_url=base_url_of(request, runtime.settings.public_url),
         )
 
@@ -187,7 +206,11 @@ class GraphQLEndpoint(GraphQL[Context, None]):
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """Read the operation; other media types are refused with 415."""
+        """Read the operation; other media types are refused with 415.
+
+        Raises:
+            DocumentRefused: It names no trusted document, or is none where it has to be.
+        """
         received = starlette_request(request)
         if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
             raise UnsupportedMediaType
@@ -199,8 +222,26 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             body = body.removeprefix(BOM_UTF8)
             if not body.lstrip().startswith((b"{", b"[")):
                 raise HTTPException(400, "Send a JSON object with `query`.")
+            if _DOCUMENT_ID_BYTES in body:
+                body = orjson.dumps(_with_document_id(self.parse_json(body)))
             received._body = body  # noqa: SLF001  # where Strawberry finds it; it has no setter
-        return await super().parse_http_body(request)
+        operation = await super().parse_http_body(request)
+        return operation if isinstance(operation, list) else self._resolved(operation, received)
+
+    def _resolved(self, operation: GraphQLRequestData, request: Request) -> GraphQLRequestData:
+        """Look up a trusted document, and choose how the result is sent."""
+        extensions = dict(operation.extensions or {})
+        document_id = extensions.pop(DOCUMENT_ID, None)
+        text = self.documents.resolve(operation.query, document_id, extensions)
+        resolved = replace(operation, query=text, extensions=extensions or None)
+        if resolved.protocol == "http" or not accepts_json(request.headers.get("accept")):
+            return resolved
+        is_stream = _is_subscription(resolved, self._limits)
+        return resolved if is_stream else replace(resolved, protocol="http")
+
+    def parse_query_params(self, params: QueryParams) -> dict[str, Any]:
+        """Read the parameters of a GET."""
+        return _with_document_id(super().parse_query_params(params))
 
     def decode_json(self, data: str | bytes) -> object:
         """Decode strictly (RFC 8259): half a surrogate pair is no text and can't be stored."""
@@ -222,20 +263,24 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         root_value: None,
         sub_response: Response,
     ) -> Any:  # noqa: ANN401  # Strawberry's union of results
-        """Execute a query or mutation; subscriptions need a WebSocket."""
-        if isinstance(request_data, GraphQLRequestData) and _is_persisted(request_data):
-            return PreExecutionError(data=None, errors=[_persisted_query_not_supported()])
-        if isinstance(request_data, GraphQLRequestData) and _is_subscription(
-            request_data, self._limits
+        """Execute an operation; subscriptions need a WebSocket or an event stream."""
+        if (
+            isinstance(request_data, GraphQLRequestData)
+            and request_data.protocol == "http"
+            and _is_subscription(request_data, self._limits)
         ):
-            raise HTTPException(400, "Subscriptions go over a WebSocket: graphql-transport-ws.")
+            raise HTTPException(
+                400,
+                "Subscriptions go over a WebSocket (graphql-transport-ws) or as events: "
+                "Accept: text/event-stream.",
+            )
         return await super().execute_operation(
             request, request_adapter, request_data, context, root_value, sub_response
         )
 
     async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
         """Read an upload by our own rules: limits, preflight, one file to one variable."""
-        return await parse_upload(request)
+        return _with_document_id(await parse_upload(request))
 
     async def process_result(
         self, request: Request, result: ExecutionResult
@@ -258,10 +303,25 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             response_data, status_code=400 if is_refused else 200, media_type=media_type
         )
 
+    async def create_streaming_response(
+        self,
+        request: Request | WebSocket,
+        stream: Callable[[], AsyncIterator[str]],
+        sub_response: Response,
+        headers: Mapping[str, str],
+    ) -> Response:
+        """Return the events of a subscription."""
+        del request, sub_response
+        return EventStream(stream(), self._sockets, headers)
+
+    def encode_json(self, data: object) -> bytes:
+        """Encode an event."""
+        return orjson.dumps(data)
+
     def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
-        """Tell whether a browser opens the page: a persisted query by GET accepts any type, too."""
-        is_persisted = "extensions" in request.query_params
-        return super().should_render_graphql_ide(request) and not is_persisted
+        """Tell whether a browser opens the page: a named document by GET accepts any type, too."""
+        is_named = not {"extensions", DOCUMENT_ID}.isdisjoint(request.query_params)
+        return super().should_render_graphql_ide(request) and not is_named
 
     async def render_graphql_ide(self, request: Request) -> Response:
         """Answer GraphiQL to browsers."""
@@ -272,14 +332,26 @@ def _is_json_post(request: Request) -> bool:
     return request.method == "POST" and media_type_of(request.headers) == JSON
 
 
-def _is_persisted(operation: GraphQLRequestData) -> bool:
-    return not operation.query and "persistedQuery" in (operation.extensions or {})
+def _may_last(request: Request | WebSocket) -> bool:
+    """Return whether a token may be revoked, or may expire, while the request is answered."""
+    return isinstance(request, WebSocket) or accepts_events(request.headers.get("accept"))
 
 
-def _persisted_query_not_supported() -> GraphQLError:
-    """Tell clients of Apollo's protocol to send the text: they know the code or the message."""
-    code = "PERSISTED_QUERY_NOT_SUPPORTED"
-    return GraphQLError("PersistedQueryNotSupported", extensions={"code": code})
+_DOCUMENT_ID_BYTES = DOCUMENT_ID.encode()
+
+
+_Operation = TypeVar("_Operation")
+
+
+def _with_document_id(operation: _Operation) -> _Operation | dict[str, Any]:
+    """Move `documentId` to where Strawberry keeps it: the extensions of the request."""
+    if not isinstance(operation, dict) or operation.get(DOCUMENT_ID) is None:
+        return operation
+    extensions = operation.get("extensions") or {}
+    if not isinstance(extensions, dict):
+        return operation
+    named = {DOCUMENT_ID: operation[DOCUMENT_ID]}
+    return {**operation, "extensions": {**extensions, **named}}
 
 
 class _Negotiated(Response):

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from strawberry.schema.exceptions import InvalidOperationTypeError
 
 from graph.http.errors import headers_of, status_of
+from graph.http.trusted_documents import DocumentRefused
 from services.errors import Error, InvalidInput
 from services.metrics import count_graphql_error
 
@@ -17,6 +18,8 @@ JSON = "application/json"
 MULTIPART = "multipart/form-data"
 RESPONSE_JSON = "application/graphql-response+json"
 """GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
+
+EVENT_STREAM = "text/event-stream"
 
 _CODES: Mapping[int, str] = {
     403: "FORBIDDEN",
@@ -52,6 +55,21 @@ def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
         headers["Allow"] = "GET, POST"
     code = _CODES.get(status, InvalidInput.code)
     return graphql_error(request, status, code, refusal.reason, headers)
+
+
+def refused_document(request: Request, refusal: DocumentRefused) -> Response:
+    """Return the response to a document that is unknown or not trusted.
+
+    Nothing was executed: 400, or 200 where the caller reads results as `application/json` (GraphQL
+    over HTTP, 6.4.1).
+    """
+    error = refusal.error
+    is_legacy = wanted_media_type(request) == JSON and EVENT_STREAM not in request.headers.get(
+        "accept", ""
+    )
+    code = str((error.extensions or {}).get("code", InvalidInput.code))
+    status = HTTPStatus.OK if is_legacy else HTTPStatus.BAD_REQUEST
+    return graphql_error(request, status, code, error.message, {"Cache-Control": "no-store"})
 
 
 def graphql_error(  # noqa: PLR0917  # as `graph.http.errors.problem`

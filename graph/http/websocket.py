@@ -7,7 +7,7 @@ needs no credential to send one.
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from typing import cast
+from typing import Any, Protocol, cast
 
 from graphql import GraphQLError
 from starlette.websockets import WebSocketDisconnect
@@ -27,8 +27,20 @@ from graph.context import Context
 from graph.execution.audit import record_accesses
 from graph.http.json_encoding import encode_json
 from graph.http.server import LARGE_MESSAGES
+from graph.http.trusted_documents import (
+    DOCUMENT_ID,
+    PERSISTED_QUERY,
+    DocumentRefused,
+    TrustedDocuments,
+)
 from services.auth.roles import Role, authorize
 from services.errors import DatabaseUnavailable, Error, Forbidden, LimitExceeded, Unauthenticated
+
+
+class _Endpoint(Protocol):
+    """The part of the endpoint that its connections use."""
+
+    documents: TrustedDocuments
 
 
 async def refused_operation(context: Context, name: str) -> Error | None:
@@ -66,13 +78,24 @@ class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
         """Start an operation, or refuse it where too many run or its sender is not known (now)."""
         is_new = self.connection_acknowledged and message["id"] not in self.operations
         refusal = await self._refusal_of_operation() if is_new else None
-        if refusal is None:
-            await super().handle_subscribe(message)
+        if refusal is not None:
+            error = GraphQLError(refusal.message, extensions={"code": refusal.code})
+            await self._refuse(message["id"], error)
             return
-        error = GraphQLError(refusal.message, extensions={"code": refusal.code})
-        await self.send_message(
-            {"id": message["id"], "type": "error", "payload": [error.formatted]}
-        )
+        operation = cast("dict[str, Any]", message["payload"])
+        try:
+            text = cast("_Endpoint", self.view).documents.resolve(
+                operation.get("query"), operation.get(DOCUMENT_ID), operation.get("extensions")
+            )
+        except DocumentRefused as exc:
+            await self._refuse(message["id"], exc.error)
+            return
+        # Strawberry answers an absent text as any other request error.
+        operation["query"] = text or ""
+        await super().handle_subscribe(message)
+
+    async def _refuse(self, operation_id: str, error: GraphQLError) -> None:
+        await self.send_message({"id": operation_id, "type": "error", "payload": [error.formatted]})
 
     async def _refusal_of_operation(self) -> Error | None:
         """Return why an operation is not even parsed."""
@@ -137,10 +160,8 @@ def is_message(message: object) -> bool:
     Its type may be unknown: that has an answer of its own.
     """
     match message:
-        case {"type": "subscribe", "id": str(), "payload": {"query": str()} as operation}:
-            return isinstance(operation.get("variables"), dict | None) and isinstance(
-                operation.get("operationName"), str | None
-            )
+        case {"type": "subscribe", "id": str(), "payload": dict() as operation}:
+            return _is_operation(operation)
         case {"type": "complete", "id": str()}:
             return True
         case {"type": "subscribe" | "complete"}:
@@ -148,3 +169,17 @@ def is_message(message: object) -> bool:
         case {"type": str()}:
             return True
     return False
+
+
+def _is_operation(operation: Mapping[str, object]) -> bool:
+    """Tell whether the payload of `subscribe` has a text, or an identifier in its place."""
+    extensions = operation.get("extensions")
+    is_named = operation.get(DOCUMENT_ID) is not None or (
+        isinstance(extensions, dict) and PERSISTED_QUERY in extensions
+    )
+    return (
+        isinstance(operation.get("query"), str | None if is_named else str)
+        and isinstance(operation.get("variables"), dict | None)
+        and isinstance(operation.get("operationName"), str | None)
+        and isinstance(extensions, dict | None)
+    )

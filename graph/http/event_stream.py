@@ -1,0 +1,75 @@
+"""Subscriptions as server-sent events: graphql-sse, distinct connections mode.
+
+For networks whose proxies block WebSockets. A client says `Accept: text/event-stream`; one that
+also accepts JSON, as several send it with every operation, gets events for subscriptions alone.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+from strawberry.http.streaming import SSETransport
+from strawberry.types.graphql import OperationType
+
+from graph.http.accept import parse_accept
+from graph.http.client_slots import ClientSlots
+from graph.http.graphql_errors import EVENT_STREAM, JSON, RESPONSE_JSON, refused
+from services.errors import InvalidInput, TooManyRequests
+
+
+class SubscriptionStream(SSETransport):
+    """Strawberry's transport, for subscriptions: other results are encoded at once."""
+
+    def accepts(self, accept: str) -> bool:
+        """Return whether a client names this media type."""
+        return accepts_events(accept)
+
+    def allowed_operation_types(
+        self, allowed_operation_types: set[OperationType]
+    ) -> Iterable[OperationType]:
+        """Allow subscriptions."""
+        del allowed_operation_types
+        return (OperationType.SUBSCRIPTION,)
+
+
+def accepts_events(accept: str | None) -> bool:
+    """Return whether `Accept` names `text/event-stream`; wildcards do not."""
+    return any(one == EVENT_STREAM for one in _media_types(accept))
+
+
+def accepts_json(accept: str | None) -> bool:
+    """Return whether an answer in JSON is acceptable as well."""
+    wanted = {JSON, RESPONSE_JSON, "application/*", "*/*"}
+    return not wanted.isdisjoint(_media_types(accept))
+
+
+def _media_types(accept: str | None) -> list[str]:
+    try:
+        return [one.media_type for one in parse_accept(accept)]
+    except InvalidInput:
+        return ["*/*"]
+
+
+class EventStream(StreamingResponse):
+    """The events of one subscription; it counts as an open connection of its client.
+
+    Args:
+        events: As text.
+        slots: Of the connections that one client may have open.
+        headers: Of the response.
+    """
+
+    def __init__(
+        self, events: AsyncIterator[str], slots: ClientSlots, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(events, headers={**headers, "Cache-Control": "no-store, no-transform"})
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send events until the client goes away, or refuse one connection too many."""
+        try:
+            with self._slots.hold(scope):
+                await super().__call__(scope, receive, send)
+        except TooManyRequests as exc:
+            await refused(Request(scope), exc)(scope, receive, send)
