@@ -105,6 +105,7 @@ class BatchLoader(Generic[K, V]):
         load: Loads values in the order of their keys.
         turns: Of the operation.
         jobs_of_studies: Reads jobs that the caller may know of.
+        sources_of_studies: Finds what anonymised studies were made of.
     """
 
     def __init__(
@@ -165,7 +166,9 @@ class Loaders:
         tree: Tree,
         turns: CooperativeExecution,
         jobs_of_studies: Callable[[Sequence[str]], Awaitable[list[list[StoredFields]]]],
+        sources_of_studies: Callable[[Sequence[str]], Awaitable[list[str | None]]],
     ) -> None:
+        self.source_by_study_id = BatchLoader(sources_of_studies, turns)
         self.jobs_by_study_id = BatchLoader(jobs_of_studies, turns)
         self.patient_by_id = BatchLoader(tree.patients, turns)
         self.study_by_id = BatchLoader(tree.studies, turns)
@@ -305,7 +308,12 @@ class Context:
         """Begin with nothing loaded and nothing counted, within the scope of who it is now."""
         self.turns = CooperativeExecution()
         self.tree = self.runtime.trees.within(self.scope)
-        self.loaders = Loaders(self.tree, self.turns, self._jobs_of_studies)
+        self.loaders = Loaders(
+            self.tree,
+            self.turns,
+            self._jobs_of_studies,
+            self.runtime.anonymizations.sources_of,
+        )
         self.nodes_left = self.runtime.settings.query_max_nodes
         self.headers_left = MAX_HEADERS
         self.measurements_left = MAX_MEASUREMENTS

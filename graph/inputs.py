@@ -1,6 +1,7 @@
 """Arguments of root fields: paging, filters, orders, ids."""
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from enum import Enum
 from typing import Annotated, Optional
@@ -10,6 +11,7 @@ import strawberry
 from graph.types.job import JobKind, JobState
 from graph.types.scalars import Date, Time
 from graph.types.worklist import WorklistStatus
+from services.anonymization.options import AnonymizationOptions
 from services.auth.scope import Scope
 from services.jobs.store import JobCriteria
 from services.modalities.query import RemoteCriteria
@@ -455,3 +457,60 @@ class JobFilter:
             study_instance_uid=self.study_instance_uid,
             modality=self.modality,
         )
+
+
+@strawberry.input(description="A new value of an attribute.")
+class TagValue:
+    """A new value."""
+
+    keyword: str = strawberry.field(description="Of the attribute (PS3.6), as `StudyDescription`.")
+    value: str = strawberry.field(
+        description="As DICOM writes it: `20261127`, `Doe^Jane`, `1\\\\2`; empty: no value."
+    )
+
+
+@strawberry.input(description="How a study is anonymised.")
+class AnonymizeInput:
+    """How a study is anonymised."""
+
+    patient_id: str | None = strawberry.field(
+        default=None,
+        description="Written as PatientID; made up when absent, always the same for one patient, "
+        "so that the patient's studies stay together. It must not be a real patient's.",
+    )
+    patient_name: str | None = strawberry.field(
+        default=None, description="Written as PatientName; the PatientID when absent."
+    )
+    keep: list[str] | None = strawberry.field(
+        default=None,
+        description="Keywords that stay, as `StudyDate`, where their values hold no word of the "
+        "patient's identity. Names, identifiers, dates of birth and UIDs can't stay.",
+    )
+    replace: list[TagValue] | None = strawberry.field(
+        default=None, description="Attributes with new values."
+    )
+    confirm_burned_in: bool = strawberry.field(
+        default=False,
+        description="Somebody has looked at the images that may show the patient's name, and there "
+        "is none. Without it such a study is refused: `BURNED_IN_ANNOTATION`.",
+    )
+
+    def to_options(self) -> AnonymizationOptions:
+        """Return what the service takes."""
+        return AnonymizationOptions(
+            patient_id=filled_in(self.patient_id),
+            patient_name=filled_in(self.patient_name),
+            keep=self.keep or (),
+            replace=values_of(self.replace or ()),
+            confirm_burned_in=self.confirm_burned_in,
+        )
+
+
+def values_of(tags: Iterable[TagValue]) -> dict[str, str]:
+    """Return new values by keyword."""
+    return {tag.keyword: tag.value for tag in tags}
+
+
+def filled_in(text: str | None) -> str | None:
+    """Return a text of a form; one that is empty or blank was not filled in."""
+    return text if text and text.strip() else None

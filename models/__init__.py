@@ -4,6 +4,7 @@ Stored field names are the names of the public API (`models.names`); `_id` is Or
 deterministic identifier, so writing the same object twice is writing it once.
 """
 
+from models.anonymization import AnonymizationDocument
 from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
 from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
@@ -16,6 +17,7 @@ from models.lease import LeaseDocument
 from models.modality import ModalityDocument
 from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
+from models.secret import SecretDocument
 from models.series import SeriesDocument
 from models.series_headers import SeriesHeadersDocument
 from models.share import ShareDocument
@@ -40,6 +42,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     SeriesHeadersDocument,
     ShareDocument,
     JobDocument,
+    SecretDocument,
+    AnonymizationDocument,
     WorklistEntryDocument,
     ModalityDocument,
     DeletedStudyDocument,
@@ -48,6 +52,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
 __all__ = [
     "DELETIONS_KEPT_DAYS",
     "DOCUMENTS",
+    "AnonymizationDocument",
     "AuditRecord",
     "ComparedStudyDocument",
     "DeletedStudyDocument",
@@ -63,6 +68,7 @@ __all__ = [
     "ModalityDocument",
     "NamedDocument",
     "PatientDocument",
+    "SecretDocument",
     "SeriesDocument",
     "SeriesHeadersDocument",
     "ShareDocument",

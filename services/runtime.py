@@ -12,6 +12,8 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from services.anonymization.rewriting import StudyFiles
+from services.anonymization.service import Anonymizations, AnonymizeHandler
 from services.audit import Audit, open_audit
 from services.auth.authenticator import Authenticator, open_authenticator
 from services.auth.open_mode import reason_to_stay_closed, remember_credentials
@@ -103,7 +105,6 @@ def share_of(settings: Settings, workers: int) -> Settings:
             "frame_queue_size": divided(settings.frame_queue_size, workers),
             "renderer_processes": divided(settings.renderer_processes or processors, workers),
             "websockets_per_client": divided(settings.websockets_per_client, workers),
-            "job_concurrency": divided(settings.job_concurrency, workers),
             "archives_per_client": divided(settings.archives_per_client, workers),
         }
     )
@@ -312,17 +313,22 @@ def make_job_handlers(
     *,
     modalities: Modalities,
     ingest: Ingest,
+    deletion: Deletion | None,
+    labels: Labels,
 ) -> list[JobHandler]:
     """Make what runs the jobs, one handler for each kind."""
-    del orthanc
     backup_folder = BackupFolder(settings.backup_folder)
-    return [
+    handlers: list[JobHandler] = [
         RetrieveJobs(modalities, ingest, database),
         BackupHandler(
             database, settings.data_dir, backup_folder, has_orthanc=settings.embeds_orthanc
         ),
         VerifyBackupHandler(backup_folder),
     ]
+    if orthanc is not None and deletion is not None:
+        files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
+        handlers.append(AnonymizeHandler(files, database, deletion, labels))
+    return handlers
 
 
 def make_job_runner(
@@ -397,6 +403,7 @@ class Runtime:
     job_events: JobEvents
     job_runner: JobRunner
     backup_folder: BackupFolder
+    anonymizations: Anonymizations
     worklist: Worklist
     worklist_folder: WorklistFolder | None
     modalities: Modalities
@@ -557,10 +564,28 @@ async def open_runtime(
                 answers_max=settings.remote_answers_max,
             )
         )
-        handlers = make_job_handlers(
-            settings, orthanc, database, modalities=modalities, ingest=ingest
+        deletion = make_deletion(client, database, sync)
+        labels = Labels(database, client, max_seconds=settings.operation_seconds)
+        job_runner = make_job_runner(
+            settings,
+            make_job_handlers(
+                settings,
+                orthanc,
+                database,
+                modalities=modalities,
+                ingest=ingest,
+                deletion=deletion,
+                labels=labels,
+            ),
+            database,
+            audit,
         )
-        job_runner = make_job_runner(settings, handlers, database, audit)
+        jobs = Jobs(
+            JobStore(database),
+            retention=timedelta(days=settings.job_retention_days),
+            page_max_size=settings.page_max_size,
+            on_queued=job_runner.wake,
+        )
         folder = settings.worklist_path
         worklist_folder = WorklistFolder(database, folder) if folder else None
         worklist = Worklist(
@@ -587,13 +612,9 @@ async def open_runtime(
             ),
             trees=trees,
             sharing=sharing,
-            labels=Labels(database, client, max_seconds=settings.operation_seconds),
-            jobs=Jobs(
-                JobStore(database),
-                retention=timedelta(days=settings.job_retention_days),
-                page_max_size=settings.page_max_size,
-                on_queued=job_runner.wake,
-            ),
+            labels=labels,
+            jobs=jobs,
+            anonymizations=Anonymizations(database, jobs),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
             backup_folder=BackupFolder(settings.backup_folder),
@@ -612,7 +633,7 @@ async def open_runtime(
                 limits=walk_limits(settings),
                 max_seconds=settings.operation_seconds,
             ),
-            deletion=make_deletion(client, database, sync),
+            deletion=deletion,
             sync=sync,
             study_events=StudyEvents(
                 database, stable_seconds=settings.study_stable_seconds, supervisor=supervisor

@@ -2,6 +2,7 @@
 
 import strawberry
 
+from graph.mutations.anonymization import AnonymizationMutation
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.backup import BackupMutation
 from graph.mutations.jobs import JobsMutation
@@ -13,6 +14,7 @@ from graph.mutations.worklist import WorklistMutation
 @strawberry.type(description="Everything that changes something.")
 class Mutation(
     ArchiveMutation,
+    AnonymizationMutation,
     SharingMutation,
     JobsMutation,
     WorklistMutation,

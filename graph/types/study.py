@@ -12,6 +12,7 @@ from graph.types.scalars import Date, Time
 from graph.types.series import Series
 from graph.types.stored import FromStored
 from models import StoredDocument, StudyDocument
+from services.auth.roles import Role
 from services.dicom.person_names import display_name
 from services.errors import InvalidInput
 from services.frames.signing import study_revision
@@ -180,6 +181,24 @@ class Study(FromStored, Node):
             self.orthanc_study_id, revision, now=context.now(), grant=context.grant
         )
         return context.base_url + signed.path
+
+    @strawberry.field(
+        description="The study that this one is an anonymised copy of, for administrators; null "
+        "for all others, for studies that are none, and when the source was deleted."
+    )
+    async def anonymized_from(
+        self, info: Info
+    ) -> Annotated["Study", strawberry.lazy("graph.types.study")] | None:
+        """Load the source."""
+        context = info.context
+        if context.principal is None or context.principal.role < Role.ADMIN:
+            return None
+        source_id = await context.loaders.source_by_study_id.load(self.orthanc_study_id)
+        source = source_id and await context.loaders.study_by_id.load(source_id)
+        if not source:
+            return None
+        context.show([source], "Study")
+        return Study.from_stored(source)
 
     @strawberry.field(
         description="The newest 20 jobs about the study, and those that it came of: of the caller, "

@@ -66,6 +66,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.removeLabels": Role.UPLOADER,
     "Mutation.createShare": Role.UPLOADER,
     "Mutation.revokeShare": Role.UPLOADER,
+    "Mutation.anonymizeStudy": Role.UPLOADER,
     "Mutation.cancelJob": Role.VIEWER,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,

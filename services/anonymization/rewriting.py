@@ -1,0 +1,255 @@
+"""Reads the files of a study, writes them with another header, and stores them."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from pydicom.dataset import Dataset
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models import InstanceDocument, SeriesDocument, StudyDocument
+from models.stored import stored_name
+from services.anonymization.burned_in import INSPECTED_TAGS, fault_of
+from services.anonymization.files import rewritten
+from services.database import translated_database_faults
+from services.dicom.deflation import inflated_copy
+from services.dicom.elements import kept_elements
+from services.dicom.layout import WalkLimits
+from services.dicom.parser import walk
+from services.errors import Error, NotFound, OrthancNotFound
+from services.ingest.batch import map_ordered
+from services.ingest.results import StoreResult
+from services.ingest.service import Ingest, SentFile
+from services.jobs.handler import RunningJob, may_pass
+from services.orthanc.answers import StoredFile
+from services.orthanc.client import Orthanc
+
+_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_SOP_INSTANCE_UID = stored_name(InstanceDocument.sop_instance_uid)
+_SERIES_INSTANCE_UID = stored_name(SeriesDocument.series_instance_uid)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+_ORTHANC_PATIENT_ID = stored_name(StudyDocument.orthanc_patient_id)
+
+_AT_ONCE = 8
+"""Files that are rewritten at once: as many as threads read files."""
+_LOOKED_UP = 200
+"""Instances that Orthanc is asked about in one call."""
+
+
+NO_STUDY = "There is no such study any more."
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStudy:
+    """A study as it is indexed.
+
+    Attributes:
+        study_id: Orthanc's identifier.
+        patient_id: PatientID without padding.
+        instances: What it holds, by Orthanc's identifier.
+    """
+
+    study_id: str
+    study_instance_uid: str
+    patient_id: str
+    orthanc_patient_id: str
+    labels: Sequence[str]
+    instances: Sequence["SourceInstance"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInstance:
+    """An instance of a study."""
+
+    instance_id: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+
+class StudyFiles:
+    """The files of studies, read and written for jobs.
+
+    Args:
+        orthanc: Where the files are.
+        ingest: Stores what is made of them, with the same checks as an upload.
+        database: Where the index is.
+        limits: The largest structure that is read.
+    """
+
+    def __init__(
+        self,
+        orthanc: Orthanc,
+        ingest: Ingest,
+        database: AsyncDatabase[dict[str, Any]],
+        limits: WalkLimits,
+    ) -> None:
+        self._orthanc = orthanc
+        self._ingest = ingest
+        self._studies = database[StudyDocument.Settings.name]
+        self._series = database[SeriesDocument.Settings.name]
+        self._instances = database[InstanceDocument.Settings.name]
+        self._limits = limits
+
+    async def find(self, study_id: str) -> SourceStudy:
+        """Read what is indexed of a study.
+
+        Raises:
+            NotFound: It is not there.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        within = {_ORTHANC_STUDY_ID: study_id}
+        with translated_database_faults():
+            study = await self._studies.find_one({"_id": study_id})
+            uids = {
+                series["_id"]: series[_SERIES_INSTANCE_UID]
+                async for series in self._series.find(within, {_SERIES_INSTANCE_UID: 1})
+            }
+            fields = {_SOP_INSTANCE_UID: 1, _ORTHANC_SERIES_ID: 1}
+            found = await self._instances.find(within, fields, sort=[("_id", 1)]).to_list()
+        if study is None or not found:
+            raise NotFound(NO_STUDY)
+        return SourceStudy(
+            study_id=study_id,
+            study_instance_uid=study[_STUDY_INSTANCE_UID],
+            patient_id=study[_PATIENT_ID],
+            orthanc_patient_id=study[_ORTHANC_PATIENT_ID],
+            labels=study.get("labels", ()),
+            instances=[
+                SourceInstance(
+                    one["_id"], uids.get(one[_ORTHANC_SERIES_ID], ""), one[_SOP_INSTANCE_UID]
+                )
+                for one in found
+            ],
+        )
+
+    async def is_indexed(self, study_id: str) -> bool:
+        """Return whether there is a study."""
+        with translated_database_faults():
+            return await self._studies.find_one({"_id": study_id}, {"_id": 1}) is not None
+
+    async def indexed(self, instance_ids: Sequence[str]) -> set[str]:
+        """Return those instances that are there already."""
+        with translated_database_faults():
+            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
+            return {one["_id"] async for one in found}
+
+    async def faults(self, instances: Sequence[SourceInstance]) -> dict[SourceInstance, Error]:
+        """Find the files that may give the patient away, or that can't be read.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+        """
+        faults: dict[SourceInstance, Error] = {}
+
+        async def inspect(stored: tuple[SourceInstance, StoredFile]) -> None:
+            instance, file = stored
+            try:
+                fault = await self._orthanc.files.beginnings.read(file, self._fault)
+            except Error as exc:
+                if may_pass(exc):
+                    raise
+                fault = exc
+            if fault is not None:
+                faults[instance] = fault
+
+        await self.for_each(instances, inspect)
+        return faults
+
+    def _fault(self, file: BinaryIO, file_size: int | None) -> Error | None:
+        layout = walk(file, self._limits, keep=INSPECTED_TAGS, file_size=file_size)
+        if not layout.is_deflated:
+            return fault_of(kept_elements(file, layout))
+        with inflated_copy(file, layout.dataset_offset, self._limits) as inflated:
+            return fault_of(kept_elements(inflated, layout))
+
+    async def for_each(
+        self,
+        instances: Sequence[SourceInstance],
+        work: Callable[[tuple[SourceInstance, StoredFile]], Awaitable[None]],
+    ) -> None:
+        """Work on stored files, eight at a time; the first error ends it.
+
+        Instances that are gone are passed by.
+        """
+        stored = self._stored(instances)
+        async with aclosing(map_ordered(stored, work, concurrency=_AT_ONCE)) as done:
+            async for _ in done:
+                pass
+
+    async def _stored(
+        self, instances: Sequence[SourceInstance]
+    ) -> AsyncGenerator[tuple[SourceInstance, StoredFile], None]:
+        for begin in range(0, len(instances), _LOOKED_UP):
+            part = instances[begin : begin + _LOOKED_UP]
+            found = await self._orthanc.client.stored_files([one.instance_id for one in part])
+            by_id = {one.instance_id: one for one in found}
+            for instance in part:
+                if instance.instance_id in by_id:
+                    yield instance, by_id[instance.instance_id]
+
+    @asynccontextmanager
+    async def rewritten(
+        self, stored: StoredFile, change: Callable[[Dataset], Dataset]
+    ) -> AsyncIterator[BinaryIO]:
+        """Open a stored file with another header, as a temporary file.
+
+        Raises:
+            FileRejected: The file can't be read.
+            OrthancError: Orthanc does not have it or does not answer.
+        """
+        made: list[BinaryIO] = []
+
+        def rewrite(file: BinaryIO, _size: int | None) -> None:
+            made.append(rewritten(file, change, self._limits))
+
+        try:
+            await self._orthanc.files.beginnings.read(stored, rewrite, pixel_data_bytes=None)
+            yield made[0]
+        finally:
+            # A caller that is cancelled has waited for the thread, which may have made the file.
+            for file in made:
+                file.close()
+
+    async def store(self, file: BinaryIO, job: RunningJob) -> StoreResult:
+        """Store a file that was made; it is closed afterwards.
+
+        Raises:
+            Error: It is not stored, and why.
+        """
+        (result,) = await self._ingest.store([SentFile(f"job {job.id}", lambda: file)])
+        if result.error is not None:
+            raise result.error
+        return result
+
+    async def copy(
+        self,
+        job: RunningJob,
+        instances: Sequence[SourceInstance],
+        change: Callable[[Dataset], Dataset],
+    ) -> None:
+        """Store a changed copy of each instance; the fault of one does not end the others.
+
+        Raises:
+            Error: Nothing more can be done now.
+        """
+
+        async def copy_one(stored: tuple[SourceInstance, StoredFile]) -> None:
+            instance, file = stored
+            try:
+                async with self.rewritten(file, change) as changed:
+                    made = await self.store(changed, job)
+            except OrthancNotFound:
+                job.fail(instance.sop_instance_uid, NotFound("It was deleted meanwhile."))
+            except Error as exc:
+                if may_pass(exc):
+                    raise
+                job.fail(instance.sop_instance_uid, exc)
+            else:
+                job.advance()
+                if made.study_id is not None:
+                    job.add_results(made.study_id)
+
+        await self.for_each(instances, copy_one)
