@@ -19,7 +19,8 @@ run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
 
 # Each process starts a MongoDB and an Orthanc of its own as soon as a test asks for them.
 TEST_PROCESSES ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+# No test takes a minute, even on a busy machine. One that hangs ends and says where it waits.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --timeout 300
 
 static: setup
 	$(BIN)/ruff format --check .

@@ -36,6 +36,10 @@ time of a query is up, so that its caller gets the reason."""
 _SOCKET_MS = 60_000
 """Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
 
+_QUEUE_MS = 10_000
+"""A command that finds all connections in use for so long fails. Without a limit it would wait for
+ever when PyMongo loses count of them, and the end of the server with it."""
+
 _REFUSED = "The database could not carry this out. Try again; the server's log says more."
 
 _TOO_LARGE = frozenset({10334, 17419, 17420})
@@ -132,6 +136,7 @@ async def open_database(
         heartbeatFrequencyMS=_HEARTBEAT_MS,
         serverSelectionTimeoutMS=_SERVER_SELECTION_MS,
         socketTimeoutMS=_SOCKET_MS,
+        waitQueueTimeoutMS=_QUEUE_MS,
     )
     async with client:
         # Writes depend on what is read: only the primary is up to date. See `readable`.

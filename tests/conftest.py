@@ -7,7 +7,7 @@ import signal
 import socket
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import hypothesis
@@ -35,6 +35,28 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     controller = getattr(plugin, "cov_controller", None)
     if controller is not None and hasattr(session.config, "workerinput"):
         controller.cov.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: "pytest.CallInfo[None]") -> Generator[None, Any, Any]:
+    """Add to the report of a test that took too long what every task waits for."""
+    report = yield
+    if call.excinfo is not None and "from pytest-timeout" in str(call.excinfo.value):
+        tasks = [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]
+        waiting = "\n".join(_describe_wait(task) for task in tasks if not task.done())
+        report.sections.append(("Tasks", waiting))
+    return report
+
+
+def _describe_wait(task: "asyncio.Task[Any]") -> str:
+    lines = [f"{task.get_name()}:"]
+    waits: Any = task.get_coro()
+    while waits is not None:
+        frame = getattr(waits, "cr_frame", None) or getattr(waits, "ag_frame", None)
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else repr(waits)
+        lines.append(f"  {place}")
+        waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
+    return "\n".join(lines)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,8 @@ import pytest
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient, uri_parser
 
+from services import database
+from services.database import open_database, translated_database_faults
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import DatabaseUnavailable
@@ -253,6 +255,22 @@ async def test_what_a_crash_of_mongodb_takes_back_is_indexed_again(
         await stage.send([instance_bytes(1, 1, number) for number in range(2, 12)])
         await eventually(lambda: _is_over(deaths))
         await eventually(stage.is_in_step, within_seconds=RECOVERY_SECONDS)
+
+
+async def test_a_command_does_not_wait_for_ever_for_a_connection(
+    own_mongodb: EmbeddedMongod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_QUEUE_MS", 100)
+    async with open_database(f"{own_mongodb.url}&maxPoolSize=1", "queue") as opened:
+        await opened["things"].insert_one({})
+
+        async def find_slowly() -> None:
+            with translated_database_faults():
+                await opened["things"].find_one({"$where": "sleep(1000) || true"})
+
+        outcomes = await asyncio.gather(find_slowly(), find_slowly(), return_exceptions=True)
+        await opened.client.drop_database("queue")
+    assert {type(outcome) for outcome in outcomes} == {type(None), DatabaseUnavailable}
 
 
 def _stored(uploads: Iterable[Answer]) -> set[str]:
