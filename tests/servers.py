@@ -26,12 +26,12 @@ from tests.clients import http_client
 def settings_on(
     mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, data_dir: Path, **more: Any
 ) -> Settings:
-    """Settings of a server on real stores, with a database of its own."""
+    """Settings of a server on real stores, with a new database unless `more` names one."""
+    more.setdefault("mongodb_database", f"test_{secrets.token_hex(6)}")
     return Settings(
         _env_file=None,
         data_dir=data_dir,
         mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
         orthanc_url=orthanc.url,
         orthanc_username=orthanc.username,
         orthanc_password=SecretStr(orthanc.password),

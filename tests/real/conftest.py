@@ -11,13 +11,17 @@ from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from tests.databases import lent_database, sharing_databases
 from tests.real.sync_stage import modality_client
 from tests.servers import RunningServer, run_server, settings_on
 
 
 @pytest.fixture(scope="session")
 async def mongodb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedMongod]:
-    async with run_mongod(tmp_path_factory.mktemp("mongodb")) as mongod:
+    async with (
+        run_mongod(tmp_path_factory.mktemp("mongodb")) as mongod,
+        sharing_databases(mongod),
+    ):
         yield mongod
 
 
@@ -37,16 +41,24 @@ async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
 
 
 @pytest.fixture
-def settings(mongodb: EmbeddedMongod, empty_orthanc: EmbeddedOrthanc, tmp_path: Path) -> Settings:
+async def database_name(mongodb: EmbeddedMongod) -> AsyncIterator[str]:
+    """The name of an empty database."""
+    async with lent_database(mongodb) as name:
+        yield name
+
+
+@pytest.fixture
+def settings(
+    mongodb: EmbeddedMongod, database_name: str, empty_orthanc: EmbeddedOrthanc, tmp_path: Path
+) -> Settings:
     """Settings of a server on the real stores, with a database of its own."""
-    return settings_on(mongodb, empty_orthanc, tmp_path)
+    return settings_on(mongodb, empty_orthanc, tmp_path, mongodb_database=database_name)
 
 
 @pytest.fixture
 async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
     async with open_runtime(settings) as opened:
         yield opened
-        await opened.database.client.drop_database(settings.mongodb_database)
 
 
 @pytest.fixture

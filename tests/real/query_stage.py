@@ -1,7 +1,6 @@
 """What the tests of queries share: made documents in a real MongoDB, and what it was asked."""
 
 import hashlib
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.frames.signing import generate_key
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from tests.databases import lent_database
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 REVISION = "deadbeef"
@@ -188,14 +188,17 @@ class QueryStage:
 @asynccontextmanager
 async def open_query_stage(mongodb: EmbeddedMongod, data_dir: Path) -> AsyncIterator[QueryStage]:
     """Open a database of its own."""
-    settings = Settings(
-        _env_file=None,
-        data_dir=data_dir,
-        mongodb_url=SecretStr(mongodb.url),
-        mongodb_database=f"test_{secrets.token_hex(6)}",
-        enable_pacs_integration=False,
-        frame_url_keys=SecretStr(generate_key()),
-    )
-    async with open_runtime(settings) as runtime:
-        yield QueryStage(runtime, build_schema(settings))
-        await runtime.database.client.drop_database(settings.mongodb_database)
+    async with lent_database(mongodb) as name:
+        settings = Settings(
+            _env_file=None,
+            data_dir=data_dir,
+            mongodb_url=SecretStr(mongodb.url),
+            mongodb_database=name,
+            enable_pacs_integration=False,
+            frame_url_keys=SecretStr(generate_key()),
+        )
+        async with open_runtime(settings) as runtime:
+            yield QueryStage(runtime, build_schema(settings))
+            # What was asked stands in a collection.
+            await runtime.database.command("profile", 0)
+            await runtime.database.drop_collection("system.profile")

@@ -1,9 +1,8 @@
 """What the tests of synchronizing share: made instances, and services on the real stores."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ from services.orthanc.transport import open_http_client
 from services.settings import Settings
 from services.sync.service import SyncService
 from tests.clients import http_client
+from tests.databases import lent_database
 from tests.instances import (
     instance_bytes as instance_bytes,  # noqa: PLC0414  # where the tests look for it
 )
@@ -135,9 +135,9 @@ async def open_stage(
     interval_seconds: float = 60,
     poll_seconds: float = 0.2,
 ) -> AsyncIterator[Stage]:
-    """Open the services; a database without a name is new and dropped in the end."""
-    name = database_name or f"test_{secrets.token_hex(6)}"
+    """Open the services; a database without a name is empty."""
     async with (
+        nullcontext(database_name) if database_name else lent_database(mongodb) as name,
         open_database(mongodb.url, name) as database,
         open_indexer(database) as indexer,
         open_http_client(orthanc.url, orthanc.username, orthanc.password) as http,
@@ -155,8 +155,6 @@ async def open_stage(
             limits=LIMITS,
         )
         yield Stage(database, name, http, modality, client, files, indexer, sync)
-        if database_name is None:
-            await database.client.drop_database(name)
 
 
 @asynccontextmanager

@@ -28,7 +28,6 @@ async def database(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, 
     url = settings.mongodb_url.get_secret_value()
     async with open_database(url, settings.mongodb_database) as opened:
         yield opened
-        await opened.client.drop_database(settings.mongodb_database)
 
 
 @pytest.fixture

@@ -41,7 +41,6 @@ async def runtime(settings: Settings, tokens: dict[str, str]) -> AsyncIterator[R
         path = get_testdata_file("CT_small.dcm", download=False)
         await opened.ingest.store([SentFile("ct", lambda: open(str(path), "rb"))])  # noqa: PTH123,SIM115  # pydicom gives a text; closed by the store
         yield opened
-        await opened.database.client.drop_database(settings.mongodb_database)
 
 
 @pytest.fixture

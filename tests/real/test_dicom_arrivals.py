@@ -49,7 +49,6 @@ async def test_a_study_from_storescu_is_complete(settings: Settings, tmp_path: P
                     return bool(data["studies"]["nodes"] == [EXPECTED])
 
                 await eventually(is_complete)
-            await runtime.database.client.drop_database(settings.mongodb_database)
 
 
 EXPECTED = {

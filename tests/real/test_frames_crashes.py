@@ -154,7 +154,6 @@ async def test_a_frame_that_ends_its_renderer_twice_is_quarantined_over_restarts
     async with open_runtime(settings_of_one_renderer) as restarted:
         with pytest.raises(FrameQuarantined):
             await restarted.frames.render(deadly, 0, FULL)
-        await restarted.database.client.drop_database(settings_of_one_renderer.mongodb_database)
 
 
 async def test_an_instance_of_which_three_frames_end_a_renderer_is_quarantined(
@@ -166,7 +165,6 @@ async def test_an_instance_of_which_three_frames_end_a_renderer_is_quarantined(
             await lose_the_renderer_of(runtime, deadly, index)
         with pytest.raises(FrameQuarantined, match="This instance"):
             await runtime.frames.render(deadly, 5, FULL)
-        await runtime.database.client.drop_database(settings_of_one_renderer.mongodb_database)
 
 
 async def test_a_frame_that_is_shown_after_a_crash_is_cleared(
@@ -178,7 +176,6 @@ async def test_a_frame_that_is_shown_after_a_crash_is_cleared(
         assert len(await CrashRecords().load()) == 1
         assert (await runtime.frames.render(suspect, 2, FULL)).content[:4] == b"\x89PNG"
         assert await CrashRecords().load() == {}
-        await runtime.database.client.drop_database(settings_of_one_renderer.mongodb_database)
 
 
 async def test_a_file_at_which_orthanc_dies_is_not_parsed_again(
@@ -191,7 +188,6 @@ async def test_a_file_at_which_orthanc_dies_is_not_parsed_again(
         assert runtime.frames._pipeline is not None
         assert list(runtime.frames._pipeline._uncut) == [(deadly.id, deadly.revision)]
         assert await CrashRecords().load() == {}
-        await runtime.database.client.drop_database(settings_of_mortal.mongodb_database)
 
 
 async def test_the_breaker_refuses_frames_at_once_while_orthanc_is_away(
@@ -209,7 +205,6 @@ async def test_the_breaker_refuses_frames_at_once_while_orthanc_is_away(
         assert details[3] == "circuit breaker is open"
         await until_back(runtime)
         assert (await runtime.frames.render(instance, 0, FULL)).content[:4] == b"\x89PNG"
-        await runtime.database.client.drop_database(settings_of_mortal.mongodb_database)
 
 
 async def test_what_is_removed_or_indexed_anew_leaves_the_cache_at_once(
@@ -225,4 +220,3 @@ async def test_what_is_removed_or_indexed_anew_leaves_the_cache_at_once(
         await runtime.indexer.remove([first.id])
         assert await runtime.frames.render(second, 0, FULL) is kept
         assert await runtime.frames.render(first, 0, FULL) is not before
-        await runtime.database.client.drop_database(settings_of_mortal.mongodb_database)

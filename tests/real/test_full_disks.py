@@ -137,7 +137,6 @@ async def serve(settings: Settings, **changes: object) -> AsyncIterator[RunningS
         run_server(given, runtime) as server,
     ):
         yield server
-        await runtime.database.client.drop_database(given.mongodb_database)
 
 
 def on(orthanc: EmbeddedOrthanc) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """The index against a real MongoDB: what is stored, what is counted, and what races leave."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -43,10 +42,9 @@ class Clock:
 
 
 @pytest.fixture
-async def database(mongodb: EmbeddedMongod) -> AsyncIterator[Database]:
-    async with open_database(mongodb.url, f"test_{secrets.token_hex(6)}") as opened:
+async def database(mongodb: EmbeddedMongod, database_name: str) -> AsyncIterator[Database]:
+    async with open_database(mongodb.url, database_name) as opened:
         yield opened
-        await opened.client.drop_database(opened.name)
 
 
 @pytest.fixture

@@ -39,10 +39,9 @@ Database = AsyncDatabase[dict[str, Any]]
 
 
 @pytest.fixture
-async def database(mongodb: EmbeddedMongod) -> AsyncIterator[Database]:
-    async with open_database(mongodb.url, "test_jobs") as opened:
+async def database(mongodb: EmbeddedMongod, database_name: str) -> AsyncIterator[Database]:
+    async with open_database(mongodb.url, database_name) as opened:
         yield opened
-        await opened.client.drop_database("test_jobs")
 
 
 @pytest.fixture

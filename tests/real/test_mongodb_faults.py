@@ -7,6 +7,7 @@ import asyncio
 import json
 import operator
 import os
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -124,7 +125,9 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     is_slow = request.node.callspec.params["fault"] is slow
     url = _url_through(proxy, own_mongodb) if is_slow else own_mongodb.url
-    given = settings.model_copy(update={"mongodb_url": SecretStr(url)})
+    given = settings.model_copy(
+        update={"mongodb_url": SecretStr(url), "mongodb_database": f"test_{secrets.token_hex(6)}"}
+    )
     async with (
         # With an address it follows Orthanc, as a server does.
         open_runtime(given, address="127.0.0.1:0") as runtime,
@@ -132,7 +135,6 @@ async def stage(
         modality_client(settings) as modality,
     ):
         yield Stage(own_mongodb, proxy, server, modality)
-        await runtime.database.client.drop_database(settings.mongodb_database)
 
 
 def _url_through(proxy: SlowProxy, mongod: EmbeddedMongod) -> str:

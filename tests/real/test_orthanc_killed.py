@@ -98,7 +98,6 @@ async def stage(settings: Settings, tmp_path: Path) -> AsyncIterator[Stage]:
             run_server(given, runtime) as server,
         ):
             yield Stage(orthanc, server)
-            await runtime.database.client.drop_database(settings.mongodb_database)
 
 
 async def test_orthanc_killed_again_and_again_costs_some_frames_and_no_query(stage: Stage) -> None:

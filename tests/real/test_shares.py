@@ -66,7 +66,6 @@ async def runtime(settings: Settings, tokens: dict[str, str]) -> AsyncIterator[R
     assert tokens
     async with open_runtime(settings) as opened:
         yield opened
-        await opened.database.client.drop_database(settings.mongodb_database)
 
 
 @pytest.fixture
@@ -465,4 +464,3 @@ async def test_a_link_that_has_ended_opens_no_open_server(
             await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
             await socket.wait_closed()
             assert socket.close_code == 4403
-        await runtime.database.client.drop_database(alone.mongodb_database)

@@ -153,7 +153,6 @@ async def test_a_token_in_connection_init_opens_the_events_and_nothing_else_does
             await until_watching(runtime)
             await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
             assert await next_event(screen) == ("CREATED", UID.format(1), 1)
-        await runtime.database.client.drop_database(settings.mongodb_database)
 
 
 async def test_a_revoked_token_ends_its_events_and_opens_nothing_any_more(
@@ -161,24 +160,26 @@ async def test_a_revoked_token_ends_its_events_and_opens_nothing_any_more(
 ) -> None:
     token = give_tokens(settings, screen=Role.VIEWER)["screen"]
     payload = {"Authorization": f"Bearer {token}"}
-    async with open_runtime(settings) as runtime, run_server(settings, runtime) as server:
-        async with subscribed(server, payload=payload) as screen:
-            await until_watching(runtime)
-            await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
-            assert await next_event(screen) == ("CREATED", UID.format(1), 1)
-            await TokenStore(runtime.database).revoke("screen", now=datetime.now(UTC))
+    async with (
+        open_runtime(settings) as runtime,
+        run_server(settings, runtime) as server,
+        subscribed(server, payload=payload) as screen,
+    ):
+        await until_watching(runtime)
+        await runtime.ingest.store([sent(instance_bytes(1, 1, 1))])
+        assert await next_event(screen) == ("CREATED", UID.format(1), 1)
+        await TokenStore(runtime.database).revoke("screen", now=datetime.now(UTC))
 
-            async def is_revoked() -> bool:
-                return await runtime.authenticator.authenticate(f"Bearer {token}") is None
+        async def is_revoked() -> bool:
+            return await runtime.authenticator.authenticate(f"Bearer {token}") is None
 
-            await eventually(is_revoked)
-            await runtime.ingest.store([sent(instance_bytes(2, 1, 1))])
-            [error] = refused_errors(await received(screen))
-            assert (await received(screen))["type"] == "complete"
-            query = {"query": "{ studies { totalCount } }"}
-            await screen.send(json.dumps({"id": "2", "type": "subscribe", "payload": query}))
-            [refused] = refused_errors(await received(screen))
-        await runtime.database.client.drop_database(settings.mongodb_database)
+        await eventually(is_revoked)
+        await runtime.ingest.store([sent(instance_bytes(2, 1, 1))])
+        [error] = refused_errors(await received(screen))
+        assert (await received(screen))["type"] == "complete"
+        query = {"query": "{ studies { totalCount } }"}
+        await screen.send(json.dumps({"id": "2", "type": "subscribe", "payload": query}))
+        [refused] = refused_errors(await received(screen))
     assert error["extensions"]["code"] == "UNAUTHENTICATED"
     assert refused["extensions"]["code"] == "UNAUTHENTICATED"
 

@@ -16,10 +16,11 @@ from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage,
 
 
 @pytest.fixture
-async def database(mongodb: EmbeddedMongod) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
-    async with open_database(mongodb.url, "test_lease") as opened:
+async def database(
+    mongodb: EmbeddedMongod, database_name: str
+) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
+    async with open_database(mongodb.url, database_name) as opened:
         yield opened
-        await opened.client.drop_database("test_lease")
 
 
 async def test_one_of_many_gets_the_lease_and_renewing_keeps_the_token(

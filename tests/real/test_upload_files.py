@@ -2,7 +2,6 @@
 
 import io
 import re
-import secrets
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -42,10 +41,9 @@ Database = AsyncDatabase[dict[str, Any]]
 
 
 @pytest.fixture
-async def database(mongodb: EmbeddedMongod) -> AsyncIterator[Database]:
-    async with open_database(mongodb.url, f"test_{secrets.token_hex(6)}") as opened:
+async def database(mongodb: EmbeddedMongod, database_name: str) -> AsyncIterator[Database]:
+    async with open_database(mongodb.url, database_name) as opened:
         yield opened
-        await opened.client.drop_database(opened.name)
 
 
 @pytest.fixture
