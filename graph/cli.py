@@ -18,6 +18,8 @@ _COMMANDS = {
     "token": ("graph.commands.token", "Make, list and revoke tokens."),
     "audit": ("graph.commands.audit", "Show who did what: the audit trail."),
     "key": ("graph.commands.simple:key", "Print a new key for FRAME_URL_KEYS."),
+    "health": ("graph.commands.health", "Ask a server whether it is well."),
+    "secrets": ("graph.commands.secrets", "Make the secrets of an installation in containers."),
 }
 """Module, function unless it is `command`, and help of each command: `--help` imports none."""
 

@@ -97,7 +97,7 @@ class _Gauges(Collector):
             ("audit_records_waiting", "Audit records not written yet.", runtime.audit.waiting),
             (
                 "background_tasks_failing",
-                "Background tasks that fail or hang; `/readyz` names them.",
+                "Background tasks that fail or hang; `/api/status` names them.",
                 len(self.reading.health.failing_tasks),
             ),
         ]

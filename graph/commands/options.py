@@ -1,6 +1,7 @@
 """What the commands share: settings with their options, and errors as one clear line."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -57,7 +58,11 @@ def load_settings(**overrides: object) -> Settings:
         click.ClickException: A setting is wrong; the message names it.
     """
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # pydantic checks them
+        return Settings(
+            # As Docker and Kubernetes give secrets: a file for each setting.
+            _secrets_dir=os.environ.get("SECRETS_DIR") or None,
+            **{name: value for name, value in overrides.items() if value is not None},  # type: ignore[arg-type]  # pydantic checks them
+        )
     except ValidationError as exc:
         raise click.ClickException(_explain(exc)) from exc
 

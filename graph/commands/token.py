@@ -13,6 +13,7 @@ from services.auth.open_mode import remember_credentials
 from services.auth.roles import Role
 from services.auth.tokens import TokenStore
 from services.auth.tokens_file import take_over_tokens_file
+from services.files import write_private
 from services.runtime import open_database_alone
 from services.settings import Settings
 from services.tasks import finish_in_thread
@@ -51,11 +52,26 @@ def command() -> None:
     multiple=True,
     help="Only studies with this label are shown; may be given several times.",
 )
+@click.option(
+    "--once-into",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write it into this file instead of showing it; where the file exists, do nothing.",
+)
 @data_dir_option
 def create(
-    *, name: str, role: str, expires_in: int | None, labels: tuple[str, ...], data_dir: Path | None
+    *,
+    name: str,
+    role: str,
+    expires_in: int | None,
+    labels: tuple[str, ...],
+    file: Path | None,
+    data_dir: Path | None,
 ) -> None:
     """Make a token and show it, once."""
+    if file is not None and file.exists():
+        click.echo(f"The token is in {file}.", err=True)
+        return
     settings = load_settings(data_dir=data_dir)
     lifetime = None if expires_in is None else timedelta(days=expires_in)
 
@@ -69,8 +85,12 @@ def create(
                 labels=labels or None,
             )
             await finish_in_thread(remember_credentials, settings.data_dir)
-        click.echo(secret)
-        click.echo("Keep it now: only its hash is stored.", err=True)
+        if file is None:
+            click.echo(secret)
+            click.echo("Keep it now: only its hash is stored.", err=True)
+        else:
+            await finish_in_thread(write_private, file, f"{secret}\n")
+            click.echo(f"The token is in {file}; only its hash is stored elsewhere.", err=True)
 
     run(create_token)
 

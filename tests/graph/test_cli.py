@@ -12,7 +12,7 @@ from graph.cli import main
 from services.settings import Settings
 
 SETTINGS = {name.upper() for name in Settings.model_fields}
-WITHOUT_SETTINGS = {"schema"}
+WITHOUT_SETTINGS = {"schema", "health", "secrets"}
 
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
