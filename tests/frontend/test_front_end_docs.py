@@ -42,6 +42,7 @@ _CODES_OF_COMMANDS = {
     "PRIVATE_FILE_UNUSABLE",
     "START_FAILED",
     "TOKENS_FILE",
+    "WORKER_FAILED",
 }
 """Errors that end a command or go to the log: no front end meets them."""
 _CODES_WITHOUT_CLASS = {
