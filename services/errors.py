@@ -298,6 +298,17 @@ class OrthancOutcomeUnknown(OrthancUnavailable):
     code = "ORTHANC_OUTCOME_UNKNOWN"
 
 
+class OrthancBusy(OrthancUnavailable):
+    """Orthanc answered that it can't do this now (HTTP 503), and did nothing.
+
+    Several Orthancs on one PostgreSQL answer so when they write the same rows at the same time.
+    """
+
+
+class OrthancAborted(OrthancOutcomeUnknown):
+    """This server broke the call off: its caller has gone."""
+
+
 class OrthancTimedOut(OrthancOutcomeUnknown):
     """Orthanc took the request and did not answer in time: no sign that it died."""
 

@@ -203,6 +203,7 @@ async def enter_orthanc(
             connections.orthanc_password,
             frame_seconds=settings.frame_decode_seconds,
             capacity=capacity,
+            read_urls=settings.orthanc_read_urls,
         )
     )
 

@@ -57,6 +57,9 @@ ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 """A list without blanks around its parts and without empty ones."""
 
+HttpUrls = Annotated[CommaSeparated, AfterValidator(lambda urls: [_http_url(url) for url in urls])]
+"""As `HttpUrl`, comma-separated."""
+
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 """Addresses and networks, all spelled as networks."""
 
@@ -91,6 +94,12 @@ class Settings(BaseSettings):
     )
     orthanc_url: HttpUrl | None = Field(
         default=None, description="Orthanc to use; empty: a private one in DATA_DIR."
+    )
+    orthanc_read_urls: HttpUrls = Field(
+        default=[],
+        description="More Orthancs on the database and storage of ORTHANC_URL, comma-separated: "
+        "they answer with pictures, files and archives, so that ORTHANC_URL stores and searches. "
+        "Empty: none.",
     )
     orthanc_username: str = Field(default="", description="Orthanc's user name.")
     orthanc_password: SecretStr = Field(default=SecretStr(""), description="Orthanc's password.")
@@ -406,6 +415,8 @@ class Settings(BaseSettings):
             raise ValueError("OIDC_AUDIENCE is required with OIDC_ISSUER")
         if self.trusted_documents_only and self.trusted_documents_file is None:
             raise ValueError("TRUSTED_DOCUMENTS_FILE is required with TRUSTED_DOCUMENTS_ONLY")
+        if self.orthanc_read_urls and self.orthanc_url is None:
+            raise ValueError("ORTHANC_URL is required with ORTHANC_READ_URLS")
         if self.frame_url_keys is None and not self.is_fully_embedded:
             raise ValueError(
                 "FRAME_URL_KEYS is required when MONGODB_URL or ORTHANC_URL is set. "

@@ -7,6 +7,7 @@ time: a file that crashes Orthanc a second time affects no other.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import TypeVar
 
 from services.dicom.rewriting import PreparedFile
 from services.errors import (
+    OrthancBusy,
     OrthancNotFound,
     OrthancOutcomeUnknown,
     OrthancTimedOut,
@@ -32,6 +34,7 @@ RETURN_SECONDS = 10.0
 """Longest wait for an Orthanc that went away; the embedded one is back after about a second."""
 
 _POLL_SECONDS = 0.1
+_BUSY_SECONDS = (0.05, 0.3)
 _ATTEMPTS = 8
 """Orthanc may go away again while a file is looked up or sent again; the attempts are limited."""
 
@@ -166,6 +169,9 @@ class Delivery:
                 return await self._delivered(prepared, expected, answer)
             if not await self._outage.is_over():
                 raise answer
+            if isinstance(answer, OrthancBusy):
+                # Others write the same rows of its database: not all of them again at once.
+                await asyncio.sleep(random.uniform(*_BUSY_SECONDS))  # noqa: S311  # no secret
             if not isinstance(answer, OrthancOutcomeUnknown):
                 answer = await self._send_again(prepared)
                 continue

@@ -17,10 +17,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
 
-from services.errors import OrthancOutcomeUnknown
+from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
 from services.orthanc.answers import StoredFile
 from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoints, may_ask_another
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import observed
 from services.tasks import AbortSignal, finish_in_thread
@@ -36,7 +37,7 @@ PIXEL_DATA_BYTES = 256 * 1024
 WHOLE_FILE_BYTES = 1024 * 1024
 """Files up to this size are read whole: keeping the connection costs less than reading the rest."""
 
-_ANSWER_SECONDS = 30
+FILE_SECONDS = 30
 """Longest silence of Orthanc while it sends a file."""
 
 
@@ -44,11 +45,11 @@ class FileBeginnings:
     """Reads the beginnings of stored files in threads.
 
     Args:
-        connections: To Orthanc.
+        connections: To each Orthanc.
         threads: Where files are fetched and parsed; its size bounds the memory.
     """
 
-    def __init__(self, connections: ConnectionPool, threads: Executor) -> None:
+    def __init__(self, connections: Endpoints[ConnectionPool], threads: Executor) -> None:
         self._connections = connections
         self._threads = threads
 
@@ -92,16 +93,38 @@ class FileBeginnings:
             # typeshed does not know that it has everything that BinaryIO requires.
             file = cast("BinaryIO", spooled)
             with observed("GET", path):
-                try:
-                    self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
-                except OrthancOutcomeUnknown:
-                    # Orthanc closes idle connections, and a request may cross that. Sending bytes
-                    # changes nothing and parses nothing: it may be requested again.
-                    file.seek(0)
-                    file.truncate()
-                    self._connections.get_into(path, file, max_bytes=max_bytes, abort=abort)
+                self._fetch(stored.instance_id, path, file, max_bytes=max_bytes, abort=abort)
             file.seek(0)
             return parse(file, None if max_bytes is None else stored.file_size_bytes)
+
+    def _fetch(
+        self,
+        instance_id: str,
+        path: str,
+        file: BinaryIO,
+        *,
+        max_bytes: int | None,
+        abort: AbortSignal,
+    ) -> None:
+        fault: OrthancUnavailable | None = None
+        for endpoint in self._connections.ordered(instance_id):
+            # Orthanc closes idle connections, and a request may cross that. Sending bytes changes
+            # nothing and parses nothing: it may be requested again.
+            for _ in range(2):
+                file.seek(0)
+                file.truncate()
+                try:
+                    with endpoint.guarded():
+                        endpoint.connection.get_into(path, file, max_bytes=max_bytes, abort=abort)
+                except OrthancUnavailable as exc:
+                    fault = fault or exc
+                    if abort.is_set or not may_ask_another(exc):
+                        raise
+                    if not isinstance(exc, OrthancOutcomeUnknown):
+                        break
+                else:
+                    return
+        raise fault or OrthancUnavailable
 
 
 def _bytes_of(stored: StoredFile, pixel_data_bytes: int | None) -> int | None:
@@ -116,20 +139,18 @@ def _bytes_of(stored: StoredFile, pixel_data_bytes: int | None) -> int | None:
 
 @asynccontextmanager
 async def open_file_beginnings(
-    url: str, username: str, password: str, *, threads: int = WHOLE_CAPACITY.reads
+    connections: Endpoints[ConnectionPool], *, threads: int = WHOLE_CAPACITY.reads
 ) -> AsyncIterator[FileBeginnings]:
     """Run the threads that read files; calls in progress at the end break off.
 
     Args:
-        url: Base URL of Orthanc.
-        username: Its user name, `""` for none.
-        password: Its password.
+        connections: To each Orthanc, with `FILE_SECONDS`; closed at the end.
         threads: Files that are read at once.
     """
-    connections = ConnectionPool(url, username, password, timeout_seconds=_ANSWER_SECONDS)
     executor = ThreadPoolExecutor(threads, thread_name_prefix="beginnings")
     try:
         yield FileBeginnings(connections, executor)
     finally:
-        connections.close()
+        for pool in connections:
+            pool.close()
         await finish_in_thread(partial(executor.shutdown, cancel_futures=True))

@@ -4,10 +4,11 @@ Every identifier is checked for its form before it becomes part of a path; answe
 of `services.orthanc.answers`; faults are errors of `services.errors`.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 
 from services.errors import (
     DownloadsBusy,
+    OrthancBusy,
     OrthancNotFound,
     OrthancOutcomeUnknown,
     OrthancUnavailable,
@@ -28,8 +30,10 @@ from services.orthanc.answers import (
     StudyListing,
     SystemInfo,
 )
+from services.orthanc.beginning import FILE_SECONDS
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoint, Endpoints, may_ask_another
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.frames import OrthancFrames, open_orthanc_frames
 from services.orthanc.identifiers import path_of
@@ -49,6 +53,9 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LIST_SECONDS = 120
 """Lists of everything are long: 10,000 studies take seconds on a busy Orthanc."""
 
+_BUSY_SECONDS = 0.2
+"""Pause before a call is repeated that Orthanc was too busy for."""
+
 _DOWNLOAD_SLOT_SECONDS = 5.0
 """Longest wait for a connection of a download: after it the client is asked to try again later."""
 
@@ -61,6 +68,7 @@ class OrthancClient:
         downloads: Another one for what is passed on as fast as its reader takes it, so that slow
             readers never take the connections of everything else; None: the same.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
+        readers: Other Orthancs with the same content, which answer with files and archives.
     """
 
     def __init__(
@@ -69,16 +77,17 @@ class OrthancClient:
         *,
         downloads: httpx.AsyncClient | None = None,
         breaker: CircuitBreaker | None = None,
+        readers: Sequence[Endpoint["ReadClients"]] = (),
     ) -> None:
+        self._main = Endpoint(ReadClients(http, downloads or http), breaker)
         self._http = http
-        self._downloads = downloads or http
-        self._breaker = breaker
-        self._guarded = breaker.guarded if breaker is not None else nullcontext
+        self._readers = Endpoints(self._main, readers)
 
     @property
     def is_refusing(self) -> bool:
         """Whether calls are refused because Orthanc did not answer the last ones."""
-        return self._breaker is not None and self._breaker.is_open
+        breaker = self._main.breaker
+        return breaker is not None and breaker.is_open
 
     async def system(self) -> SystemInfo:
         """`GET /system`: version and identity."""
@@ -125,7 +134,8 @@ class OrthancClient:
     @asynccontextmanager
     async def instance_file(self, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """`GET /instances/{id}/file`: the stored DICOM file, streamed; leaving early stops it."""
-        async with streamed(self._http, path_of("instances", instance_id, "file")) as response:
+        path = path_of("instances", instance_id, "file")
+        async with self._stream(path, instance_id, lambda clients: clients.http) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
@@ -137,13 +147,14 @@ class OrthancClient:
             OrthancNotFound: There is no such study.
         """
         path = path_of("studies", study_id, "archive")
-        async with self._download(path) as response:
+        async with self._download(path, study_id) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
     async def series_archive(self, series_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
         """`GET /series/{id}/archive`: a ZIP of the series, streamed; errors: `study_archive`."""
-        async with self._download(path_of("series", series_id, "archive")) as response:
+        path = path_of("series", series_id, "archive")
+        async with self._download(path, series_id) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
@@ -156,18 +167,55 @@ class OrthancClient:
             DownloadsBusy: Too many archives and files are being read.
             OrthancNotFound: There is no such instance.
         """
-        async with self._download(path_of("instances", instance_id, "file")) as response:
+        path = path_of("instances", instance_id, "file")
+        async with self._download(path, instance_id) as response:
             yield response.aiter_bytes()
 
     @asynccontextmanager
-    async def _download(self, path: str) -> AsyncIterator[httpx.Response]:
+    async def _download(self, path: str, key: str) -> AsyncIterator[httpx.Response]:
         limits = timeout_of(_LIST_SECONDS, pool_seconds=_DOWNLOAD_SLOT_SECONDS)
         try:
-            async with streamed(self._downloads, path, limits=limits) as response:
+            async with self._stream(
+                path, key, lambda clients: clients.downloads, limits=limits
+            ) as response:
                 yield response
         except OrthancUnavailable as exc:
             if isinstance(exc.__cause__, httpx.PoolTimeout):
                 raise DownloadsBusy(detail=exc.detail) from exc
+            raise
+
+    @asynccontextmanager
+    async def _stream(
+        self,
+        path: str,
+        key: str,
+        choose: Callable[["ReadClients"], httpx.AsyncClient],
+        *,
+        limits: httpx.Timeout | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """GET a body that is read while it arrives, from the first Orthanc that answers."""
+        opened: Endpoint[ReadClients] | None = None
+        fault: OrthancUnavailable | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                for endpoint in self._readers.ordered(key):
+                    body = streamed(choose(endpoint.connection), path, limits=limits)
+                    try:
+                        with endpoint.guarded():
+                            response = await stack.enter_async_context(body)
+                    except OrthancUnavailable as exc:
+                        fault = exc
+                        if not may_ask_another(exc):
+                            raise
+                    else:
+                        opened = endpoint
+                        break
+                if opened is None:
+                    raise fault or OrthancUnavailable
+                yield response
+        except OrthancUnavailable as exc:
+            if opened is not None:
+                opened.record(exc)
             raise
 
     async def changes(self, since: int, limit: int) -> ChangePage:
@@ -294,12 +342,35 @@ class OrthancClient:
     async def _request(
         self, method: str, path: str, *, only_reads: bool, **options: Any
     ) -> httpx.Response:
-        with self._guarded(), observed(method, path):
+        try:
+            return await self._request_once(method, path, only_reads=only_reads, **options)
+        except OrthancBusy:
+            # It did nothing: of several that write the same, the others are done by then.
+            await asyncio.sleep(_BUSY_SECONDS)
+        return await self._request_once(method, path, only_reads=only_reads, **options)
+
+    async def _request_once(
+        self, method: str, path: str, *, only_reads: bool, **options: Any
+    ) -> httpx.Response:
+        with self._main.guarded(), observed(method, path):
             with translated_faults():
                 request = self._http.build_request(method, path, **options)
                 response = await send(self._http, request, only_reads=only_reads)
             raise_for_status(response.status_code, response.content)
         return response
+
+
+@dataclass(frozen=True, slots=True)
+class ReadClients:
+    """The HTTP clients of one Orthanc.
+
+    Attributes:
+        http: For what this server reads itself.
+        downloads: For what is passed on as fast as its reader takes it.
+    """
+
+    http: httpx.AsyncClient
+    downloads: httpx.AsyncClient
 
 
 def _decoded(response: httpx.Response) -> Any:  # noqa: ANN401  # JSON is what it is
@@ -327,6 +398,7 @@ async def open_orthanc(
     *,
     frame_seconds: float,
     capacity: OrthancCapacity = WHOLE_CAPACITY,
+    read_urls: Sequence[str] = (),
 ) -> AsyncIterator[Orthanc]:
     """Open all ways to Orthanc; it need not answer yet.
 
@@ -336,13 +408,54 @@ async def open_orthanc(
         password: Its password.
         frame_seconds: Longest wait for a frame, in seconds.
         capacity: What may happen at once.
+        read_urls: Base URLs of other Orthancs with the same content, user and password.
     """
-    breaker = CircuitBreaker()
-    kept = ConnectionPool(url, username, password, timeout_seconds=frame_seconds)
-    async with (
-        open_http_client(url, username, password, connections=capacity.calls) as http,
-        open_http_client(url, username, password, connections=capacity.downloads) as downloads,
-        open_orthanc_files(url, username, password, breaker=breaker, capacity=capacity) as files,
-        open_orthanc_frames(kept, threads=capacity.frames, breaker=breaker) as frames,
-    ):
-        yield Orthanc(OrthancClient(http, downloads=downloads, breaker=breaker), files, frames)
+    credentials = (username, password)
+    breakers = [CircuitBreaker() for _ in (url, *read_urls)]
+
+    def pools(seconds: float, breaker: CircuitBreaker | None) -> Endpoints[ConnectionPool]:
+        main, *readers = (
+            Endpoint(ConnectionPool(one, *credentials, timeout_seconds=seconds), guard)
+            for one, guard in zip((url, *read_urls), (breaker, *breakers[1:]), strict=True)
+        )
+        return Endpoints(main, readers)
+
+    async with AsyncExitStack() as stack:
+        clients = [
+            await _enter_clients(stack, one, credentials, capacity) for one in (url, *read_urls)
+        ]
+        files = await stack.enter_async_context(
+            open_orthanc_files(
+                url,
+                *credentials,
+                # Whoever looks for the file that stops Orthanc must be able to ask again and again.
+                readers=pools(FILE_SECONDS, None),
+                breaker=breakers[0],
+                capacity=capacity,
+            )
+        )
+        frames = await stack.enter_async_context(
+            open_orthanc_frames(pools(frame_seconds, breakers[0]), threads=capacity.frames)
+        )
+        client = OrthancClient(
+            clients[0].http,
+            downloads=clients[0].downloads,
+            breaker=breakers[0],
+            readers=[
+                Endpoint(one, breaker)
+                for one, breaker in zip(clients[1:], breakers[1:], strict=True)
+            ],
+        )
+        yield Orthanc(client, files, frames)
+
+
+async def _enter_clients(
+    stack: AsyncExitStack, url: str, credentials: tuple[str, str], capacity: OrthancCapacity
+) -> ReadClients:
+    http, downloads = [
+        await stack.enter_async_context(
+            open_http_client(url, *credentials, connections=connections)
+        )
+        for connections in (capacity.calls, capacity.downloads)
+    ]
+    return ReadClients(http, downloads)

@@ -32,6 +32,7 @@ from urllib3.util import SKIP_HEADER
 
 from services.errors import (
     FileRejected,
+    OrthancAborted,
     OrthancOutcomeUnknown,
     OrthancTimedOut,
     OrthancUnavailable,
@@ -168,7 +169,7 @@ class ConnectionPool:
         *,
         sink: "_Sink | None" = None,
     ) -> bytes:
-        with self._call(sink) as call, abort.calling(call.abort), _translated():
+        with self._call(sink) as call, abort.calling(call.abort), _translated(call):
             target = self._prefix + path
             if _TARGET.fullmatch(target) is None:
                 raise InvalidURL
@@ -282,6 +283,10 @@ class _Call:
                 # It may break by itself at the same moment.
                 with suppress(OSError):
                     opened.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def is_aborted(self) -> bool:
+        return self._is_aborted
 
     def raise_if_aborted(self) -> None:
         if self._is_aborted:
@@ -401,7 +406,18 @@ def _checked(pieces: Iterable[bytes | FileRange], size_bytes: int) -> Iterator[b
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(call: _Call) -> Iterator[None]:
+    try:
+        with _translated_faults():
+            yield
+    except OrthancUnavailable as exc:
+        if not call.is_aborted:
+            raise
+        raise OrthancAborted(detail=exc.detail) from exc
+
+
+@contextmanager
+def _translated_faults() -> Iterator[None]:
     try:
         yield
     except _NEVER_SENT as exc:

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
-from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
+from services.errors import OrthancAborted, OrthancOutcomeUnknown
 from services.files import FileRange
 from services.metrics import UPLOADED_BYTES
 from services.orthanc.answers import StoreAnswer
-from services.orthanc.beginning import FileBeginnings, open_file_beginnings
+from services.orthanc.beginning import FILE_SECONDS, FileBeginnings, open_file_beginnings
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoint, Endpoints
 from services.orthanc.transport import CircuitBreaker, observed
 from services.tasks import AbortSignal, finish_in_thread
 
@@ -42,7 +43,7 @@ class BytesInFlight:
             abort: Ends the waiting.
 
         Raises:
-            OrthancUnavailable: The wait was aborted.
+            OrthancAborted: The wait was aborted.
         """
         abort = abort or AbortSignal()
         with abort.calling(self._wake):
@@ -64,7 +65,7 @@ class BytesInFlight:
                     lambda: abort.is_set or (self._waiting[0] is ticket and self._fits(size_bytes))
                 )
                 if abort.is_set:
-                    raise OrthancUnavailable(detail="aborted")
+                    raise OrthancAborted(detail="aborted")
                 self._held_bytes += size_bytes
             finally:
                 self._waiting.remove(ticket)
@@ -168,6 +169,7 @@ async def open_orthanc_files(
     username: str,
     password: str,
     *,
+    readers: Endpoints[ConnectionPool] | None = None,
     capacity: OrthancCapacity = WHOLE_CAPACITY,
     breaker: CircuitBreaker | None = None,
 ) -> AsyncIterator[OrthancFiles]:
@@ -177,15 +179,17 @@ async def open_orthanc_files(
         url: Base URL of Orthanc.
         username: Its user name, `""` for none.
         password: Its password.
+        readers: To the Orthancs that files are read from, with `FILE_SECONDS`; None: this one.
         capacity: What may happen at once.
         breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
     connections = ConnectionPool(url, username, password, timeout_seconds=_STORE_SECONDS)
+    readers = readers or Endpoints(
+        Endpoint(ConnectionPool(url, username, password, timeout_seconds=FILE_SECONDS))
+    )
     threads = ThreadPoolExecutor(capacity.stores, thread_name_prefix="files")
     try:
-        async with open_file_beginnings(
-            url, username, password, threads=capacity.reads
-        ) as beginnings:
+        async with open_file_beginnings(readers, threads=capacity.reads) as beginnings:
             yield OrthancFiles(
                 connections,
                 threads,

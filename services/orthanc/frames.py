@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
+from services.errors import OrthancUnavailable
 from services.metrics import FRAME_SECONDS, ORTHANC_SECONDS, timed
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoints, may_ask_another
 from services.orthanc.identifiers import path_of
-from services.orthanc.transport import CircuitBreaker
 from services.tasks import finish_in_thread
 
 T = TypeVar("T")
@@ -29,17 +30,13 @@ class OrthancFrames:
     thread that fetched them, so that a frame costs one change of thread.
 
     Args:
-        fetch: Fetches a path.
+        endpoints: Fetch a path, from one Orthanc each.
         threads: Where to fetch.
-        breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
 
-    def __init__(
-        self, fetch: Fetch, threads: Executor, *, breaker: CircuitBreaker | None = None
-    ) -> None:
-        self._fetch = fetch
+    def __init__(self, endpoints: Endpoints[Fetch], threads: Executor) -> None:
+        self._endpoints = endpoints
         self._threads = threads
-        self._guarded = breaker.guarded if breaker is not None else nullcontext
 
     async def get(
         self, instance_id: str, frame_index: int, route: str, use: Callable[[bytes], T]
@@ -61,30 +58,40 @@ class OrthancFrames:
         """
         path = path_of("instances", instance_id, f"frames/{int(frame_index)}/{route}")
 
-        def fetch_and_use() -> T:
+        def fetch_and_use(fetch: Fetch) -> T:
             # Pictures have no spans: a viewer asks for hundreds a second.
             with timed(FRAME_SECONDS, "fetch"), timed(ORTHANC_SECONDS, _CALL):
-                fetched = self._fetch(path)
+                fetched = fetch(path)
             return use(fetched)
 
-        with self._guarded():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, fetch_and_use)
+        fault: OrthancUnavailable | None = None
+        for endpoint in self._endpoints.ordered(instance_id):
+            try:
+                with endpoint.guarded():
+                    return await asyncio.get_running_loop().run_in_executor(
+                        self._threads, fetch_and_use, endpoint.connection
+                    )
+            except OrthancUnavailable as exc:
+                if not may_ask_another(exc):
+                    raise
+                fault = fault or exc
+        raise fault or OrthancUnavailable
 
 
 @asynccontextmanager
 async def open_orthanc_frames(
-    connections: ConnectionPool, *, threads: int, breaker: CircuitBreaker | None = None
+    connections: Endpoints[ConnectionPool], *, threads: int
 ) -> AsyncIterator[OrthancFrames]:
     """Run the threads that fetch frames; calls under way break off at the end.
 
     Args:
         connections: Closed at the end.
         threads: Frames at once.
-        breaker: Refuses calls for a moment while Orthanc is away; None asks every time.
     """
     executor = ThreadPoolExecutor(threads, thread_name_prefix="frames")
     try:
-        yield OrthancFrames(connections.get, executor, breaker=breaker)
+        yield OrthancFrames(connections.mapped(lambda pool: pool.get), executor)
     finally:
-        connections.close()
+        for pool in connections:
+            pool.close()
         await finish_in_thread(partial(executor.shutdown, cancel_futures=True))

@@ -15,7 +15,9 @@ import httpx
 
 from services.errors import (
     Error,
+    OrthancAborted,
     OrthancAuthenticationFailed,
+    OrthancBusy,
     OrthancError,
     OrthancFull,
     OrthancNotFound,
@@ -36,7 +38,8 @@ OPEN_SECONDS = 0.5
 class CircuitBreaker:
     """Opens after 3 connection faults within 10 s, then lets one call probe at a time.
 
-    The event loop and threads share it.
+    An answer 503 is no fault while other calls succeed: several Orthancs on one database refuse
+    writes that collide. The event loop and threads share it.
 
     Args:
         clock: Seconds that never go back.
@@ -46,12 +49,18 @@ class CircuitBreaker:
         self._clock = clock
         self._faults: deque[float] = deque(maxlen=FAULTS)
         self._closed_again_at: float | None = None
+        self._succeeded_at = float("-inf")
         self._lock = threading.Lock()
 
     @property
     def is_open(self) -> bool:
         """Whether calls are refused or only one of them probes."""
         return self._closed_again_at is not None
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether the next call is refused; one that may probe is not."""
+        return self._closed_again_at is not None and self._clock() < self._closed_again_at
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -63,10 +72,8 @@ class CircuitBreaker:
         self._admit()
         try:
             yield
-        except OrthancTimedOut:
-            raise
-        except OrthancUnavailable:
-            self._record_fault()
+        except OrthancUnavailable as exc:
+            self.record(exc)
             raise
         except Error:
             # Orthanc answered, if only with an error: it is there.
@@ -85,9 +92,21 @@ class CircuitBreaker:
             # This call probes; the others go on waiting for what it finds.
             self._closed_again_at = now + OPEN_SECONDS
 
-    def _record_fault(self) -> None:
+    def record(self, fault: OrthancUnavailable) -> None:
+        """Count a fault, unless it says nothing about whether Orthanc is there.
+
+        That is so of an answer that takes long, of a wait for one of our own connections, and of a
+        call that we broke off.
+        """
+        is_ours = isinstance(fault, OrthancAborted) or isinstance(
+            fault.__cause__, httpx.PoolTimeout
+        )
+        if is_ours or isinstance(fault, OrthancTimedOut):
+            return
         with self._lock:
             now = self._clock()
+            if isinstance(fault, OrthancBusy) and now - self._succeeded_at < FAULT_WINDOW_SECONDS:
+                return
             self._faults.append(now)
             is_burst = len(self._faults) == FAULTS and now - self._faults[0] <= FAULT_WINDOW_SECONDS
             if is_burst or self._closed_again_at is not None:
@@ -97,6 +116,7 @@ class CircuitBreaker:
         with self._lock:
             self._faults.clear()
             self._closed_again_at = None
+            self._succeeded_at = self._clock()
 
 
 CONNECT_SECONDS = 3
@@ -127,8 +147,9 @@ _ERRORS_BY_STATUS: dict[int, type[OrthancError]] = {
     HTTPStatus.CONFLICT: OrthancRefused,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: OrthancRefused,
     HTTPStatus.INSUFFICIENT_STORAGE: OrthancFull,
-    HTTPStatus.BAD_GATEWAY: OrthancUnavailable,
-    HTTPStatus.SERVICE_UNAVAILABLE: OrthancUnavailable,
+    # Of a proxy whose connection to Orthanc broke.
+    HTTPStatus.BAD_GATEWAY: OrthancOutcomeUnknown,
+    HTTPStatus.SERVICE_UNAVAILABLE: OrthancBusy,
     HTTPStatus.GATEWAY_TIMEOUT: OrthancOutcomeUnknown,
 }
 

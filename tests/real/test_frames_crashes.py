@@ -194,8 +194,8 @@ async def test_the_breaker_refuses_frames_at_once_while_orthanc_is_away(
     mortal: EmbeddedOrthanc, settings_of_mortal: Settings
 ) -> None:
     async with open_runtime(settings_of_mortal) as runtime:
-        # The first is read as a file, past the breaker: Orthanc died at its frame in a test above.
-        *_, instance = await stored_instances(runtime, mortal)
+        # The first is read as a file: Orthanc died at its frame in a test above.
+        instance, *_ = await stored_instances(runtime, mortal)
         os.kill(mortal.child.pid, signal.SIGKILL)
         details = []
         for _ in range(4):

@@ -26,6 +26,7 @@ from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.frames.variant import FrameVariant
 from services.orthanc.client import OrthancClient
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoint, Endpoints
 from services.orthanc.frames import Fetch, OrthancFrames
 from services.orthanc.transport import open_http_client
 from tests.graph.routes.stage import NoCrashes
@@ -68,7 +69,7 @@ async def opened_frames(
         orthanc.url, orthanc.username, orthanc.password, timeout_seconds=_DECODE_SECONDS
     )
     with ThreadPoolExecutor(4) as threads, closing(kept):
-        sources = OrthancFrames(fetch or kept.get, threads)
+        sources = OrthancFrames(Endpoints(Endpoint(fetch or kept.get)), threads)
         async with open_frames(
             signer,
             client,

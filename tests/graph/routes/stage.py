@@ -22,6 +22,7 @@ from services.frames.records import CrashRecords, RenderableInstance
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.orthanc.client import OrthancClient
+from services.orthanc.endpoints import Endpoint, Endpoints
 from services.orthanc.frames import OrthancFrames
 from services.orthanc.transport import open_http_client, raise_for_status, translated_faults
 
@@ -110,7 +111,7 @@ async def open_stage(
             open_frames(
                 signer,
                 OrthancClient(to_orthanc),
-                OrthancFrames(fetched, threads),
+                OrthancFrames(Endpoints(Endpoint(fetched)), threads),
                 FrameLimits(),
                 find=find,
                 following=following,

@@ -11,9 +11,10 @@ import pytest
 
 from services.errors import OrthancNotFound, OrthancUnavailable
 from services.orthanc.answers import StoredFile
-from services.orthanc.beginning import FileBeginnings, open_file_beginnings
+from services.orthanc.beginning import FILE_SECONDS, FileBeginnings, open_file_beginnings
 from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
+from services.orthanc.endpoints import Endpoint, Endpoints
 from services.tasks import AbortSignal
 from tests.patience import PATIENCE_SECONDS
 
@@ -24,6 +25,10 @@ MIB = 1024 * 1024
 def stored(size: int, pixel_data_offset: int | None) -> StoredFile:
     metadata = {} if pixel_data_offset is None else {"PixelDataOffset": str(pixel_data_offset)}
     return StoredFile(INSTANCE, "series", "uuid", size, metadata)
+
+
+def only(url: str) -> Endpoints[ConnectionPool]:
+    return Endpoints(Endpoint(ConnectionPool(url, "", "", timeout_seconds=FILE_SECONDS)))
 
 
 class FileServer:
@@ -39,7 +44,7 @@ class FileServer:
     async def opened(self) -> AsyncIterator[FileBeginnings]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, open_file_beginnings(url, "", "") as beginnings:
+        async with server, open_file_beginnings(only(url)) as beginnings:
             yield beginnings
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -138,7 +143,7 @@ async def test_a_cancelled_caller_breaks_off_a_connection_that_hangs() -> None:
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    async with server, open_file_beginnings(url, "", "") as beginnings:
+    async with server, open_file_beginnings(only(url)) as beginnings:
         reading = asyncio.create_task(beginnings.read(stored(4, None), sizes))
         await asked.wait()
         reading.cancel()

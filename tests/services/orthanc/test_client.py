@@ -30,7 +30,7 @@ async def client() -> AsyncIterator[OrthancClient]:
         (404, errors.OrthancNotFound),
         (415, errors.OrthancRefused),
         (500, errors.OrthancError),
-        (503, errors.OrthancUnavailable),
+        (503, errors.OrthancBusy),
         (504, errors.OrthancOutcomeUnknown),
         (507, errors.OrthancFull),
     ],

@@ -12,6 +12,7 @@ import pytest
 from services.errors import (
     FileRejected,
     OrthancAuthenticationFailed,
+    OrthancBusy,
     OrthancError,
     OrthancNotFound,
     OrthancOutcomeUnknown,
@@ -143,7 +144,7 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_anew(server: Server) -
         (401, OrthancAuthenticationFailed),
         (404, OrthancNotFound),
         (500, OrthancError),
-        (503, OrthancUnavailable),
+        (503, OrthancBusy),
     ],
 )
 def test_statuses_are_errors_and_redirects_are_not_followed(

@@ -65,7 +65,7 @@ async def test_a_file_is_sent_with_its_size_and_credentials_uncompressed() -> No
         (400, errors.OrthancRefused),
         (401, errors.OrthancAuthenticationFailed),
         (500, errors.OrthancError),
-        (503, errors.OrthancUnavailable),
+        (503, errors.OrthancBusy),
         (507, errors.OrthancFull),
     ],
 )
