@@ -9,15 +9,16 @@ from typing import Any
 from pymongo import WriteConcern
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import InstanceDocument, SeriesHeadersDocument
+from models import InstanceDocument, SeriesDocument, SeriesHeadersDocument
 from models.stored import stored_name
 from services.database import translated_database_faults, translated_index_faults
 from services.errors import DatabaseUnavailable
 from services.index.pending import PendingInstances
 from services.index.record import IndexRecord, to_stored_precision
 from services.index.rollup import roll_up
-from services.index.stored_state import load_stored_state
+from services.index.stored_state import StoredState, load_stored_state
 from services.index.writes import (
+    Lineage,
     Parents,
     delete_instances,
     find_lineages,
@@ -27,6 +28,7 @@ from services.index.writes import (
 from services.tasks import Coalescer
 
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
 
 
 _MAX_BATCH = 500
@@ -36,6 +38,10 @@ _INDEX_WRITES = WriteConcern(w=1)
 """Not majority, which waits for the disk at each of the five writes of a commit. What a crash or a
 fail-over of MongoDB takes back, it takes back together with the later position of the change feed
 (one journal, one order), so the feed brings it again."""
+
+LARGE_SERIES = 5_000
+"""Instances of a series from which on commits do not roll it up. A roll-up reads them all: 3 ms for
+100 instances, 0.3 s for 20,000, and single uploads into such a series would take n^2."""
 
 _MAX_REMOVED = 5_000
 """Ids of one command: 44 bytes each."""
@@ -70,23 +76,27 @@ class Indexer:
         self.pending = PendingInstances()
         self._clock = clock
         self._on_changed = on_changed
-        self._commits: Coalescer[Sequence[IndexRecord], None] = Coalescer(
+        self._commits: Coalescer[Sequence[IndexRecord], frozenset[str]] = Coalescer(
             self._commit, max_weight=_MAX_BATCH, weigh=len
         )
         self._one_commit = asyncio.Lock()
 
-    async def index(self, entries: Sequence[IndexRecord]) -> None:
+    async def index(self, entries: Sequence[IndexRecord]) -> frozenset[str]:
         """Index instances as Orthanc holds them; doing it again changes nothing.
 
         Returns when their documents and all their parents are written. A caller that is cancelled
         does not undo the work of other callers, and may not undo its own.
 
+        Returns:
+            Studies that have to be rolled up again, because these instances belong to a series of
+            more than `LARGE_SERIES`. The follower of the change feed does it for every arrival,
+            once for each page of changes, so uploads need not.
+
         Raises:
             DatabaseUnavailable: It may be half done; index them again.
             RecordRefused: One of them can't be indexed, nor can those beside it in this call.
         """
-        if entries:
-            await self._commits.submit(entries)
+        return await self._commits.submit(entries) if entries else frozenset()
 
     async def remove(self, instance_ids: Sequence[str]) -> int:
         """Forget instances, and the series, studies and patients that they leave empty.
@@ -133,18 +143,21 @@ class Indexer:
                 await roll_up(self._database, parents, self._now(), children_written=True)
         return removed
 
-    async def _commit(self, batch: Sequence[Sequence[IndexRecord]]) -> list[Exception | None]:
+    async def _commit(
+        self, batch: Sequence[Sequence[IndexRecord]]
+    ) -> list[Exception | frozenset[str]]:
         try:
-            await self._write([entry for entries in batch for entry in entries])
+            postponed = await self._write([entry for entries in batch for entry in entries])
         except DatabaseUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001  # raised to the caller whose entries it concerns
             if len(batch) == 1:
                 return [exc]
             return [outcome for alone in batch for outcome in await self._commit([alone])]
-        return [None] * len(batch)
+        return [postponed] * len(batch)
 
-    async def _write(self, entries: Sequence[IndexRecord]) -> None:
+    async def _write(self, entries: Sequence[IndexRecord]) -> frozenset[str]:
+        """Write instances and roll up; return the studies whose roll-up is left to others."""
         async with self._one_commit:
             with translated_index_faults():
                 now = self._now()
@@ -152,16 +165,29 @@ class Indexer:
                 written = await upsert_instances(self._database, entries, known, now)
                 if written.replaced:
                     self._on_changed(written.replaced)
+                large, others = _parted(written.lineages, known)
                 await roll_up(
                     self._database,
-                    written.parents,
+                    Parents.of(others),
                     now,
                     children_written=written.is_changed,
                     known=known,
                 )
+                return frozenset(lineage.study for lineage in large)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())
+
+
+def _parted(lineages: Iterable[Lineage], known: StoredState) -> tuple[list[Lineage], list[Lineage]]:
+    """Part the lineages of large series from the others."""
+    large: list[Lineage] = []
+    others: list[Lineage] = []
+    for lineage in lineages:
+        series = known.series.get(lineage.series or "", {})
+        is_large = series.get(_NUMBER_OF_INSTANCES, 0) > LARGE_SERIES
+        (large if is_large else others).append(lineage)
+    return large, others
 
 
 @asynccontextmanager

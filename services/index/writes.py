@@ -69,13 +69,13 @@ class UpsertedInstances:
     """What writing instances did.
 
     Attributes:
-        parents: To roll up.
+        lineages: Of the instances.
         is_changed: Any instance document is not what it was.
         replaced: Ids of the instances that had another revision before, or were read by another
             version of the code.
     """
 
-    parents: Parents
+    lineages: Collection[Lineage]
     is_changed: bool
     replaced: Sequence[str]
 
@@ -100,9 +100,7 @@ async def upsert_instances(
     ]
     result = await instances.bulk_write(requests, ordered=False)
     return UpsertedInstances(
-        Parents.of(
-            Lineage(entry.ids.series, entry.ids.study, entry.ids.patient) for entry in unique
-        ),
+        {Lineage(entry.ids.series, entry.ids.study, entry.ids.patient) for entry in unique},
         is_changed=bool(result.upserted_count or result.modified_count),
         replaced=[
             entry.ids.instance

@@ -83,7 +83,7 @@ class IndexBatch:
     def __init__(
         self,
         orthanc: OrthancClient,
-        index: Callable[[Sequence[IndexRecord]], Awaitable[None]],
+        index: Callable[[Sequence[IndexRecord]], Awaitable[object]],
         outage: Outage,
     ) -> None:
         self._orthanc = orthanc
@@ -160,7 +160,7 @@ class FileStorage:
         self,
         orthanc: OrthancClient,
         files: OrthancFiles,
-        index: Callable[[Sequence[IndexRecord]], Awaitable[None]],
+        index: Callable[[Sequence[IndexRecord]], Awaitable[object]],
         limits: WalkLimits,
         *,
         keep_tiff_preamble: bool = False,

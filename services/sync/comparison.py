@@ -145,6 +145,7 @@ class Repairs:
 
     async def _reconcile(self, batch: list[str], patience: int) -> bool:
         done = await self._isolation.reconcile(batch, patience=patience)
+        await self._roll_ups.roll_up(done.postponed_studies)
         self._indexed |= done.indexed
         self._removed |= done.removed
         self._faults |= done.faults

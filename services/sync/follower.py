@@ -284,8 +284,9 @@ class Follower:
         if not arrived:
             return
         done = await self._isolation.reconcile(arrived)
-        # A process that indexed these instances may have died before it updated their parents.
-        await self._roll_ups.roll_up(done.unchanged_studies)
+        # A process that indexed these instances may have died before it updated their parents, and
+        # commits leave out large series.
+        await self._roll_ups.roll_up(done.unchanged_studies | done.postponed_studies)
 
     def _record_position(self, position: FeedPosition, page: ChangePage) -> None:
         now = datetime.now(UTC)

@@ -42,7 +42,9 @@ _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
 _log = logging.getLogger(__name__)
 
 
-async def index_each(indexer: Indexer, entries: Sequence[IndexRecord]) -> dict[str, str]:
+async def index_each(
+    indexer: Indexer, entries: Sequence[IndexRecord]
+) -> tuple[dict[str, str], set[str]]:
     """Index all entries at once, or each alone when one of them can't be written.
 
     Args:
@@ -51,29 +53,29 @@ async def index_each(indexer: Indexer, entries: Sequence[IndexRecord]) -> dict[s
 
     Returns:
         Reasons by instance id of those that can't be written, such as a record beyond what
-        MongoDB holds.
+        MongoDB holds; and the studies that have to be rolled up, see `Indexer.index`.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer; it may be half done.
     """
     try:
-        await indexer.index(entries)
+        return {}, {*await indexer.index(entries)}
     except DatabaseUnavailable:
         raise
     except Exception as exc:  # noqa: BLE001  # one entry must not keep the others out
         _log.warning("a batch can't be indexed, its instances are tried alone", exc_info=exc)
-        faults = [await _index_alone(indexer, entry) for entry in entries]
-        return {
-            entry.ids.instance: fault
-            for entry, fault in zip(entries, faults, strict=True)
-            if fault is not None
-        }
-    return {}
+    faults: dict[str, str] = {}
+    postponed: set[str] = set()
+    for entry in entries:
+        fault = await _index_alone(indexer, entry, postponed)
+        if fault is not None:
+            faults[entry.ids.instance] = fault
+    return faults, postponed
 
 
-async def _index_alone(indexer: Indexer, entry: IndexRecord) -> str | None:
+async def _index_alone(indexer: Indexer, entry: IndexRecord, postponed: set[str]) -> str | None:
     try:
-        await indexer.index([entry])
+        postponed |= await indexer.index([entry])
     except DatabaseUnavailable:
         raise
     except Exception as exc:  # noqa: BLE001  # recorded; a retry of the batch would fail again
@@ -242,12 +244,14 @@ class Reconciliation:
         faults: Reasons by instance id of what Orthanc holds and could not be indexed.
         unchanged_studies: Studies of instances that were indexed already, by a process that may
             have died before the counts were right.
+        postponed_studies: Studies of instances of large series, which are not rolled up yet.
     """
 
     indexed: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     faults: dict[str, str] = field(default_factory=dict)
     unchanged_studies: set[str] = field(default_factory=set)
+    postponed_studies: set[str] = field(default_factory=set)
 
     def add(self, other: "Reconciliation") -> None:
         """Take another's findings in."""
@@ -255,6 +259,7 @@ class Reconciliation:
         self.removed |= other.removed
         self.faults |= other.faults
         self.unchanged_studies |= other.unchanged_studies
+        self.postponed_studies |= other.postponed_studies
 
 
 class Reconciler:
@@ -340,7 +345,7 @@ class Reconciler:
             await self._indexer.remove(differences.gone)
             result.removed = set(differences.gone)
         reading = await self._read(differences.missing)
-        refused = await index_each(self._indexer, reading.entries)
+        refused, result.postponed_studies = await index_each(self._indexer, reading.entries)
         result.faults = reading.faults | refused
         await self.faults.record(differences.missing, result.faults)
         written = [entry.ids.instance for entry in reading.entries]

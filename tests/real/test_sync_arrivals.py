@@ -85,6 +85,26 @@ async def test_the_header_of_a_file_that_an_upload_is_about_to_index_is_left_to_
     assert await stage.instance_ids() == {own_id, other_id}
 
 
+async def test_a_large_series_is_rolled_up_by_the_follower_and_not_by_each_commit(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.index.indexer.LARGE_SERIES", 2)
+    files = [instance_bytes(1, 1, number) for number in range(1, 5)]
+    await stage.sync.reconciler.reconcile(await stage.send(files[:3]))
+    assert (await stage.counts())["series"] == [(3, 3)]
+    [added] = await stage.send(files[3:])
+    done = await stage.sync.reconciler.reconcile([added])
+    assert added in await stage.instance_ids()
+    assert (await stage.counts())["series"] == [(3, 3)]
+    [study] = await stage.orthanc.studies(0, 1)
+    assert done.postponed_studies == {study.study_id}
+    # As if an upload of another process had written it: only the change says so.
+    async with running(stage.sync):
+        await stage.send([instance_bytes(1, 1, 5)])
+        await eventually(stage.is_in_step)
+    assert (await stage.counts())["series"] == [(5, 5)]
+
+
 async def test_a_deleted_and_resent_instance_is_indexed_with_its_new_revision(
     stage: Stage,
 ) -> None:
@@ -111,9 +131,9 @@ async def test_an_instance_that_vanishes_while_it_is_indexed_leaves_no_ghost(
     ids = await stage.send([instance_bytes(1, 1, number) for number in range(1, 4)])
     index = stage.indexer.index
 
-    async def index_after_deletion(entries: object) -> None:
+    async def index_after_deletion(entries: object) -> frozenset[str]:
         await stage.modality.delete(f"/instances/{ids[1]}")
-        await index(entries)  # type: ignore[arg-type]  # passed through
+        return await index(entries)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(stage.indexer, "index", index_after_deletion)
     await stage.sync.reconciler.reconcile(ids)

@@ -120,10 +120,10 @@ def refuse(stage: Stage, instance_id: str, patch: pytest.MonkeyPatch) -> None:
     """Let one instance be too large for MongoDB."""
     index = stage.indexer.index
 
-    async def refusing(entries: Sequence[IndexRecord]) -> None:
+    async def refusing(entries: Sequence[IndexRecord]) -> frozenset[str]:
         if any(entry.ids.instance == instance_id for entry in entries):
             raise RecordRefused
-        await index(entries)
+        return await index(entries)
 
     patch.setattr(stage.indexer, "index", refusing)
 
