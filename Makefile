@@ -7,15 +7,22 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc web chromium frontend run check static test fuzz bench docs format constraints clean
+.PHONY: help setup orthanc newer-orthanc web chromium frontend run check static test test-orthanc fuzz bench docs format constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(SETUP) orthanc web ## Virtual environment, packages, Orthanc by apt, GraphiQL by npm
 
+# Where `make newer-orthanc` puts an Orthanc for this server alone.
+NEWER := $(CURDIR)/.orthanc
 run: setup ## Start the server with its embedded MongoDB and Orthanc in .data
-	@exec $(BIN)/orthanc-graphql serve
+	@export ORTHANC_BINARY="$${ORTHANC_BINARY:-$(wildcard $(NEWER)/Orthanc)}"; \
+	  services/embedded/install-orthanc.sh describe; exec $(BIN)/orthanc-graphql serve
+
+SUITE ?= sid
+newer-orthanc: ## Orthanc of Debian sid for `make run`, unpacked into .orthanc; again: updated
+	@services/embedded/fetch-orthanc.sh $(SUITE) $(NEWER)
 
 # Each process starts a MongoDB and an Orthanc of its own as soon as a test asks for them.
 TEST_PROCESSES ?= 2
@@ -33,6 +40,11 @@ check: static ## What to run after each change: format, lint, types, import dire
 
 test: static chromium frontend ## Every check: the static ones, then all tests with coverage
 	$(PYTEST) --durations 25 --cov
+
+# ROOT: what services/embedded/fetch-orthanc.sh made, another root file system, or a binary.
+TESTS ?= tests/real
+test-orthanc: setup ## tests/real with another Orthanc: ROOT=/path, TESTS=tests/real/test_labels.py
+	@tests/real/test-orthanc.sh "$(ROOT)" $(PYTEST) $(TESTS)
 
 FUZZ_CASES ?= 300
 fuzz: setup ## Schemathesis on GraphQL and REST for longer; FUZZ_CASES=5000 for each operation

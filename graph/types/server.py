@@ -10,7 +10,7 @@ import strawberry
 from graph.context import Info
 from services.errors import OrthancError
 from services.health import Health, check_health
-from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, Capability, SystemInfo
+from services.orthanc.answers import Capability, SystemInfo
 from services.runtime import Runtime
 from services.sync.status import FeedStatus
 
@@ -177,20 +177,18 @@ async def examine_server(runtime: Runtime, *, is_limited: bool) -> Server:
         storage="orthanc-pacs",
         pacs_integration_enabled=runtime.orthanc is not None,
         status=ServerStatus(health.status) if health else None,
-        warnings=_warnings(health, orthanc_version) if health else [],
+        warnings=_warnings(health, orthanc_version, is_embedded=runtime.settings.embeds_orthanc)
+        if health
+        else [],
     )
 
 
-def _warnings(health: Health, orthanc_version: str | None) -> list[str]:
+def _warnings(health: Health, orthanc_version: str | None, *, is_embedded: bool) -> list[str]:
     warnings = [
         (None if part.is_ready else part.message) or part.warning for part in health.parts.values()
     ]
     warnings += [f"A background task fails: {task}." for task in health.failing_tasks]
     if orthanc_version is not None:
         system = SystemInfo(version=orthanc_version, api_version=0, dicom_aet="")
-        if system.has_known_vulnerabilities:
-            safe = ".".join(map(str, KNOWN_VULNERABLE_BEFORE))
-            warnings.append(
-                f"Orthanc {orthanc_version} has known vulnerabilities. Upgrade to {safe} or newer."
-            )
+        warnings.append(system.vulnerability_warning(is_embedded=is_embedded))
     return [warning for warning in warnings if warning]

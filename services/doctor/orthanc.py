@@ -2,7 +2,7 @@
 
 from services.doctor.findings import Finding, ok, problem, warning
 from services.errors import Error
-from services.orthanc.answers import KNOWN_VULNERABLE_BEFORE, SystemInfo
+from services.orthanc.answers import SystemInfo
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
 
@@ -42,13 +42,10 @@ def judge(system: SystemInfo, *, is_embedded: bool = False) -> list[Finding]:
         is_embedded: The server starts it, to listen on loopback only.
     """
     findings = [ok(_PART, f"{system.version} lets us in")]
-    if system.has_known_vulnerabilities:
-        safe = ".".join(str(number) for number in KNOWN_VULNERABLE_BEFORE)
-        message = (
-            f"{system.version} has known vulnerabilities in how it reads files. Upgrade to {safe} "
-            "or newer, and until then take files from known senders only."
-        )
-        findings.append(warning(_PART, message))
+    vulnerability = system.vulnerability_warning(is_embedded=is_embedded)
+    if vulnerability:
+        advice = f"{vulnerability} Until then take files from known senders only."
+        findings.append(warning(_PART, advice))
     if is_embedded and system.listens_everywhere:
         message = (
             f"{system.version} listens on all interfaces and refuses clients of other machines. "

@@ -3,7 +3,7 @@
 # with its DICOMweb and GDCM plugins, libcurl for MongoDB, DCMTK's command line tools.
 #
 # Does nothing where they are, or where ORTHANC_URL names another Orthanc to use. Run by `make
-# setup`; safe to run again.
+# setup`; safe to run again. `install-orthanc.sh describe` installs nothing and says what is there.
 set -euo pipefail
 
 packages=(orthanc orthanc-dicomweb orthanc-gdcm dcmtk libcurl4 util-linux)
@@ -47,9 +47,30 @@ stop_new_service() {
   fi
 }
 
+# Say which Orthanc the server will run, in the order in which it looks for one, and whether there is
+# a better one.
+describe() {
+  local binary release oldest_safe=1.12.11
+  for binary in "${ORTHANC_BINARY:-}" /usr/sbin/Orthanc /usr/local/sbin/Orthanc \
+    "$(command -v Orthanc || true)"; do
+    if [[ -x "${binary}" ]]; then break; fi
+  done
+  if [[ ! -x "${binary}" ]]; then return; fi
+  release="$("${binary}" --version | sed -n '1s|.*Orthanc ||p')"
+  echo "Orthanc ${release} (${binary})"
+  if [[ "${release}" =~ ^[0-9.]+$ ]] &&
+    [[ "$(printf '%s\n' "${release}" "${oldest_safe}" | sort -V | head -1)" != "${oldest_safe}" ]]; then
+    echo "It has known vulnerabilities. Get a newer one for this server alone: make newer-orthanc"
+  fi
+}
+
 main() {
   local wanted was_here=no
   [[ -z "${ORTHANC_URL:-}" ]] || return 0
+  if [[ "${1:-}" == describe ]]; then
+    describe
+    return
+  fi
   wanted="$(missing | paste -sd ' ')"
   [[ -n "${wanted}" ]] || return 0
   if ! command -v apt-get >/dev/null; then
@@ -63,6 +84,7 @@ main() {
   if orthanc_is_there; then was_here=yes; fi
   install_packages
   if [[ "${was_here}" == no ]]; then stop_new_service; fi
+  describe
 }
 
 main "$@"

@@ -52,13 +52,14 @@ class OrthancInstallation:
 def find_orthanc(
     *,
     binaries: Iterable[str] | None = None,
-    plugin_folders: Iterable[str] = _PLUGIN_FOLDERS,
+    plugin_folders: Iterable[str] | None = None,
 ) -> OrthancInstallation:
     """Find Orthanc and its plugins on this machine. Blocks: it runs `Orthanc --version`.
 
     Args:
         binaries: Where to look, in this order; None: `ORTHANC_BINARY`, Debian's place, the PATH.
-        plugin_folders: Where plugins may be; the first folder that has one wins.
+        plugin_folders: Where plugins may be; the first folder that has one wins. None: beside
+            the program, then where packages put them.
 
     Raises:
         NotInstalled: There is none, it does not run, or it is older than 1.10.1.
@@ -67,7 +68,9 @@ def find_orthanc(
         if os.access(candidate, os.X_OK) and Path(candidate).is_file():
             release = parse_release(_version_text(candidate))
             _refuse_old(release)
-            return OrthancInstallation(Path(candidate), release, find_plugins(plugin_folders))
+            binary = Path(candidate)
+            plugins = find_plugins(plugin_folders or usual_plugin_folders(binary))
+            return OrthancInstallation(binary, release, plugins)
     raise NotInstalled(f"There is no Orthanc for the embedded store. {_ADVICE}")
 
 
@@ -94,6 +97,13 @@ def _usual_places() -> list[str]:
         return [named]
     on_path = shutil.which("Orthanc")
     return [*_BINARIES, *([on_path] if on_path else [])]
+
+
+def usual_plugin_folders(binary: Path) -> list[str]:
+    """Return where the plugins of a program may be: with it unpacked, beside it, or installed."""
+    folder = binary.resolve().parent
+    beside = (folder / "usr/share/orthanc/plugins", folder.parent / "share/orthanc/plugins", folder)
+    return [*map(str, beside), *_PLUGIN_FOLDERS]
 
 
 def _refuse_old(release: tuple[int, int, int] | None) -> None:

@@ -74,6 +74,21 @@ class SystemInfo:
         """Whether this release should not face untrusted files; development builds are trusted."""
         return self._is_before(KNOWN_VULNERABLE_BEFORE)
 
+    def vulnerability_warning(self, *, is_embedded: bool) -> str | None:
+        """Say that this release should be upgraded, and how; None when it need not be.
+
+        Args:
+            is_embedded: This server runs it.
+        """
+        if not self.has_known_vulnerabilities:
+            return None
+        safe = ".".join(map(str, KNOWN_VULNERABLE_BEFORE))
+        how = "make newer-orthanc (or docs/orthanc.md)" if is_embedded else "docs/orthanc.md"
+        return (
+            f"Orthanc {self.version} has known vulnerabilities in how it reads files. Upgrade to "
+            f"{safe} or newer: {how}."
+        )
+
     @property
     def listens_everywhere(self) -> bool:
         """Whether this release does not know HttpBindAddresses."""

@@ -56,6 +56,23 @@ def test_orthanc_is_found_with_its_plugins(tmp_path: Path) -> None:
     assert found == OrthancInstallation(Path(binary), (1, 12, 4), (plugin,))
 
 
+def test_plugins_beside_the_program_come_before_those_of_packages(tmp_path: Path) -> None:
+    """An unpacked root file system, a prefix such as /usr/local, or one folder with everything."""
+    for binary, plugins in (
+        ("unpacked/Orthanc", "unpacked/usr/share/orthanc/plugins"),
+        ("local/sbin/Orthanc", "local/share/orthanc/plugins"),
+        ("lsb/Orthanc", "lsb"),
+    ):
+        program, folder = tmp_path / binary, tmp_path / plugins
+        program.parent.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\necho Orthanc 1.13.0\n")
+        program.chmod(0o755)
+        (folder / "libOrthancGdcm.so").touch()
+        found = find_orthanc(binaries=[str(program)])
+        assert found.plugins == (folder / "libOrthancGdcm.so",), binary
+
+
 def test_orthanc_may_be_named_in_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
