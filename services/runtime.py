@@ -12,6 +12,8 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
+from services.anonymization.modifications import Modifications, ModifyHandler
+from services.anonymization.replacement import Replacements
 from services.anonymization.rewriting import StudyFiles
 from services.anonymization.service import Anonymizations, AnonymizeHandler
 from services.audit import Audit, open_audit
@@ -328,7 +330,11 @@ def make_job_handlers(
     ]
     if orthanc is not None and deletion is not None:
         files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
-        handlers.append(AnonymizeHandler(files, database, deletion, labels))
+        replacements = Replacements(database, orthanc.client, files)
+        handlers += [
+            AnonymizeHandler(files, database, deletion, labels),
+            ModifyHandler(files, replacements, database, deletion, labels),
+        ]
     return handlers
 
 
@@ -405,6 +411,7 @@ class Runtime:
     job_runner: JobRunner
     backup_folder: BackupFolder
     anonymizations: Anonymizations
+    modifications: Modifications
     worklist: Worklist
     worklist_folder: WorklistFolder | None
     modalities: Modalities
@@ -616,6 +623,7 @@ async def open_runtime(
             labels=labels,
             jobs=jobs,
             anonymizations=Anonymizations(database, jobs),
+            modifications=Modifications(database, jobs),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
             backup_folder=BackupFolder(settings.backup_folder),

@@ -159,7 +159,7 @@ def _element(
             keeps_known = treatment is Treatment.MAP_UNKNOWN_UID
             mapped = [
                 uid if keeps_known and is_well_known(uid) else rules.pseudonyms.uid(uid)
-                for uid in _uids(element.value)
+                for uid in uids_of(element.value)
             ]
             return DataElement(element.tag, "UI", mapped)
         case Treatment.DESCEND:
@@ -168,7 +168,8 @@ def _element(
     return None
 
 
-def _uids(value: Any) -> list[str]:  # noqa: ANN401  # one UID, several or none
+def uids_of(value: Any) -> list[str]:  # noqa: ANN401  # one UID, several or none
+    """Return the UIDs of an element without padding."""
     uids = [] if not value else [value] if isinstance(value, str) else list(value)
     return [str(uid).strip(" \0") for uid in uids]
 

@@ -13,6 +13,7 @@ from models.stored import stored_name
 from services.anonymization.burned_in import INSPECTED_TAGS, fault_of
 from services.anonymization.files import rewritten
 from services.database import translated_database_faults
+from services.dicom.checking import check_file
 from services.dicom.deflation import inflated_copy
 from services.dicom.elements import kept_elements
 from services.dicom.layout import WalkLimits
@@ -204,6 +205,9 @@ class StudyFiles:
 
         def rewrite(file: BinaryIO, _size: int | None) -> None:
             made.append(rewritten(file, change, self._limits))
+            # Nothing is given up for a file that could not be stored.
+            check_file(made[0], limits=self._limits, is_stored=True)
+            made[0].seek(0)
 
         try:
             await self._orthanc.files.beginnings.read(stored, rewrite, pixel_data_bytes=None)

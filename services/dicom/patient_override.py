@@ -108,7 +108,7 @@ _MODIFIED_ATTRIBUTES, _NONCONFORMING_ATTRIBUTES = 0x04000550, 0x04000551
 _MODIFIED_AT, _MODIFYING_SYSTEM = 0x04000562, 0x04000563
 _PREVIOUS_SOURCE, _REASON = 0x04000564, 0x04000565
 _FORMER_VALUES = frozenset({_MODIFIED_ATTRIBUTES, _NONCONFORMING_ATTRIBUTES})
-_OTHER_IDENTITY = frozenset(
+OTHER_IDENTITY = frozenset(
     {
         0x00081120,  # ReferencedPatientSequence
         0x00100021,  # IssuerOfPatientID
@@ -133,7 +133,7 @@ _OTHER_IDENTITY = frozenset(
     }
 )
 """Attributes that are removed because they identify or describe the former patient."""
-_IDENTITY = _OTHER_IDENTITY | {_PATIENT_NAME, _PATIENT_ID}
+_IDENTITY = OTHER_IDENTITY | {_PATIENT_NAME, _PATIENT_ID}
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """VRs to which SpecificCharacterSet applies (PS3.5 6.1.2.3)."""
 _DATE_TIME_FORMAT = "%Y%m%d%H%M%S.%f%z"
@@ -262,7 +262,7 @@ class _Writer:
         """
         charset = elements.text(_CHARACTER_SET)
         changed = {tag: self._patient_element(tag, charset) for tag in self._new}
-        changed |= {element.tag: b"" for element in elements if element.tag in _OTHER_IDENTITY}
+        changed |= {element.tag: b"" for element in elements if element.tag in OTHER_IDENTITY}
         attributes = sorted(changed)
         changed |= self._changed_sequences(elements, charset)
         changed[_ORIGINAL_ATTRIBUTES] = self._original_attributes(elements, charset, attributes)
@@ -290,7 +290,7 @@ class _Writer:
             element.tag: self._sequence(elements, element.tag, charset, is_former=is_former)
             for element in elements
             if element.is_sequence
-            and element.tag not in _OTHER_IDENTITY
+            and element.tag not in OTHER_IDENTITY
             and self._names_patient(elements, element)
         }
 
@@ -320,7 +320,7 @@ class _Writer:
                 tag: self._bytes(tag, dictionary_vr(tag), "") for tag in _IDENTITY if tag in item
             }
         else:
-            changed = {tag: b"" for tag in _OTHER_IDENTITY if tag in item}
+            changed = {tag: b"" for tag in OTHER_IDENTITY if tag in item}
             changed |= {
                 tag: self._patient_element(tag, charset) for tag in self._new if tag in item
             }

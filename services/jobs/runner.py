@@ -342,6 +342,7 @@ class JobRunner:
 
     async def _discarded(self, handler: JobHandler, job: RunningJob, token: int, end: _End) -> _End:
         """Remove what a job left half done; what remains of it is said in its error."""
+        left: JobError = LeftoversRemain()
         for attempt in range(1, _DISCARD_ATTEMPTS + 1):
             try:
                 # Never remove what another process is working on.
@@ -352,11 +353,12 @@ class JobRunner:
                 raise
             except Exception as exc:  # noqa: BLE001  # the job must end all the same
                 _log_fault("job %s left something", job.id, exc)
+                left = exc if isinstance(exc, JobError) else left
                 if attempt < _DISCARD_ATTEMPTS:
                     await asyncio.sleep(_AGAIN_SECONDS)
             else:
                 return end
-        return replace(end, error=error_record(LeftoversRemain()))
+        return replace(end, error=error_record(left))
 
     async def _queue_later(
         self, job: RunningJob, token: int, error: Exception, *, seconds: float, is_counted: bool

@@ -67,6 +67,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.createShare": Role.UPLOADER,
     "Mutation.revokeShare": Role.UPLOADER,
     "Mutation.anonymizeStudy": Role.UPLOADER,
+    "Mutation.modifyStudy": Role.ADMIN,
     "Mutation.cancelJob": Role.VIEWER,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,

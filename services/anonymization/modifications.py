@@ -1,0 +1,265 @@
+"""Modifying studies: starting, running and undoing the jobs."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, BinaryIO, ClassVar
+
+from pydicom.dataset import Dataset
+from pymongo.asynchronous.database import AsyncDatabase
+
+from models import JobDocument, JobKind, StudyDocument
+from models.stored import stored_name
+from services.anonymization.modification import (
+    ModificationOptions,
+    ModificationRules,
+    is_as_wanted,
+    modified,
+)
+from services.anonymization.pseudonyms import Pseudonyms, load_or_create_pseudonym_key
+from services.anonymization.replacement import Replacements
+from services.anonymization.rewriting import SourceInstance, SourceStudy, StudyFiles
+from services.auth.roles import Principal
+from services.auth.scope import ALL
+from services.database import translated_database_faults
+from services.deletion import Deletion, Level
+from services.dicom.person_names import names_agree
+from services.dicom.values import clean_identifier
+from services.errors import Error, InvalidInput
+from services.index.stored_state import load_patient_names
+from services.jobs.handler import JobError, NewJob, RunningJob, may_pass
+from services.jobs.service import Jobs
+from services.labels import Labels
+from services.orthanc.answers import StoredFile
+from services.orthanc.identifiers import OrthancIds, orthanc_ids
+
+_PATIENT_ID = stored_name(StudyDocument.patient_id)
+_PATIENT_NAME = stored_name(StudyDocument.patient_name)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+
+_RESULT = "result"
+_IS_NEW = "isNew"
+_LABELS = "labels"
+_IS_COMPLETE = "isComplete"
+"""Keys of the checkpoint: the study that is made, whether it was not there before, the labels of
+the source, and whether all of it is stored, so that the source may go and the result must not."""
+
+
+class SourceChanged(JobError):
+    """Files came into the study while it was modified."""
+
+    code = "SOURCE_CHANGED"
+    default_message = (
+        "Files came into the study while it was modified, so it was not deleted. Retry the job."
+    )
+    may_pass = True
+
+
+class Modifications:
+    """The start of modifications.
+
+    Args:
+        database: Where the index is.
+        jobs: Runs them.
+    """
+
+    def __init__(self, database: AsyncDatabase[dict[str, Any]], jobs: Jobs) -> None:
+        self._database = database
+        self._jobs = jobs
+
+    async def start(
+        self,
+        study: Mapping[str, Any],
+        options: ModificationOptions,
+        principal: Principal,
+        *,
+        correlation_id: str,
+    ) -> JobDocument:
+        """Start to modify a study.
+
+        Args:
+            study: As stored.
+            options: What the caller wants.
+            principal: The caller.
+            correlation_id: Of the request.
+
+        Raises:
+            InvalidInput: An option makes no sense, or the PatientID is stored with another name.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        options.check()
+        await self._require_one_person(study, options)
+        new = NewJob(
+            kind=JobKind.MODIFY,
+            parameters=options.to_parameters(),
+            orthanc_study_ids=[study["_id"]],
+            study_instance_uids=[study[_STUDY_INSTANCE_UID]],
+            lane=f"modify:{study['_id']}",
+        )
+        return await self._jobs.start(new, principal, correlation_id=correlation_id)
+
+    async def _require_one_person(
+        self, study: Mapping[str, Any], options: ModificationOptions
+    ) -> None:
+        """Require that a new PatientID and the name that goes with it are one person's."""
+        new = clean_identifier(options.replace.get("PatientID", ""))
+        if not new or new == study[_PATIENT_ID]:
+            return
+        name = options.replace.get("PatientName", study.get(_PATIENT_NAME))
+        with translated_database_faults():
+            names = await load_patient_names(self._database, new)
+        if names and not any(names_agree(name, one) for one in names):
+            message = (
+                "This PatientID is stored with another patient name. Replace PatientName as well, "
+                "by the name that is stored with it."
+            )
+            raise InvalidInput(message, argument="replace")
+
+
+class ModifyHandler:
+    """Makes copies of studies with other values, or gives studies other values.
+
+    Args:
+        files: Reads and stores files.
+        replacements: Replaces files that keep their identifiers.
+        database: Where the index is.
+        deletion: Removes sources, and what a cancelled job has made.
+        labels: Gives a copy the labels of its source.
+    """
+
+    kind: ClassVar[JobKind] = JobKind.MODIFY
+
+    def __init__(
+        self,
+        files: StudyFiles,
+        replacements: Replacements,
+        database: AsyncDatabase[dict[str, Any]],
+        deletion: Deletion,
+        labels: Labels,
+    ) -> None:
+        self._files = files
+        self._replacements = replacements
+        self._database = database
+        self._deletion = deletion
+        self._labels = labels
+
+    async def run(self, job: RunningJob) -> None:
+        """Modify a study.
+
+        Raises:
+            Error: Nothing more can be done now.
+        """
+        await self._replacements.finish(job)
+        if job.checkpoint.get(_IS_COMPLETE):
+            await self._delete_source(job)
+            return
+        (study_id,) = job.orthanc_study_ids
+        study = await self._files.find(study_id)
+        options = ModificationOptions.from_parameters(job.parameters)
+        rules = await self._rules(job, study, options)
+        is_in_place = options.delete_source and _keeps_patient(study, options)
+        ids = _ids_of(study, study.instances[0], rules)
+        result = study.study_id if is_in_place else ids.study
+        if not job.checkpoint:
+            is_new = not await self._files.is_indexed(result)
+            await job.save({_RESULT: result, _IS_NEW: is_new, _LABELS: list(study.labels)})
+        job.progress(total=len(study.instances))
+        if is_in_place:
+            await self._replace(job, study, rules)
+        else:
+            await self._copy(job, study, rules)
+        if not job.completed:
+            return
+        job.add_results(result)
+        if labels := job.checkpoint[_LABELS]:
+            await self._labels.add(result, labels, ALL)
+        if options.delete_source and not is_in_place and not job.failed:
+            await self._require_unchanged(study)
+            await job.save({**job.checkpoint, _IS_COMPLETE: True})
+            await self._delete_source(job)
+
+    async def discard(self, job: RunningJob) -> None:
+        """Remove what was made beside the source, unless the source is being removed."""
+        await self._replacements.finish(job)
+        is_copy = job.checkpoint.get(_RESULT) not in {None, *job.orthanc_study_ids}
+        if is_copy and job.checkpoint[_IS_NEW] and not job.checkpoint.get(_IS_COMPLETE):
+            plan = await self._deletion.find(Level.STUDY, job.checkpoint[_RESULT])
+            await self._deletion.delete(plan)
+            await job.save({})
+
+    async def _rules(
+        self, job: RunningJob, study: SourceStudy, options: ModificationOptions
+    ) -> ModificationRules:
+        if options.delete_source:
+            return ModificationRules(options=options, modified_at=job.created_at)
+        pseudonyms = Pseudonyms(await load_or_create_pseudonym_key(self._database))
+        own_uids = {study.study_instance_uid}
+        for instance in study.instances:
+            own_uids |= {instance.series_instance_uid, instance.sop_instance_uid}
+        return ModificationRules(
+            options=options,
+            modified_at=job.created_at,
+            pseudonyms=pseudonyms.for_output({"modify": options.to_parameters()}),
+            own_uids=frozenset(own_uids),
+        )
+
+    async def _copy(self, job: RunningJob, study: SourceStudy, rules: ModificationRules) -> None:
+        copies = {one: _ids_of(study, one, rules).instance for one in study.instances}
+        there = await self._files.indexed(list(copies.values()))
+        missing = [one for one, copy in copies.items() if copy not in there]
+        job.progress(completed=len(copies) - len(missing))
+        await self._files.copy(job, missing, partial(modified, rules=rules))
+
+    async def _replace(self, job: RunningJob, study: SourceStudy, rules: ModificationRules) -> None:
+        async def replace_one(stored: tuple[SourceInstance, StoredFile]) -> None:
+            instance, file = stored
+            try:
+                await self._replace_one(job, file, rules)
+            except Error as exc:
+                if may_pass(exc):
+                    raise
+                job.fail(instance.sop_instance_uid, exc)
+            else:
+                job.advance()
+
+        await self._files.for_each(study.instances, replace_one)
+
+    async def _replace_one(
+        self, job: RunningJob, stored: StoredFile, rules: ModificationRules
+    ) -> None:
+        is_changed = True
+
+        def change(source: Dataset) -> Dataset:
+            nonlocal is_changed
+            is_changed = not is_as_wanted(source, rules.options)
+            return modified(source, rules) if is_changed else source
+
+        file: BinaryIO
+        async with self._files.rewritten(stored, change) as file:
+            if is_changed:
+                await self._replacements.replace(stored.instance_id, file, job)
+
+    async def _require_unchanged(self, study: SourceStudy) -> None:
+        """Require that nothing came into the study since it was copied."""
+        if (await self._files.find(study.study_id)).instances != study.instances:
+            raise SourceChanged
+
+    async def _delete_source(self, job: RunningJob) -> None:
+        (study_id,) = job.orthanc_study_ids
+        plan = await self._deletion.find(Level.STUDY, study_id)
+        await self._deletion.delete(plan)
+        count = job.total or 0
+        job.progress(completed=count, total=count)
+
+
+def _keeps_patient(study: SourceStudy, options: ModificationOptions) -> bool:
+    new = options.replace.get("PatientID")
+    return new is None or clean_identifier(new) == study.patient_id
+
+
+def _ids_of(study: SourceStudy, instance: SourceInstance, rules: ModificationRules) -> OrthancIds:
+    """Return Orthanc's identifiers of a modified instance."""
+    patient_id = rules.options.replace.get("PatientID", study.patient_id)
+    uids = (study.study_instance_uid, instance.series_instance_uid, instance.sop_instance_uid)
+    if rules.pseudonyms is not None:
+        uids = tuple(map(rules.pseudonyms.uid, uids))  # type: ignore[assignment]  # still three
+    return orthanc_ids(patient_id.rstrip(" "), *uids)

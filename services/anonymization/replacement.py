@@ -1,0 +1,109 @@
+"""Replaces stored files by others of the same UIDs, so that no crash can lose one.
+
+Orthanc does not store a file over another (OverwriteInstances is off), so the old one has to go
+first. Until the new one is stored, it is kept in MongoDB (GridFS): whatever ends the process
+between the two, `finish` stores it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
+
+from gridfs.asynchronous import AsyncGridFSBucket
+from pymongo.asynchronous.database import AsyncDatabase
+
+from services.anonymization.rewriting import StudyFiles
+from services.database import translated_database_faults
+from services.errors import Error, OrthancNotFound
+from services.jobs.handler import JobError, RunningJob
+from services.orthanc.client import OrthancClient
+
+_BUCKET = "replacements"
+_SPOOL_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+
+
+class ReplacementUnfinished(JobError):
+    """An old file is gone, and the new one is kept in MongoDB until it can be stored."""
+
+    code = "REPLACEMENT_UNFINISHED"
+    default_message = (
+        "A file was taken out of Orthanc and its modified form could not be stored yet. Nothing is "
+        "lost: it is kept in the database. Look why Orthanc refuses it, then retry the job."
+    )
+    may_pass = True
+
+
+class Replacements:
+    """Files on their way into Orthanc, in the place of others.
+
+    Args:
+        database: Keeps the new files until they are stored.
+        orthanc: Where the old ones are deleted.
+        files: Stores the new ones.
+    """
+
+    def __init__(
+        self, database: AsyncDatabase[dict[str, Any]], orthanc: OrthancClient, files: StudyFiles
+    ) -> None:
+        self._kept = database[f"{_BUCKET}.files"]
+        self._bucket = AsyncGridFSBucket(database, bucket_name=_BUCKET)
+        self._orthanc = orthanc
+        self._files = files
+
+    async def replace(self, instance_id: str, file: BinaryIO, job: RunningJob) -> None:
+        """Replace a stored file.
+
+        Args:
+            instance_id: Orthanc's identifier, the same of both.
+            file: The new one.
+            job: Finishes the replacement when this attempt can't.
+
+        Raises:
+            ReplacementUnfinished: The old file is gone; `finish` stores the new one.
+            Error: It is not replaced, and the old file is there.
+        """
+        with translated_database_faults():
+            kept_id = await self._bucket.upload_from_stream(
+                instance_id, file, metadata={"job": job.id}
+            )
+        file.seek(0)
+        await self._exchange(instance_id, file, job)
+        with translated_database_faults():
+            await self._bucket.delete(kept_id)
+
+    async def finish(self, job: RunningJob) -> None:
+        """Store the files that attempts before this one have left on their way.
+
+        Raises:
+            ReplacementUnfinished: One could not be stored.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        with translated_database_faults():
+            left = await self._kept.find({"metadata.job": job.id}).to_list()
+        for kept in left:
+            # Whether the old one was deleted already is unknown.
+            async with self._opened(kept["_id"]) as file:
+                await self._exchange(kept["filename"], file, job)
+            with translated_database_faults():
+                await self._bucket.delete(kept["_id"])
+
+    async def _exchange(self, instance_id: str, file: BinaryIO, job: RunningJob) -> None:
+        try:
+            with suppress(OrthancNotFound):
+                await self._orthanc.delete("instances", instance_id)
+            await self._files.store(file, job)
+        except Error as exc:
+            raise ReplacementUnfinished(detail=f"{exc.code} {exc.detail}") from exc
+
+    @asynccontextmanager
+    async def _opened(self, kept_id: object) -> AsyncIterator[BinaryIO]:
+        with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spooled:
+            file = cast("BinaryIO", spooled)
+            with translated_database_faults():
+                stream = await self._bucket.open_download_stream(kept_id)
+                while chunk := await stream.read(_CHUNK_BYTES):
+                    file.write(chunk)
+            file.seek(0)
+            yield file

@@ -1,0 +1,217 @@
+"""Modifying studies on a real Orthanc: copies, changes in place, changes of the patient."""
+
+import asyncio
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import FileDataset
+from pydicom.uid import generate_uid
+
+from models import JobDocument, JobState
+from services.anonymization.modification import ModificationOptions
+from services.anonymization.rewriting import StudyFiles
+from services.auth.scope import ALL
+from services.errors import InvalidInput, OrthancFull, OrthancUnavailable
+from services.ingest.results import StoreResult
+from services.jobs.handler import RunningJob
+from services.runtime import Runtime
+from tests.real.jobs_stage import ADMIN, ended, running_jobs
+from tests.real.sync_stage import eventually
+from tests.real.test_anonymization import files_of, ids_in, images, stored
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+
+async def start(runtime: Runtime, study_id: str, **options: Any) -> JobDocument:
+    study = await runtime.database["studies"].find_one({"_id": study_id})
+    assert study is not None
+    return await runtime.modifications.start(
+        study, ModificationOptions(**options), ADMIN, correlation_id="c0ffee"
+    )
+
+
+async def modify(runtime: Runtime, study_id: str, **options: Any) -> JobDocument:
+    job = await start(runtime, study_id, **options)
+    return await ended(runtime, job.id)
+
+
+async def headers_of(runtime: Runtime, study_id: str) -> list[FileDataset]:
+    return [dcmread(io.BytesIO(content)) for content in await files_of(runtime, study_id)]
+
+
+def uids_of(headers: Sequence[FileDataset]) -> set[str]:
+    return {str(header.SOPInstanceUID) for header in headers}
+
+
+async def test_a_copy_has_other_values_and_uids_and_the_source_stays(runtime: Runtime) -> None:
+    sources = images(generate_uid(), 3)
+    (study_id,) = await stored(runtime, *sources)
+    await runtime.labels.add(study_id, ["ward"], ALL)
+    async with running_jobs(runtime):
+        done = await modify(runtime, study_id, replace={"StudyDescription": "Thorax"})
+        again = await modify(runtime, study_id, replace={"StudyDescription": "Thorax"})
+    assert (done.state, done.completed, done.failed) == (JobState.SUCCEEDED, 3, 0)
+    assert again.result_study_ids == done.result_study_ids != [study_id]
+    copies = await headers_of(runtime, done.result_study_ids[0])
+    assert [copy.StudyDescription for copy in copies] == ["Thorax"] * 3
+    assert uids_of(copies).isdisjoint(uids_of(sources))
+    assert uids_of(await headers_of(runtime, study_id)) == uids_of(sources)
+    found = await runtime.database["studies"].find_one({"_id": done.result_study_ids[0]})
+    assert found is not None
+    assert (found["labels"], found["studyDescription"]) == (["ward"], "Thorax")
+
+
+async def test_a_study_changes_in_place_and_keeps_its_uids(runtime: Runtime) -> None:
+    sources = images(generate_uid(), 3)
+    (study_id,) = await stored(runtime, *sources)
+    await runtime.labels.add(study_id, ["ward"], ALL)
+    options = {"replace": {"StudyDescription": "Thorax"}, "delete_source": True}
+    async with running_jobs(runtime):
+        done = await modify(runtime, study_id, **options)
+        again = await modify(runtime, study_id, **options)
+    assert (done.state, done.completed, done.result_study_ids) == (
+        JobState.SUCCEEDED,
+        3,
+        [study_id],
+    )
+    assert again.state is JobState.SUCCEEDED
+    headers = await headers_of(runtime, study_id)
+    assert uids_of(headers) == uids_of(sources)
+    for header in headers:
+        assert header.StudyDescription == "Thorax"
+        # One more item, and not another one for the second time.
+        assert len(header.OriginalAttributesSequence) == 2
+    found = await runtime.database["studies"].find_one({"_id": study_id})
+    assert found is not None
+    assert (found["labels"], found["studyDescription"]) == (["ward"], "Thorax")
+    assert await ids_in(runtime, "replacements.files") == 0
+
+
+async def test_a_study_goes_to_another_patient(runtime: Runtime) -> None:
+    sources = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, *sources)
+    async with running_jobs(runtime):
+        done = await modify(
+            runtime,
+            study_id,
+            replace={"PatientID": "P9", "PatientName": "Doe^Jane"},
+            delete_source=True,
+        )
+    assert (done.state, done.completed) == (JobState.SUCCEEDED, 2)
+    (result_id,) = done.result_study_ids
+    headers = await headers_of(runtime, result_id)
+    assert uids_of(headers) == uids_of(sources)
+    assert {(h.PatientID, str(h.PatientName)) for h in headers} == {("P9", "Doe^Jane")}
+    studies = await runtime.database["studies"].find().to_list()
+    assert [study["_id"] for study in studies] == [result_id]
+    patients = await runtime.database["patients"].find().to_list()
+    assert [patient["patientID"] for patient in patients] == ["P9"]
+
+
+async def test_a_patient_id_of_somebody_else_needs_their_name(runtime: Runtime) -> None:
+    other = images(generate_uid(), 1)[0]
+    other.PatientID, other.PatientName = "P7", "Somebody^Else"
+    study_id, _ = await stored(runtime, *images(generate_uid(), 1), other)
+    with pytest.raises(InvalidInput) as refused:
+        await start(runtime, study_id, replace={"PatientID": "P7"})
+    assert refused.value.argument == "replace"
+    assert "Somebody" not in refused.value.message
+    await start(runtime, study_id, replace={"PatientID": "P7", "PatientName": "Somebody^Else"})
+
+
+async def test_no_file_is_lost_when_orthanc_refuses_its_new_form(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, *sources)
+    store, faults = StudyFiles.store, 0
+
+    async def refusing(*_: object) -> StoreResult:
+        nonlocal faults
+        faults += 1
+        raise OrthancFull if faults % 2 else OrthancUnavailable
+
+    monkeypatch.setattr(StudyFiles, "store", refusing)
+    monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
+    async with running_jobs(runtime):
+        job = await start(runtime, study_id, replace={"StudyID": "7"}, delete_source=True)
+        failed = await ended(runtime, job.id)
+        assert failed.error is not None
+        assert (failed.state, failed.error.code) == (JobState.FAILED, "REPLACEMENT_UNFINISHED")
+        kept = await ids_in(runtime, "replacements.files")
+        assert 1 <= kept <= 2
+        assert len(await files_of(runtime, study_id) if kept == 1 else []) == 2 - kept
+        monkeypatch.setattr(StudyFiles, "store", store)
+        await runtime.jobs.retry(job.id, ADMIN)
+        done = await ended(runtime, job.id)
+    assert done.state is JobState.SUCCEEDED
+    headers = await headers_of(runtime, study_id)
+    assert uids_of(headers) == uids_of(sources)
+    assert {header.StudyID for header in headers} == {"7"}
+    assert await ids_in(runtime, "replacements.files") == 0
+
+
+def _hasty(runtime: Runtime) -> Any:  # noqa: ANN401  # the limits of the runner
+
+    return replace(runtime.job_runner._limits, retry_seconds=0.0)
+
+
+async def test_a_source_stays_when_something_of_it_could_not_be_copied(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 2))
+    store, count = StudyFiles.store, 0
+
+    async def failing_once(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise OrthancFull
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", failing_once)
+    options = {"replace": {"PatientID": "P9"}, "delete_source": True}
+    async with running_jobs(runtime):
+        partial = await modify(runtime, study_id, **options)
+        assert (partial.state, partial.completed, partial.failed) == (JobState.PARTIAL, 1, 1)
+        assert len(await files_of(runtime, study_id)) == 2
+        await runtime.jobs.retry(partial.id, ADMIN)
+        done = await ended(runtime, partial.id)
+    assert (done.state, done.completed) == (JobState.SUCCEEDED, 2)
+    assert await ids_in(runtime, "studies") == 1
+
+
+async def test_a_cancelled_copy_leaves_nothing(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 3))
+    store = StudyFiles.store
+    waiting: list[str] = []
+
+    async def slow(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        if waiting:
+            await _forever()
+        waiting.append(job.id)
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", slow)
+
+    async def one_is_stored() -> bool:
+        return await ids_in(runtime, "instances") == 4
+
+    async with running_jobs(runtime):
+        job = await start(runtime, study_id, replace={"PatientID": "P9"}, delete_source=True)
+        await eventually(one_is_stored)
+        await runtime.jobs.cancel(job.id, ADMIN)
+        assert (await ended(runtime, job.id)).state is JobState.CANCELLED
+    assert await ids_in(runtime, "studies") == 1
+    assert len(await files_of(runtime, study_id)) == 3
+
+
+async def _forever() -> None:
+
+    await asyncio.Event().wait()
