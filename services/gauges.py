@@ -94,6 +94,7 @@ class _Gauges(Collector):
                 None if feed is None else feed.behind_seconds,
             ),
             ("index_faults", "Instances that could not be indexed.", self.reading.index_faults),
+            ("jobs_running", "Jobs that this process runs.", runtime.job_runner.running),
             ("audit_records_waiting", "Audit records not written yet.", runtime.audit.waiting),
             (
                 "background_tasks_failing",

@@ -110,6 +110,7 @@ SUBSCRIPTIONS = _gauge("subscriptions_active", "Subscriptions that are open.")
 COMPARISON_REPAIRS = _counter(
     "comparison_repairs", "What comparisons had to repair, by kind.", "kind"
 )
+JOBS = _counter("jobs", "Jobs that ended, by kind and state.", "kind", "state")
 AUDIT_LOST = _counter("audit_records_lost", "Audit records that could not be written.")
 EVENT_LOOP_LAG = _histogram(
     "event_loop_lag_seconds", "How much later than planned the event loop runs a timer."

@@ -29,6 +29,7 @@ from services.jobs.handler import (
 )
 from services.jobs.service import ended_fields
 from services.jobs.store import JobStore
+from services.metrics import JOBS
 from services.sync.lease import LEASE_SECONDS, Lease
 from services.tasks import HANGING_SECONDS, Alarm, cancel_and_wait, heartbeat
 
@@ -198,6 +199,11 @@ class JobRunner:
     def is_running(self) -> bool:
         """Whether this process is the one that runs the jobs."""
         return self._lease.is_held
+
+    @property
+    def running(self) -> int:
+        """How many jobs this process runs now."""
+        return len(self._attempts)
 
     def wake(self) -> None:
         """Look for jobs at once."""
@@ -398,6 +404,7 @@ class JobRunner:
                 _log.warning("the end of job %s waits: %s", job.id, exc.detail or exc.message)
                 await asyncio.sleep(_AGAIN_SECONDS)
             else:
+                JOBS.labels(job.kind, end.state).inc()
                 _log.info("job %s (%s) ended: %s", job.id, job.kind, end.state)
                 return
 

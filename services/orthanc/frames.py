@@ -20,7 +20,7 @@ Fetch = Callable[[str], bytes]
 """Blocks until the body of a GET is there; see `ConnectionPool.get`."""
 
 
-_CALL = "GET /instances/{id}/frames/{n}"
+_CALL = "GET /instances/{id}/frames/{id}/raw"
 
 
 class OrthancFrames:

@@ -299,13 +299,21 @@ async def send(
             raise exc from None
 
 
-_IDENTIFIER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
-_LABEL = re.compile(r"(?<=/labels/)[^/]+")
+_ROUTE_WORD = re.compile(r"[a-z]+(?:-[a-z]+)?[0-9]?")
+"""A word of Orthanc's routes: `bulk-content`, `md5`."""
+
+_NAMED = frozenset({"labels", "modalities"})
+"""What follows these is a name that somebody chose."""
 
 
 def template_of(path: str) -> str:
-    """Return a path without identifiers, labels and parameters, for metrics and traces."""
-    return _LABEL.sub("{label}", _IDENTIFIER.sub("{id}", path.partition("?")[0]))
+    """Return a path without identifiers, names and parameters, for metrics and traces."""
+    parts: list[str] = []
+    for part in path.partition("?")[0].split("/"):
+        is_word = not part or _ROUTE_WORD.fullmatch(part) is not None
+        is_name = bool(parts) and parts[-1] in _NAMED
+        parts.append(part if is_word and not is_name else "{id}")
+    return "/".join(parts)
 
 
 @contextmanager
