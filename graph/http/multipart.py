@@ -1,4 +1,4 @@
-"""Read multipart/form-data while it arrives: fields into memory, files into one temporary file.
+"""Read uploads while they arrive: fields of forms into memory, files into one temporary file.
 
 All files of a request share one temporary file, so that 1,000 of them cost one descriptor, and it
 is gone from the disk as soon as it is closed, even by SIGKILL. Writes happen in threads.
@@ -214,6 +214,36 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
         yield Form(parts.fields, tuple(parts.files))
 
 
+_PLAIN_TYPES = frozenset(
+    {b"", b"application/dicom", b"application/octet-stream", b"application/zip"}
+)
+
+
+@asynccontextmanager
+async def read_plain(request: Request, limits: UploadLimits) -> AsyncIterator[UploadedFile]:
+    """Read a body that is one file without a form; it lives as long as the context.
+
+    Raises:
+        Error: As `read_form`.
+    """
+    check_content_length(request, limits.max_bytes)
+    content_type, _ = parse_options_header(request.headers.get("content-type"))
+    if content_type not in _PLAIN_TYPES:
+        raise UnsupportedMediaType("Send application/dicom, application/zip or no type.")
+    body = arriving(request, max_bytes=limits.max_bytes, idle_seconds=limits.idle_seconds)
+    with tempfile.TemporaryFile(buffering=0) as spool:
+        parts = _PlainBody(spool.fileno(), limits)
+        with timed(UPLOAD_SECONDS, "receive"):
+            async with aclosing(body):
+                async for chunk in body:
+                    parts.data(chunk, 0, len(chunk))
+                    if parts.is_flush_due:
+                        await parts.flush()
+        parts.end()
+        await parts.flush()
+        yield parts.files[0]
+
+
 async def _receive(
     request: Request, parts: "_Parts", limits: UploadLimits, boundary: bytes
 ) -> None:
@@ -375,6 +405,14 @@ class _Parts:
         self._header[index].extend(data)
         if len(self._header[index]) > _HEADER_MAX_BYTES:
             raise LimitExceeded("A header of a part of the form is too long.")
+
+
+class _PlainBody(_Parts):
+    """One file without a name."""
+
+    def __init__(self, descriptor: int, limits: UploadLimits) -> None:
+        super().__init__(descriptor, limits)
+        self._file_name = ""
 
 
 class _RelatedParts(_Parts):

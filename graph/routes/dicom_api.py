@@ -12,7 +12,7 @@ from graph.authentication import principal_of
 from graph.execution.audit import add_stored, describe_search, recorded
 from graph.http.cors import AllowedOrigins, require_allowed_origin
 from graph.http.errors import refusal
-from graph.http.multipart import Form, read_form
+from graph.http.multipart import Form, read_form, read_plain
 from graph.http.uploads import upload_limits
 from graph.routes.frames import is_known
 from graph.state import runtime_of
@@ -26,6 +26,7 @@ from services.ingest.service import SentFile
 from services.query.study_frames import find_study_frame
 
 _UPLOAD_ROUTE = "/api/dicom/upload"
+_INSTANCES_ROUTE = "/api/dicom/instances"
 _STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"
 _STORAGE = "orthanc-pacs"
 
@@ -61,10 +62,32 @@ async def upload(request: Request) -> Response:
             await runtime.labels.adopt(event.study_ids, principal.scope, created_since=begun)
     except Error as error:
         return await refusal(request, error)
-    failure = next((result.error for result in results if result.error is not None), None)
-    if failure is not None:
-        return await refusal(request, failure, message=refusal_message(results))
-    return _stored(results, override)
+    return await _answer(request, results, override)
+
+
+async def store_instance(request: Request) -> Response:
+    """Store the body: one DICOM file or ZIP archive, without a form around it."""
+    try:
+        runtime = runtime_of(request)
+        settings = runtime.settings
+        origins = AllowedOrigins.from_settings(settings)
+        require_allowed_origin(request, origins, public_url=settings.public_url)
+        principal = authorize(await principal_of(request), Role.UPLOADER)
+        async with (
+            read_plain(request, upload_limits(settings)) as file,
+            recorded(
+                runtime.audit, Action.UPLOAD, principal, detail=f"PUT {_INSTANCES_ROUTE}"
+            ) as event,
+        ):
+            begun = datetime.now(UTC)
+            results = await runtime.ingest.store(
+                [SentFile(file.name, file.open)], caller=principal.name
+            )
+            add_stored(event, results)
+            await runtime.labels.adopt(event.study_ids, principal.scope, created_since=begun)
+    except Error as error:
+        return await refusal(request, error)
+    return await _answer(request, results, PatientOverride())
 
 
 async def study_frame(request: Request) -> Response:
@@ -139,8 +162,13 @@ def refusal_message(results: Sequence[StoreResult]) -> str | None:
     return f"{name}: {reason} ({rest})"
 
 
-def _stored(results: list[StoreResult], override: PatientOverride) -> Response:
-    """Answer an upload that succeeded: an archive counts as one upload, with its first file."""
+async def _answer(
+    request: Request, results: list[StoreResult], override: PatientOverride
+) -> Response:
+    """Answer an upload: an archive counts as one, with its first file or its first error."""
+    failure = next((result.error for result in results if result.error is not None), None)
+    if failure is not None:
+        return await refusal(request, failure, message=refusal_message(results))
     frames = sum(result.frame_count for result in results)
     message = f"Successfully uploaded DICOM file with {frames} frame(s) to Orthanc PACS"
     data = upload_data(results[0], override)
@@ -162,5 +190,6 @@ def _frame_index(text: str) -> int:
 
 routes = [
     Route(_UPLOAD_ROUTE, upload, methods=["POST"]),
+    Route(_INSTANCES_ROUTE, store_instance, methods=["PUT"]),
     Route(_STUDY_FRAME_ROUTE, study_frame, methods=["GET"]),
 ]

@@ -463,3 +463,33 @@ async def test_a_full_disk_is_507_and_the_next_upload_works(
 async def test_frames_that_make_no_sense_are_404(server: RunningServer, index: str) -> None:
     response = await server.http.get(f"/api/dicom/studies/1.2.3/frames/{index}")
     assert (response.status_code, response.json()["success"]) == (404, False)
+
+
+async def test_a_file_is_stored_as_a_plain_body(server: RunningServer) -> None:
+    route, headers = "/api/dicom/instances", {"Content-Type": "application/dicom"}
+    file = fresh("CT_small.dcm")
+    stored = await server.http.put(route, content=file, headers=headers)
+    assert (stored.status_code, stored.json()["success"]) == (200, True)
+    again = await server.http.put(route, content=file)
+    assert again.json()["data"] == stored.json()["data"]
+    uid = stored.json()["data"]["studyInstanceUID"]
+    query = "query ($uid: String!) { study(studyInstanceUID: $uid) { numberOfInstances } }"
+    assert await server.graphql(query, uid=uid) == {"study": {"numberOfInstances": 1}}
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "status", "code"),
+    [
+        (b"no DICOM", "application/dicom", 400, "NOT_DICOM"),
+        (b"", "application/dicom", 400, "EMPTY_FILE"),
+        (b"a=b", "application/x-www-form-urlencoded", 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (bytes(MAX_BYTES + 1), "application/dicom", 413, "LIMIT_EXCEEDED"),
+    ],
+)
+async def test_a_plain_body_that_is_no_file_is_refused(
+    server: RunningServer, body: bytes, media_type: str, status: int, code: str
+) -> None:
+    answer = await server.http.put(
+        "/api/dicom/instances", content=body, headers={"Content-Type": media_type}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (status, code)

@@ -93,6 +93,7 @@ FIELDS: dict[str, Role] = {
 
 ROUTES: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/dicom/upload"): Role.UPLOADER,
+    ("PUT", "/api/dicom/instances"): Role.UPLOADER,
     ("GET", "/api/dicom/studies/{study_uid}/frames/{frame_index}"): Role.VIEWER,
     ("GET", "/api/status"): Role.ADMIN,
     # The signature in the URL is the credential.
