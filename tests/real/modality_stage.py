@@ -1,10 +1,11 @@
 """Real modalities: dcmqrscp of dcmtk as an archive, storescp as a workstation."""
 
 import asyncio
-import shutil
+import os
+import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +41,16 @@ class Archive:
 
 @asynccontextmanager
 async def running(*command: str) -> AsyncIterator[Process]:
-    """Run a program while the block runs."""
-    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL, stderr=DEVNULL)
+    """Run a program, and the processes that it starts, while the block runs."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True
+    )
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
+        # dcmqrscp has a process for each association.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
@@ -64,11 +68,27 @@ async def until_open(port: int) -> None:
             return
 
 
-@asynccontextmanager
-async def running_archive(
+@dataclass(frozen=True, slots=True)
+class StoppedArchive:
+    """An archive with its files, which can be run again and again."""
+
+    archive: Archive
+    configuration: Path
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Process]:
+        """Run it; it answers when entered."""
+        port = str(self.archive.port)
+        command = (f"{_DCMTK}/dcmqrscp", "-c", str(self.configuration), port)
+        async with running(*command) as process:
+            await until_open(self.archive.port)
+            yield process
+
+
+async def make_archive(
     folder: Path, files: Iterable[bytes] = (), *, our_port: int = 1
-) -> AsyncIterator[Archive]:
-    """Run dcmqrscp on some files; `our_port` is where it sends what ORTHANC wants moved."""
+) -> StoppedArchive:
+    """Make an archive of some files; `our_port` is where it sends what ORTHANC wants moved."""
     files_folder = folder / "files"
     files_folder.mkdir(parents=True)
     paths = []
@@ -85,7 +105,14 @@ async def running_archive(
     configuration.write_text(
         CONFIGURATION.format(port=port, folder=files_folder, our_port=our_port), encoding="ascii"
     )
-    assert shutil.which("dcmqrscp")
-    async with running(f"{_DCMTK}/dcmqrscp", "-c", str(configuration), str(port)):
-        await until_open(port)
-        yield Archive(port)
+    return StoppedArchive(Archive(port), configuration)
+
+
+@asynccontextmanager
+async def running_archive(
+    folder: Path, files: Iterable[bytes] = (), *, our_port: int = 1
+) -> AsyncIterator[Archive]:
+    """Run dcmqrscp on some files; arguments are those of `make_archive`."""
+    made = await make_archive(folder, files, our_port=our_port)
+    async with made.running():
+        yield made.archive

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
@@ -24,12 +25,15 @@ from services.runtime import Runtime
 from tests.dicom_peers import FakeArchive
 from tests.patience import PATIENCE_SECONDS
 from tests.real.jobs_stage import ended, make_runner, running
-from tests.real.modality_stage import running_archive
+from tests.real.modality_stage import make_archive, running_archive
 from tests.real.query_stage import QueryStage
-from tests.real.sync_stage import instance_bytes
+from tests.real.sync_stage import eventually, instance_bytes
 from tests.real.sync_stage import running as following
 
 STUDY = "1.2.826.0.1.3680043.8.498.{}".format
+KILLED_STUDIES = int(os.environ.get("KILLED_STUDIES", "8"))
+"""Studies that are fetched while their archive is killed twice."""
+
 pytestmark = pytest.mark.usefixtures("runner")
 
 RETRIEVE = """mutation ($studies: [String!]!) {
@@ -219,6 +223,40 @@ async def test_an_archive_that_aborts_is_asked_again_for_the_rest(
         job = await ended(runtime, await retrieve(runtime, 5))
     assert (job.state, job.completed, job.attempts) == (JobState.SUCCEEDED, 9, 3)
     assert len(archive.sent) == len(set(archive.sent)) == 9
+
+
+async def test_everything_is_here_after_the_archive_was_killed_twice(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    studies = range(100, 100 + KILLED_STUDIES)
+    files = [instance_bytes(study, 1, number) for study in studies for number in (1, 2)]
+    stopped = await make_archive(tmp_path / "archive", files)
+    port = stopped.archive.port
+    await declare(runtime, port, ae_title="ARCHIVE", method=RetrieveMethod.GET)
+    job_id = await retrieve(runtime, *studies)
+    for reached in (len(files) // 4, len(files) // 2):
+        # It is killed at the end of the block.
+        async with stopped.running():
+            await until_completed(runtime, job_id, reached)
+    async with stopped.running():
+        await until_completed(runtime, job_id, len(files))
+        job = await ended(runtime, job_id)
+    assert (job.state, job.failed) == (JobState.SUCCEEDED, 0), job.error
+    assert await runtime.database["instances"].count_documents({}) == len(files)
+    assert len(job.result_study_ids) == KILLED_STUDIES
+
+
+async def until_completed(runtime: Runtime, job_id: str, count: int) -> None:
+    """Wait until so many have come; retry a job whose archive was down for all its attempts."""
+
+    async def is_so() -> bool:
+        job = await runtime.jobs.find(job_id, LOCAL_ADMIN)
+        assert job is not None
+        if job.state is JobState.FAILED:
+            await runtime.jobs.retry(job_id, LOCAL_ADMIN)
+        return job.completed >= count
+
+    await eventually(is_so, within_seconds=PATIENCE_SECONDS + 3 * KILLED_STUDIES)
 
 
 async def test_an_archive_that_hangs_fails_the_job_in_time(
