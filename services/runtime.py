@@ -47,6 +47,7 @@ from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.labels import Labels
 from services.modalities.retrieve import RetrieveJobs
+from services.modalities.send import SendJobs
 from services.modalities.service import Modalities, open_modalities
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
@@ -323,6 +324,7 @@ def make_job_handlers(
     backup_folder = BackupFolder(settings.backup_folder)
     handlers: list[JobHandler] = [
         RetrieveJobs(modalities, ingest, database),
+        SendJobs(modalities, orthanc, database),
         BackupHandler(
             database, settings.data_dir, backup_folder, has_orthanc=settings.embeds_orthanc
         ),

@@ -146,6 +146,8 @@ def test_what_an_association_of_pynetdicom_is_asked_for_is_there() -> None:
     # The file of a C-STORE that is still arriving.
     assert "self._data_set_file.write" in inspect.getsource(DIMSEMessage.decode_msg)
     assert "self.message.decode_msg" in inspect.getsource(DIMSEServiceProvider.receive_primitive)
+    assert "self.dul.send_pdu(pdata)" in inspect.getsource(DIMSEServiceProvider.send_msg)
+    assert "primitive._dataset_file = " in inspect.getsource(DIMSEMessage.message_to_primitive)
     # What wakes a thread that waits for a message.
     assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
 

@@ -7,14 +7,19 @@ import strawberry
 from graph.context import Info
 from graph.execution.audit import recorded
 from graph.execution.authorization import RequiresRole, require_network
+from graph.relay import require_node_id
 from graph.types.job import Job
 from graph.types.modality import Echo, Modality
 from models.modality import DicomService, RetrieveMethod
 from services.audit import Action
 from services.auth.roles import Role
-from services.errors import PacsDisabled
+from services.errors import InvalidInput, NotFound, PacsDisabled
 from services.modalities.declaration import check_declaration, require_name
 from services.modalities.retrieve import new_retrieve, start_retrieve
+from services.modalities.send import new_send
+
+_STUDIES_MAX = 500
+"""Studies of one job."""
 
 Name = Annotated[str, strawberry.argument(description="1 to 64 letters, digits, `-` and `_`.")]
 
@@ -127,6 +132,54 @@ class ModalitiesMutation:
                 raise PacsDisabled
             job = await start_retrieve(
                 context.runtime.jobs, new, principal, correlation_id=event.correlation_id
+            )
+        return Job.of(job)
+
+    @strawberry.mutation(
+        description="Send studies to a modality as a job. A send of the same that is under way is "
+        "answered, and not doubled.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def send_studies(
+        self,
+        info: Info,
+        modality: Annotated[str, strawberry.argument(description="`name` of the modality.")],
+        node_ids: Annotated[
+            list[strawberry.ID],
+            strawberry.argument(name="ids", description="The `id`s of the studies; 1 to 500."),
+        ],
+        *,
+        commit: Annotated[
+            bool,
+            strawberry.argument(
+                description="Ask the modality to confirm that it keeps them (storage commitment)."
+            ),
+        ] = False,
+    ) -> Job:
+        """Send studies."""
+        context = info.context
+        principal = require_network(info)
+        async with recorded(
+            context.runtime.audit, Action.SEND, principal, detail="sendStudies"
+        ) as event:
+            event.detail = f"sendStudies {require_name(modality)}"
+            if not 1 <= len(node_ids) <= _STUDIES_MAX:
+                raise InvalidInput(f"ids: 1 to {_STUDIES_MAX} studies.", argument="ids")
+            study_ids = [require_node_id("Study", one) for one in node_ids]
+            found = await context.loaders.study_by_id.load_many(study_ids)
+            studies = [study for study in found if study is not None]
+            if len(studies) < len(study_ids):
+                raise NotFound("There is no such study.")
+            event.study_ids.update(study_ids)
+            event.patient_ids.update(study["orthancPatientId"] for study in studies)
+            await context.runtime.modalities.require_service(
+                modality, DicomService.STORE, commit=commit
+            )
+            if context.runtime.orthanc is None:
+                raise PacsDisabled
+            new = new_send(modality, study_ids, commit=commit)
+            job = await context.runtime.jobs.start(
+                new, principal, correlation_id=event.correlation_id
             )
         return Job.of(job)
 

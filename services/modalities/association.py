@@ -40,6 +40,8 @@ _config.LOG_RESPONSE_IDENTIFIERS = False
 _config.LOG_HANDLER_LEVEL = "none"
 # Files of a C-GET come into temporary files, not into memory.
 _config.STORE_RECV_CHUNKED_DATASET = True
+# Files that are sent go as they are, without being read into datasets.
+_config.STORE_SEND_CHUNKED_DATASET = True
 
 SUCCESS = 0x0000
 CANCELLED = 0xFE00

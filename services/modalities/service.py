@@ -17,7 +17,14 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models.modality import DicomService, EchoRecord, ModalityDocument
 from models.stored import stored_name
 from services.database import translated_database_faults
-from services.errors import Error, ModalityError, NotFound, OrthancError, OrthancNotFound
+from services.errors import (
+    Error,
+    ModalityError,
+    ModalityUnsupported,
+    NotFound,
+    OrthancError,
+    OrthancNotFound,
+)
 from services.index.record import to_stored_precision
 from services.jobs.handler import error_record
 from services.modalities import faults
@@ -229,6 +236,28 @@ class Modalities:
             calling=await self.ae_title(),
             silence_seconds=modality.timeout_seconds,
         )
+
+    async def require_service(self, name: str, service: DicomService, *, commit: bool) -> None:
+        """Require that a modality is there and may be asked, before a job is started for it.
+
+        Args:
+            name: Of the modality.
+            service: What it is asked for.
+            commit: Whether it must report to this server as well.
+
+        Raises:
+            NotFound: There is no such modality.
+            ModalityUnsupported: It was declared without it, or this server has no DICOM port.
+        """
+        modality = await self.require(name)
+        await self.peer(modality, service)
+        if commit:
+            await self.peer(modality, DicomService.STORAGE_COMMITMENT)
+            if (await self.listener()).port is None:
+                raise ModalityUnsupported(
+                    "Storage commitment needs a DICOM port of this server, to which the modality "
+                    "reports. Set ORTHANC_DICOM_PORT."
+                )
 
     async def echo(self, name: str) -> EchoRecord:
         """Try whether a modality is there, and keep the outcome.

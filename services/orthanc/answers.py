@@ -135,6 +135,33 @@ class JobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitmentReport:
+    """`GET /storage-commitment/{uid}`.
+
+    Attributes:
+        is_pending: The modality has not answered yet.
+        is_lost: Orthanc does not know any more.
+        failures: SOPInstanceUID and FailureReason (0008,1197) of what is not kept.
+    """
+
+    is_pending: bool
+    is_lost: bool
+    failures: Sequence[tuple[str, int]]
+
+    @classmethod
+    def from_json(cls, json: Json) -> Self:
+        """Read the answer of `GET /storage-commitment/{uid}`."""
+        return cls(
+            is_pending=json.get("Status") == "Pending",
+            is_lost=False,
+            failures=[
+                (str(one["SOPInstanceUID"]), int(one.get("FailureReason", 0)))
+                for one in json.get("Failures", ())
+            ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class StoreAnswer:
     """`POST /instances`: where the file went, and whether it was there before."""
 

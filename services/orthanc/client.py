@@ -23,6 +23,7 @@ from services.errors import (
 )
 from services.orthanc.answers import (
     ChangePage,
+    CommitmentReport,
     JobInfo,
     SeriesListing,
     Statistics,
@@ -48,6 +49,7 @@ from services.orthanc.transport import (
     translated_faults,
 )
 
+_UID = re.compile(r"[0-9.]{1,64}", re.ASCII)
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _LIST_SECONDS = 120
@@ -317,6 +319,65 @@ class OrthancClient:
             OrthancNotFound: It is not there.
         """
         await self._request("DELETE", f"/modalities/{name}", only_reads=False)
+
+    async def store_at(self, name: str, instance_id: str, *, seconds: int) -> None:
+        """`POST /modalities/{name}/store`: send one instance, transcoded where that is needed.
+
+        Args:
+            name: Of the modality.
+            instance_id: Orthanc's identifier.
+            seconds: Longest silence of the modality.
+
+        Raises:
+            OrthancError: It was not stored there.
+        """
+        path_of("instances", instance_id)
+        await self._request(
+            "POST",
+            f"/modalities/{name}/store",
+            only_reads=False,
+            json={
+                "Resources": [instance_id],
+                "Synchronous": True,
+                "Permissive": False,
+                "Timeout": seconds,
+            },
+            timeout=timeout_of(2 * seconds + _LIST_SECONDS),
+        )
+
+    async def request_commitment(
+        self, name: str, instance_ids: Sequence[str], *, seconds: int
+    ) -> str:
+        """`POST /modalities/{name}/storage-commitment`: ask a modality to keep instances.
+
+        Args:
+            name: Of the modality.
+            instance_ids: Orthanc's identifiers.
+            seconds: Longest silence of the modality.
+
+        Returns:
+            The UID of the transaction, for `commitment`.
+        """
+        answer = await self._send_json(
+            "POST",
+            f"/modalities/{name}/storage-commitment",
+            only_reads=False,
+            json={"Resources": list(instance_ids), "Timeout": seconds},
+            timeout=timeout_of(2 * seconds + _LIST_SECONDS),
+        )
+        return str(answer["ID"])
+
+    async def commitment(self, transaction: str) -> CommitmentReport:
+        """`GET /storage-commitment/{uid}`: what a modality has answered so far.
+
+        Raises:
+            OrthancNotFound: Orthanc does not know the transaction (any more).
+        """
+        if not _UID.fullmatch(transaction):
+            raise OrthancNotFound("Orthanc has no such transaction.")
+        return CommitmentReport.from_json(
+            await self._get_json(f"/storage-commitment/{transaction}")
+        )
 
     async def _list(self, path: str, since: int, limit: int) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = await self._get_json(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from services.errors import OrthancAborted, OrthancOutcomeUnknown
 from services.files import FileRange
@@ -17,6 +17,7 @@ from services.orthanc.beginning import FILE_SECONDS, FileBeginnings, open_file_b
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.endpoints import Endpoint, Endpoints
+from services.orthanc.identifiers import path_of
 from services.orthanc.transport import CircuitBreaker, observed
 from services.tasks import AbortSignal, finish_in_thread
 
@@ -155,6 +156,28 @@ class OrthancFiles:
                 return StoreAnswer.from_json(json.loads(answer))
             except (ValueError, KeyError) as exc:
                 raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
+
+    def fetch(self, instance_id: str, file: BinaryIO) -> None:
+        """`GET /instances/{id}/file`: write a stored file to another one; blocks.
+
+        Args:
+            instance_id: Orthanc's identifier.
+            file: Empty and seekable; written from its beginning.
+
+        Raises:
+            OrthancNotFound: The instance is gone.
+            OrthancUnavailable: Orthanc does not answer.
+        """
+        path = path_of("instances", instance_id, "file")
+        fetch = partial(self._connections.get_into, path, file, max_bytes=None)
+        with self._guarded():
+            try:
+                fetch(abort=AbortSignal())
+            except OrthancOutcomeUnknown:
+                # Orthanc closes idle connections, and a request may cross that.
+                file.seek(0)
+                file.truncate()
+                fetch(abort=AbortSignal())
 
 
 class _Current(threading.local):

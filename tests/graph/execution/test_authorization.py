@@ -81,6 +81,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.removeModality": Role.ADMIN,
     "Mutation.echoModality": Role.UPLOADER,
     "Mutation.retrieveStudies": Role.UPLOADER,
+    "Mutation.sendStudies": Role.UPLOADER,
     "Mutation.deletePatient": Role.ADMIN,
     "Mutation.deleteStudy": Role.ADMIN,
     "Mutation.deleteSeries": Role.ADMIN,

@@ -1,0 +1,308 @@
+"""Studies are sent: each instance has its outcome, and nothing goes twice."""
+
+import asyncio
+import io
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
+    CTImageStorage,
+    MRImageStorage,
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+)
+
+from graph.relay import encode_node_id
+from graph.schema import build_schema
+from models import JobDocument, JobState
+from models.job import CommitmentState
+from services.auth.roles import LOCAL_ADMIN
+from services.embedded.ports import find_free_port
+from services.ingest.service import SentFile
+from services.jobs.runner import JobRunner
+from services.modalities import send
+from services.modalities.declaration import check_declaration
+from services.modalities.send import SendJobs, new_send
+from services.runtime import Runtime
+from services.tasks import finish_in_thread
+from tests.real.jobs_stage import ended, make_runner, running
+from tests.real.modality_stage import running as running_program
+from tests.real.modality_stage import until_open
+from tests.real.query_stage import QueryStage
+from tests.real.sync_stage import eventually, instance_bytes
+
+pytestmark = pytest.mark.usefixtures("runner")
+
+COMPRESSED = Path(str(get_testdata_file("MR_small_RLE.dcm")))
+
+SEND = """mutation ($ids: [ID!]!, $commit: Boolean!) {
+  sendStudies(modality: "ws", ids: $ids, commit: $commit) { id state kind modality { name } }
+}"""
+
+
+@pytest.fixture
+async def runner(runtime: Runtime) -> AsyncIterator[JobRunner]:
+    handler = SendJobs(runtime.modalities, runtime.whole_orthanc, runtime.database)
+    runner = make_runner(runtime.database, handler, retry_seconds=0.05)
+    async with running(runner):
+        yield runner
+
+
+@dataclass(slots=True)
+class Workstation:
+    """A peer that takes what it is sent, as it is told to.
+
+    Attributes:
+        statuses: What it answers, by SOPInstanceUID; 0 to others.
+        abort_after: It aborts the association after so many; None: never.
+        received: SOPInstanceUID and transfer syntax of what it has taken, in their order.
+        reports_to: Port to which it reports storage commitments; None: it does not.
+        not_kept: SOPInstanceUIDs that it does not commit itself to.
+    """
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    abort_after: int | None = None
+    hold: threading.Event | None = None
+    received: list[tuple[str, str]] = field(default_factory=list)
+    reports_to: int | None = None
+    not_kept: set[str] = field(default_factory=set)
+
+    @property
+    def uids(self) -> list[str]:
+        return [uid for uid, _ in self.received]
+
+    @contextmanager
+    def running(self, *syntaxes: str, commits: bool = False) -> Iterator[int]:
+        entity = AE(ae_title="WS")
+        for uid in (CTImageStorage, MRImageStorage):
+            entity.add_supported_context(uid, list(syntaxes) or [ExplicitVRLittleEndian])
+        if commits:
+            entity.add_supported_context(StorageCommitmentPushModel)
+        port = find_free_port()
+        handlers: list[Any] = [(evt.EVT_C_STORE, self._take), (evt.EVT_N_ACTION, self._commit)]
+        server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+        assert server is not None
+        try:
+            yield port
+        finally:
+            for association in server.active_associations:
+                association.abort()
+            server.shutdown()
+            server.server_close()
+
+    def _take(self, event: evt.Event) -> int:
+        request: Any = event.request
+        uid = str(request.AffectedSOPInstanceUID)
+        if self.abort_after is not None and len(self.received) >= self.abort_after:
+            self.abort_after = None
+            event.assoc.abort()
+            return 0
+        if self.hold is not None:
+            self.hold.wait(10)
+        status = self.statuses.get(uid, 0)
+        if status in (0, 0xB000):
+            self.received.append((uid, event.context.transfer_syntax))
+        return status
+
+    def _commit(self, event: evt.Event) -> tuple[int, None]:
+        if self.reports_to is not None:
+            asked = event.action_information
+            threading.Thread(target=self._report, args=(asked,), daemon=True).start()
+        return 0, None
+
+    def _report(self, asked: Dataset) -> None:
+        kept, failed = [], []
+        for item in asked.ReferencedSOPSequence:
+            if item.ReferencedSOPInstanceUID in self.not_kept:
+                item.FailureReason = 0x0112
+                failed.append(item)
+            else:
+                kept.append(item)
+        report = Dataset()
+        report.TransactionUID = asked.TransactionUID
+        if kept:
+            report.ReferencedSOPSequence = kept
+        if failed:
+            report.FailedSOPSequence = failed
+        entity = AE(ae_title="WS")
+        entity.add_requested_context(StorageCommitmentPushModel)
+        association = entity.associate("127.0.0.1", self.reports_to or 0, ae_title="ORTHANC")
+        if association.is_established:
+            association.send_n_event_report(
+                report, 2 if failed else 1,
+                StorageCommitmentPushModel, StorageCommitmentPushModelInstance,
+            )  # fmt: skip
+            association.release()
+
+
+async def declare(runtime: Runtime, port: int, *, timeout_seconds: int = 5) -> None:
+    declaration = check_declaration(
+        name="ws",
+        ae_title="WS",
+        host="127.0.0.1",
+        port=port,
+        allows=None,
+        retrieve_method="AUTO",  # type: ignore[arg-type]  # an enumeration of texts
+        timeout_seconds=timeout_seconds,
+        description=None,
+    )
+    await runtime.modalities.declare(declaration)
+
+
+async def stored(runtime: Runtime, *contents: bytes) -> list[str]:
+    """Store files; answers Orthanc's ids of their studies."""
+    results = await runtime.ingest.store(
+        [SentFile("one", lambda content=content: io.BytesIO(content)) for content in contents]  # type: ignore[misc]  # mypy can't infer lambdas with defaults
+    )
+    assert [result.error for result in results] == [None] * len(contents)
+    return sorted({result.study_id for result in results if result.study_id})
+
+
+def uid_of(study: int, series: int, number: int) -> str:
+    return f"1.2.826.0.1.3680043.8.498.{study}.{series}.{number}"
+
+
+async def sent(runtime: Runtime, study_ids: list[str], *, commit: bool = False) -> JobDocument:
+    job = await runtime.jobs.start(new_send("ws", study_ids, commit=commit), LOCAL_ADMIN)
+    return await ended(runtime, job.id)
+
+
+async def test_a_study_is_sent_to_storescp(runtime: Runtime, tmp_path: Path) -> None:
+    stage = QueryStage(runtime, build_schema(runtime.settings))
+    [study] = await stored(runtime, *(instance_bytes(1, 1, number) for number in range(1, 5)))
+    port = find_free_port()
+    command = ("/usr/bin/storescp", "-aet", "WS", "-od", str(tmp_path), str(port))
+    async with running_program(*command):
+        await until_open(port)
+        await declare(runtime, port)
+        ids = [encode_node_id("Study", study)]
+        data = await stage.data(SEND, ids=ids, commit=False)
+        assert data["sendStudies"]["kind"] == "SEND"
+        assert data["sendStudies"]["modality"] == {"name": "ws"}
+        jobs = await runtime.jobs.active(principal=LOCAL_ADMIN)
+
+        async def is_there() -> bool:
+            return len(list(tmp_path.iterdir())) == 4  # noqa: ASYNC240  # four files
+
+        await eventually(is_there)
+        for active in jobs:
+            job = await ended(runtime, active.id)
+            assert (job.state, job.total, job.completed) == (JobState.SUCCEEDED, 4, 4)
+    record = await runtime.database["audit"].find_one({"detail": "sendStudies ws"})
+    assert record is not None
+    assert (record["action"], record["outcome"]) == ("send", "ok")
+
+
+async def test_each_instance_has_its_outcome_and_a_retry_sends_what_failed(
+    runtime: Runtime,
+) -> None:
+    studies = await stored(runtime, *(instance_bytes(2, 1, number) for number in range(1, 7)))
+    refused, warned = uid_of(2, 1, 2), uid_of(2, 1, 4)
+    workstation = Workstation(statuses={refused: 0xC123, warned: 0xB000})
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies)
+        assert (job.state, job.total, job.completed, job.failed) == (JobState.PARTIAL, 6, 5, 1)
+        assert job.warnings == 1
+        [failure] = job.failures
+        assert failure.sop_instance_uid == refused
+        assert (failure.error.code, failure.error.dimse_status) == ("MODALITY_REFUSED", "C123")
+        workstation.statuses, workstation.received = {}, []
+        await runtime.jobs.retry(job.id, LOCAL_ADMIN)
+        job = await ended(runtime, job.id)
+    assert (job.state, job.completed, job.failed) == (JobState.SUCCEEDED, 6, 0)
+    assert workstation.uids == [refused]
+
+
+async def test_nothing_is_sent_twice_to_a_peer_that_aborts(runtime: Runtime) -> None:
+    studies = await stored(runtime, *(instance_bytes(3, 1, number) for number in range(1, 9)))
+    workstation = Workstation(abort_after=3)
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies)
+    assert (job.state, job.completed, job.attempts) == (JobState.SUCCEEDED, 8, 2)
+    assert sorted(workstation.uids) == sorted(uid_of(3, 1, number) for number in range(1, 9))
+
+
+async def test_a_full_peer_is_no_fault_of_the_instances(runtime: Runtime) -> None:
+    studies = await stored(runtime, instance_bytes(4, 1, 1), instance_bytes(4, 1, 2))
+    workstation = Workstation(statuses={uid_of(4, 1, number): 0xA700 for number in (1, 2)})
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies)
+    assert (job.state, job.attempts, job.failures) == (JobState.FAILED, 3, [])
+    assert job.error is not None
+    assert (job.error.code, job.error.dimse_status) == ("MODALITY_REFUSED", "A700")
+
+
+async def test_files_are_written_in_the_encoding_that_is_taken(runtime: Runtime) -> None:
+    compressed = await finish_in_thread(COMPRESSED.read_bytes)
+    studies = await stored(runtime, instance_bytes(5, 1, 1), compressed)
+    workstation = Workstation()
+    with workstation.running(ImplicitVRLittleEndian) as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies)
+    assert (job.state, job.completed, job.failed) == (JobState.SUCCEEDED, 2, 0), job.failures
+    assert {syntax for _, syntax in workstation.received} == {ImplicitVRLittleEndian}
+
+
+async def test_a_cancelled_send_stops(runtime: Runtime) -> None:
+    studies = await stored(runtime, *(instance_bytes(6, 1, number) for number in range(1, 4)))
+    hold = threading.Event()
+    workstation = Workstation(hold=hold)
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await runtime.jobs.start(new_send("ws", studies, commit=False), LOCAL_ADMIN)
+        again = await runtime.jobs.start(new_send("ws", studies, commit=False), LOCAL_ADMIN)
+        assert again.id == job.id
+        await asyncio.sleep(0.3)
+        await runtime.jobs.cancel(job.id, LOCAL_ADMIN)
+        async with asyncio.timeout(4):
+            job = await ended(runtime, job.id)
+        hold.set()
+    assert job.state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_peer_commits_itself_to_what_it_was_sent(runtime: Runtime, is_kept: bool) -> None:
+    studies = await stored(runtime, instance_bytes(7, 1, 1), instance_bytes(7, 1, 2))
+    listener = await runtime.modalities.listener()
+    lost = uid_of(7, 1, 2)
+    workstation = Workstation(reports_to=listener.port, not_kept=set() if is_kept else {lost})
+    with workstation.running(commits=True) as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies, commit=True)
+    if is_kept:
+        assert (job.state, job.commitment) == (JobState.SUCCEEDED, CommitmentState.COMMITTED)
+        assert job.completed == 2
+    else:
+        assert (job.state, job.commitment) == (JobState.PARTIAL, CommitmentState.FAILED)
+        [failure] = job.failures
+        assert (failure.sop_instance_uid, failure.error.dimse_status) == (lost, "0112")
+
+
+async def test_a_commitment_that_is_not_answered_is_told(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(send, "_COMMITMENT_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(send, "_COMMITMENT_SECONDS", 0.1)
+    monkeypatch.setattr(send, "_COMMITMENT_POLLS", 2)
+    studies = await stored(runtime, instance_bytes(8, 1, 1))
+    with Workstation().running(commits=True) as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies, commit=True)
+    assert (job.state, job.commitment) == (JobState.SUCCEEDED, CommitmentState.UNANSWERED)
+    with Workstation().running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies, commit=True)
+    assert (job.state, job.commitment) == (JobState.PARTIAL, CommitmentState.FAILED)
+    assert job.failures[0].error.code == "MODALITY_UNSUPPORTED"
