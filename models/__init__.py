@@ -25,6 +25,7 @@ from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
 from models.thumbnail import Thumbnail
 from models.token import TokenDocument
+from models.webhook import WebhookCursorDocument, WebhookDeliveryDocument
 from models.worklist import WorklistEntryDocument
 
 DOCUMENTS: tuple[type[NamedDocument], ...] = (
@@ -47,6 +48,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     WorklistEntryDocument,
     ModalityDocument,
     DeletedStudyDocument,
+    WebhookDeliveryDocument,
+    WebhookCursorDocument,
 )
 
 __all__ = [
@@ -77,5 +80,7 @@ __all__ = [
     "SuspectFrameDocument",
     "Thumbnail",
     "TokenDocument",
+    "WebhookCursorDocument",
+    "WebhookDeliveryDocument",
     "WorklistEntryDocument",
 ]

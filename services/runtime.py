@@ -65,6 +65,8 @@ from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
 from services.tasks import Supervisor, finish_in_thread
 from services.tracing import is_configured
+from services.webhooks.service import open_webhooks
+from services.webhooks.signature import WebhookKeys
 from services.worklist.arrivals import WorklistArrivals
 from services.worklist.folder import WorklistFolder
 from services.worklist.service import Worklist
@@ -435,6 +437,27 @@ def make_events_secret(settings: Settings) -> str:
     return given.get_secret_value() if given else secrets.token_hex(16)
 
 
+async def enter_webhooks(
+    stack: AsyncExitStack,
+    settings: Settings,
+    database: AsyncDatabase[dict[str, Any]],
+    supervisor: Supervisor,
+) -> None:
+    """Deliver webhooks where there are receivers."""
+    if not settings.webhook_urls or settings.webhook_secret is None:
+        return
+    webhooks = await stack.enter_async_context(
+        open_webhooks(
+            database,
+            settings.webhook_urls,
+            WebhookKeys.parse(settings.webhook_secret.get_secret_value()),
+            stable_seconds=settings.study_stable_seconds,
+            give_up_after=timedelta(hours=settings.webhook_hours),
+        )
+    )
+    await stack.enter_async_context(supervisor.running("webhooks", webhooks.run))
+
+
 def closed_because(settings: Settings) -> str | None:
     """Return why a server must not run without credentials; None when it may. Blocks."""
     return reason_to_stay_closed(
@@ -662,6 +685,7 @@ async def open_runtime(
             await stack.enter_async_context(
                 supervisor.running("modalities", runtime.modalities.run)
             )
+            await enter_webhooks(stack, settings, database, supervisor)
             if sync is not None:
                 await stack.enter_async_context(supervisor.running("sync", sync.run))
                 preparation = HeaderPreparation(

@@ -60,6 +60,16 @@ CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 HttpUrls = Annotated[CommaSeparated, AfterValidator(lambda urls: [_http_url(url) for url in urls])]
 """As `HttpUrl`, comma-separated."""
 
+
+def _http_urls(value: list[str]) -> list[str]:
+    if not all(part.startswith(("http://", "https://")) for part in value):
+        raise ValueError("must start with http:// or https://")
+    return list(dict.fromkeys(value))
+
+
+WebhookUrls = Annotated[CommaSeparated, AfterValidator(_http_urls)]
+"""Addresses as they were given, each once: a slash at the end may matter."""
+
 Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 """Addresses and networks, all spelled as networks."""
 
@@ -281,6 +291,20 @@ class Settings(BaseSettings):
         description="true: no other operation is executed; needs TRUSTED_DOCUMENTS_FILE.",
     )
 
+    # Events for other systems
+    webhook_urls: WebhookUrls = Field(
+        default=[],
+        description="Where events of studies are posted to, comma-separated; empty: nowhere.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs what is posted: `whsec_` and 24 to 64 bytes in base64; several, "
+        "comma-separated, while a receiver changes from one to the other.",
+    )
+    webhook_hours: float = Field(
+        default=72, gt=0, description="An event that can't be delivered for so long is dropped."
+    )
+
     # In step with Orthanc
     sync_poll_seconds: float = Field(
         default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."
@@ -413,6 +437,11 @@ class Settings(BaseSettings):
     def _has_what_others_require(self) -> "Settings":
         if self.oidc_issuer is not None and self.oidc_audience is None:
             raise ValueError("OIDC_AUDIENCE is required with OIDC_ISSUER")
+        if self.webhook_urls and self.webhook_secret is None:
+            raise ValueError(
+                "WEBHOOK_SECRET is required with WEBHOOK_URLS. Make one with: "
+                "echo whsec_$(openssl rand -base64 32)"
+            )
         if self.trusted_documents_only and self.trusted_documents_file is None:
             raise ValueError("TRUSTED_DOCUMENTS_FILE is required with TRUSTED_DOCUMENTS_ONLY")
         if self.orthanc_read_urls and self.orthanc_url is None:

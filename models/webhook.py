@@ -1,0 +1,48 @@
+"""Webhooks: what is to be delivered, and up to where studies were looked at."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from pymongo import ASCENDING, IndexModel
+
+from models.stored import NamedDocument
+
+
+class WebhookDeliveryDocument(NamedDocument):
+    """One event for one receiver, until it is delivered or given up.
+
+    `_id` is receiver, study and `change` or `stable`: a study has at most two for a receiver, and
+    what happens while one waits is merged into it.
+    """
+
+    receiver: str
+    """Digest of the URL."""
+    kind: str
+    """`created`, `updated`, `stable` or `deleted`."""
+    orthanc_study_id: str
+    study_instance_uid: str
+    version: str
+    """Another one after each merge: what was merged during a delivery stays."""
+    due_at: datetime
+    attempts: int = 0
+    queued_at: datetime
+    """When the first of the merged events happened, as far as this process knows."""
+
+    class Settings:
+        """Collection and indexes."""
+
+        name = "webhookDeliveries"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("receiver", ASCENDING), ("dueAt", ASCENDING)]),
+        ]
+
+
+class WebhookCursorDocument(NamedDocument):
+    """The one cursor: changes before it are queued."""
+
+    queued_until: datetime
+
+    class Settings:
+        """Collection."""
+
+        name = "webhookCursors"

@@ -1,0 +1,1 @@
+"""Webhooks: events of studies, posted to receivers outside."""
