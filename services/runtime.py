@@ -676,27 +676,29 @@ async def open_runtime(
         stack.push_async_callback(runtime.study_events.close)
         stack.push_async_callback(runtime.job_events.close)
         if address is not None:
-            await stack.enter_async_context(
-                supervisor.running("file descriptors", runtime.descriptors.run)
-            )
-            await stack.enter_async_context(
-                following_removals(database, frames.discard, supervisor)
-            )
-            await stack.enter_async_context(
-                supervisor.running("modalities", runtime.modalities.run)
-            )
-            await enter_webhooks(stack, settings, database, supervisor)
-            if sync is not None:
-                await stack.enter_async_context(supervisor.running("sync", sync.run))
-                preparation = HeaderPreparation(
-                    database, series_headers, stable_seconds=settings.study_stable_seconds
-                )
-                await stack.enter_async_context(
-                    supervisor.running("prepared headers", preparation.run)
-                )
-            await stack.enter_async_context(supervisor.running("jobs", job_runner.run))
-            await enter_worklist(stack, runtime)
+            await enter_background(stack, runtime)
         yield runtime
+
+
+async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
+    """Run what a server does besides answering requests."""
+    settings, database, supervisor = runtime.settings, runtime.database, runtime.supervisor
+    tasks = [
+        ("file descriptors", runtime.descriptors.run),
+        ("modalities", runtime.modalities.run),
+    ]
+    if runtime.sync is not None:
+        preparation = HeaderPreparation(
+            database, runtime.series_headers, stable_seconds=settings.study_stable_seconds
+        )
+        tasks += [("sync", runtime.sync.run), ("prepared headers", preparation.run)]
+    await stack.enter_async_context(
+        following_removals(database, runtime.frames.discard, supervisor)
+    )
+    await enter_webhooks(stack, settings, database, supervisor)
+    for name, run in [*tasks, ("jobs", runtime.job_runner.run)]:
+        await stack.enter_async_context(supervisor.running(name, run))
+    await enter_worklist(stack, runtime)
 
 
 def _days(days: int | None) -> timedelta | None:
