@@ -1,6 +1,8 @@
 """A real browser on a real server: closed to every other host, and every console error counts."""
 
 import asyncio
+import io
+import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +22,7 @@ from playwright.async_api import (
 )
 from pydicom.data import get_testdata_file
 
+from tests.browser.phantoms import CORONAL, Phantom
 from tests.server_process import Served, serve, serve_guarded, until_in_step
 
 _CHROMIUM = "/usr/bin/chromium"
@@ -33,6 +36,8 @@ _FLAGS = [
 ]
 _CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 """StudyInstanceUID of pydicom's CT_small.dcm."""
+_LONG_NAME = "Coronal reformatted from the thin slices of the portal venous ph"
+"""As long as a SeriesDescription may be: 64 characters."""
 _PATIENCE_MS = 10_000
 """For actions and expectations alike; on a busy machine the 5 s that are usual are too short."""
 _WIDE: ViewportSize = {"width": 1280, "height": 800}
@@ -96,6 +101,38 @@ async def tidied(samples: Served) -> AsyncIterator[None]:
         await samples.graphql(
             "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study["id"]
         )
+
+
+@pytest.fixture(scope="module")
+async def phantoms(samples: Served) -> AsyncIterator[tuple[Phantom, Phantom]]:
+    """A study of two series, axial and coronal, and an earlier one of the same patient."""
+    newer = Phantom.of("PHANTOM-1")
+    earlier = Phantom.of(
+        "PHANTOM-1", study_date="20210301", study_description="Earlier CT", accession_number="A-0"
+    )
+    await send(samples, *newer.series(1, "Axial 5 mm"))
+    await send(samples, *newer.series(2, _LONG_NAME, orientation=CORONAL))
+    await send(samples, *earlier.series(1, "Axial 5 mm"))
+    yield newer, earlier
+    found: dict[str, Any] = await samples.graphql(
+        "query ($id: String!) { patient(patientID: $id) { id } }", id=newer.patient_id
+    )
+    await samples.graphql(
+        "mutation ($id: ID!) { deletePatient(id: $id) { deletedInstances } }",
+        id=found["patient"]["id"],
+    )
+
+
+async def send(samples: Served, *files: bytes) -> None:
+    """Store files by one upload."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number, content in enumerate(files):
+            archive.writestr(f"{number}.dcm", content)
+    response = await samples.http.post(
+        "/api/dicom/upload", files={"file": ("all.zip", packed.getvalue())}
+    )
+    assert response.status_code == 200, response.text
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ class Phantom:
         description: str,
         *,
         orientation: tuple[float, ...] = AXIAL,
-        slices: int = 24,
+        slices: int = 12,
         size: int = 128,
     ) -> Iterator[bytes]:
         """Yield the files of a series: parallel slices through all of the volume.

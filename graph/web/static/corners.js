@@ -24,7 +24,7 @@ export class Corners {
     const { study, series, stack, shown, window } = this.#viewport;
     const place = shown?.place ?? this.#viewport.place;
     if (!place || !study) {
-      for (const corner of this.elements) corner.replaceChildren();
+      for (const corner of [this.#patient, this.#series, this.#window, this.#size, ...this.#letters]) corner.replaceChildren();
       this.#note.hidden = true;
       return;
     }

@@ -90,7 +90,7 @@ export function listenToStage(viewport, { onMove }) {
     const span = ([a, b]) => Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
     const [from, there] = [middle(before), middle(after)];
     changeView(() => {
-      view.zoomAt(span(after) / span(before), there);
+      view.zoomAt(span(after) / span(before), from);
       view.move(there[0] - from[0], there[1] - from[1]);
     });
   }
