@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,7 @@ class Phantom:
         orientation: tuple[float, ...] = AXIAL,
         slices: int = 12,
         size: int = 128,
+        noise: float = 0.0,
     ) -> Iterator[bytes]:
         """Yield the files of a series: parallel slices through all of the volume.
 
@@ -73,10 +75,11 @@ class Phantom:
             orientation: ImageOrientationPatient.
             slices: How many.
             size: Rows and columns.
+            noise: Its standard deviation in Hounsfield units: it makes pictures large.
         """
         uid = generate_uid(entropy_srcs=[self.study_uid, str(number)])
         for index in range(slices):
-            yield self._file(uid, number, description, orientation, index, slices, size)
+            yield self._file(uid, number, description, orientation, index, slices, size, noise)
 
     def _file(  # noqa: PLR0917  # the attributes of one file
         self,
@@ -87,6 +90,7 @@ class Phantom:
         index: int,
         slices: int,
         size: int,
+        noise: float,
     ) -> bytes:
         row, column = np.array(orientation[:3]), np.array(orientation[3:])
         normal = np.cross(row, column)
@@ -118,11 +122,24 @@ class Phantom:
         dataset.PixelRepresentation = 0
         dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, -1024, "HU"
         dataset.WindowCenter, dataset.WindowWidth = 40, 800
-        stored = _values(position, row * pixel, column * pixel, size) + 1024
+        if noise:
+            # Time is for the tests: one slice with its noise, rolled on.
+            stored = np.roll(_noisy_slice(size, noise), 7 * index)
+        else:
+            stored = _values(position, row * pixel, column * pixel, size) + 1024
         dataset.PixelData = stored.astype("<u2").tobytes()
         content = io.BytesIO()
         dataset.save_as(content, enforce_file_format=True)
         return content.getvalue()
+
+
+@cache
+def _noisy_slice(size: int, noise: float) -> npt.NDArray[np.int64]:
+    pixel = SIDE_MM / size
+    corner = np.array([-SIDE_MM / 2, -SIDE_MM / 2, BALL_CENTER[2]])
+    values = _values(corner, np.array([pixel, 0, 0]), np.array([0, pixel, 0]), size) + 1024
+    random = np.random.default_rng(0).normal(0, noise, values.shape)
+    return np.clip(values + random, 0, 4095).astype(np.int64)
 
 
 def _values(

@@ -45,6 +45,11 @@ export class View {
     return Math.min(this.#stage.width / width, this.#stage.height / height);
   }
 
+  /** Width and height of the picture before it is turned, in CSS pixels. */
+  get size() {
+    return [this.#size.across * this.scale, this.#size.down * this.scale];
+  }
+
   /** Show the picture in a size, null as large as fits, in the middle of the stage. */
   setScale(scale) {
     this.#scale = scale;
@@ -113,9 +118,9 @@ export class View {
 
   /** Lay the element of the picture. */
   lay(image) {
-    const { across, down } = this.#size;
-    image.style.width = `${across * this.scale}px`;
-    image.style.height = `${down * this.scale}px`;
+    const [across, down] = this.size;
+    image.style.width = `${across}px`;
+    image.style.height = `${down}px`;
     const mirror = this.#isMirrored ? " scaleX(-1)" : "";
     const turn = this.#turn ? ` rotate(${this.#turn}deg)` : "";
     image.style.transform = `translate(-50%, -50%) translate(${this.#x}px, ${this.#y}px)${turn}${mirror}`;

@@ -21,9 +21,10 @@ export class Viewport extends EventTarget {
   stack = null;
   window = parseWindow();
   shown = null; // {place, position, isSmall, isLossy} of the picture that is seen.
-  #image = el("img", { class: "image", alt: "", hidden: true });
+  #image = el("canvas", { class: "image", role: "img", hidden: true });
+  #bitmap = null; // What is drawn on it, in the size of the picture.
+  #painted = null;
   #reason = el("p", { class: "reason", role: "status", hidden: true });
-  #unpin = () => {};
   #turn = 0; // Counts pictures that are being decoded.
 
   constructor(name) {
@@ -93,11 +94,10 @@ export class Viewport extends EventTarget {
     this.controller.close();
     this.document.close();
     this.#turn += 1;
-    this.#unpin();
+    this.#drop();
     if (this.stack) loader.drop(this.stack.instances.map(({ id }) => id));
     this.study = this.series = this.stack = this.shown = null;
     this.#image.hidden = this.#reason.hidden = true;
-    this.#image.removeAttribute("src");
     this.view.reset();
     this.setInverted(false);
     this.lines.replaceChildren();
@@ -126,6 +126,7 @@ export class Viewport extends EventTarget {
   /** Lay picture and drawing after a change of the view. */
   lay() {
     this.view.lay(this.#image);
+    this.#paint();
     this.drawing.draw();
     this.corners.turn();
     this.dispatchEvent(new Event("laid"));
@@ -161,35 +162,47 @@ export class Viewport extends EventTarget {
     this.say(error.retryAfter > 0 ? `${error.message} Trying again …` : error.message);
   }
 
-  // The decoded element replaces the previous one, so that nothing flickers.
+  // Drawn when it is decoded, so that nothing flickers. What browsers keep of <img> is never given back;
+  // a bitmap ends when it is told to.
   async #show({ picture, position, isSmall, isLossy }) {
     const turn = ++this.#turn;
     const place = this.stack?.places[position];
     if (!place) return;
-    const unpin = loader.pin(picture);
-    const next = el("img", { class: "image", draggable: "false", src: picture.src });
-    try {
-      await next.decode();
-    } catch {
-      unpin();
-      if (turn === this.#turn) this.say("The picture is damaged.");
-      return;
-    }
-    if (turn !== this.#turn) return unpin(); // Another one came first.
-    this.#unpin();
-    this.#unpin = unpin;
+    const bitmap = await createImageBitmap(picture.blob).catch(() => null);
+    if (turn !== this.#turn) return void bitmap?.close(); // Another one came first.
+    if (!bitmap) return this.say("The picture is damaged.");
+    this.#drop();
+    this.#bitmap = bitmap;
     const { instance, frameIndex } = place;
     this.shown = { place, position, isSmall, isLossy: isLossy || instance.lossyImageCompression === true };
     const quality = this.shown.isLossy ? ", lossy" : "";
-    next.alt = `Image ${position + 1} of ${this.stack.length}, ${describeWindow(this.window, instance)}${quality}`;
-    Object.assign(next.dataset, { instance: instance.id, frame: frameIndex, source: picture.url });
-    this.view.setPicture(instance.columns ?? next.naturalWidth, instance.rows ?? next.naturalHeight, pixelShape(instance));
-    this.view.lay(next);
-    this.#image.replaceWith(next);
-    this.#image = next;
+    const label = `Image ${position + 1} of ${this.stack.length}, ${describeWindow(this.window, instance)}${quality}`;
+    this.#image.setAttribute("aria-label", label);
+    Object.assign(this.#image.dataset, { instance: instance.id, frame: frameIndex, source: picture.url, width: bitmap.width });
+    this.view.setPicture(instance.columns ?? bitmap.width, instance.rows ?? bitmap.height, pixelShape(instance));
+    this.#image.hidden = false;
     this.#reason.hidden = true;
     this.lay();
     this.dispatchEvent(new Event("shown"));
+  }
+
+  // In the size of the page where that is smaller: the browser shrinks better here than while it composes.
+  #paint() {
+    const bitmap = this.#bitmap;
+    if (!bitmap) return;
+    const [across, down] = this.view.size.map((side) => Math.max(1, Math.round(side * devicePixelRatio)));
+    const [width, height] = [Math.min(bitmap.width, across), Math.min(bitmap.height, down)];
+    if (this.#painted === bitmap && this.#image.width === width && this.#image.height === height) return;
+    Object.assign(this.#image, { width, height });
+    const context = this.#image.getContext("2d", { alpha: false });
+    context.imageSmoothingQuality = "high";
+    context.drawImage(bitmap, 0, 0, width, height);
+    this.#painted = bitmap;
+  }
+
+  #drop() {
+    this.#bitmap?.close();
+    this.#bitmap = this.#painted = null;
   }
 }
 

@@ -1,4 +1,5 @@
 // Signed URLs of frames: known for a while, asked for together, renewed before they end.
+import { PictureError } from "./picture.js";
 
 const MARGIN = 20_000; // Milliseconds: an address that ends so soon is not used any more.
 const MOST_REFS = 500; // Frames in one query, the server's limit.
@@ -16,28 +17,6 @@ const URLS = `query FrameUrls($refs: [FrameRef!]!) {
  * @property {number} [maxSize] Longest side in pixels.
  * @property {"png" | "jpg"} [format] JPEG is smaller and lossy.
  */
-/** Why a picture did not load: the HTTP `status` (0: no answer), `message` for people. */
-export class PictureError extends Error {
-  /**
-   * @param {string} message
-   * @param {number} status
-   * @param {number} [retryAfter] Seconds; 0 where waiting does not help.
-   */
-  constructor(message, status, retryAfter = 0) {
-    super(message);
-    this.status = status;
-    this.retryAfter = retryAfter;
-  }
-
-  /** @param {Response} response @returns {Promise<PictureError>} */
-  static async of(response) {
-    const isJson = (response.headers.get("content-type") ?? "").includes("json");
-    const answer = isJson ? await response.json().catch(() => ({})) : {};
-    const message = answer.detail ?? `The picture could not be loaded (HTTP status ${response.status}).`;
-    return new PictureError(message, response.status, Number(response.headers.get("retry-after")));
-  }
-}
-
 /**
  * The variant of a signed address: at most 6 significant digits.
  * @param {Rendering} rendering

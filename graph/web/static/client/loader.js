@@ -1,5 +1,6 @@
 // Pictures of frames: fetched in order of need, cancelled when nobody wants them, kept by bytes.
-import { AddressBook, PictureError, variantOf } from "./addresses.js";
+import { AddressBook, variantOf } from "./addresses.js";
+import { Picture, PictureError } from "./picture.js";
 
 const OLD_ADDRESS = new Set([0, 403, 410]); // Expired, its key gone, or an answer that we may not read.
 const RETRIES = 6; // While the server says "try again later".
@@ -11,13 +12,6 @@ const MEGABYTE = 1024 * 1024;
 
 /** @typedef {import("./addresses.js").FrameRef} FrameRef */
 /** @typedef {import("./addresses.js").Rendering} Rendering */
-/**
- * @typedef {object} Picture
- * @property {string} src A `blob:` URL that stays the same and works while the picture is kept.
- * @property {string} url The signed URL that it came from.
- * @property {number} bytes
- * @property {number} pins How many use it: those are not dropped.
- */
 
 /** Bytes of pictures to keep on this device: it tells its memory in GB, at most 8, or nothing. */
 export function usualBudget() {
@@ -208,7 +202,7 @@ export class PictureLoader {
       if (!response.ok) throw await PictureError.of(response);
       const blob = await response.blob();
       this.#measure(blob.size, performance.now() - started, job.rendering);
-      return { src: URL.createObjectURL(blob), url, bytes: blob.size, pins: 0 };
+      return new Picture(blob, url);
     } catch (error) {
       if (signal.aborted || error instanceof PictureError) throw error;
       throw new PictureError("The server does not answer. Is it running?", 0);
@@ -242,6 +236,6 @@ export class PictureLoader {
   #remove(key, picture) {
     this.#pictures.delete(key);
     this.#bytes -= picture.bytes;
-    URL.revokeObjectURL(picture.src);
+    picture.release();
   }
 }

@@ -2,6 +2,7 @@
 import { variantOf } from "./addresses.js";
 
 const AHEAD = 8; // Neighbours that are loaded in the direction of travel.
+const AHEAD_SMALL = 20; // Small ones while a slow line scrolls: a second of a fast wheel.
 const BEHIND = 3; // And in the other one.
 const REST = 140; // Milliseconds without a step: time for full pictures.
 const SMALL = 256; // Longest side of the picture that comes first on slow lines.
@@ -10,7 +11,7 @@ const AT_ONCE = 4; // Windows under way while one is dragged.
 /**
  * @typedef {import("./addresses.js").FrameRef} FrameRef
  * @typedef {import("./addresses.js").Rendering} Rendering
- * @typedef {import("./loader.js").Picture} Picture
+ * @typedef {import("./picture.js").Picture} Picture
  */
 /**
  * @typedef {object} Shown What the event "picture" carries in `detail`.
@@ -180,7 +181,8 @@ export class StackController extends EventTarget {
       if (before) found.push({ position, ref, rendering: before, priority: 2 + rank });
       found.push({ position, ref, rendering, priority: (before ? 20 : 2) + rank });
     };
-    for (let distance = 1; distance <= AHEAD; distance++) {
+    const ahead = rendering.maxSize ? AHEAD_SMALL : AHEAD;
+    for (let distance = 1; distance <= ahead; distance++) {
       add(distance, distance);
       if (distance <= BEHIND) add(-distance, distance + 0.5);
     }
