@@ -1,6 +1,5 @@
 """The server under test, on a port of the loopback interface."""
 
-import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -69,14 +68,14 @@ async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[Runn
         app = create_app(settings, runtime=runtime)
         stopping = settings.model_copy(update={"shutdown_seconds": 2})
         server = uvicorn.Server(server_config(app, stopping))
-        # The test's own signal handlers stay: `serve` would replace them.
-        task = asyncio.create_task(server._serve([listener]))
-        while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody
-            await asyncio.sleep(0.01)
+        # `serve` would replace the signal handlers of the tests, and look for its end every 0.1 s.
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listener])
+        await server.on_tick(0)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with http_client(url) as http:
             try:
                 yield RunningServer(url, runtime, http)
             finally:
-                server.should_exit = True
-                await task
+                await server.shutdown([listener])

@@ -188,13 +188,15 @@ async def test_searches_of_one_request_share_a_record(
 
 
 async def test_a_query_that_took_too_long_is_recorded(
-    server: RunningServer, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, runtime: Runtime, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(_tree: Tree, _study_instance_uid: str) -> None:
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Tree, "study", never)
-    answer = await ask(server, tokens["viewer"], '{ study(studyInstanceUID: "1.2") { id } }')
+    short = settings.model_copy(update={"operation_seconds": 0.5})
+    async with run_server(short, runtime) as server:
+        answer = await ask(server, tokens["viewer"], '{ study(studyInstanceUID: "1.2") { id } }')
     assert answer["errors"][0]["extensions"]["code"] == "LIMIT_EXCEEDED"
     assert await trail(server) == [
         record(

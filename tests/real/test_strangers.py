@@ -11,8 +11,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import CloseCode
 
+from graph.http import endpoint
+from services.embedded.mongod import EmbeddedMongod
+from services.embedded.orthanc import EmbeddedOrthanc
+from services.runtime import Runtime
 from services.settings import Settings
+from tests.databases import lent_database
 from tests.real.bystander import Guarded, resident_bytes, serve_with_tokens, working_beside
+from tests.server_process import Served
+from tests.servers import RunningServer, run_server, settings_on
 
 FORBIDDEN = 4403
 INIT_TIMEOUT = 4408
@@ -25,15 +32,28 @@ INTROSPECTION = (
 )
 
 
+@pytest.fixture(scope="module")
+async def guarded(
+    mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Guarded]:
+    """One server for all tests that leave nothing behind."""
+    async with lent_database(mongodb) as name:
+        folder = tmp_path_factory.mktemp("strangers")
+        settings = settings_on(mongodb, orthanc, folder, mongodb_database=name)
+        async with serve_with_tokens(settings) as running:
+            yield running
+
+
 @pytest.fixture
-async def guarded(settings: Settings) -> AsyncIterator[Guarded]:
+async def crowded(settings: Settings) -> AsyncIterator[Guarded]:
+    """A server that has as many WebSockets as it allows, and may take a moment to end them."""
     async with serve_with_tokens(settings, WEBSOCKETS_PER_CLIENT="20") as running:
         yield running
 
 
-def opened(guarded: Guarded, compression: str | None = "deflate") -> connect:
+def opened(server: Served | RunningServer, compression: str | None = "deflate") -> connect:
     protocols: Any = ["graphql-transport-ws"]
-    url = guarded.server.url.replace("http", "ws") + "/graphql"
+    url = server.url.replace("http", "ws") + "/graphql"
     return connect(
         url, subprotocols=protocols, proxy=None, close_timeout=1, compression=compression
     )
@@ -98,15 +118,18 @@ async def test_an_image_of_another_site_can_not_ask(guarded: Guarded) -> None:
 async def test_a_websocket_whose_init_names_nobody_is_closed(
     guarded: Guarded, token: str | None
 ) -> None:
-    async with opened(guarded) as stranger:
+    async with opened(guarded.server) as stranger:
         await stranger.send(initialised(token))
         subscribe = {"id": "1", "type": "subscribe", "payload": {"query": INTROSPECTION}}
         await stranger.send(json.dumps(subscribe))
         assert await close_code(stranger) == FORBIDDEN
 
 
-async def test_a_websocket_that_does_not_begin_is_closed(guarded: Guarded) -> None:
-    async with opened(guarded) as silent:
+async def test_a_websocket_that_does_not_begin_is_closed(
+    settings: Settings, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_INIT_SECONDS", 0.5)
+    async with run_server(settings, runtime) as server, opened(server) as silent:
         assert await close_code(silent) == INIT_TIMEOUT
 
 
@@ -119,14 +142,14 @@ async def test_a_stranger_may_not_send_large_messages_and_a_known_client_may(
             yield "x" * 8_000
         await asyncio.Event().wait()
 
-    async with opened(guarded, compression) as stranger:
+    async with opened(guarded.server, compression) as stranger:
         sending = asyncio.create_task(stranger.send(unfinished()))
         # A client that goes on sending may get a reset instead of the reason.
         assert await close_code(stranger) in {MESSAGE_TOO_BIG, CloseCode.ABNORMAL_CLOSURE}
         sending.cancel()
         with suppress(asyncio.CancelledError, ConnectionClosed):
             await sending
-    async with opened(guarded) as known:
+    async with opened(guarded.server) as known:
         await known.send(initialised(guarded.attacker))
         assert json.loads(await known.recv())["type"] == "connection_ack"
         payload = {"query": "{ __typename }", "variables": {"x": "x" * 900_000}}
@@ -134,38 +157,38 @@ async def test_a_stranger_may_not_send_large_messages_and_a_known_client_may(
         assert json.loads(await known.recv())["payload"] == {"data": {"__typename": "Query"}}
 
 
-async def test_a_client_has_so_many_websockets_and_gets_them_back(guarded: Guarded) -> None:
+async def test_a_client_has_so_many_websockets_and_gets_them_back(crowded: Guarded) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(20):
-            await stack.enter_async_context(opened(guarded))
+            await stack.enter_async_context(opened(crowded.server))
         with pytest.raises(InvalidStatus) as refused:
-            await stack.enter_async_context(opened(guarded))
+            await stack.enter_async_context(opened(crowded.server))
         assert refused.value.response.status_code == 429
         body = json.loads(refused.value.response.body)
         assert body["errors"][0]["extensions"]["code"] == "TOO_MANY_REQUESTS"
-    async with opened(guarded) as again:
-        await again.send(initialised(guarded.attacker))
+    async with opened(crowded.server) as again:
+        await again.send(initialised(crowded.attacker))
         assert json.loads(await again.recv())["type"] == "connection_ack"
 
 
-async def test_strangers_keep_nobody_waiting(guarded: Guarded) -> None:
-    before = await resident_bytes(guarded)
+async def test_strangers_keep_nobody_waiting(crowded: Guarded) -> None:
+    before = await resident_bytes(crowded)
 
     async def ask() -> None:
-        async with guarded.client(None) as http:
+        async with crowded.client(None) as http:
             for _ in range(100):
                 await http.get("/graphql", params={"query": INTROSPECTION})
 
     async def connect_idly() -> None:
         with suppress(InvalidStatus, ConnectionClosed, OSError):
-            async with opened(guarded) as idle:
+            async with opened(crowded.server) as idle:
                 await idle.send(["x" * 16_000, "x" * 16_000])
                 await idle.wait_closed()
 
-    async with working_beside(guarded) as waited, asyncio.TaskGroup() as attack:
+    async with working_beside(crowded) as waited, asyncio.TaskGroup() as attack:
         for _ in range(3):
             attack.create_task(ask())
         for _ in range(300):
             attack.create_task(connect_idly())
     assert waited.too_long == {}, waited
-    assert await resident_bytes(guarded) - before < 100 * 1024 * 1024
+    assert await resident_bytes(crowded) - before < 100 * 1024 * 1024
