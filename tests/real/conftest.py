@@ -34,6 +34,10 @@ async def orthanc(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Emb
 
 @pytest.fixture
 async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
+    return await emptied(orthanc)
+
+
+async def emptied(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
     async with modality_client(orthanc) as http:
         for patient in (await http.get("/patients")).json():
             (await http.delete(f"/patients/{patient}")).raise_for_status()
@@ -59,6 +63,21 @@ def settings(
 async def runtime(settings: Settings) -> AsyncIterator[Runtime]:
     async with open_runtime(settings) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+async def shared_server(
+    mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningServer]:
+    """One server for all tests of a module that add files and look at nothing else.
+
+    Nothing else may open a database meanwhile: the documents of Beanie belong to the last one.
+    """
+    async with lent_database(mongodb) as name:
+        folder = tmp_path_factory.mktemp("shared")
+        settings = settings_on(mongodb, await emptied(orthanc), folder, mongodb_database=name)
+        async with open_runtime(settings) as runtime, run_server(settings, runtime) as running:
+            yield running
 
 
 @pytest.fixture

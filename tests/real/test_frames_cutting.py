@@ -27,6 +27,7 @@ from services.frames.variant import FrameVariant
 from services.runtime import Runtime
 from tests.pydicom_pictures import decoded
 from tests.real.sync_stage import modality_client
+from tests.servers import RunningServer
 
 SIDE = 16
 FULL = FrameVariant(full_range=True)
@@ -66,6 +67,12 @@ def encapsulated(made: Dataset, fragments: Sequence[bytes], table: Sequence[int]
     offsets = struct.pack(f"<{len(table)}I", *table)
     items = (_ITEM + len(one).to_bytes(4, "little") + one for one in (offsets, *fragments))
     return head + b"".join(items) + _END
+
+
+@pytest.fixture
+def runtime(shared_server: RunningServer) -> Runtime:
+    """One for all files: its renderers take long to start."""
+    return shared_server.runtime
 
 
 async def shown(
