@@ -33,10 +33,11 @@ def page_documents() -> Sequence[str]:
 
 
 def _literals(script: str) -> Iterator[tuple[str, str]]:
-    """Yield name, or `""`, and text of string literals that look like GraphQL."""
+    """Yield name, or `""`, and text of string literals that look like GraphQL, or may be a part."""
     for match in _LITERAL.finditer(script):
         text = match["template"] or match["string"] or ""
-        if text.lstrip().startswith((*_BEGINNINGS, "${")) and "\\" not in text:
+        is_text = match["name"] or text.lstrip().startswith((*_BEGINNINGS, "${"))
+        if is_text and "\\" not in text:
             yield match["name"] or "", text
 
 

@@ -18,7 +18,12 @@ SHARE_ID = "0123456789abcdef"
 
 @pytest.mark.parametrize("type_name", get_args(TypeName))
 def test_an_id_is_read_back(type_name: TypeName) -> None:
-    own_ids = {"Share": SHARE_ID, "Job": SHARE_ID, "Frame": frame_local_id(ORTHANC_ID, 7)}
+    own_ids = {
+        "Share": SHARE_ID,
+        "Job": SHARE_ID,
+        "WorklistEntry": SHARE_ID * 2,
+        "Frame": frame_local_id(ORTHANC_ID, 7),
+    }
     own_id = own_ids.get(type_name, ORTHANC_ID)
     assert decode_node_id(encode_node_id(type_name, own_id)) == (type_name, own_id)
 

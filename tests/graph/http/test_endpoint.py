@@ -39,6 +39,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
             authenticator=Authenticator(cache_of()),
             audit=AsyncMock(spec=Audit),
             trees=Trees(page_max_size=1, max_seconds=1),
+            anonymizations=AsyncMock(),
         ),
     )
     starlette = create_app(settings, runtime=runtime)

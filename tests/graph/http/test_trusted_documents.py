@@ -64,6 +64,7 @@ async def open_app(folder: Path, **given: Any) -> AsyncIterator[httpx.AsyncClien
             authenticator=Authenticator(cache_of()),
             audit=AsyncMock(spec=Audit),
             trees=Trees(page_max_size=1, max_seconds=1),
+            anonymizations=AsyncMock(),
         ),
     )
     starlette = create_app(settings, runtime=runtime)
