@@ -23,9 +23,10 @@ from models.series_headers import SeriesHeadersDocument
 from models.share import ShareDocument
 from models.stored import NamedDocument, StoredDocument
 from models.study import StudyDocument
+from models.study_cursor import StudyCursorDocument
 from models.thumbnail import Thumbnail
 from models.token import TokenDocument
-from models.webhook import WebhookCursorDocument, WebhookDeliveryDocument
+from models.webhook import WebhookDeliveryDocument
 from models.worklist import WorklistEntryDocument
 
 DOCUMENTS: tuple[type[NamedDocument], ...] = (
@@ -49,7 +50,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     ModalityDocument,
     DeletedStudyDocument,
     WebhookDeliveryDocument,
-    WebhookCursorDocument,
+    StudyCursorDocument,
 )
 
 __all__ = [
@@ -76,11 +77,11 @@ __all__ = [
     "SeriesHeadersDocument",
     "ShareDocument",
     "StoredDocument",
+    "StudyCursorDocument",
     "StudyDocument",
     "SuspectFrameDocument",
     "Thumbnail",
     "TokenDocument",
-    "WebhookCursorDocument",
     "WebhookDeliveryDocument",
     "WorklistEntryDocument",
 ]

@@ -1,4 +1,4 @@
-"""Webhooks: what is to be delivered, and up to where studies were looked at."""
+"""Webhooks: what is to be delivered."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -35,14 +35,3 @@ class WebhookDeliveryDocument(NamedDocument):
         indexes: ClassVar[list[IndexModel]] = [
             IndexModel([("receiver", ASCENDING), ("dueAt", ASCENDING)]),
         ]
-
-
-class WebhookCursorDocument(NamedDocument):
-    """The one cursor: changes before it are queued."""
-
-    queued_until: datetime
-
-    class Settings:
-        """Collection."""
-
-        name = "webhookCursors"

@@ -7,7 +7,7 @@ show them; labels that are set in Orthanc are not read, because it reports no ch
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +45,7 @@ class Labels:
         database: Where the studies are.
         orthanc: Gets the labels as well; None while PACS integration is off.
         max_seconds: Longest time that MongoDB may work on one command.
+        of_rules: Labels that new studies may have got by rules (LABEL_RULES).
     """
 
     def __init__(
@@ -53,8 +54,10 @@ class Labels:
         orthanc: OrthancClient | None,
         *,
         max_seconds: float,
+        of_rules: Collection[str] = (),
     ) -> None:
         self._studies = database[StudyDocument.Settings.name]
+        self._of_rules = sorted(of_rules)
         self._orthanc = orthanc
         self._max_milliseconds = max(1, int(max_seconds * 1000))
 
@@ -129,8 +132,11 @@ class Labels:
         labels = sorted(scope.labels)
         try:
             for study_id in study_ids:
-                is_new = {"_id": study_id, "labels": None, _CREATED_AT: {"$gte": created_since}}
-                if await self._update(is_new, [{"$set": {"labels": labels, **_stamps()}}]):
+                # A rule may have been faster; labels of others mean that the study is theirs.
+                own = {"$not": {"$elemMatch": {"$nin": self._of_rules}}}
+                is_new = {"_id": study_id, "labels": own, _CREATED_AT: {"$gte": created_since}}
+                given = {"$setUnion": [{"$ifNull": ["$labels", []]}, {"$literal": labels}]}
+                if await self._update(is_new, [{"$set": {"labels": given, **_stamps()}}]):
                     await self._mirror("PUT", study_id, labels)
         except DatabaseUnavailable as exc:
             # The files are stored, and their sender must learn it.

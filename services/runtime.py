@@ -45,6 +45,7 @@ from services.jobs.handler import JobHandler
 from services.jobs.runner import JobRunner, RunnerLimits
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
+from services.label_rules import LabelRules
 from services.labels import Labels
 from services.modalities.retrieve import RetrieveJobs
 from services.modalities.send import SendJobs
@@ -598,7 +599,12 @@ async def open_runtime(
             )
         )
         deletion = make_deletion(client, database, sync)
-        labels = Labels(database, client, max_seconds=settings.operation_seconds)
+        labels = Labels(
+            database,
+            client,
+            max_seconds=settings.operation_seconds,
+            of_rules={rule.label for rule in settings.label_rules},
+        )
         job_runner = make_job_runner(
             settings,
             make_job_handlers(
@@ -692,6 +698,11 @@ async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
             database, runtime.series_headers, stable_seconds=settings.study_stable_seconds
         )
         tasks += [("sync", runtime.sync.run), ("prepared headers", preparation.run)]
+    if runtime.orthanc is not None and settings.label_rules:
+        rules = LabelRules(
+            database, runtime.labels, runtime.orthanc, runtime.audit, settings.label_rules
+        )
+        tasks.append(("label rules", rules.run))
     await stack.enter_async_context(
         following_removals(database, runtime.frames.discard, supervisor)
     )

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -76,6 +78,31 @@ Networks = Annotated[CommaSeparated, AfterValidator(_networks)]
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
+
+
+class LabelRule(BaseModel):
+    """A label for new studies that match all given conditions.
+
+    Attributes:
+        label: 1 to 64 printable characters.
+        calling_ae_title: Of the application that sent the first image, as Orthanc notes it.
+        institution_name: InstitutionName (0008,0080) of the study.
+        issuer_of_patient_id: IssuerOfPatientID (0010,0021) of the study.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str = Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")
+    calling_ae_title: str | None = Field(default=None, alias="callingAETitle")
+    institution_name: str | None = Field(default=None, alias="institutionName")
+    issuer_of_patient_id: str | None = Field(default=None, alias="issuerOfPatientID")
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> "LabelRule":
+        conditions = (self.calling_ae_title, self.institution_name, self.issuer_of_patient_id)
+        if not any(conditions):
+            raise ValueError("a rule needs callingAETitle, institutionName or issuerOfPatientID")
+        return self
 
 
 class Settings(BaseSettings):
@@ -220,6 +247,12 @@ class Settings(BaseSettings):
         description="Claim that holds labels, a string or a list; dots lead into objects. Its "
         "holder sees studies with one of these labels only, and is at most an uploader; without "
         "the claim only administrators see anything. Empty: nobody is limited.",
+    )
+    label_rules: list[LabelRule] = Field(
+        default=[],
+        description="Labels for new studies, as JSON: "
+        '`[{"label": "ward-3", "callingAETitle": "CT1", "institutionName": "Clinic B", '
+        '"issuerOfPatientID": "B"}]`; all conditions of a rule must match. Empty: none.',
     )
     share_max_days: int = Field(
         default=90, gt=0, le=3660, description="Longest validity of a share, in days."

@@ -26,6 +26,7 @@ _OTHER_NAMES = {
     "services/modalities/query.py": "arguments of the GraphQL API",
     "services/modalities/retrieve.py": "arguments of the GraphQL API",
     "services/migration/local_files.py": "fields of the old system's records",
+    "services/settings.py": "members of LABEL_RULES",
     "services/migration/source.py": "fields of the old system's records",
 }
 _TO_DO = ("services/dicomweb/",)

@@ -16,8 +16,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import (
     DeletedStudyDocument,
+    StudyCursorDocument,
     StudyDocument,
-    WebhookCursorDocument,
     WebhookDeliveryDocument,
 )
 from models.stored import stored_name
@@ -27,14 +27,13 @@ _CREATED_AT = stored_name(StudyDocument.created_at)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _DELETED_AT = stored_name(DeletedStudyDocument.deleted_at)
-_QUEUED_UNTIL = stored_name(WebhookCursorDocument.queued_until)
 _DUE_AT = stored_name(WebhookDeliveryDocument.due_at)
 _QUEUED_AT = stored_name(WebhookDeliveryDocument.queued_at)
 _ORTHANC_STUDY_ID = stored_name(WebhookDeliveryDocument.orthanc_study_id)
 
 CREATED, UPDATED, STABLE, DELETED = "created", "updated", "stable", "deleted"
 
-_CURSOR = "studies"
+_CURSOR = "webhooks"
 _OVERLAP = timedelta(seconds=30)
 """Studies are looked at for this much longer: clocks of processes differ, and writes take time."""
 
@@ -68,7 +67,7 @@ class WebhookQueue:
     ) -> None:
         self._studies = database[StudyDocument.Settings.name]
         self._deleted = database[DeletedStudyDocument.Settings.name]
-        self._cursors = database[WebhookCursorDocument.Settings.name]
+        self._cursors = database[StudyCursorDocument.Settings.name]
         self._deliveries = database[WebhookDeliveryDocument.Settings.name]
         self._receivers = receivers
         self._stable = timedelta(seconds=stable_seconds)
@@ -87,7 +86,7 @@ class WebhookQueue:
         """
         with translated_database_faults():
             await self._cursors.update_one(
-                {"_id": _CURSOR}, {"$setOnInsert": {_QUEUED_UNTIL: now}}, upsert=True
+                {"_id": _CURSOR}, {"$setOnInsert": {"reached": now}}, upsert=True
             )
             await self._deliveries.delete_many({"receiver": {"$nin": list(self._receivers)}})
 
@@ -105,13 +104,13 @@ class WebhookQueue:
         """
         with translated_database_faults():
             cursor = await self._cursors.find_one({"_id": _CURSOR})
-            since = (cursor[_QUEUED_UNTIL] if cursor else now) - _OVERLAP
+            since = (cursor["reached"] if cursor else now) - _OVERLAP
             count = 0
             async for page in self._pages(since):
                 await self._queue(page, since, now)
                 count += len(page)
             await self._cursors.update_one(
-                {"_id": _CURSOR}, {"$max": {_QUEUED_UNTIL: now}}, upsert=True
+                {"_id": _CURSOR}, {"$max": {"reached": now}}, upsert=True
             )
         return count
 

@@ -1,3 +1,5 @@
+import cv2
+import numpy as np
 from playwright.async_api import expect
 
 from tests.browser.conftest import Tab
@@ -15,6 +17,11 @@ async def test_a_link_shows_one_study_until_it_is_revoked(tab: Tab) -> None:
     address = await link.input_value()
     assert address.startswith(f"{tab.url}s/ogqs_")
     await expect(dialog.locator("#share-list li")).to_contain_text("Dr. Huber")
+    picture = np.frombuffer(await dialog.locator("#share-qr").screenshot(), np.uint8)
+    pixels = cv2.imdecode(picture, cv2.IMREAD_COLOR)
+    assert pixels is not None
+    decoded, _, _ = cv2.QRCodeDetector().detectAndDecode(pixels)
+    assert decoded == address
 
     # Whoever has the link sees this study, and nothing to change or to sign in with.
     other = await tab.context.new_page()

@@ -9,7 +9,7 @@ const SHARES = `query Shares {
   shares(first: 100) { nodes { id name expiresAt lastUsedAt useCount mayDownload studies { id } } }
 }`;
 const CREATE = `mutation CreateShare($input: CreateShareInput!) {
-  createShare(input: $input) { url viewerUrl }
+  createShare(input: $input) { url viewerUrl qrCode }
 }`;
 const REVOKE = "mutation RevokeShare($id: ID!) { revokeShare(id: $id) { id } }";
 
@@ -27,6 +27,7 @@ export function startShare() {
 export function openShare(id) {
   study = id;
   byId("share-made").hidden = true;
+  byId("share-qr").removeAttribute("src");
   byId("share-form").reset();
   byId("share-list").replaceChildren();
   byId("share").showModal();
@@ -45,6 +46,7 @@ async function create() {
   byId("share-url").value = createShare.url;
   byId("share-viewer").hidden = !createShare.viewerUrl;
   byId("share-viewer").href = createShare.viewerUrl ?? "#";
+  byId("share-qr").src = `data:image/svg+xml,${encodeURIComponent(createShare.qrCode)}`;
   byId("share-made").hidden = false;
   byId("share-url").select();
   await list();
