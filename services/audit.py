@@ -168,12 +168,14 @@ class AuditSearch:
 
     Attributes:
         since: Not older than this, with time zone.
+        until: Older than this, with time zone.
         patient_id: PatientID of one of the patients concerned, `""` for files without any.
         action: What was done.
         principal: Name of who did it.
     """
 
     since: datetime | None = None
+    until: datetime | None = None
     patient_id: str | None = None
     action: Action | None = None
     principal: str | None = None
@@ -225,12 +227,10 @@ def _order(search: AuditSearch) -> list[str]:
 
 
 def _query(search: AuditSearch) -> dict[str, Any]:
-    patient, since = search.patient_id, search.since
+    patient = search.patient_id
     patient_id = None if patient is None else orthanc_patient_id(clean_identifier(patient))
     query: dict[str, Any] = {
-        # The identifier begins with the second, and has the index.
-        "_id": None if since is None else {"$gte": ObjectId.from_datetime(since)},
-        "at": None if since is None else {"$gte": since},
+        **_period(search),
         # Both forms in which it is stored.
         _ORTHANC_PATIENT_IDS: patient_id and {"$in": [pack_id(patient_id), patient_id]},
         "action": search.action and search.action.value,
@@ -240,6 +240,18 @@ def _query(search: AuditSearch) -> dict[str, Any]:
         # A view and the URLs of the same answer have one record.
         query |= {"action": None, "$or": [{"action": "mint"}, {_MINTED_URLS: {"$gt": 0}}]}
     return {name: value for name, value in query.items() if value is not None}
+
+
+def _period(search: AuditSearch) -> dict[str, Any]:
+    """Return the condition of time: the identifier begins with the second, and has the index."""
+    ids: dict[str, Any] = {}
+    times: dict[str, Any] = {}
+    if search.since is not None:
+        ids["$gte"], times["$gte"] = ObjectId.from_datetime(search.since), search.since
+    if search.until is not None:
+        after = search.until + timedelta(seconds=1)
+        ids["$lt"], times["$lt"] = ObjectId.from_datetime(after), search.until
+    return {"_id": ids or None, "at": times or None}
 
 
 _log = logging.getLogger(__name__)

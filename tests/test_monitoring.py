@@ -122,3 +122,59 @@ def test_prometheus_reads_the_expressions_of_the_dashboard(tmp_path: Path) -> No
         [promtool, "check", "rules", str(path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+P = "orthanc_graphql_"
+SERIES = {
+    # Value every 30 s, in the notation of promtool.
+    f'{P}feed_is_following{{instance="a"}}': "1x20 0x20 0x20",
+    f'{P}feed_is_following{{instance="b"}}': "0x20 0x20 1x20",
+    f'{P}comparison_last_success_timestamp_seconds{{instance="a"}}': "0x300",
+    f'{P}comparison_last_success_timestamp_seconds{{instance="b"}}': "60x300",
+    f'{P}audit_records_waiting{{instance="a"}}': "0x20 2000x20 0x20",
+    f'{P}graphql_errors_total{{instance="a", code="INTERNAL_ERROR"}}': "0x20 0+1x40",
+    f'{P}graphql_errors_total{{instance="a", code="INVALID_INPUT"}}': "0+9x60",
+    f'{P}frame_queue_length{{instance="a"}}': "0x20 60x20 0x20",
+    f'{P}frame_queue_limit{{instance="a"}}': "64x60",
+    f'{P}event_loop_lag_seconds_bucket{{instance="a", le="0.1"}}': "0+4x60",
+    f'{P}event_loop_lag_seconds_bucket{{instance="a", le="0.5"}}': "0+100x60",
+    f'{P}event_loop_lag_seconds_bucket{{instance="a", le="+Inf"}}': "0+100x60",
+    f'{P}jobs_total{{instance="a", kind="SEND", state="SUCCEEDED"}}': "0+1x60",
+    f'{P}jobs_total{{instance="a", kind="SEND", state="FAILED"}}': "0x30 1x30",
+}
+JOB = {"job": "orthanc-graphql"}
+FIRING: dict[str, tuple[str, str, dict[str, str]]] = {
+    "NobodyFollows": ("5m", "15m", JOB),
+    "NotCompared": ("1h", "2h2m", JOB),
+    "AuditWaits": ("5m", "15m", JOB | {"instance": "a"}),
+    "InternalErrors": ("9m", "20m", {"instance": "a"}),
+    "FrameQueueFull": ("5m", "15m", JOB | {"instance": "a"}),
+    "EventLoopLags": ("1m", "20m", {"instance": "a"}),
+    "JobsFail": ("10m", "20m", JOB | {"kind": "SEND"}),
+}
+"""When an alert must be silent, and when it must fire with which labels."""
+
+
+def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
+    promtool = program("promtool")
+    # The texts have values in them: rules without them are compared.
+    plain = [{key: rule[key] for key in rule if key != "annotations"} for rule in rules()]
+    severities = {rule["alert"]: rule["labels"] for rule in plain}
+    wanted = []
+    for name, (silent_at, firing_at, labels) in FIRING.items():
+        alert = f"OrthancGraphql{name}"
+        firing = [{"exp_labels": severities[alert] | labels}]
+        wanted.append({"alertname": alert, "eval_time": silent_at, "exp_alerts": []})
+        wanted.append({"alertname": alert, "eval_time": firing_at, "exp_alerts": firing})
+    rules_path, tests_path = tmp_path / "rules.json", tmp_path / "tests.json"
+    rules_path.write_text(
+        json.dumps({"groups": [{"name": "all", "rules": plain}]}), encoding="utf-8"
+    )
+    series = [
+        {"series": name.replace("{", '{job="orthanc-graphql", '), "values": values}
+        for name, values in SERIES.items()
+    ]
+    test = {"interval": "30s", "input_series": series, "alert_rule_test": wanted}
+    content = {"rule_files": [str(rules_path)], "evaluation_interval": "30s", "tests": [test]}
+    tests_path.write_text(json.dumps(content), encoding="utf-8")
+    check(promtool, "test", "rules", tests_path)

@@ -16,10 +16,12 @@ from services.settings import Settings
     epilog=examples(
         "orthanc-graphql audit --since 2d --action delete",
         "orthanc-graphql audit --patient 12345 --json",
+        "orthanc-graphql audit --since 2026-01-01 --until 2026-02-01 --json > 2026-01.jsonl",
         settings=("DATA_DIR", "MONGODB_URL", "MONGODB_DATABASE", "AUDIT_RETENTION_DAYS"),
     )
 )
 @click.option("--since", metavar="WHEN", help="Not older: 2d, 36h, 15m, or an ISO 8601 date.")
+@click.option("--until", metavar="WHEN", help="Older than this.")
 @click.option("--patient", "patient_id", metavar="ID", help="PatientID of a patient concerned.")
 @click.option(
     "--action", type=click.Choice([action.value for action in Action]), help="What was done."
@@ -28,11 +30,12 @@ from services.settings import Settings
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @data_dir_option
 def command(
+    *,
     since: str | None,
+    until: str | None,
     patient_id: str | None,
     action: str | None,
     principal: str | None,
-    *,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
@@ -40,8 +43,10 @@ def command(
     settings = load_settings(data_dir=data_dir)
 
     async def show() -> None:
+        now = datetime.now(UTC)
         search = AuditSearch(
-            since=None if since is None else parse_since(since, now=datetime.now(UTC)),
+            since=None if since is None else parse_since(since, now=now),
+            until=None if until is None else parse_since(until, now=now),
             patient_id=patient_id,
             action=None if action is None else Action(action),
             principal=principal,

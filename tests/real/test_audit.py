@@ -65,6 +65,9 @@ async def test_the_trail_is_read_newest_last(trail: AsyncDatabase[dict[str, Any]
     assert await found(action=Action.DELETE) == ["delete"]
     assert await found(principal="bob") == ["view"]
     assert await found(patient_id="") == []
+    assert await found(until=NOW - timedelta(days=2)) == ["upload"]
+    assert await found(until=NOW) == ["upload", "view"]
+    assert await found(since=NOW, until=NOW + timedelta(milliseconds=1)) == ["delete"]
 
 
 async def test_the_trail_holds_no_patient_id(trail: AsyncDatabase[dict[str, Any]]) -> None:

@@ -1,12 +1,18 @@
 """Traces are off unless variables ask for them, and name neither patients nor texts of clients."""
 
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import ClassVar
+
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.errors import NotFound
-from services.tracing import Tracing, is_configured
+from services.tracing import TRACING, Tracing, is_configured, tracing
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -82,3 +88,51 @@ def test_the_name_of_the_service_can_be_set(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     traces.stop()
     assert recorded(exporter)["GraphQL query"].resource.attributes["service.name"] == "pacs-east"
+
+
+class Collector(BaseHTTPRequestHandler):
+    """What receives traces by OTLP over HTTP."""
+
+    received: ClassVar[list[tuple[str, str, ExportTraceServiceRequest]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        request = ExportTraceServiceRequest.FromString(body)
+        self.received.append((self.path, self.headers["Content-Type"], request))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_spans_go_to_the_collector_that_the_variables_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Collector.received.clear()
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        try:
+            with tracing("1.2.3"), TRACING.span("GraphQL query", kind="SERVER"):
+                pass
+        finally:
+            server.shutdown()
+            thread.join()
+    [(path, content_type, request)] = Collector.received
+    assert (path, content_type) == ("/v1/traces", "application/x-protobuf")
+    [resource] = request.resource_spans
+    attributes = {one.key: one.value.string_value for one in resource.resource.attributes}
+    assert attributes["service.name"] == "orthanc-graphql"
+    assert attributes["service.version"] == "1.2.3"
+    assert attributes["deployment.environment.name"] == "test"
+    [span] = resource.scope_spans[0].spans
+    assert span.name == "GraphQL query"
+    with TRACING.span("after the end") as none:
+        assert none is None
