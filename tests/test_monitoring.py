@@ -160,7 +160,7 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     # The texts have values in them: rules without them are compared.
     plain = [{key: rule[key] for key in rule if key != "annotations"} for rule in rules()]
     severities = {rule["alert"]: rule["labels"] for rule in plain}
-    wanted = []
+    wanted: list[dict[str, object]] = []
     for name, (silent_at, firing_at, labels) in FIRING.items():
         alert = f"OrthancGraphql{name}"
         firing = [{"exp_labels": severities[alert] | labels}]
