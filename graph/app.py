@@ -24,7 +24,17 @@ from graph.http.middleware import (
     unexpected_error,
 )
 from graph.http.trusted_documents import read_trusted_documents, warn_of_invalid
-from graph.routes import archives, dicom_api, files, frames, health, orthanc_events, shares, web
+from graph.routes import (
+    archives,
+    dicom_api,
+    exports,
+    files,
+    frames,
+    health,
+    orthanc_events,
+    shares,
+    web,
+)
 from graph.schema import build_schema
 from graph.state import State
 from graph.web.documents import page_documents
@@ -100,6 +110,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
         *archives.archive_routes(per_client=settings.archives_per_client),
+        *exports.export_routes(per_client=settings.archives_per_client),
         *files.file_routes(),
         *dicom_api.routes,
         *dicomweb_routes(per_client=settings.archives_per_client),

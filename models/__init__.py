@@ -9,6 +9,7 @@ from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
 from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
 from models.dicom_error import DicomErrorRecord
+from models.export_part import ExportPartDocument
 from models.feed_cursor import FeedCursorDocument
 from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
@@ -45,6 +46,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     ShareDocument,
     JobDocument,
     SecretDocument,
+    ExportPartDocument,
     AnonymizationDocument,
     WorklistEntryDocument,
     ModalityDocument,
@@ -61,6 +63,7 @@ __all__ = [
     "ComparedStudyDocument",
     "DeletedStudyDocument",
     "DicomErrorRecord",
+    "ExportPartDocument",
     "FeedCursorDocument",
     "IndexFaultDocument",
     "InstanceDocument",

@@ -14,7 +14,6 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from services.anonymization.modifications import Modifications, ModifyHandler
 from services.anonymization.replacement import Replacements
-from services.anonymization.rewriting import StudyFiles
 from services.anonymization.service import Anonymizations, AnonymizeHandler
 from services.audit import Audit, open_audit
 from services.auth.authenticator import Authenticator, open_authenticator
@@ -31,6 +30,9 @@ from services.embedded.data_dir import Stores, read_running_stores
 from services.embedded.failures import EmbeddedStoreError
 from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
 from services.embedded.stores import open_stores
+from services.exports.contents import ExportContents
+from services.exports.service import ExportHandler, Exports
+from services.exports.urls import ExportUrlSigner
 from services.files import make_private_folder, write_private
 from services.frames.renderer import RendererLimits
 from services.frames.service import FrameLimits, FrameService, open_frames
@@ -60,6 +62,7 @@ from services.query.tree import Trees
 from services.readiness import Readiness
 from services.settings import Settings
 from services.sharing.service import Sharing, open_sharing
+from services.study_files import StudyFiles
 from services.sync.events import StudyEvents
 from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
@@ -339,6 +342,11 @@ def make_job_handlers(
         handlers += [
             AnonymizeHandler(files, database, deletion, labels),
             ModifyHandler(files, replacements, database, deletion, labels),
+            ExportHandler(
+                files,
+                ExportContents(database),
+                retention=timedelta(days=settings.job_retention_days),
+            ),
         ]
     return handlers
 
@@ -417,6 +425,7 @@ class Runtime:
     backup_folder: BackupFolder
     anonymizations: Anonymizations
     modifications: Modifications
+    exports: Exports
     worklist: Worklist
     worklist_folder: WorklistFolder | None
     modalities: Modalities
@@ -655,6 +664,13 @@ async def open_runtime(
             jobs=jobs,
             anonymizations=Anonymizations(database, jobs),
             modifications=Modifications(database, jobs),
+            exports=Exports(
+                jobs,
+                JobStore(database),
+                ExportContents(database),
+                ExportUrlSigner(keys, valid_seconds=settings.frame_url_seconds),
+                client,
+            ),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
             backup_folder=BackupFolder(settings.backup_folder),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from graphql.execution.executor import Executor
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
+from pydicom.fileset import FileSet
 from pynetdicom import AE
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
@@ -150,6 +151,12 @@ def test_what_an_association_of_pynetdicom_is_asked_for_is_there() -> None:
     assert "primitive._dataset_file = " in inspect.getsource(DIMSEMessage.message_to_primitive)
     # What wakes a thread that waits for a message.
     assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
+
+
+def test_a_file_set_keeps_its_temporary_folder_where_it_is_removed() -> None:
+    assert 'self._stage["path"] = Path(self._stage["t"].name)' in inspect.getsource(
+        FileSet.__init__
+    )
 
 
 def test_the_data_dictionary_has_entries_of_five_in_the_known_order() -> None:

@@ -5,6 +5,7 @@ import strawberry
 from graph.mutations.anonymization import AnonymizationMutation
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.backup import BackupMutation
+from graph.mutations.exports import ExportsMutation
 from graph.mutations.jobs import JobsMutation
 from graph.mutations.modalities import ModalitiesMutation
 from graph.mutations.sharing import SharingMutation
@@ -15,6 +16,7 @@ from graph.mutations.worklist import WorklistMutation
 class Mutation(
     ArchiveMutation,
     AnonymizationMutation,
+    ExportsMutation,
     SharingMutation,
     JobsMutation,
     WorklistMutation,

@@ -14,6 +14,7 @@ from graph.types.study import Study
 from models import JobDocument, JobFailureRecord, JobKind, JobState
 from models.job import CommitmentState
 from services.auth.roles import Role
+from services.frames.signing import SignedPath
 from services.orthanc.answers import JobInfo as StoredOrthancJob
 
 # Arguments take the enumerations from here: they are described below.
@@ -90,6 +91,7 @@ class Job(Node):
     finished_at: datetime | None = strawberry.field(
         description="When it ended; null while it has not."
     )
+    job_id: strawberry.Private[str]
     starter: strawberry.Private[str]
     study_ids: strawberry.Private[Sequence[str]]
     result_ids: strawberry.Private[Sequence[str]]
@@ -114,6 +116,7 @@ class Job(Node):
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
+            job_id=job.id,
             starter=job.created_by,
             study_ids=job.orthanc_study_ids,
             result_ids=job.result_study_ids,
@@ -159,6 +162,35 @@ class Job(Node):
             return None
         found = await info.context.runtime.modalities.find(self.modality_name)
         return None if found is None else Modality.of(found)
+
+    @strawberry.field(
+        description="A signed URL of a finished EXPORT as ZIP, valid until `urlExpiresAt`: ask "
+        "again for a new one. It works in a link, with no header and no cookie. Null for other "
+        "jobs, and while it is not finished."
+    )
+    def url(self, info: Info) -> str | None:
+        """Mint the URL; no I/O."""
+        signed = self._signed(info)
+        if signed is None:
+            return None
+        info.context.accesses.minted["Job.url"] += 1
+        return info.context.base_url + signed.path
+
+    @strawberry.field(description="When `url` ends; null where there is none.")
+    def url_expires_at(self, info: Info) -> datetime | None:
+        """Return when the URL ends."""
+        signed = self._signed(info)
+        return None if signed is None else signed.expires_at
+
+    def _signed(self, info: Info) -> SignedPath | None:
+        context = info.context
+        is_finished = self.state in {JobState.SUCCEEDED, JobState.PARTIAL}
+        if self.kind is not JobKind.EXPORT or not is_finished or self.finished_at is None:
+            return None
+        context.require_download()
+        return context.runtime.exports.urls.path(
+            self.job_id, self.finished_at, now=context.now(), grant=context.grant
+        )
 
     @strawberry.field(description="The studies that it is about; deleted ones are left out.")
     async def studies(

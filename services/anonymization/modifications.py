@@ -17,7 +17,6 @@ from services.anonymization.modification import (
 )
 from services.anonymization.pseudonyms import Pseudonyms, load_or_create_pseudonym_key
 from services.anonymization.replacement import Replacements
-from services.anonymization.rewriting import SourceInstance, SourceStudy, StudyFiles
 from services.auth.roles import Principal
 from services.auth.scope import ALL
 from services.database import translated_database_faults
@@ -31,6 +30,7 @@ from services.jobs.service import Jobs
 from services.labels import Labels
 from services.orthanc.answers import StoredFile
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
+from services.study_files import SourceInstance, SourceStudy, StudyFiles
 
 _PATIENT_ID = stored_name(StudyDocument.patient_id)
 _PATIENT_NAME = stored_name(StudyDocument.patient_name)

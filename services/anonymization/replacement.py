@@ -13,11 +13,11 @@ from typing import Any, BinaryIO, cast
 from gridfs.asynchronous import AsyncGridFSBucket
 from pymongo.asynchronous.database import AsyncDatabase
 
-from services.anonymization.rewriting import StudyFiles
 from services.database import translated_database_faults
 from services.errors import Error, OrthancNotFound
 from services.jobs.handler import JobError, RunningJob
 from services.orthanc.client import OrthancClient
+from services.study_files import StudyFiles
 
 _BUCKET = "replacements"
 _SPOOL_BYTES = 16 * 1024 * 1024

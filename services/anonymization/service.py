@@ -10,11 +10,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import AnonymizationDocument, JobDocument, JobKind, StudyDocument
 from models.stored import stored_name
-from services.anonymization.burned_in import BurnedInAnnotation
+from services.anonymization.burned_in import INSPECTED_TAGS, BurnedInAnnotation, fault_of
 from services.anonymization.content import METHOD, AnonymizationRules, anonymized
 from services.anonymization.options import AnonymizationOptions
 from services.anonymization.pseudonyms import Pseudonyms, load_or_create_pseudonym_key
-from services.anonymization.rewriting import SourceInstance, SourceStudy, StudyFiles
 from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.deletion import Deletion, Level
@@ -25,6 +24,7 @@ from services.jobs.handler import NewJob, RunningJob
 from services.jobs.service import Jobs
 from services.labels import Labels
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
+from services.study_files import SourceInstance, SourceStudy, StudyFiles
 
 _PATIENT_ID = stored_name(StudyDocument.patient_id)
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
@@ -169,7 +169,7 @@ class AnonymizeHandler:
         self, job: RunningJob, study: SourceStudy, options: AnonymizationOptions
     ) -> list[SourceInstance]:
         """Return the instances that may be copied; the others are counted as failed."""
-        faults = await self._files.faults(study.instances)
+        faults = await self._files.faults(study.instances, INSPECTED_TAGS, fault_of)
         if options.confirm_burned_in:
             faults = {
                 one: fault

@@ -14,7 +14,6 @@ from pydicom.uid import generate_uid
 from graph.relay import decode_node_id, encode_node_id
 from models import JobDocument, JobState, StudyDocument
 from services.anonymization.options import AnonymizationOptions
-from services.anonymization.rewriting import StudyFiles
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.errors import InvalidInput
@@ -23,6 +22,7 @@ from services.ingest.service import SentFile
 from services.jobs.handler import RunningJob
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from services.study_files import StudyFiles
 from tests.planted import found_in, planted_image, planted_report, written
 from tests.real.jobs_stage import ANNA, ended, running_jobs
 from tests.real.sync_stage import eventually

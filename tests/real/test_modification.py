@@ -13,12 +13,12 @@ from pydicom.uid import generate_uid
 
 from models import JobDocument, JobState
 from services.anonymization.modification import ModificationOptions
-from services.anonymization.rewriting import StudyFiles
 from services.auth.scope import ALL
 from services.errors import InvalidInput, OrthancFull, OrthancUnavailable
 from services.ingest.results import StoreResult
 from services.jobs.handler import RunningJob
 from services.runtime import Runtime
+from services.study_files import StudyFiles
 from tests.real.jobs_stage import ADMIN, ended, running_jobs
 from tests.real.sync_stage import eventually
 from tests.real.test_anonymization import files_of, ids_in, images, stored

@@ -68,6 +68,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.revokeShare": Role.UPLOADER,
     "Mutation.anonymizeStudy": Role.UPLOADER,
     "Mutation.modifyStudy": Role.ADMIN,
+    "Mutation.exportStudies": Role.VIEWER,
     "Mutation.cancelJob": Role.VIEWER,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,
@@ -100,6 +101,7 @@ ROUTES: dict[tuple[str, str], Role | None] = {
     # The signature in the URL is the credential.
     ("GET", "/frames/v2/{signed:path}"): EVERYBODY,
     ("GET", "/archives/v2/{signed:path}"): EVERYBODY,
+    ("GET", "/exports/v2/{signed:path}"): EVERYBODY,
     ("GET", "/files/v2/{signed:path}"): EVERYBODY,
     ("GET", "/documents/v2/{signed:path}"): EVERYBODY,
     ("GET", "/healthz"): EVERYBODY,

@@ -12,11 +12,11 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 
 from services.anonymization.content import AnonymizationRules, Identity, anonymized
-from services.anonymization.files import rewritten
 from services.anonymization.profile import Treatment, may_be_kept, treatment_of
 from services.anonymization.pseudonyms import Pseudonyms
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
+from services.dicom.new_header import rewritten
 from services.errors import FileRejected
 from tests.planted import PLANTED, found_in, planted_image, planted_report, written
 

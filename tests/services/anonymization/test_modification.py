@@ -10,7 +10,6 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 
-from services.anonymization.files import rewritten
 from services.anonymization.modification import (
     ModificationOptions,
     ModificationRules,
@@ -19,6 +18,7 @@ from services.anonymization.modification import (
 )
 from services.anonymization.pseudonyms import Pseudonyms
 from services.dicom.layout import WalkLimits
+from services.dicom.new_header import rewritten
 from services.errors import InvalidInput
 from tests.planted import planted_image, written
 
@@ -52,11 +52,11 @@ def test_values_change_and_the_former_ones_are_noted() -> None:
     ds = source()
     result = result_of(
         ds,
-        replace={"StudyDescription": "Thorax", "PatientName": "Doe^Jane", "PatientWeight": "70"},
+        replace={"StudyDescription": "Thorax", "PatientName": "Doe^Jane", "EthnicGroup": "70"},
         remove=["AccessionNumber", "ImageComments", "RequestAttributesSequence"],
     )
     assert (result.StudyDescription, str(result.PatientName)) == ("Thorax", "Doe^Jane")
-    assert float(result.PatientWeight) == 70
+    assert result.EthnicGroup == "70"
     for keyword in ("AccessionNumber", "ImageComments", "RequestAttributesSequence"):
         assert keyword not in result
     earlier, item = result.OriginalAttributesSequence
@@ -68,7 +68,7 @@ def test_values_change_and_the_former_ones_are_noted() -> None:
     assert former.StudyDescription == ds.StudyDescription
     assert former.PatientName == ds.PatientName
     assert former.AccessionNumber == ds.AccessionNumber
-    assert former.PatientWeight is None
+    assert not former.EthnicGroup
     assert len(former.RequestAttributesSequence) == 1
     # Everything else is as it was.
     assert result.SOPInstanceUID == ds.SOPInstanceUID

@@ -1,6 +1,13 @@
 """Reads the files of a study, writes them with another header, and stores them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -10,13 +17,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.stored import stored_name
-from services.anonymization.burned_in import INSPECTED_TAGS, fault_of
-from services.anonymization.files import rewritten
 from services.database import translated_database_faults
 from services.dicom.checking import check_file
 from services.dicom.deflation import inflated_copy
-from services.dicom.elements import kept_elements
+from services.dicom.elements import Elements, kept_elements
 from services.dicom.layout import WalkLimits
+from services.dicom.new_header import read_header, rewritten
 from services.dicom.parser import walk
 from services.errors import Error, NotFound, OrthancNotFound
 from services.ingest.batch import map_ordered
@@ -137,18 +143,35 @@ class StudyFiles:
             found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
             return {one["_id"] async for one in found}
 
-    async def faults(self, instances: Sequence[SourceInstance]) -> dict[SourceInstance, Error]:
-        """Find the files that may give the patient away, or that can't be read.
+    async def faults(
+        self,
+        instances: Sequence[SourceInstance],
+        tags: Container[int],
+        fault_of: Callable[[Elements], Error | None],
+    ) -> dict[SourceInstance, Error]:
+        """Find the files that have a fault, or that can't be read.
+
+        Args:
+            instances: Where to look.
+            tags: Of the elements that are looked at.
+            fault_of: Returns what is wrong with a file.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer.
         """
         faults: dict[SourceInstance, Error] = {}
 
+        def look(file: BinaryIO, file_size: int | None) -> Error | None:
+            layout = walk(file, self._limits, keep=tags, file_size=file_size)
+            if not layout.is_deflated:
+                return fault_of(kept_elements(file, layout))
+            with inflated_copy(file, layout.dataset_offset, self._limits) as inflated:
+                return fault_of(kept_elements(inflated, layout))
+
         async def inspect(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
             try:
-                fault = await self._orthanc.files.beginnings.read(file, self._fault)
+                fault = await self._orthanc.files.beginnings.read(file, look)
             except Error as exc:
                 if may_pass(exc):
                     raise
@@ -159,24 +182,36 @@ class StudyFiles:
         await self.for_each(instances, inspect)
         return faults
 
-    def _fault(self, file: BinaryIO, file_size: int | None) -> Error | None:
-        layout = walk(file, self._limits, keep=INSPECTED_TAGS, file_size=file_size)
-        if not layout.is_deflated:
-            return fault_of(kept_elements(file, layout))
-        with inflated_copy(file, layout.dataset_offset, self._limits) as inflated:
-            return fault_of(kept_elements(inflated, layout))
+    async def header(self, stored: StoredFile) -> Dataset:
+        """Read the elements before the pixel data of a stored file; its values are not read yet.
+
+        Raises:
+            FileRejected: It can't be read within the limits.
+            OrthancError: Orthanc does not have it or does not answer.
+        """
+
+        def read(file: BinaryIO, file_size: int | None) -> Dataset:
+            layout = walk(file, self._limits, file_size=file_size)
+            if not layout.is_deflated:
+                return read_header(file, layout)
+            with inflated_copy(file, layout.dataset_offset, self._limits) as inflated:
+                return read_header(inflated, layout)
+
+        return await self._orthanc.files.beginnings.read(stored, read)
 
     async def for_each(
         self,
         instances: Sequence[SourceInstance],
         work: Callable[[tuple[SourceInstance, StoredFile]], Awaitable[None]],
+        *,
+        at_once: int = _AT_ONCE,
     ) -> None:
-        """Work on stored files, eight at a time; the first error ends it.
+        """Work on stored files, eight at a time unless told otherwise; the first error ends it.
 
         Instances that are gone are passed by.
         """
         stored = self._stored(instances)
-        async with aclosing(map_ordered(stored, work, concurrency=_AT_ONCE)) as done:
+        async with aclosing(map_ordered(stored, work, concurrency=at_once)) as done:
             async for _ in done:
                 pass
 

@@ -1,0 +1,1 @@
+"""Studies packed for download, or into a folder of the server."""

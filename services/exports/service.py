@@ -1,0 +1,257 @@
+"""Exporting studies: the jobs that prepare exports, and the archives that are downloaded."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from models import JobDocument, JobKind, JobState, StudyDocument
+from models.stored import stored_name
+from services.auth.roles import Principal
+from services.errors import Error, InvalidInput, NotFound, PacsDisabled
+from services.exports.contents import ExportContents, ExportedFile
+from services.exports.media import Media
+from services.exports.urls import ExportReference, ExportUrlSigner, export_revision
+from services.exports.zipping import ZipMember, zipped
+from services.jobs.handler import NewJob, RunningJob, may_pass
+from services.jobs.service import Jobs
+from services.jobs.store import JobStore
+from services.orthanc.answers import StoredFile
+from services.orthanc.client import OrthancClient
+from services.study_files import SourceInstance, SourceStudy, StudyFiles
+from services.tasks import finish_in_thread
+
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
+
+_STUDIES_MAX = 100
+"""Studies of one export."""
+
+_FORMAT = "format"
+
+
+class ExportFormat(StrEnum):
+    """How an export is arranged."""
+
+    ZIP = "ZIP"
+    """Files in folders by study and series."""
+    DICOMDIR = "DICOMDIR"
+    """The same with a DICOMDIR, as on media (PS3.10)."""
+
+
+class Exports:
+    """The start of exports, and what they are downloaded as.
+
+    Args:
+        jobs: Runs them.
+        store: The jobs in MongoDB.
+        contents: What exports hold.
+        urls: Mints and verifies their signed paths.
+        orthanc: Where the files are; None while PACS integration is off.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        store: JobStore,
+        contents: ExportContents,
+        urls: ExportUrlSigner,
+        orthanc: OrthancClient | None,
+    ) -> None:
+        self.urls = urls
+        self._jobs = jobs
+        self._store = store
+        self._contents = contents
+        self._orthanc = orthanc
+
+    async def start(
+        self,
+        studies: Sequence[Mapping[str, Any]],
+        arrangement: ExportFormat,
+        principal: Principal,
+        *,
+        correlation_id: str,
+    ) -> JobDocument:
+        """Start to prepare an export.
+
+        Args:
+            studies: As stored, 1 to 100; the caller sees them.
+            arrangement: How it is arranged.
+            principal: The caller.
+            correlation_id: Of the request.
+
+        Raises:
+            InvalidInput: There are no or too many studies.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        if not 0 < len(studies) <= _STUDIES_MAX:
+            raise InvalidInput(f"ids: 1 to {_STUDIES_MAX} studies.", argument="ids")
+        new = NewJob(
+            kind=JobKind.EXPORT,
+            parameters={_FORMAT: arrangement.value},
+            orthanc_study_ids=[study["_id"] for study in studies],
+            study_instance_uids=[study[_STUDY_INSTANCE_UID] for study in studies],
+        )
+        return await self._jobs.start(new, principal, correlation_id=correlation_id)
+
+    async def find(self, reference: ExportReference) -> JobDocument:
+        """Find the finished export of a verified URL.
+
+        Raises:
+            NotFound: It was dropped, or is being made again.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        job = await self._store.find(reference.job_id)
+        is_finished = job is not None and is_downloadable(job)
+        if job is None or not is_finished or job.finished_at is None:
+            raise NotFound("There is no such export any more. Start a new one.")
+        if export_revision(job.finished_at) != reference.revision:
+            raise NotFound("This export was made again. Take its new URL.")
+        return job
+
+    def archive(self, job_id: str) -> AsyncIterator[bytes]:
+        """Stream an export as ZIP archive; files that were deleted since end it with an error.
+
+        Raises:
+            PacsDisabled: PACS integration is off.
+            OrthancError: A file can't be read.
+        """
+        if self._orthanc is None:
+            raise PacsDisabled
+        return zipped(self._members(job_id, self._orthanc))
+
+    async def _members(self, job_id: str, orthanc: OrthancClient) -> AsyncIterator[ZipMember]:
+        pieces = [piece async for piece in self._contents.dicomdir(job_id)]
+        if pieces:
+            yield ZipMember("DICOMDIR", _from_memory(pieces))
+        async for file in self._contents.files(job_id):
+            yield ZipMember(file.name, orthanc.download(file.instance_id))
+
+
+def is_downloadable(job: JobDocument) -> bool:
+    """Return whether a job has made an export that can be downloaded."""
+    return job.kind is JobKind.EXPORT and job.state in {JobState.SUCCEEDED, JobState.PARTIAL}
+
+
+@asynccontextmanager
+async def _from_memory(pieces: Sequence[bytes]) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def chunks() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    yield chunks()
+
+
+class ExportHandler:
+    """Prepares exports: finds their files, names them, and makes their DICOMDIR.
+
+    The files stay in Orthanc until the export is downloaded. Names in an export hold no patient
+    data: `ST000000/SE000001/IM000002`, numbered in the order of the study.
+
+    Args:
+        files: Reads files.
+        contents: Keeps what exports hold.
+        retention: How long an export can be downloaded.
+    """
+
+    kind: ClassVar[JobKind] = JobKind.EXPORT
+
+    def __init__(
+        self, files: StudyFiles, contents: ExportContents, *, retention: timedelta
+    ) -> None:
+        self._files = files
+        self._contents = contents
+        self._retention = retention
+
+    async def run(self, job: RunningJob) -> None:
+        """Prepare an export.
+
+        Raises:
+            Error: Nothing more can be done now.
+        """
+        studies = [await self._files.find(study_id) for study_id in job.orthanc_study_ids]
+        job.progress(total=sum(len(study.instances) for study in studies))
+        if job.parameters[_FORMAT] == ExportFormat.DICOMDIR:
+            files, dicomdir = await self._media(job, studies)
+        else:
+            files, dicomdir = await self._listed(job, studies), b""
+        expires_at = datetime.now(UTC) + self._retention
+        await self._contents.write(job.id, files, dicomdir, expires_at)
+
+    async def discard(self, job: RunningJob) -> None:
+        """Forget what the export was to hold."""
+        await self._contents.remove(job.id)
+
+    async def _listed(self, job: RunningJob, studies: Sequence[SourceStudy]) -> list[ExportedFile]:
+        """List the files that Orthanc has."""
+        names = _names_of(studies)
+        found: list[ExportedFile] = []
+
+        async def list_one(stored: tuple[SourceInstance, StoredFile]) -> None:
+            instance, _ = stored
+            found.append(ExportedFile(names[instance], instance.instance_id))
+            job.advance()
+
+        for study in studies:
+            await self._files.for_each(study.instances, list_one)
+        _count_missing(job, studies, {file.instance_id for file in found})
+        return sorted(found, key=lambda file: file.name)
+
+    async def _media(
+        self, job: RunningJob, studies: Sequence[SourceStudy]
+    ) -> tuple[list[ExportedFile], bytes]:
+        """Make a DICOMDIR of the headers, and name the files as it does."""
+        with closing(Media()) as media:
+            return await self._directory(job, studies, media)
+
+    async def _directory(
+        self, job: RunningJob, studies: Sequence[SourceStudy], media: Media
+    ) -> tuple[list[ExportedFile], bytes]:
+        handled: dict[str, SourceInstance] = {}
+
+        async def add_one(stored: tuple[SourceInstance, StoredFile]) -> None:
+            instance, file = stored
+            handled[instance.instance_id] = instance
+            try:
+                header = await self._files.header(file)
+                syntax = file.metadata.get("TransferSyntax", "")
+                await finish_in_thread(media.add, header, syntax)
+            except Error as exc:
+                if may_pass(exc):
+                    raise
+                job.fail(instance.sop_instance_uid, exc)
+            else:
+                job.advance()
+
+        for study in studies:
+            # One at a time: the directory is one object.
+            await self._files.for_each(study.instances, add_one, at_once=1)
+        dicomdir = await finish_in_thread(media.finish)
+        _count_missing(job, studies, set(handled))
+        files = [
+            ExportedFile(media.names[instance.sop_instance_uid], instance_id)
+            for instance_id, instance in handled.items()
+            if instance.sop_instance_uid in media.names
+        ]
+        return sorted(files, key=lambda file: file.name), dicomdir
+
+
+def _names_of(studies: Sequence[SourceStudy]) -> dict[SourceInstance, str]:
+    """Number studies, series and instances in their order."""
+    names: dict[SourceInstance, str] = {}
+    for study_index, study in enumerate(studies):
+        series: dict[str, int] = {}
+        counts: dict[str, int] = {}
+        for instance in study.instances:
+            uid = instance.series_instance_uid
+            series_index = series.setdefault(uid, len(series))
+            index = counts[uid] = counts.get(uid, -1) + 1
+            names[instance] = f"ST{study_index:06}/SE{series_index:06}/IM{index:06}.dcm"
+    return names
+
+
+def _count_missing(job: RunningJob, studies: Sequence[SourceStudy], handled: set[str]) -> None:
+    for study in studies:
+        for instance in study.instances:
+            if instance.instance_id not in handled:
+                job.fail(instance.sop_instance_uid, NotFound("Orthanc does not have this file."))

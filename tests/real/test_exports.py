@@ -1,0 +1,151 @@
+"""Exports on a real Orthanc: prepared, downloaded, unpacked."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.fileset import FileSet
+from pydicom.uid import generate_uid
+
+from graph.relay import decode_node_id, encode_node_id
+from services.auth.roles import Role
+from services.runtime import Runtime, open_runtime
+from services.settings import Settings
+from tests.planted import found_in
+from tests.real.jobs_stage import ended, running_jobs
+from tests.real.test_anonymization import ask, images, stored
+from tests.servers import RunningServer
+from tests.tokens import give_tokens
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+
+START = """mutation ($ids: [ID!]!, $format: ExportFormat! = ZIP) {
+  exportStudies(ids: $ids, format: $format) { id state url }
+}"""
+FOLLOW = """query ($id: ID!) { job(id: $id) {
+  state total completed failed url urlExpiresAt failures { sopInstanceUID error { code } }
+} }"""
+
+
+@pytest.fixture
+def tokens(settings: Settings) -> dict[str, str]:
+
+    return give_tokens(settings, **{role.name.lower(): role for role in Role})
+
+
+@pytest.fixture
+async def runtime(settings: Settings, tokens: dict[str, str]) -> Any:  # noqa: ANN401  # as in conftest
+    assert tokens
+    async with open_runtime(settings) as opened:
+        yield opened
+        await opened.database.client.drop_database(settings.mongodb_database)
+
+
+async def exported(
+    server: RunningServer, token: str, study_ids: list[str], arrangement: str = "ZIP"
+) -> dict[str, Any]:
+    """Export studies; returns the job as it has ended."""
+    ids = [encode_node_id("Study", study_id) for study_id in study_ids]
+    async with running_jobs(server.runtime):
+        answer = await ask(server, token, START, ids=ids, format=arrangement)
+        started = answer["data"]["exportStudies"]
+        assert started["url"] is None
+        _, job_id = decode_node_id(started["id"]) or ("", "")
+        await ended(server.runtime, job_id)
+    followed: dict[str, Any] = (await ask(server, token, FOLLOW, id=started["id"]))["data"]["job"]
+    return followed
+
+
+async def download(server: RunningServer, url: str) -> httpx.Response:
+    return await server.http.get(urlsplit(url).path)
+
+
+async def test_studies_are_downloaded_as_they_are_stored(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str]
+) -> None:
+    sources = [*images(generate_uid(), 3), *images(generate_uid(), 2)]
+    study_ids = await stored(runtime, *sources)
+    job = await exported(server, tokens["viewer"], study_ids)
+    assert (job["state"], job["total"], job["completed"]) == ("SUCCEEDED", 5, 5)
+    assert list(found_in(job["url"].encode())) == []
+    response = await download(server, job["url"])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/zip"
+    assert list(found_in(str(response.headers).encode())) == []
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert len(names) == 5
+        assert list(found_in("\n".join(names).encode())) == []
+        uids = {dcmread(io.BytesIO(archive.read(name))).SOPInstanceUID for name in names}
+    assert uids == {source.SOPInstanceUID for source in sources}
+    records = await runtime.database["audit"].find({"action": "archive"}).to_list()
+    assert [record["numberOfObjects"] for record in records] == [5]
+
+
+async def test_media_has_a_dicomdir_that_leads_to_every_file(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    sources = images(generate_uid(), 2)
+    multi = dcmread(str(get_testdata_file("MR_small.dcm", download=False)))
+    study_ids = await stored(runtime, *sources, multi)
+    job = await exported(server, tokens["viewer"], study_ids, "DICOMDIR")
+    assert (job["state"], job["completed"], job["failed"]) == ("SUCCEEDED", 3, 0)
+    content = (await download(server, job["url"])).content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(tmp_path)
+    media = FileSet(tmp_path / "DICOMDIR")
+    assert {str(one.SOPInstanceUID) for one in media} == {
+        str(one.SOPInstanceUID) for one in (*sources, multi)
+    }
+    for one in media:
+        assert one.load().PixelData
+    media._stage["t"].cleanup()
+
+
+async def test_what_has_no_place_on_media_is_named(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str]
+) -> None:
+    (image,) = images(generate_uid(), 1)
+    nobody = images(image.StudyInstanceUID, 1)[0]
+    nobody.PatientID = ""
+    study_ids = await stored(runtime, image, nobody)
+    job = await exported(server, tokens["viewer"], study_ids, "DICOMDIR")
+    assert (job["state"], job["completed"]) == ("PARTIAL", 1)
+    assert job["failures"] == [
+        {"sopInstanceUID": nobody.SOPInstanceUID, "error": {"code": "NOT_ON_MEDIA"}}
+    ]
+    with zipfile.ZipFile(io.BytesIO((await download(server, job["url"])).content)) as archive:
+        assert len(archive.namelist()) == 2
+
+
+async def test_urls_end_with_their_signature_their_job_and_their_files(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str]
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 1))
+    job = await exported(server, tokens["viewer"], [study_id])
+    path = urlsplit(job["url"]).path
+    forged = path.replace("/exports/v2/", "/exports/v2/x", 1)
+    assert (await server.http.get(forged)).status_code == 403
+    assert (await server.http.head(path)).status_code == 200
+    assert runtime.orthanc is not None
+    await runtime.orthanc.delete("studies", study_id)
+    assert (await server.http.get(path)).status_code == 404
+    await runtime.database["jobs"].delete_many({})
+    assert (await server.http.get(path)).status_code == 404
+
+
+async def test_only_what_the_caller_sees_is_exported(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str]
+) -> None:
+    nowhere = encode_node_id("Study", "-".join(["0" * 8] * 5))
+    for ids, code in (([nowhere], "NOT_FOUND"), ([], "INVALID_INPUT"), (["x"], "INVALID_INPUT")):
+        answer = await ask(server, tokens["viewer"], START, ids=ids)
+        assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
+    assert await runtime.database["jobs"].count_documents({}) == 0
