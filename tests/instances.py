@@ -1,11 +1,13 @@
 """Made instances."""
 
 import io
+from functools import cache
 
 import pydicom
 from pydicom.data import get_testdata_file
 
 
+@cache
 def instance_bytes(study: int, series: int, number: int, *, patient: str = "P1") -> bytes:
     """Make a small CT instance; the same arguments make the same one."""
     dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm")))

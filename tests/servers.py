@@ -20,13 +20,18 @@ from services.frames.signing import generate_key
 from services.runtime import Runtime
 from services.settings import Settings
 from tests.clients import http_client
+from tests.patience import PATIENCE_SECONDS
 
 
 def settings_on(
     mongodb: EmbeddedMongod, orthanc: EmbeddedOrthanc, data_dir: Path, **more: Any
 ) -> Settings:
-    """Settings of a server on real stores, with a new database unless `more` names one."""
+    """Settings of a server on real stores, with a new database unless `more` names one.
+
+    A query may take long: the machine may be busy.
+    """
     more.setdefault("mongodb_database", f"test_{secrets.token_hex(6)}")
+    more.setdefault("operation_seconds", PATIENCE_SECONDS)
     return Settings(
         _env_file=None,
         data_dir=data_dir,

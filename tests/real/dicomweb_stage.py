@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ UID_ROOT = "1.2.826.0.1.3680043.8.498."
 """pydicom's own root, for test objects."""
 
 
+@cache
 def file_named(name: str) -> bytes:
     """Read a file of pydicom or of pydicom-data."""
     found = next(Path(data_store.__file__).parent.rglob(name), None)

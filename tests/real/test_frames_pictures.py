@@ -167,6 +167,7 @@ async def stage(orthanc: EmbeddedOrthanc) -> AsyncIterator[Stage]:
             yield Stage(http, client, frames, files)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("variant", [DEFAULT, FULL], ids=["default", "full range"])
 async def test_first_and_last_frames_of_what_is_renderable_equal_those_of_pydicom(
     stage: Stage, variant: FrameVariant

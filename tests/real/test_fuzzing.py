@@ -136,12 +136,14 @@ def cases(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--fuzz-cases"))
 
 
+@pytest.mark.no_cover
 async def test_no_query_or_mutation_meets_an_unexpected_error(
     server: RunningServer, tmp_path: Path, cases: int
 ) -> None:
     await fuzz(server, tmp_path, cases, f"{server.url}/graphql", "--checks=not_an_unexpected_error")
 
 
+@pytest.mark.no_cover
 async def test_no_rest_route_meets_an_unexpected_error_or_answers_otherwise_than_described(
     server: RunningServer, tmp_path: Path, cases: int
 ) -> None:

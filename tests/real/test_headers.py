@@ -170,6 +170,7 @@ async def _documents(stage: Stage) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.no_cover
 async def test_two_hundred_files_say_the_same_by_upload_and_by_c_store(
     mongodb: EmbeddedMongod, orthanc: tuple[EmbeddedOrthanc, int], tmp_path: Path
 ) -> None:

@@ -136,6 +136,7 @@ async def peak_memory(orthanc: EmbeddedOrthanc) -> AsyncIterator[PeakMemory]:
 
 
 @pytest.mark.no_cover
+@pytest.mark.no_cover
 @pytest.mark.parametrize("damage", [damaged, with_damaged_image, with_damaged_codestream])
 async def test_no_damaged_file_ends_orthanc_or_takes_its_memory(
     server: RunningServer,

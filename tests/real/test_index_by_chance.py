@@ -363,6 +363,7 @@ def _break_after(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(indexing, "roll_up", roll_up_some)
 
 
+@pytest.mark.no_cover
 def test_the_index_says_what_is_stored(mongodb: EmbeddedMongod) -> None:
     async def open_() -> AsyncDatabase[dict[str, Any]]:
         return await stack.enter_async_context(open_database(mongodb.url, name))

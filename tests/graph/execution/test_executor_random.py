@@ -143,6 +143,7 @@ def schemas() -> Iterator[tuple[strawberry.Schema, strawberry.Schema]]:
         )
 
 
+@pytest.mark.no_cover
 @given(query=documents(), variables=st.sampled_from(VARIABLES))
 async def test_both_executors_answer_alike(
     schemas: tuple[strawberry.Schema, strawberry.Schema], query: str, variables: dict[str, Any]

@@ -38,6 +38,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.no_cover
 @given(value=JSON, piece_values=st.integers(0, 20))
 @settings(max_examples=300)
 def test_any_text_is_that_of_orjson(value: object, piece_values: int) -> None:

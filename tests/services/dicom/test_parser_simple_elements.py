@@ -66,6 +66,7 @@ def test_good_files_are_read_the_same(good_files: list[Path]) -> None:
 
 
 @pytest.mark.no_cover
+@pytest.mark.no_cover
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused_the_same(

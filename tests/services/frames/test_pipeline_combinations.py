@@ -53,6 +53,7 @@ def windows(draw: st.DrawFn) -> Window:
     return Window(draw(rounded(-5_000.0, 5_000.0)), width, function)
 
 
+@pytest.mark.no_cover
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # of pydicom's SIGMOID
 @_fixed
 @given(
@@ -124,6 +125,7 @@ def dataset_of(
     return dataset
 
 
+@pytest.mark.no_cover
 @settings(_fixed, max_examples=500)
 @given(
     photometric_interpretation=st.sampled_from(["RGB", "YBR_FULL", "YBR_FULL_422"]),
