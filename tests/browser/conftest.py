@@ -165,7 +165,7 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture
 async def tab(browser: Browser, samples: Served, tidied: None) -> AsyncIterator[Tab]:
     del tidied
-    async with _open_tab(browser, samples) as opened:
+    async with opened_tab(browser, samples) as opened:
         yield opened
 
 
@@ -178,17 +178,21 @@ async def guarded_tab(
     served, token = guarded
     # What an earlier test removed by the other server would be listed here for a moment more.
     await until_in_step(samples, served, token)
-    async with _open_tab(browser, served) as opened:
+    async with opened_tab(browser, served) as opened:
         # Being refused is what these tests are about; browsers write it to their console.
         opened.expected_errors += ["401", "403"]
         yield opened, token
 
 
 @asynccontextmanager
-async def _open_tab(browser: Browser, server: Served) -> AsyncIterator[Tab]:
-    context = await browser.new_context(
-        viewport=_WIDE, color_scheme="dark", reduced_motion="reduce", accept_downloads=True
-    )
+async def opened_tab(
+    browser: Browser,
+    server: Served,
+    **options: Any,  # of `Browser.new_context`
+) -> AsyncIterator[Tab]:
+    """Open a page of its own session, dark and wide unless the options say otherwise."""
+    usual = {"viewport": _WIDE, "color_scheme": "dark", "reduced_motion": "reduce"}
+    context = await browser.new_context(**(usual | options))
     page = await context.new_page()
     page.set_default_timeout(_PATIENCE_MS)
     tab = Tab(page, context, f"{server.url}/")

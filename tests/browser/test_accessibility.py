@@ -10,14 +10,16 @@ import graph.web
 from tests.browser.conftest import Tab, sent_file
 
 _AXE = Path(graph.web.__file__).parent / "node_modules/axe-core/axe.min.js"
-_RUN = """async () => (await axe.run()).violations
-  .filter((found) => ["serious", "critical"].includes(found.impact))
+_RUN = """async (impacts) => (await axe.run()).violations
+  .filter((found) => impacts.includes(found.impact))
   .map((found) => `${found.id}: ${found.nodes.map((node) => node.html).join(" | ")}`)"""
 
 
-async def _findings(page: Page) -> list[str]:
+async def findings(page: Page, *, serious_only: bool = True) -> list[str]:
+    """Return what axe-core finds on a page."""
     await page.evaluate(_AXE.read_text(encoding="utf-8"))
-    found: list[str] = await page.evaluate(_RUN)
+    impacts = ["serious", "critical"] + ([] if serious_only else ["minor", "moderate"])
+    found: list[str] = await page.evaluate(_RUN, impacts)
     return found
 
 
@@ -28,7 +30,7 @@ async def test_the_worklist_can_be_used_by_everybody(
     await tab.page.emulate_media(color_scheme=scheme)
     page = await tab.open("#order=PATIENT_NAME+ASC")
     await expect(page.locator("#studies tr").first).to_be_visible()
-    assert await _findings(page) == []
+    assert await findings(page) == []
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -41,14 +43,14 @@ async def test_the_study_page_can_be_used_by_everybody(
     await expect(page.locator(".image")).to_be_visible()
     await page.keyboard.press("t")
     await expect(page.locator("#tags tbody tr").first).to_be_visible()
-    assert await _findings(page) == []
+    assert await findings(page) == []
 
 
 async def test_a_result_list_can_be_used_by_everybody(tab: Tab) -> None:
     page = await tab.open()
     await page.locator("#file-input").set_input_files([sent_file("a.txt", b"no DICOM")])
     await expect(page.locator(".upload .problems li")).to_be_visible()
-    assert await _findings(page) == []
+    assert await findings(page) == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 3840])

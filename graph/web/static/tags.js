@@ -54,7 +54,8 @@ function fill(panel, lines) {
   const heads = ["Tag", "Name", "VR", "Value"].map((name) => el("th", { scope: "col" }, name));
   const table = el("table", {}, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...rows.map(({ row }) => row)));
   const scroller = el("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Elements" }, table);
-  panel.replaceChildren(el("div", { class: "tags-head" }, search, total), scroller);
+  const close = el("button", { type: "button", class: "icon", "aria-label": "Close the header", onclick: () => byId("show-tags").click() }, "×");
+  panel.replaceChildren(el("div", { class: "tags-head" }, search, total, close), scroller);
 }
 
 // One row per element; the items of sequences are indented.
