@@ -151,16 +151,16 @@ async def _serve_with_workers(
     ) as connections:
         handovers = [
             Handover(
-                listener=listener.fileno(),
+                number=number,
+                listeners=[listener.fileno() for listener in listeners],
                 metrics=None if one is None else one.fileno(),
                 address=address,
                 host=host,
                 workers=workers,
-                is_first=number == 0,
                 connections=asdict(connections),
                 events_secret=events_secret,
             )
-            for number, (listener, one) in enumerate(zip(listeners, metrics, strict=True))
+            for number, one in enumerate(metrics)
         ]
         server = WorkerServer(
             [partial(start_worker, arguments, handover) for handover in handovers],
@@ -174,7 +174,7 @@ async def _serve_with_workers(
 async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
     channel = await Channel.open(descriptor)
     given = await channel.handover()
-    listener = socket.socket(fileno=given.listener)
+    listener = _inherited(given.listeners[given.number])
     metrics = None if given.metrics is None else socket.socket(fileno=given.metrics)
     check = partial(_check_credentials, host=given.host)
     async with open_runtime(
@@ -184,7 +184,12 @@ async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
             await _fill_empty_store(runtime)
         # The parent waits for the balancers, for all workers.
         return await _serve_http(
-            runtime, listener, metrics, delay_seconds=0, started=channel.ready, parent=channel
+            runtime,
+            listener,
+            metrics,
+            delay_seconds=0,
+            started=channel.ready,
+            parent=(channel, given.listeners),
         )
 
 
@@ -195,7 +200,7 @@ async def _serve_http(
     *,
     delay_seconds: float,
     started: Callable[[], None],
-    parent: Channel | None = None,
+    parent: tuple[Channel, Sequence[int]] | None = None,
 ) -> int:
     settings = runtime.settings
     server = _AnnouncingServer(
@@ -207,12 +212,43 @@ async def _serve_http(
     defer_full_collections()
     async with AsyncExitStack() as stack:
         if parent is not None:
-            await stack.enter_async_context(followed(parent, drain=server.drain, stop=server.stop))
+            channel, listeners = parent
+            await stack.enter_async_context(followed(channel, _Worker(server, listeners)))
         collecting = asyncio.create_task(collect_while_idle())
         stack.push_async_callback(cancel_and_wait, collecting)
         await stack.enter_async_context(serving_metrics(runtime, metrics))
         await server.serve(sockets=[listener])
     return 0 if server.started else 1
+
+
+class _Worker:
+    """Does what the parent of this process says.
+
+    Args:
+        server: Of this process.
+        listeners: Descriptors of the sockets of all workers.
+    """
+
+    def __init__(self, server: GracefulServer, listeners: Sequence[int]) -> None:
+        self._server = server
+        self._listeners = listeners
+
+    def drain(self) -> None:
+        self._server.drain()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    async def adopt(self, number: int) -> None:
+        await self._server.listen_to(_inherited(self._listeners[number]), number)
+
+    def release(self, number: int) -> None:
+        self._server.leave(number)
+
+
+def _inherited(descriptor: int) -> socket.socket:
+    """Open a socket of the parent; its descriptor stays open when this one is closed."""
+    return socket.socket(fileno=os.dup(descriptor))
 
 
 async def _refuse_early(settings: Settings, host: str) -> None:

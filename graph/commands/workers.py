@@ -2,11 +2,13 @@
 
 The parent owns the embedded stores and a listening socket for each worker. The kernel distributes
 new connections among these sockets (SO_REUSEPORT). They stay open while a worker is replaced: what
-arrives in between waits in the socket for the next worker and is not reset.
+arrives in between is not reset. When a worker dies, the others serve its socket as well until the
+next one is there.
 
 Parent and worker talk over a pair of sockets, in lines. The parent sends what the worker needs, as
-JSON, then `drain`; the worker sends `alive` every few seconds, and `ready` when it serves. The end
-of the file tells each of them that the other is gone.
+JSON, then `adopt N` and `release N` for the socket of another worker, and `drain`; the worker sends
+`alive` every few seconds, and `ready` when it serves. The end of the file tells each of them that
+the other is gone.
 """
 
 import asyncio
@@ -19,7 +21,8 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Self
+from functools import partial
+from typing import Protocol, Self
 
 from services.embedded.child import restart_delay
 from services.errors import Error
@@ -53,29 +56,34 @@ class Handover:
     """What a worker gets from its parent.
 
     Attributes:
-        listener: Number of the descriptor of its listening socket.
-        metrics: Likewise for its metrics; None: they are off.
+        number: Its place among the workers, 0-based.
+        listeners: Descriptors of the listening sockets of all places.
+        metrics: Descriptor of the socket for its metrics; None: they are off.
         address: Where the server can be reached on this machine.
         host: What it listens on, as it was asked for.
         workers: How many there are.
-        is_first: This worker fills empty stores.
         connections: The fields of `Connections`.
         events_secret: As in `WorkerGroup`.
     """
 
-    listener: int
+    number: int
+    listeners: list[int]
     metrics: int | None
     address: str
     host: str
     workers: int
-    is_first: bool
     connections: dict[str, str | None]
     events_secret: str
 
     @property
     def descriptors(self) -> list[int]:
         """The descriptors that the worker inherits."""
-        return [one for one in (self.listener, self.metrics) if one is not None]
+        return [*self.listeners, *([] if self.metrics is None else [self.metrics])]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker fills empty stores."""
+        return self.number == 0
 
     @property
     def group(self) -> WorkerGroup:
@@ -94,6 +102,26 @@ class Handover:
     def from_line(cls, line: bytes) -> Self:
         """Read what `to_line` wrote."""
         return cls(**json.loads(line))
+
+
+class Obedient(Protocol):
+    """What a parent may ask of a worker."""
+
+    def drain(self) -> None:
+        """Ask balancers for no further requests."""
+        ...
+
+    def stop(self) -> None:
+        """End."""
+        ...
+
+    async def adopt(self, number: int) -> None:
+        """Serve the socket of another place as well."""
+        ...
+
+    def release(self, number: int) -> None:
+        """Leave the socket of that place to its worker again."""
+        ...
 
 
 class Channel:
@@ -121,20 +149,24 @@ class Channel:
         """Tell the parent that this worker serves."""
         self._send(b"ready\n")
 
-    async def follow(self, *, drain: Callable[[], None], stop: Callable[[], None]) -> None:
+    async def follow(self, worker: "Obedient") -> None:
         """Send signs of life, and do what the parent says, until it is gone.
 
         Args:
-            drain: Ask balancers for no further requests.
-            stop: End.
+            worker: Does it.
         """
         beating = asyncio.create_task(self._beat())
         try:
             while line := await self._reader.readline():
-                if line == b"drain\n":
-                    drain()
+                match line.split():
+                    case [b"drain"]:
+                        worker.drain()
+                    case [b"adopt", number]:
+                        await worker.adopt(int(number))
+                    case [b"release", number]:
+                        worker.release(int(number))
             _log.error("the parent of this worker is gone")
-            stop()
+            worker.stop()
         finally:
             await cancel_and_wait(beating)
 
@@ -195,10 +227,10 @@ class Worker:
         self._writer.close()
         return code
 
-    def drain(self) -> None:
-        """Let it ask balancers for no further requests."""
+    def tell(self, line: str) -> None:
+        """Send it a line: `drain`, `adopt N` or `release N`."""
         with suppress(OSError):
-            self._writer.write(b"drain\n")
+            self._writer.write(f"{line}\n".encode())
 
     async def stop(self, *, within_seconds: float) -> None:
         """End it: its requests have their time, then it is killed."""
@@ -265,11 +297,16 @@ class WorkerSlot:
 
     Args:
         start: Starts a worker for this place.
+        on_change: Called with False when the place has become empty, with True when it is taken
+            again.
         stop_seconds: A worker that does not end within this time is killed.
     """
 
-    def __init__(self, start: Start, *, stop_seconds: float) -> None:
+    def __init__(
+        self, start: Start, on_change: Callable[[bool], None], *, stop_seconds: float
+    ) -> None:
         self._start = start
+        self._on_change = on_change
         self._stop_seconds = stop_seconds
         self._worker: Worker | None = None
         self._changing = asyncio.Lock()
@@ -301,11 +338,14 @@ class WorkerSlot:
                     lived = asyncio.get_running_loop().time() - worker.started_at
                     short_lives = short_lives + 1 if lived < _SHORT_LIFE_SECONDS else 0
                     self._worker = None
+                    self._on_change(False)  # noqa: FBT003  # the protocol's only argument
                 await asyncio.sleep(restart_delay(short_lives))
                 try:
                     self._worker = await self._started()
                 except WorkerFailed:
                     short_lives += 1
+                else:
+                    self._on_change(True)  # noqa: FBT003  # the protocol's only argument
 
     async def replace(self) -> None:
         """Start another worker and, when it serves, end the one before.
@@ -349,8 +389,13 @@ class WorkerServer:
     ) -> None:
         self._delay_seconds = delay_seconds
         self._slots = [
-            WorkerSlot(start, stop_seconds=shutdown_seconds + _CLOSE_SECONDS) for start in starts
+            WorkerSlot(
+                start, partial(self._cover, number), stop_seconds=shutdown_seconds + _CLOSE_SECONDS
+            )
+            for number, start in enumerate(starts)
         ]
+        self._empty: set[int] = set()
+        self._has_started = False
         self._stop = asyncio.Event()
         self._end = asyncio.Event()
         self._restarting: asyncio.Task[None] | None = None
@@ -365,6 +410,7 @@ class WorkerServer:
             WorkerFailed: One stopped at its start.
         """
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with AsyncExitStack() as stack:
             # The first one creates indexes and fills empty stores, alone.
             for slots in (self._slots[:1], self._slots[1:]):
@@ -373,7 +419,7 @@ class WorkerServer:
                 await wait_for_all(slot.open() for slot in slots)
             loop.add_signal_handler(signal.SIGTERM, self._terminate)
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
-            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+            self._has_started = True
             keeping = [asyncio.create_task(slot.keep()) for slot in self._slots]
             try:
                 announce()
@@ -393,13 +439,24 @@ class WorkerServer:
         self._end.set()
 
     def _hang_up(self) -> None:
-        if self._restarting is None or self._restarting.done():
+        if self._has_started and (self._restarting is None or self._restarting.done()):
             self._restarting = asyncio.create_task(self._restart(), name="restart workers")
+
+    def _cover(self, number: int, is_taken: bool) -> None:  # noqa: FBT001  # see WorkerSlot
+        """Let the workers of other places serve a place that is empty."""
+        (self._empty.discard if is_taken else self._empty.add)(number)
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.tell(f"{'release' if is_taken else 'adopt'} {number}")
+        taken = self._slots[number].worker
+        if taken is not None:
+            for other in self._empty:
+                taken.tell(f"adopt {other}")
 
     async def _drain(self) -> None:
         for slot in self._slots:
             if slot.worker is not None:
-                slot.worker.drain()
+                slot.worker.tell("drain")
         with suppress(TimeoutError):
             async with asyncio.timeout(self._delay_seconds):
                 await self._end.wait()
@@ -416,11 +473,9 @@ class WorkerServer:
 
 
 @asynccontextmanager
-async def followed(
-    channel: Channel, *, drain: Callable[[], None], stop: Callable[[], None]
-) -> AsyncIterator[None]:
+async def followed(channel: Channel, worker: Obedient) -> AsyncIterator[None]:
     """Follow the parent of this worker while the block runs."""
-    following = asyncio.create_task(channel.follow(drain=drain, stop=stop), name="parent")
+    following = asyncio.create_task(channel.follow(worker), name="parent")
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
@@ -43,6 +44,35 @@ class GracefulServer(uvicorn.Server):
         super().__init__(config)
         self._readiness = readiness
         self._delay_seconds = delay_seconds
+        self._more: dict[int, asyncio.base_events.Server] = {}
+
+    async def listen_to(self, listener: socket.socket, key: int) -> None:
+        """Serve the connections of another socket as well.
+
+        Args:
+            listener: Bound; closed by this server.
+            key: For `leave`.
+        """
+        if self.should_exit or key in self._more:
+            listener.close()
+            return
+        protocol = partial(  # as `uvicorn.Server.startup` makes it
+            self.config.http_protocol_class,
+            config=self.config,  # type: ignore[call-arg]
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(protocol, sock=listener, backlog=self.config.backlog)
+        self._more[key] = server
+        self.servers.append(server)
+
+    def leave(self, key: int) -> None:
+        """Accept no further connections of such a socket; those that are open go on."""
+        server = self._more.pop(key, None)
+        if server is not None:
+            self.servers.remove(server)
+            server.close()
 
     def drain(self) -> None:
         """Ask balancers for no further requests; serve what comes."""
@@ -73,11 +103,14 @@ class GracefulServer(uvicorn.Server):
         of_interrupt = signal.getsignal(signal.SIGINT)
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.interrupt)
+        # Of a terminal that is closed.
+        loop.add_signal_handler(signal.SIGHUP, self.stop)
         try:
             yield
         finally:
             # What is open is closed in any case, and one who stops it twice must wait for that.
             loop.add_signal_handler(signal.SIGTERM, _ignore)
+            loop.add_signal_handler(signal.SIGHUP, _ignore)
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, of_interrupt)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,17 +123,20 @@ async def open_index_stage(mongod: EmbeddedMongod, size: IndexSize) -> AsyncIter
 
 
 @asynccontextmanager
-async def open_server(data_dir: Path, **environment: str) -> AsyncIterator[Server]:
+async def open_server(
+    data_dir: Path, *, arguments: Sequence[str] = (), **environment: str
+) -> AsyncIterator[Server]:
     """Start the server; it is ready when entered and gone when left.
 
     Args:
         data_dir: Of embedded stores, kept.
+        arguments: Of the command besides.
         environment: Settings besides.
     """
     port = find_free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "graph.cli", "serve", "--port", str(port),
-        "--data-dir", str(data_dir), "--log-level", "warning",
+        "--data-dir", str(data_dir), "--log-level", "warning", *arguments,
         env=os.environ | {"LOAD_SAMPLES": "false"} | environment,
         stdout=asyncio.subprocess.DEVNULL,
     )  # fmt: skip

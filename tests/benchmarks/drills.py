@@ -1,0 +1,270 @@
+"""`python -m tests.benchmarks.drills [DRILL...]`: what fails while processes and stores are lost.
+
+Each drill runs for seconds and prints one line. Nothing but this machine is needed.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pymongo import AsyncMongoClient
+
+from services.embedded.child import Child, ChildSpec, supervise
+from services.embedded.mongod import find_mongod, run_mongod
+from services.embedded.orthanc import run_orthanc
+from services.embedded.ports import find_free_port
+from services.frames.signing import generate_key
+from tests.benchmarks.lean_client import open_lean_client
+from tests.benchmarks.stage import Server, open_server
+from tests.benchmarks.studies import ct_files
+from tests.benchmarks.synthetic_index import IndexSize, fill, study_uid
+from tests.benchmarks.tree_query import TREE
+
+_LIST = {"query": "{ studies(first: 50) { nodes { studyInstanceUID patient { patientName } } } }"}
+_CLIENTS = 8
+_DATABASE = "drill"
+
+
+async def two_workers() -> str:
+    """Trees a second of two workers beside those of one, both with 8 clients."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    size = IndexSize(studies=8, series=4, instances=500)
+    async with _index(size) as environment:
+        for workers in (1, 2, 1, 2):
+            async with _server(workers, **environment) as server:
+                rates[workers].append(await _trees_per_second(server))
+    one, two = (max(found) for found in rates.values())
+    return f"{one:.1f} trees/s with one process, {two:.1f} with two workers: {two / one:.2f}x"
+
+
+async def rolling_restart() -> str:
+    """Failures of 1,000 requests while all workers are replaced, again and again."""
+    async with _index(IndexSize(studies=200)) as environment, _server(2, **environment) as server:
+        return await _under_load(server, _restarting(server.pid), requests=1000, retries=0)
+
+
+async def worker_killed() -> str:
+    """Failures of 400 requests while a worker is killed; clients repeat a query once."""
+    async with _index(IndexSize(studies=200)) as environment, _server(2, **environment) as server:
+        return await _under_load(server, _killing(server.pid), requests=400, retries=1, pause=0.2)
+
+
+async def primary_killed() -> str:
+    """Failures of 400 requests, every fourth an upload, while the primary of MongoDB is killed."""
+    async with _set_of_three() as (url, members), AsyncExitStack() as stack:
+        folder = Path(await asyncio.to_thread(stack.enter_context, _folder()))
+        orthanc = await stack.enter_async_context(run_orthanc(folder / "orthanc"))
+        environment = {
+            "MONGODB_URL": url,
+            "MONGODB_DATABASE": _DATABASE,
+            "ORTHANC_URL": orthanc.url,
+            "ORTHANC_USERNAME": orthanc.username,
+            "ORTHANC_PASSWORD": orthanc.password,
+            "FRAME_URL_KEYS": generate_key(),
+        }
+        server = await stack.enter_async_context(open_server(folder / "data", **environment))
+
+        async def kill() -> None:
+            await asyncio.sleep(1)
+            async with AsyncMongoClient[dict[str, Any]](url) as client:
+                _, port = await client.primary or ("", 0)
+            os.kill(members[port].pid, signal.SIGKILL)
+
+        files = list(ct_files(100, size=16))
+        return await _under_load(server, kill, requests=400, retries=0, files=files, pause=0.05)
+
+
+_DRILLS = (two_workers, rolling_restart, worker_killed, primary_killed)
+
+
+async def _trees_per_second(server: Server) -> float:
+    done, seconds = 0, 6.0
+    async with open_lean_client(server.url, {}, connections=_CLIENTS) as client:
+
+        async def ask(number: int) -> None:
+            nonlocal done
+            body = {"query": TREE, "variables": {"uid": study_uid(number)}}
+            while time.monotonic() < end:
+                await client.post("/graphql", json.dumps(body).encode())
+                done += 1
+
+        end = time.monotonic() + 2
+        await asyncio.gather(*map(ask, range(_CLIENTS)))
+        done, end = 0, time.monotonic() + seconds
+        await asyncio.gather(*map(ask, range(_CLIENTS)))
+    return done / seconds
+
+
+async def _under_load(
+    server: Server,
+    disturb: Callable[[], Awaitable[None]],
+    *,
+    requests: int,
+    retries: int,
+    files: list[bytes] | None = None,
+    pause: float = 0.01,
+) -> str:
+    """Send requests from 16 clients, half of them over new connections, and count the outcomes."""
+    left = list(range(requests))
+    outcomes: Counter[str] = Counter()
+    slowest = 0.0
+    limits = httpx.Limits(max_connections=64)
+    async with httpx.AsyncClient(
+        base_url=server.url, timeout=60, trust_env=False, limits=limits
+    ) as kept:
+
+        async def once(number: int) -> str:
+            if files and number % 4 == 0:
+                content = files[number // 4]
+                stored = await kept.put("/api/dicom/instances", content=content)
+                return "ok" if stored.is_success else str(stored.json().get("code"))
+            headers = {"Connection": "close"} if number % 2 else {}
+            answer = await kept.post("/graphql", json=_LIST, headers=headers)
+            body = answer.json()
+            if answer.is_success and "errors" not in body:
+                return "ok"
+            return str(body.get("errors", body))[:80]
+
+        async def client() -> None:
+            nonlocal slowest
+            while left:
+                number = left.pop()
+                began = time.monotonic()
+                for attempt in range(retries + 1):
+                    try:
+                        outcome = await once(number)
+                    except httpx.TransportError as exc:
+                        outcome = type(exc).__name__
+                    if outcome == "ok" or attempt == retries:
+                        outcomes[outcome] += 1
+                        break
+                slowest = max(slowest, time.monotonic() - began)
+                await asyncio.sleep(pause)
+
+        disturbing = asyncio.ensure_future(disturb())
+        await asyncio.gather(*(client() for _ in range(16)))
+        disturbing.cancel()
+        await asyncio.gather(disturbing, return_exceptions=True)
+    failed = requests - outcomes.pop("ok", 0)
+    return f"{failed} of {requests} failed {dict(outcomes) or ''}, slowest {slowest:.1f} s"
+
+
+def _workers_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in text.split()]
+
+
+def _restarting(pid: int) -> Callable[[], Awaitable[None]]:
+    async def restart() -> None:
+        while True:
+            before = set(await asyncio.to_thread(_workers_of, pid))
+            os.kill(pid, signal.SIGHUP)
+            while before & set(await asyncio.to_thread(_workers_of, pid)):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    return restart
+
+
+def _killing(pid: int) -> Callable[[], Awaitable[None]]:
+    async def kill() -> None:
+        await asyncio.sleep(1)
+        os.kill((await asyncio.to_thread(_workers_of, pid))[0], signal.SIGKILL)
+
+    return kill
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="orthanc-graphql-")
+
+
+@asynccontextmanager
+async def _server(workers: int, **environment: str) -> AsyncIterator[Server]:
+    with _folder() as folder:
+        async with open_server(
+            Path(folder), arguments=("--workers", str(workers)), **environment
+        ) as server:
+            yield server
+
+
+@asynccontextmanager
+async def _index(size: IndexSize) -> AsyncIterator[dict[str, str]]:
+    """Make an index; yields the settings of servers that show it without Orthanc."""
+    with _folder() as folder:
+        async with run_mongod(Path(folder)) as mongod:
+            async with AsyncMongoClient[dict[str, Any]](mongod.url) as client:
+                await fill(client[_DATABASE], size)
+            yield {
+                "MONGODB_URL": mongod.url,
+                "MONGODB_DATABASE": _DATABASE,
+                "ENABLE_PACS_INTEGRATION": "false",
+                "FRAME_URL_KEYS": generate_key(),
+            }
+
+
+@asynccontextmanager
+async def _set_of_three() -> AsyncIterator[tuple[str, dict[int, Child]]]:
+    """Run a replica set as docs/deployment.md recommends it; a member that dies stays away."""
+    ports = [find_free_port() for _ in range(3)]
+    binary = find_mongod()
+    async with AsyncExitStack() as stack:
+        folder = Path(await asyncio.to_thread(stack.enter_context, _folder()))
+        members: dict[int, Child] = {}
+        for port in ports:
+            data = folder / str(port)
+            data.mkdir()
+            spec = ChildSpec(
+                name=f"member {port}",
+                command=[
+                    str(binary), "--dbpath", str(data), "--bind_ip", "127.0.0.1",
+                    "--port", str(port), "--replSet", "rs0", "--nounixsocket",
+                    "--wiredTigerCacheSizeGB", "0.25",
+                ],
+                log_path=folder / f"{port}.log",
+            )  # fmt: skip
+            members[port] = await stack.enter_async_context(supervise(spec, lambda: _up(port)))  # noqa: B023  # awaited at once
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        await _initiate(ports)
+        yield f"mongodb://{hosts}/?replicaSet=rs0", members
+
+
+async def _up(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
+async def _initiate(ports: list[int]) -> None:
+    url = f"mongodb://127.0.0.1:{ports[0]}/?directConnection=true"
+    async with AsyncMongoClient[dict[str, Any]](url) as client:
+        members = [{"_id": n, "host": f"127.0.0.1:{port}"} for n, port in enumerate(ports)]
+        settings = {"electionTimeoutMillis": 2000}
+        await client.admin.command(
+            "replSetInitiate", {"_id": "rs0", "members": members, "settings": settings}
+        )
+        while not (await client.admin.command("hello")).get("isWritablePrimary"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def _main(names: list[str]) -> None:
+    for drill in _DRILLS:
+        if not names or drill.__name__ in names:
+            print(f"{drill.__name__}: {await drill()}", flush=True)  # noqa: T201  # its output
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(sys.argv[1:]))
