@@ -28,7 +28,7 @@ class WorklistMutation:
     """Root fields that change the worklist."""
 
     @strawberry.mutation(
-        description="Plan an examination. Scanners get it at once.",
+        description="Plan an examination. Scanners get it within a second.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def create_worklist_entry(self, info: Info, what: EntryInput) -> WorklistEntry:
