@@ -11,6 +11,7 @@ from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
 from models.dicom_error import DicomErrorRecord
 from models.export_part import ExportPartDocument
 from models.feed_cursor import FeedCursorDocument
+from models.forwarding import ForwardedStudyDocument, ForwardingRuleDocument
 from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
 from models.job import JobDocument, JobFailureRecord, JobKind, JobState
@@ -50,6 +51,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     AnonymizationDocument,
     WorklistEntryDocument,
     ModalityDocument,
+    ForwardingRuleDocument,
+    ForwardedStudyDocument,
     DeletedStudyDocument,
     WebhookDeliveryDocument,
     StudyCursorDocument,
@@ -65,6 +68,8 @@ __all__ = [
     "DicomErrorRecord",
     "ExportPartDocument",
     "FeedCursorDocument",
+    "ForwardedStudyDocument",
+    "ForwardingRuleDocument",
     "IndexFaultDocument",
     "InstanceDocument",
     "JobDocument",

@@ -49,6 +49,7 @@ from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.label_rules import LabelRules
 from services.labels import Labels
+from services.modalities.forwarding import Forwarding
 from services.modalities.retrieve import RetrieveJobs
 from services.modalities.send import SendJobs
 from services.modalities.service import Modalities, open_modalities
@@ -426,6 +427,7 @@ class Runtime:
     anonymizations: Anonymizations
     modifications: Modifications
     exports: Exports
+    forwarding: Forwarding
     worklist: Worklist
     worklist_folder: WorklistFolder | None
     modalities: Modalities
@@ -674,6 +676,13 @@ async def open_runtime(
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,
             backup_folder=BackupFolder(settings.backup_folder),
+            forwarding=Forwarding(
+                database,
+                modalities,
+                jobs,
+                client,
+                stable_seconds=settings.study_stable_seconds,
+            ),
             worklist=worklist,
             worklist_folder=worklist_folder,
             modalities=modalities,
@@ -708,6 +717,7 @@ async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
     tasks = [
         ("file descriptors", runtime.descriptors.run),
         ("modalities", runtime.modalities.run),
+        ("forwarding", runtime.forwarding.run),
     ]
     if runtime.sync is not None:
         preparation = HeaderPreparation(

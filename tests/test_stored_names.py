@@ -23,6 +23,7 @@ _OTHER_NAMES = {
     "services/dicom/patient_override.py": "arguments of the GraphQL API",
     "services/frames/variant.py": "arguments of the GraphQL API",
     "services/modalities/declaration.py": "arguments of the GraphQL API",
+    "services/modalities/forwarding.py": "arguments of the GraphQL API",
     "services/modalities/query.py": "arguments of the GraphQL API",
     "services/modalities/retrieve.py": "arguments of the GraphQL API",
     "services/migration/local_files.py": "fields of the old system's records",

@@ -6,6 +6,7 @@ from graph.mutations.anonymization import AnonymizationMutation
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.backup import BackupMutation
 from graph.mutations.exports import ExportsMutation
+from graph.mutations.forwarding import ForwardingMutation
 from graph.mutations.jobs import JobsMutation
 from graph.mutations.modalities import ModalitiesMutation
 from graph.mutations.sharing import SharingMutation
@@ -21,6 +22,7 @@ class Mutation(
     JobsMutation,
     WorklistMutation,
     ModalitiesMutation,
+    ForwardingMutation,
     BackupMutation,
 ):
     """Everything that changes something."""

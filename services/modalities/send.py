@@ -31,9 +31,10 @@ from services.errors import (
     OrthancUnavailable,
     PacsDisabled,
 )
-from services.jobs.handler import JobPostponed, NewJob, RunningJob
+from services.jobs.handler import JobPostponed, NewJob, RunningJob, may_pass
 from services.modalities import faults
 from services.modalities.association import Link
+from services.modalities.forwarding import ForwardedInstances
 from services.modalities.service import Modalities
 from services.modalities.storage import Delivered, Delivery, SentInstance, divided, store
 from services.orthanc.answers import CommitmentReport
@@ -52,6 +53,9 @@ _MARK_BYTES = 6
 
 _SAVE_SECONDS = 1.0
 """After a crash of this process, what was sent within this time may be sent again."""
+
+_DOWN_SECONDS = 30.0
+"""Pause of a job of a rule whose destination is down."""
 
 _COMMITMENT_SECONDS = 3600.0
 """A modality that has not answered for so long is not waited for."""
@@ -102,21 +106,40 @@ class SendJobs:
         self._modalities = modalities
         self._orthanc = orthanc
         self._instances = database[InstanceDocument.Settings.name]
+        self._forwarded = ForwardedInstances(database)
 
     async def run(self, job: RunningJob) -> None:
         """Send what has not been sent of the studies of a job, then see to its commitment."""
         if self._orthanc is None:
             raise PacsDisabled
+        rule = job.parameters.get("rule")
+        try:
+            await self._run(job, self._orthanc, rule)
+        except (ModalityError, OrthancUnavailable) as exc:
+            # A rule has all the time in the world, as long as it is there.
+            if rule is None or not may_pass(exc) or not await self._forwarded.is_rule(rule):
+                raise
+            raise JobPostponed(exc, _DOWN_SECONDS) from exc
+
+    async def _run(self, job: RunningJob, orthanc: Orthanc, rule: str | None) -> None:
         modality = await self._modalities.require(job.modality or "")
         sent = _Sent.of(job)
+        if rule is not None:
+            for study_id in job.orthanc_study_ids:
+                sent.merge(await self._forwarded.read(rule, study_id))
         if "commitment" not in job.checkpoint:
             instances = await self._read(job.orthanc_study_ids)
             left = [one for one in instances if one.instance_id not in sent]
             job.progress(total=len(instances), completed=len(instances) - len(left))
-            async with sent.saved(job):
-                await self._send(job, modality, left, sent, self._orthanc)
+            try:
+                async with sent.saved(job):
+                    await self._send(job, modality, left, sent, orthanc)
+            finally:
+                if rule is not None:
+                    for study_id in job.orthanc_study_ids:
+                        await self._forwarded.write(rule, study_id, sent.marks)
         if job.parameters.get("commit") and (job.completed or "commitment" in job.checkpoint):
-            await self._commit(job, modality, self._orthanc, sent)
+            await self._commit(job, modality, orthanc, sent)
 
     async def discard(self, job: RunningJob) -> None:
         """Leave what was sent: it is the modality's."""
@@ -318,9 +341,19 @@ class _Sent:
     @classmethod
     def of(cls, job: RunningJob) -> "_Sent":
         """Read what earlier attempts have sent."""
-        stored = bytes(job.checkpoint.get("sent", b""))
+        sent = cls(set())
+        sent.merge(bytes(job.checkpoint.get("sent", b"")))
+        return sent
+
+    @property
+    def marks(self) -> bytes:
+        """All of them, as they are stored."""
+        return b"".join(sorted(self._marks))
+
+    def merge(self, stored: bytes) -> None:
+        """Add what is stored elsewhere."""
         size = _MARK_BYTES
-        return cls({stored[at : at + size] for at in range(0, len(stored), size)})
+        self._marks |= {stored[at : at + size] for at in range(0, len(stored), size)}
 
     def __contains__(self, instance_id: object) -> bool:
         return isinstance(instance_id, str) and _mark(instance_id) in self._marks
@@ -350,7 +383,7 @@ class _Sent:
     async def _save(self, job: RunningJob) -> None:
         if self._is_changed:
             self._is_changed = False
-            await job.save({**job.checkpoint, "sent": b"".join(sorted(self._marks))})
+            await job.save({**job.checkpoint, "sent": self.marks})
 
 
 def _mark(instance_id: str) -> bytes:

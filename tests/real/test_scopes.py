@@ -96,6 +96,7 @@ QUERIES: dict[str, list[str]] = {
     "backups": ["backups { name }"],
     "worklist": [f"worklist(first: 1) {{ nodes {{ id patientID }} {PAGE} }}"],
     "modalities": ["modalities { name }"],
+    "forwardingRules": ["forwardingRules { name }"],
     "modality": ['modality(name: "x") { name }'],
     "remotePatients": ['remotePatients(modality: "x", filter: {patientID: "P1"}) { patientID }'],
     "remoteStudies": [
@@ -243,7 +244,7 @@ def test_the_part_is_found(stages: Stages) -> None:
     expected = stages.expected["label"]
     codes = [codes for asked in expected.values() for _, (_, codes) in asked]
     # A viewer has neither shares nor other archives.
-    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 3]
+    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 4]
     assert [one for one in codes if one] == refused
     (data, _) = expected["studies"][0][1]
     assert data is not None

@@ -81,13 +81,15 @@ class Workstation:
         return [uid for uid, _ in self.received]
 
     @contextmanager
-    def running(self, *syntaxes: str, commits: bool = False) -> Iterator[int]:
+    def running(
+        self, *syntaxes: str, commits: bool = False, port: int | None = None
+    ) -> Iterator[int]:
         entity = AE(ae_title="WS")
         for uid in (CTImageStorage, MRImageStorage):
             entity.add_supported_context(uid, list(syntaxes) or [ExplicitVRLittleEndian])
         if commits:
             entity.add_supported_context(StorageCommitmentPushModel)
-        port = find_free_port()
+        port = port or find_free_port()
         handlers: list[Any] = [(evt.EVT_C_STORE, self._take), (evt.EVT_N_ACTION, self._commit)]
         server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
         assert server is not None
@@ -144,10 +146,12 @@ class Workstation:
             association.release()
 
 
-async def declare(runtime: Runtime, port: int, *, timeout_seconds: int = 5) -> None:
+async def declare(
+    runtime: Runtime, port: int, *, name: str = "ws", ae_title: str = "WS", timeout_seconds: int = 5
+) -> None:
     declaration = check_declaration(
-        name="ws",
-        ae_title="WS",
+        name=name,
+        ae_title=ae_title,
         host="127.0.0.1",
         port=port,
         allows=None,

@@ -1,0 +1,174 @@
+"""What arrives and matches a rule is forwarded: once, and later when its destination is down."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pydicom
+import pytest
+from pynetdicom import AE
+
+from graph.schema import build_schema
+from models import JobState
+from services.jobs.runner import JobRunner
+from services.modalities import send
+from services.modalities.forwarding import Forwarding, principal_of
+from services.modalities.send import SendJobs
+from services.runtime import Runtime
+from services.tasks import finish_in_thread
+from tests.real.jobs_stage import make_runner, running
+from tests.real.query_stage import QueryStage
+from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.sync_stage import running as following
+from tests.real.test_send import Workstation, declare, stored, uid_of
+
+pytestmark = pytest.mark.usefixtures("runner")
+
+DECLARE = """mutation ($name: String!, $titles: [String!], $labels: [String!]) {
+  declareForwardingRule(
+    name: $name, modality: "ws", modalities: ["CT"], callingAETitles: $titles, labels: $labels
+  ) { name modality { name } modalities jobs { id } }
+}"""
+RULES = """{ forwardingRules { name jobs { state error { code } nextAttemptAt } } }"""
+
+
+@pytest.fixture
+async def runner(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JobRunner]:
+    monkeypatch.setattr(send, "_DOWN_SECONDS", 0.5)
+    handler = SendJobs(runtime.modalities, runtime.whole_orthanc, runtime.database)
+    runner = make_runner(runtime.database, handler, retry_seconds=0.05)
+    async with running(runner):
+        yield runner
+
+
+@pytest.fixture
+def stage(runtime: Runtime) -> QueryStage:
+    return QueryStage(runtime, build_schema(runtime.settings))
+
+
+def forwarding_of(runtime: Runtime) -> Forwarding:
+    """Another process that forwards; a study is stable when nothing came for 0.1 s."""
+    return Forwarding(
+        runtime.database, runtime.modalities, runtime.jobs, runtime.orthanc, stable_seconds=0.1
+    )
+
+
+async def looked(forwarding: Forwarding) -> None:
+    """Let everything become stable, and look for it."""
+    await asyncio.sleep(0.2)
+    await forwarding.look({})
+
+
+async def until_received(workstation: Workstation, *uids: str) -> None:
+    async def is_so() -> bool:
+        return len(workstation.uids) >= len(uids)
+
+    await eventually(is_so)
+    assert sorted(workstation.uids) == sorted(uids)
+
+
+async def until_queue_is_empty(runtime: Runtime, rule: str) -> None:
+    async def is_so() -> bool:
+        return not await runtime.jobs.active(principal=principal_of(rule))
+
+    await eventually(is_so)
+
+
+async def test_a_study_that_matches_is_forwarded_once_and_what_comes_later_alone(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    workstation = Workstation()
+    with workstation.running() as port:
+        await declare(runtime, port)
+        await stored(runtime, instance_bytes(1, 1, 1))
+        declared = await stage.data(DECLARE, name="ct")
+        assert declared["declareForwardingRule"] == {
+            "name": "ct", "modality": {"name": "ws"}, "modalities": ["CT"], "jobs": [],
+        }  # fmt: skip
+        await asyncio.sleep(0.05)
+        await stored(runtime, instance_bytes(2, 1, 1), instance_bytes(2, 1, 2))
+        forwarding = forwarding_of(runtime)
+        await looked(forwarding)
+        first = [uid_of(2, 1, 1), uid_of(2, 1, 2)]
+        await until_received(workstation, *first)
+        await until_queue_is_empty(runtime, "ct")
+        # Another process takes over, and looks at the same studies again.
+        await looked(forwarding_of(runtime))
+        assert await runtime.database["jobs"].count_documents({}) == 1
+        await stored(runtime, instance_bytes(2, 1, 3))
+        await looked(forwarding)
+        await until_received(workstation, *first, uid_of(2, 1, 3))
+        await until_queue_is_empty(runtime, "ct")
+    jobs = await runtime.database["jobs"].find(sort=[("createdAt", 1)]).to_list()
+    assert [(one["state"], one["total"], one["completed"]) for one in jobs] == [
+        ("SUCCEEDED", 2, 2), ("SUCCEEDED", 3, 3),
+    ]  # fmt: skip
+    removed = await stage.data('mutation { removeForwardingRule(name: "ct") }')
+    assert removed == {"removeForwardingRule": True}
+    assert await stage.data(RULES) == {"forwardingRules": []}
+
+
+async def test_a_destination_that_is_down_gets_everything_when_it_is_back(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    workstation = Workstation()
+    with workstation.running() as port:
+        pass
+    await declare(runtime, port)
+    await stage.data(DECLARE, name="ct")
+    await asyncio.sleep(0.05)
+    await stored(runtime, *(instance_bytes(study, 1, 1) for study in (3, 4, 5)))
+    await looked(forwarding_of(runtime))
+
+    async def is_held() -> bool:
+        data = await stage.data(RULES)
+        jobs: list[Any] = data["forwardingRules"][0]["jobs"]
+        codes = [job["error"]["code"] for job in jobs if job["error"]]
+        assert {job["state"] for job in jobs} <= {"QUEUED", "RUNNING"}
+        return codes == ["MODALITY_UNREACHABLE"] * 3
+
+    await eventually(is_held)
+    with workstation.running(port=port):
+        await until_received(workstation, *(uid_of(study, 1, 1) for study in (3, 4, 5)))
+        await until_queue_is_empty(runtime, "ct")
+    states = {one["state"] for one in await runtime.database["jobs"].find().to_list()}
+    assert states == {JobState.SUCCEEDED}
+
+
+async def test_a_rule_may_name_who_sends_and_nothing_goes_back_to_its_sender(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    listener = await runtime.modalities.listener()
+    assert listener.port is not None
+    assert runtime.sync is not None
+    workstation = Workstation()
+    with workstation.running() as port:
+        # All of these may store in Orthanc: they are declared.
+        await declare(runtime, port)
+        for name in ("CT1", "CT2"):
+            await declare(runtime, 104, name=name, ae_title=name)
+        await stage.data(DECLARE, name="ct1", titles=["CT1", "WS"])
+        async with following(runtime.sync):
+            for study, sender in ((6, "CT1"), (7, "CT2"), (8, "WS")):
+                content = instance_bytes(study, 1, 1)
+                await finish_in_thread(_send, sender, listener.port, content)
+
+            async def are_indexed() -> bool:
+                return await runtime.database["studies"].count_documents({}) == 3
+
+            await eventually(are_indexed)
+        await looked(forwarding_of(runtime))
+        await until_received(workstation, uid_of(6, 1, 1))
+        await until_queue_is_empty(runtime, "ct1")
+    assert await runtime.database["jobs"].count_documents({}) == 1
+
+
+def _send(sender: str, port: int, content: bytes) -> None:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    entity = AE(ae_title=sender)
+    entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+    association = entity.associate("127.0.0.1", port, ae_title="ORTHANC")
+    assert association.is_established
+    assert association.send_c_store(dataset).Status == 0
+    association.release()
