@@ -106,12 +106,10 @@ def command(
     Without MONGODB_URL and ORTHANC_URL it starts a private MongoDB and a private Orthanc in the
     data directory, on loopback, and stops them when it stops.
     """
-    settings = load_settings(data_dir=data_dir)
-    configure_logging(log_level.upper(), settings.log_format)
-    raise_descriptor_limit()
     # A worker need not repeat what its parent has said.
-    for misspelt in read_setting_typos() if channel is None else ():
-        _log.warning("%s", misspelt)
+    misspelt = read_setting_typos() if channel is None else ()
+    settings = _loaded_settings(data_dir, log_level.upper(), misspelt)
+    raise_descriptor_limit()
     with tracing(version("orthanc-graphql")):
         if channel is not None:
             run(lambda: _serve_as_worker(settings, channel))
@@ -119,6 +117,24 @@ def command(
             run(lambda: _serve(settings, host, port))
     arguments = ["--log-level", log_level, "--data-dir", str(settings.data_dir)]
     run(lambda: _serve_with_workers(settings, host, port, workers, arguments))
+
+
+def _loaded_settings(data_dir: Path | None, log_level: str, misspelt: Sequence[str]) -> Settings:
+    """Load the settings; what is misspelt is logged also where it keeps them from being loaded."""
+    try:
+        settings = load_settings(data_dir=data_dir)
+    except click.ClickException:
+        configure_logging(log_level)
+        _log_all(misspelt)
+        raise
+    configure_logging(log_level, settings.log_format)
+    _log_all(misspelt)
+    return settings
+
+
+def _log_all(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        _log.warning("%s", warning)
 
 
 async def _serve(settings: Settings, host: str, port: int) -> int:
@@ -134,7 +150,7 @@ async def _serve(settings: Settings, host: str, port: int) -> int:
             listener,
             metrics,
             delay_seconds=settings.shutdown_delay_seconds,
-            started=lambda: _announce(settings, address),
+            started=lambda: _announce(settings, address, [metrics]),
         )
 
 
@@ -167,7 +183,7 @@ async def _serve_with_workers(
             delay_seconds=settings.shutdown_delay_seconds,
             shutdown_seconds=settings.shutdown_seconds,
         )
-        await server.run(lambda: _announce(settings, address))
+        await server.run(lambda: _announce(settings, address, metrics))
     return 0
 
 
@@ -293,14 +309,16 @@ class _AnnouncingServer(GracefulServer):
             self._on_started()
 
 
-def _announce(settings: Settings, address: str) -> None:
+def _announce(settings: Settings, address: str, metrics: Sequence[socket.socket | None]) -> None:
     url = settings.public_url or address
-    click.echo(
-        f"\n  Study browser  {url}/\n"
-        f"  GraphiQL       {url}/graphql\n"
-        f"  Health         {url}/readyz\n\n"
-        "  Ctrl-C stops the server.\n"
-    )
+    places = [
+        ("Study browser", f"{url}/"),
+        ("GraphiQL", f"{url}/graphql"),
+        ("Health", f"{url}/readyz"),
+        *(("Metrics", f"{_address(one)}/metrics") for one in metrics if one is not None),
+    ]
+    click.echo("\n" + "".join(f"  {name:<13}  {place}\n" for name, place in places))
+    click.echo("  Ctrl-C stops the server.\n")
 
 
 def _listen(host: str, port: int, *, number: int = 1) -> list[socket.socket]:

@@ -280,7 +280,7 @@ def _record(scope: Scope, status: int, seconds: float) -> None:
     method = scope.get("method", "WEBSOCKET")
     REQUESTS.record(route, method, status, seconds)
     if access_log.isEnabledFor(logging.INFO):
-        fields = {"method": method, "route": route, "status": status, "seconds": seconds}
+        fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6)}
         access_log.info(
             "%s %s %d %.1f ms", method, route, status, seconds * 1000, extra={"fields": fields}
         )
