@@ -146,6 +146,7 @@ class RunningJob:
         self.attempt = document.attempts
         """From 1."""
         self.created_by = document.created_by
+        self.role = Role[document.role.upper()]
         self.created_at = document.created_at
         self.scope = scope_of(document.scope)
         self.correlation_id = document.correlation_id

@@ -14,6 +14,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import DicomErrorRecord, JobDocument, JobKind, JobState, StudyDocument
 from models.stored import stored_name
 from services.audit import OK, Action, Audit, AuditEvent
+from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
 from services.index.record import to_stored_precision
@@ -412,7 +413,7 @@ class JobRunner:
         """Write into the audit trail how a job ended; its record may wait while MongoDB is away."""
         event = AuditEvent(
             action=_ACTIONS[job.kind],
-            principal=job.principal,
+            principal=Principal(job.created_by, job.role),
             correlation_id=job.correlation_id,
             detail=f"job {job.id} {end.state}",
             outcome=end.error.code if end.error is not None else OK,

@@ -51,7 +51,6 @@ async def runtime(settings: Settings, tokens: dict[str, str]) -> AsyncIterator[R
     assert tokens
     async with open_runtime(settings) as opened:
         yield opened
-        await opened.database.client.drop_database(settings.mongodb_database)
 
 
 async def stored(runtime: Runtime, *files: FileDataset) -> list[str]:

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,11 +41,10 @@ def tokens(settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-async def runtime(settings: Settings, tokens: dict[str, str]) -> Any:  # noqa: ANN401  # as in conftest
+async def runtime(settings: Settings, tokens: dict[str, str]) -> AsyncIterator[Runtime]:
     assert tokens
     async with open_runtime(settings) as opened:
         yield opened
-        await opened.database.client.drop_database(settings.mongodb_database)
 
 
 async def exported(
@@ -139,6 +139,33 @@ async def test_urls_end_with_their_signature_their_job_and_their_files(
     assert (await server.http.get(path)).status_code == 404
     await runtime.database["jobs"].delete_many({})
     assert (await server.http.get(path)).status_code == 404
+
+
+async def test_administrators_see_and_cancel_the_jobs_of_orthanc(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], settings: Settings
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 1))
+    assert settings.orthanc_url is not None
+    password = settings.orthanc_password.get_secret_value()
+    async with httpx.AsyncClient(
+        base_url=settings.orthanc_url, auth=(settings.orthanc_username, password), trust_env=False
+    ) as http:
+        begun = await http.post(
+            "/tools/create-archive", json={"Resources": [study_id], "Synchronous": False}
+        )
+    job_id = begun.json()["ID"]
+    query = "{ orthancJobs { id type state progress createdAt errorCode errorMessage } }"
+    jobs = (await ask(server, tokens["admin"], query))["data"]["orthancJobs"]
+    (job,) = [one for one in jobs if one["id"] == job_id]
+    assert (job["type"], job["errorCode"], job["errorMessage"]) == ("Archive", 0, None)
+    mutation = "mutation ($id: String!) { cancelOrthancJob(id: $id) { id } }"
+    cancelled = await ask(server, tokens["admin"], mutation, id=job_id)
+    assert cancelled["data"] == {"cancelOrthancJob": {"id": job_id}}
+    for unknown in ("x", "../system", "0" * 8 + "-0000-0000-0000-" + "0" * 12):
+        answer = await ask(server, tokens["admin"], mutation, id=unknown)
+        assert [one["extensions"]["code"] for one in answer["errors"]] == ["ORTHANC_NOT_FOUND"]
+    records = await runtime.database["audit"].find({"action": "job"}).to_list()
+    assert [record["outcome"] for record in records] == ["ok", *["ORTHANC_NOT_FOUND"] * 3]
 
 
 async def test_only_what_the_caller_sees_is_exported(

@@ -1,6 +1,8 @@
 """Jobs in a real MongoDB: run, cancelled, tried again, taken over, and seen by whom they may be."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -122,7 +124,8 @@ async def test_a_job_runs_and_says_how_it_went(database: Database, store: JobSto
     }
     record = await AuditRecord.find_one({"detail": f"job {job.id} PARTIAL"})
     assert record is not None
-    assert (record.action, record.principal, record.outcome) == ("send", "anna", "ok")
+    assert (record.action, record.principal, record.role) == ("send", "anna", "uploader")
+    assert record.outcome == "ok"
     assert (record.correlation_id, record.orthanc_study_ids) == ("c0ffee", ["s1"])
 
 
@@ -421,6 +424,28 @@ async def test_a_job_of_a_process_that_died_is_begun_again_with_its_checkpoint(
         done = await ended_job(store, job.id)
     assert (done.state, done.attempts) == (JobState.SUCCEEDED, 2)
     assert seen[0].checkpoint == {"done": ["1.2.3"]}
+
+
+async def test_a_job_survives_that_its_process_is_killed(
+    mongodb: EmbeddedMongod, database: Database, store: JobStore
+) -> None:
+    job = await make_jobs(database).start(new(), ANNA)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.real.job_killing_process", mongodb.url, database.name
+    )
+    assert await process.wait() == -signal.SIGKILL
+    left = await store.find(job.id)
+    assert left is not None
+    assert (left.state, left.completed, left.checkpoint) == (
+        JobState.RUNNING,
+        1,
+        {"done": ["1.2.3"]},
+    )
+    told = Told()
+    told.may_end.set()
+    async with running(make_runner(database, told, lease_seconds=1.5)):
+        done = await ended_job(store, job.id)
+    assert (done.state, done.attempts) == (JobState.SUCCEEDED, 2)
 
 
 async def test_a_job_that_kills_its_process_again_and_again_ends(
