@@ -13,8 +13,9 @@ from graph.types.scalars import Date, Time
 from graph.types.worklist import WorklistStatus
 from services.anonymization.options import AnonymizationOptions
 from services.auth.scope import Scope
+from services.errors import InvalidInput
 from services.jobs.store import JobCriteria
-from services.modalities.query import RemoteCriteria
+from services.modalities.query import RemoteCriteria, WorklistQuery
 from services.query.filters import PatientCriteria, StudyCriteria, StudyExpression
 from services.query.paging import Order
 from services.worklist.entry import EntryValues
@@ -337,6 +338,25 @@ class WorklistFilter:
     statuses: list[WorklistStatus] | None = strawberry.field(
         default=None, description="Any of these. An empty list matches nothing."
     )
+
+    def to_query(self) -> WorklistQuery:
+        """Return what is asked of another worklist.
+
+        Raises:
+            InvalidInput: It narrows by status.
+        """
+        if self.statuses is not None:
+            message = "statuses: other worklists do not know them."
+            raise InvalidInput(message, argument="filter.statuses")
+        days = self.scheduled_procedure_step_start_date or DateRange()
+        return WorklistQuery(
+            patient_id=self.patient_id,
+            accession_number=self.accession_number,
+            modalities=self.modalities,
+            station_ae_title=self.scheduled_station_ae_title,
+            date_from=_day(days.from_),
+            date_to=_day(days.to),
+        )
 
     def to_criteria(self) -> WorklistCriteria:
         """Return what the worklist takes."""

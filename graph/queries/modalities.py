@@ -7,12 +7,13 @@ import strawberry
 from graph.context import Info
 from graph.execution.audit import describe_search, recorded
 from graph.execution.authorization import RequiresRole, require_network
-from graph.inputs import RemoteFilter
+from graph.inputs import RemoteFilter, WorklistFilter
 from graph.types.modality import Modality
 from graph.types.remote import (
     RemotePatient,
     RemoteStudies,
     RemoteStudy,
+    RemoteWorklistEntry,
     RetrievesOfStudies,
     SeriesOfStudies,
 )
@@ -120,6 +121,36 @@ class ModalitiesQuery:
             nodes=[RemoteStudy.of(record, series, retrieves) for record in found],
             is_incomplete=is_incomplete,
         )
+
+    @strawberry.field(
+        description="Search the worklist of a modality (C-FIND, PS3.4 K). `statuses` are of this "
+        "server's worklist and can't be asked for.",
+        extensions=[RequiresRole(Role.UPLOADER)],
+    )
+    async def remote_worklist(
+        self,
+        info: Info,
+        modality: ModalityName,
+        filter_: Annotated[
+            WorklistFilter, strawberry.argument(name="filter", description="Which ones.")
+        ],
+        first: RemoteFirst = 100,
+    ) -> list[RemoteWorklistEntry]:
+        """Search planned examinations elsewhere."""
+        context = info.context
+        principal = require_network(info)
+        async with recorded(
+            context.runtime.audit, Action.QUERY, principal, detail=f"remoteWorklist {modality[:64]}"
+        ) as event:
+            event.searched = describe_search("remoteWorklist", {"filter_": filter_})
+            _require_page(info, first)
+            context.prolong(context.runtime.settings.modality_seconds)
+            found = await context.runtime.modalities.find_worklist(
+                modality, filter_.to_query(), first
+            )
+            event.number_of_objects = len(found)
+        context.count_nodes(len(found))
+        return [RemoteWorklistEntry.of(record) for record in found]
 
 
 def _require_page(info: Info, first: int) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Self, cast
 
 import strawberry
+from strawberry.scalars import JSON
 
 from graph.context import Info
 from graph.types.job import Job
@@ -15,7 +16,12 @@ from services.auth.roles import Principal
 from services.dicom.person_names import display_name
 from services.dicom.values import clean_identifier
 from services.jobs.service import Jobs
-from services.modalities.query import RemotePatientRecord, RemoteSeriesRecord, RemoteStudyRecord
+from services.modalities.query import (
+    RemotePatientRecord,
+    RemoteSeriesRecord,
+    RemoteStudyRecord,
+    RemoteWorklistRecord,
+)
 from services.modalities.service import Modalities
 
 
@@ -145,11 +151,9 @@ class RemoteStudy:
             study_instance_uid=record.study_instance_uid,
             patient_id=record.patient_id,
             patient_name=record.patient_name,
-            patient_birth_date=None
-            if record.patient_birth_date is None
-            else Date(record.patient_birth_date),
+            patient_birth_date=_date(record.patient_birth_date),
             patient_sex=record.patient_sex,
-            study_date=None if record.study_date is None else Date(record.study_date),
+            study_date=_date(record.study_date),
             study_time=None if record.study_time is None else Time(record.study_time),
             accession_number=record.accession_number,
             study_description=record.study_description,
@@ -213,6 +217,54 @@ class RemoteStudies:
     )
 
 
+@strawberry.type(description="A planned examination, as another worklist answers.")
+class RemoteWorklistEntry:
+    """A planned examination elsewhere."""
+
+    accession_number: str | None = strawberry.field(description="AccessionNumber (0008,0050).")
+    patient_id: str | None = strawberry.field(description="PatientID (0010,0020).")
+    patient_name: str | None = strawberry.field(description="PatientName (0010,0010), as it came.")
+    study_instance_uid: str | None = strawberry.field(description="StudyInstanceUID (0020,000D).")
+    modality: str | None = strawberry.field(description="Modality (0008,0060) of the scanner.")
+    scheduled_station_ae_title: str | None = strawberry.field(
+        description="ScheduledStationAETitle (0040,0001)."
+    )
+    scheduled_procedure_step_start_date: Date | None = strawberry.field(
+        description="ScheduledProcedureStepStartDate (0040,0002)."
+    )
+    scheduled_procedure_step_start_time: Time | None = strawberry.field(
+        description="ScheduledProcedureStepStartTime (0040,0003)."
+    )
+    scheduled_procedure_step_description: str | None = strawberry.field(
+        description="ScheduledProcedureStepDescription (0040,0007)."
+    )
+    tags: JSON | None = strawberry.field(
+        description="Everything that was asked for and answered, by keyword."
+    )
+
+    @classmethod
+    def of(cls, record: RemoteWorklistRecord) -> Self:
+        """Show a planned examination."""
+        return cls(
+            accession_number=record.accession_number,
+            patient_id=record.patient_id,
+            patient_name=record.patient_name,
+            study_instance_uid=record.study_instance_uid,
+            modality=record.modality,
+            scheduled_station_ae_title=record.station_ae_title,
+            scheduled_procedure_step_start_date=_date(record.start_date),
+            scheduled_procedure_step_start_time=None
+            if record.start_time is None
+            else Time(record.start_time),
+            scheduled_procedure_step_description=record.description,
+            tags=cast("JSON", dict(record.tags)),
+        )
+
+
+def _date(text: str | None) -> Date | None:
+    return None if text is None else Date(text)
+
+
 @strawberry.type(description="A patient, as a modality answers.")
 class RemotePatient:
     """A patient at a modality."""
@@ -230,11 +282,10 @@ class RemotePatient:
     @classmethod
     def of(cls, record: RemotePatientRecord) -> Self:
         """Show a patient."""
-        birth_date = record.patient_birth_date
         return cls(
             patient_id=record.patient_id,
             patient_name=record.patient_name,
-            patient_birth_date=None if birth_date is None else Date(birth_date),
+            patient_birth_date=_date(record.patient_birth_date),
             patient_sex=record.patient_sex,
             number_of_studies=record.number_of_studies,
         )

@@ -1,7 +1,7 @@
 """What is declared of a modality, checked: Orthanc takes an empty or endless AE title as it is."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -143,6 +143,20 @@ def orthanc_configuration(modality: ModalityDocument, host: str) -> dict[str, An
         "AllowStore": DicomService.STORE in allowed,
         "AllowStorageCommitment": DicomService.STORAGE_COMMITMENT in allowed,
     }
+
+
+def is_mirrored(wanted: Mapping[str, Any], present: Mapping[str, Any] | None) -> bool:
+    """Return whether Orthanc has a modality as it should be.
+
+    Args:
+        wanted: As `orthanc_configuration` makes it.
+        present: As Orthanc answers it; None when it does not know the modality. It answers storage
+            commitment as `AllowNAction`, and releases differ in what else they answer.
+    """
+    if present is None:
+        return False
+    shown = {"AllowStorageCommitment": present.get("AllowNAction"), **present}
+    return all(shown.get(key, value) in (value, None) for key, value in wanted.items())
 
 
 def _is_host(text: str) -> bool:

@@ -76,6 +76,27 @@ _SERIES_KEYS = (
     "BodyPartExamined",
     "NumberOfSeriesRelatedInstances",
 )
+_WORKLIST_KEYS = (
+    "AccessionNumber",
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyInstanceUID",
+    "ReferringPhysicianName",
+    "RequestedProcedureID",
+    "RequestedProcedureDescription",
+)
+_STEP_KEYS = (
+    "Modality",
+    "ScheduledStationAETitle",
+    "ScheduledProcedureStepStartDate",
+    "ScheduledProcedureStepStartTime",
+    "ScheduledProcedureStepDescription",
+    "ScheduledProcedureStepID",
+    "ScheduledPerformingPhysicianName",
+)
+
 _T = TypeVar("_T")
 
 
@@ -132,6 +153,34 @@ class RemoteSeriesRecord:
     series_description: str | None
     body_part_examined: str | None
     number_of_instances: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorklistQuery:
+    """Which planned examinations; what is None does not narrow."""
+
+    patient_id: str | None = None
+    accession_number: str | None = None
+    modalities: Sequence[str] | None = None
+    station_ae_title: str | None = None
+    date_from: date | None = None
+    date_to: date | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteWorklistRecord:
+    """A planned examination, as a modality answers; `tags` is all of it, by keyword."""
+
+    accession_number: str | None
+    patient_id: str | None
+    patient_name: str | None
+    study_instance_uid: str | None
+    modality: str | None
+    station_ae_title: str | None
+    start_date: str | None
+    start_time: str | None
+    description: str | None
+    tags: Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +299,48 @@ def date_range(first: date | None, last: date | None) -> str:
     """Write a range of days for matching (PS3.4 C.2.2.2.5); a missing end is open."""
     begin, end = (f"{day:%Y%m%d}" if day else "" for day in (first, last))
     return begin if begin and begin == end else f"{begin}-{end}"
+
+
+def worklist_keys(criteria: WorklistQuery) -> Keys:
+    """Return the keys of a query for planned examinations (PS3.4 K.6.1.2.2).
+
+    Raises:
+        InvalidInput: A value can't be searched for.
+    """
+    step = dict.fromkeys(_STEP_KEYS, "")
+    if criteria.modalities:
+        values = [searchable("modalities", one).upper() for one in criteria.modalities]
+        step["Modality"] = "\\".join(values)
+    if criteria.station_ae_title:
+        title = searchable("scheduledStationAETitle", criteria.station_ae_title)
+        step["ScheduledStationAETitle"] = title
+    if criteria.date_from or criteria.date_to:
+        days = date_range(criteria.date_from, criteria.date_to)
+        step["ScheduledProcedureStepStartDate"] = days
+    keys: dict[str, str | Keys] = dict(dict.fromkeys(_WORKLIST_KEYS, ""))
+    if criteria.patient_id:
+        keys["PatientID"] = searchable("patientID", criteria.patient_id)
+    if criteria.accession_number:
+        keys["AccessionNumber"] = searchable("accessionNumber", criteria.accession_number)
+    return {**keys, "ScheduledProcedureStepSequence": step}
+
+
+def worklist_record(answer: Answer) -> RemoteWorklistRecord:
+    """Read a planned examination."""
+    steps = answer.get("ScheduledProcedureStepSequence") or [{}]
+    step: Answer = steps[0]
+    return RemoteWorklistRecord(
+        accession_number=answer.get("AccessionNumber"),
+        patient_id=clean_identifier(answer.get("PatientID")) or None,
+        patient_name=clean_person_name(answer.get("PatientName")),
+        study_instance_uid=answer.get("StudyInstanceUID"),
+        modality=step.get("Modality"),
+        station_ae_title=step.get("ScheduledStationAETitle"),
+        start_date=parse_date(step.get("ScheduledProcedureStepStartDate")),
+        start_time=parse_time(step.get("ScheduledProcedureStepStartTime")),
+        description=step.get("ScheduledProcedureStepDescription"),
+        tags=answer,
+    )
 
 
 def series_keys(study_instance_uid: str) -> Keys:

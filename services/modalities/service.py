@@ -29,15 +29,23 @@ from services.index.record import to_stored_precision
 from services.jobs.handler import error_record
 from services.modalities import faults
 from services.modalities.association import Link, Network, Peer, echo, open_network
-from services.modalities.declaration import Declaration, is_name, orthanc_configuration
+from services.modalities.declaration import (
+    Declaration,
+    is_mirrored,
+    is_name,
+    orthanc_configuration,
+)
 from services.modalities.query import (
     PATIENTS,
     STUDIES,
+    WORKLIST,
     Found,
     RemoteCriteria,
     RemotePatientRecord,
     RemoteSeriesRecord,
     RemoteStudyRecord,
+    RemoteWorklistRecord,
+    WorklistQuery,
     find,
     find_series,
     patient_keys,
@@ -45,6 +53,8 @@ from services.modalities.query import (
     records,
     study_keys,
     study_record,
+    worklist_keys,
+    worklist_record,
 )
 from services.orthanc.client import OrthancClient
 
@@ -333,9 +343,22 @@ class Modalities:
         work = partial(find_series, study_instance_uids=study_instance_uids, limit=self.answers_max)
         return await self._ask(name, work)
 
-    async def _ask(self, name: str, work: Callable[[Link], _T]) -> _T:
+    async def find_worklist(
+        self, name: str, criteria: WorklistQuery, first: int
+    ) -> list[RemoteWorklistRecord]:
+        """Search planned examinations at a modality; arguments and errors: `find_patients`."""
+        keys = worklist_keys(criteria)
+        work = partial(find, model=WORKLIST, keys=keys, limit=first)
+        found = await self._ask(name, work, DicomService.FIND_WORKLIST)
+        if found.fault is not None:
+            raise found.fault
+        return [worklist_record(answer) for answer in found.answers]
+
+    async def _ask(
+        self, name: str, work: Callable[[Link], _T], service: DicomService = DicomService.FIND
+    ) -> _T:
         modality = await self.require(name)
-        peer = await self.peer(modality, DicomService.FIND)
+        peer = await self.peer(modality, service)
         return await self.network.run(peer, work, seconds=self.query_seconds)
 
     async def run(self) -> None:
@@ -371,8 +394,7 @@ class Modalities:
                 await self._forget(modality)
                 continue
             wanted = orthanc_configuration(modality, await _address(modality.host))
-            present = known.get(modality.id, {})
-            if any(present.get(key) != value for key, value in wanted.items()):
+            if not is_mirrored(wanted, known.get(modality.id)):
                 await self._orthanc.declare_modality(modality.id, wanted)
 
     async def _forget(self, modality: ModalityDocument) -> None:

@@ -3,18 +3,25 @@
 import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pynetdicom import AE
 
 from graph.schema import build_schema
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.embedded.orthanc import EmbeddedOrthanc
+from services.embedded.ports import find_free_port
 from services.ingest.service import SentFile
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
-from tests.real.modality_stage import Archive, running_archive
+from services.tasks import finish_in_thread
+from tests.real.modality_stage import Archive, running, running_archive, until_open
 from tests.real.query_stage import QueryStage
 from tests.real.sync_stage import instance_bytes, modality_client
 
@@ -168,6 +175,97 @@ async def test_a_search_elsewhere_is_in_the_audit_trail(
     assert (record["principal"], record["outcome"]) == ("up", "ok")
     assert record["detail"] == "remotePatients pacs"
     assert record["searched"] == 'remotePatients {"filter":{"patientID":"P1"}}'
+
+
+WORKLIST = """query ($filter: WorklistFilter!) {
+  remoteWorklist(modality: "ris", filter: $filter) {
+    accessionNumber patientID patientName modality scheduledStationAETitle tags
+    scheduledProcedureStepStartDate scheduledProcedureStepStartTime
+  }
+}"""
+
+
+async def test_another_worklist_is_searched(stage: QueryStage, tmp_path: Path) -> None:
+    folder = tmp_path / "RIS"
+    folder.mkdir()
+    (folder / "lockfile").touch()
+    for number, modality in ((1, "CT"), (2, "MR")):
+        planned(number, modality).save_as(folder / f"{number}.wl", enforce_file_format=True)
+    port = find_free_port()
+    async with running("/usr/bin/wlmscpfs", "-dfr", "-dfp", str(tmp_path), str(port)):
+        await until_open(port)
+        await stage.data(
+            """mutation ($port: Int!) { declareModality(
+              name: "ris", aeTitle: "RIS", host: "127.0.0.1", port: $port, allows: [FIND_WORKLIST]
+            ) { name } }""",
+            port=port,
+        )
+        found = await stage.data(WORKLIST, filter={"modalities": ["CT"]})
+        both = await stage.data(WORKLIST, filter={}, principal=UPLOADER)
+        _, codes = await stage.run(WORKLIST, filter={"statuses": ["SCHEDULED"]})
+        _, without = await stage.run(STUDIES, modality="ris", filter={"patientID": "P1"})
+    [entry] = found["remoteWorklist"]
+    tags = entry.pop("tags")
+    assert entry == {
+        "accessionNumber": "A1",
+        "patientID": "P1",
+        "patientName": "Müller^Jörg",
+        "modality": "CT",
+        "scheduledStationAETitle": "CT1",
+        "scheduledProcedureStepStartDate": "2026-03-31",
+        "scheduledProcedureStepStartTime": "08:30:00",
+    }
+    assert tags["ScheduledProcedureStepSequence"][0]["Modality"] == "CT"
+    assert len(both["remoteWorklist"]) == 2
+    assert (codes, without) == (["INVALID_INPUT"], ["MODALITY_UNSUPPORTED"])
+
+
+def planned(number: int, modality: str) -> Dataset:
+    """Make an entry of a worklist."""
+    step = Dataset()
+    step.Modality = modality
+    step.ScheduledStationAETitle = f"{modality}1"
+    step.ScheduledProcedureStepStartDate = "20260331"
+    step.ScheduledProcedureStepStartTime = "083000"
+    step.ScheduledPerformingPhysicianName = ""
+    step.ScheduledProcedureStepDescription = ""
+    step.ScheduledStationName = ""
+    step.ScheduledProcedureStepLocation = ""
+    step.ScheduledProcedureStepID = "S"
+    entry = Dataset()
+    entry.SpecificCharacterSet = "ISO_IR 192"
+    entry.AccessionNumber = f"A{number}"
+    entry.PatientID = f"P{number}"
+    entry.PatientName = "Müller^Jörg"
+    entry.StudyInstanceUID = f"1.2.{number}"
+    entry.RequestedProcedureID = "R"
+    entry.RequestedProcedureDescription = ""
+    entry.ScheduledProcedureStepSequence = [step]
+    entry.file_meta = FileMetaDataset()
+    entry.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.31")
+    entry.file_meta.MediaStorageSOPInstanceUID = UID(f"1.2.3.{number}")
+    entry.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return entry
+
+
+async def test_a_stranger_may_not_store(stage: QueryStage) -> None:
+    listener = await stage.runtime.modalities.listener()
+    assert listener.port is not None
+    port = listener.port
+
+    def stored() -> bool:
+        entity = AE(ae_title="STRANGER")
+        dataset = pydicom.dcmread(io.BytesIO(instance_bytes(9, 1, 1)))
+        entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
+        association = entity.associate("127.0.0.1", port)
+        if not association.is_established:
+            return False
+        status = association.send_c_store(dataset)
+        if association.is_established:
+            association.release()
+        return bool(status.get("Status") == 0)
+
+    assert not await finish_in_thread(stored)
 
 
 async def test_who_is_limited_to_some_studies_asks_nobody(

@@ -99,6 +99,7 @@ QUERIES: dict[str, list[str]] = {
     "forwardingRules": ["forwardingRules { name }"],
     "modality": ['modality(name: "x") { name }'],
     "remotePatients": ['remotePatients(modality: "x", filter: {patientID: "P1"}) { patientID }'],
+    "remoteWorklist": ['remoteWorklist(modality: "x", filter: {}) { patientID }'],
     "remoteStudies": [
         'remoteStudies(modality: "x", filter: {patientID: "P1"}) { nodes { study { id } } }'
     ],
@@ -244,7 +245,7 @@ def test_the_part_is_found(stages: Stages) -> None:
     expected = stages.expected["label"]
     codes = [codes for asked in expected.values() for _, (_, codes) in asked]
     # A viewer has neither shares nor other archives.
-    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 4]
+    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 5]
     assert [one for one in codes if one] == refused
     (data, _) = expected["studies"][0][1]
     assert data is not None

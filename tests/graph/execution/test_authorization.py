@@ -61,6 +61,7 @@ FIELDS: dict[str, Role] = {
     "Query.modality": Role.VIEWER,
     "Query.remotePatients": Role.UPLOADER,
     "Query.remoteStudies": Role.UPLOADER,
+    "Query.remoteWorklist": Role.UPLOADER,
     "Query.backups": Role.ADMIN,
     "Mutation.uploadDicom": Role.UPLOADER,
     "Mutation.addLabels": Role.UPLOADER,

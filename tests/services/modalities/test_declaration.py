@@ -4,7 +4,7 @@ import pytest
 
 from models.modality import DicomService, RetrieveMethod
 from services.errors import InvalidInput
-from services.modalities.declaration import check_declaration
+from services.modalities.declaration import check_declaration, is_mirrored
 
 GIVEN: dict[str, Any] = {
     "name": "pacs",
@@ -60,3 +60,14 @@ def test_padding_is_no_part_of_an_ae_title_and_all_services_are_allowed_unless_n
     assert declared.description is None
     few = check_declaration(**GIVEN | {"allows": [DicomService.STORE, DicomService.ECHO]})
     assert few.allows == [DicomService.ECHO, DicomService.STORE]
+
+
+def test_what_orthanc_answers_of_a_modality_is_compared_with_what_it_should_be() -> None:
+    wanted = {"AET": "A", "AllowStore": True, "AllowStorageCommitment": False, "Timeout": 30}
+    # Orthanc 1.10.1.
+    present = {"AET": "A", "AllowStore": True, "AllowNAction": False, "Manufacturer": "Generic"}
+    assert is_mirrored(wanted, present)
+    assert not is_mirrored(wanted, None)
+    assert not is_mirrored(wanted, present | {"AET": "B"})
+    assert not is_mirrored(wanted, present | {"AllowStore": False})
+    assert not is_mirrored(wanted, present | {"AllowNAction": True})
