@@ -23,6 +23,7 @@ _SUITES = (
     "startup",
     "memory",
     "dicomweb",
+    "ohif",
 )
 
 

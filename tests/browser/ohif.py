@@ -17,6 +17,30 @@ _FOLDER = Path(__file__).parent / "node_modules" / "ohif"
 
 _PACK_SECONDS = 180
 
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--use-gl=angle",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
+"""Of Chromium, so that it draws OHIF in software and reaches no other machine."""
+
+SHOWS_PIXELS = """
+() => [...document.querySelectorAll("canvas")].some((canvas) => {
+  const context = canvas.getContext("2d");
+  if (!context || !canvas.width || !canvas.height) return false;
+  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+  const levels = new Set();
+  for (let at = 0; at < data.length; at += 4 * 97) levels.add(data[at]);
+  return levels.size > 8;
+})
+"""
+"""An image has many grey levels, an empty viewport one."""
+
 
 def ohif_folder() -> Path | str:
     """Return the folder of the built viewer, fetched from npm the first time.

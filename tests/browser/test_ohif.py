@@ -18,7 +18,7 @@ import pytest
 from playwright.async_api import Browser, Page, Request, Response, async_playwright
 
 from services.auth.roles import Role
-from tests.browser.ohif import app_config, ohif_folder, serving_ohif
+from tests.browser.ohif import FLAGS, SHOWS_PIXELS, app_config, ohif_folder, serving_ohif
 from tests.real.dicomweb_stage import ROOT, file_named, made, uid
 from tests.server_process import serve
 from tests.servers import answered
@@ -30,29 +30,6 @@ _LARGEST = 250_000
 
 _PATIENCE_MS = 90_000
 """SwiftShader draws in software, and the machine may be busy."""
-
-_FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--use-angle=swiftshader",
-    "--use-gl=angle",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--disable-background-networking",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
-
-_SHOWS_PIXELS = """
-() => [...document.querySelectorAll("canvas")].some((canvas) => {
-  const context = canvas.getContext("2d");
-  if (!context || !canvas.width || !canvas.height) return false;
-  const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-  const levels = new Set();
-  for (let at = 0; at < data.length; at += 4 * 97) levels.add(data[at]);
-  return levels.size > 8;
-})
-"""
-"""An image has many grey levels, an empty viewport one."""
 
 
 def _ct_stack() -> list[bytes]:
@@ -161,9 +138,7 @@ async def viewer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[View
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=_FLAGS
-        )
+        chromium = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         yield chromium
         await chromium.close()
 
@@ -196,7 +171,7 @@ async def test_ohif_shows_a_study(viewer: Viewer, browser: Browser, name: str) -
     async with opened(viewer, browser) as page:
         query = f"StudyInstanceUIDs={study_uid}&token={viewer.reader}"
         await page.goto(f"{viewer.ohif}/viewer?{query}")
-        await page.wait_for_function(_SHOWS_PIXELS)
+        await page.wait_for_function(SHOWS_PIXELS)
         await _keep_screenshot(page, name)
 
 
@@ -215,7 +190,7 @@ async def test_ohif_shows_a_shared_study_and_nothing_else(viewer: Viewer, browse
 
         page.on("response", note)
         await page.goto(viewer_url)
-        await page.wait_for_function(_SHOWS_PIXELS)
+        await page.wait_for_function(SHOWS_PIXELS)
         await page.wait_for_load_state("networkidle")
     found = {model["0020000D"]["Value"][0] for models in searched for model in models}
     assert found == {study_uid}
