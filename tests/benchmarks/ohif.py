@@ -87,7 +87,6 @@ def _forwarding(root: str, credentials: str | None) -> Iterator[str]:
     Both servers are asked through it, so that it costs both the same.
     """
     target = urlsplit(root)
-    kept = threading.local()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -98,8 +97,8 @@ def _forwarding(root: str, credentials: str | None) -> Iterator[str]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            if not hasattr(kept, "connection"):
-                kept.connection = http.client.HTTPConnection(target.netloc, timeout=60)
+            # A new one each time: Orthanc closes those that are idle for a second.
+            connection = http.client.HTTPConnection(target.netloc, timeout=60)
             headers = {
                 name: value
                 for name, value in self.headers.items()
@@ -108,9 +107,10 @@ def _forwarding(root: str, credentials: str | None) -> Iterator[str]:
             if credentials is not None:
                 encoded = base64.b64encode(credentials.encode()).decode()
                 headers["Authorization"] = f"Basic {encoded}"
-            kept.connection.request("GET", target.path + self.path, headers=headers)
-            answer = kept.connection.getresponse()
+            connection.request("GET", target.path + self.path, headers=headers)
+            answer = connection.getresponse()
             body = answer.read()
+            connection.close()
             self.send_response(answer.status)
             for name in ("Content-Type", "Content-Encoding"):
                 if (value := answer.getheader(name)) is not None:
