@@ -18,7 +18,6 @@ from graph.routes.frames import require_share, signed_path
 from graph.state import client_address, runtime_of
 from services.audit import Action
 from services.auth.roles import Principal, Role
-from services.dicom.documents import document_kind
 from services.downloads.service import DownloadedInstance
 from services.downloads.urls import FileReference
 from services.errors import Error, NotFound
@@ -71,7 +70,7 @@ async def _document(download: "_Download") -> Response:
     reference = downloads.urls.verify_document(path, now=time.time())
     await download.check_share(reference)
     instance = await downloads.find(reference)
-    kind = document_kind(instance.sop_class_uid)
+    kind = instance.document
     if kind is None:
         raise NotFound("There is no document in this file.")
     place = await downloads.place(instance)

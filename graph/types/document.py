@@ -6,19 +6,20 @@ import strawberry
 
 
 @strawberry.type(
-    description="A document that a DICOM file holds (PS3.3 A.45), such as a PDF or a CDA report."
+    description="What a DICOM file holds besides pictures: a document (PS3.3 A.45), such as a PDF "
+    "or a CDA report, or a video."
 )
 class EncapsulatedDocument:
     """A document."""
 
     media_type: str = strawberry.field(
-        description="`application/pdf`, `text/xml` (CDA), `model/stl`, `model/obj` or `model/mtl`, "
-        "by the SOP class."
+        description="By the SOP class `application/pdf`, `text/xml` (CDA), `model/stl`, "
+        "`model/obj` or `model/mtl`; by the transfer syntax `video/mp4` or `video/mpeg`."
     )
     url: str = strawberry.field(
         description="A signed URL of the document; it works in a link, with no header and no "
         "cookie, and answers ranges. A PDF is answered for showing in a frame of a page of this "
-        "server, everything else for saving."
+        "server, an MP4 for a `<video>`, everything else for saving."
     )
     url_expires_at: datetime = strawberry.field(description="When `url` stops working.")
 

@@ -272,12 +272,12 @@ class Instance(FromStored, Node):
         return context.base_url + signed.path
 
     @strawberry.field(
-        description="The document that the file holds: a PDF, a CDA report or a 3D model; null for "
-        "all other SOP classes."
+        description="The document that the file holds: a PDF, a CDA report, a 3D model or a video; "
+        "null for all others."
     )
     def document(self, info: Info) -> EncapsulatedDocument | None:
         """Mint the URL of the document; no I/O."""
-        kind = document_kind(self.sop_class_uid)
+        kind = document_kind(self.sop_class_uid, self.transfer_syntax_uid)
         if kind is None:
             return None
         context = info.context

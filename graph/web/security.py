@@ -23,6 +23,7 @@ def content_security_policy(
             f"connect-src 'self'{pictures}",
             # Documents in DICOM files; they have a policy of their own.
             f"frame-src 'self'{pictures}",
+            f"media-src 'self'{pictures}",
             "font-src 'self' data:",
             "base-uri 'none'",
             "form-action 'none'",

@@ -2,15 +2,20 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from functools import partial
-from typing import BinaryIO
 
 from cachetools import LRUCache
 
 from models import InstanceDocument
 from models.stored import stored_name
 from services.database import readable, translated_database_faults
-from services.dicom.documents import DocumentPlace, document_kind, find_document
+from services.dicom.documents import (
+    VIDEO_HEAD_BYTES,
+    DocumentKind,
+    DocumentPlace,
+    document_kind,
+    find_document,
+    find_video,
+)
 from services.dicom.layout import WalkLimits
 from services.downloads.urls import FileReference, FileUrlSigner
 from services.errors import NotFound, OrthancNotFound, PacsDisabled
@@ -19,8 +24,16 @@ from services.orthanc.client import Orthanc, OrthancClient
 _ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
 _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
 _SOP_CLASS_UID = stored_name(InstanceDocument.sop_class_uid)
+_TRANSFER_SYNTAX_UID = stored_name(InstanceDocument.transfer_syntax_uid)
 _FILE_SIZE_BYTES = stored_name(InstanceDocument.file_size_bytes)
-_READ = ("revision", _ORTHANC_PATIENT_ID, _ORTHANC_STUDY_ID, _SOP_CLASS_UID, _FILE_SIZE_BYTES)
+_READ = (
+    "revision",
+    _ORTHANC_PATIENT_ID,
+    _ORTHANC_STUDY_ID,
+    _SOP_CLASS_UID,
+    _TRANSFER_SYNTAX_UID,
+    _FILE_SIZE_BYTES,
+)
 
 _PLACES = 4096
 """Documents whose place is remembered: a PDF viewer asks for one in parts."""
@@ -32,6 +45,7 @@ class DownloadedInstance:
 
     Attributes:
         id: Orthanc's identifier.
+        document: What its file holds, None when it is no document and no video.
         file_size_bytes: Of the stored file.
     """
 
@@ -39,7 +53,7 @@ class DownloadedInstance:
     revision: str
     patient_id: str
     study_id: str
-    sop_class_uid: str | None
+    document: DocumentKind | None
     file_size_bytes: int
 
 
@@ -85,22 +99,23 @@ class Downloads:
             revision=found["revision"],
             patient_id=found[_ORTHANC_PATIENT_ID],
             study_id=found[_ORTHANC_STUDY_ID],
-            sop_class_uid=found.get(_SOP_CLASS_UID),
+            document=document_kind(found.get(_SOP_CLASS_UID), found.get(_TRANSFER_SYNTAX_UID)),
             file_size_bytes=found[_FILE_SIZE_BYTES],
         )
 
     async def place(self, instance: DownloadedInstance) -> DocumentPlace:
-        """Find the document in the file of an instance.
+        """Find the document or video in the file of an instance.
 
         Raises:
-            NotFound: There is no document, or the file was replaced a moment ago.
-            FileRejected: The file can't be read, or its dataset is deflated.
+            NotFound: There is none, or the file was replaced a moment ago.
+            FileRejected: The file can't be read, its dataset is deflated, or its video is stored
+                in several parts.
             PacsDisabled: There is no Orthanc.
             OrthancUnavailable: Orthanc does not answer.
         """
         if self._orthanc is None:
             raise PacsDisabled
-        if document_kind(instance.sop_class_uid) is None:
+        if instance.document is None:
             raise NotFound("There is no document in this file.")
         key = (instance.id, instance.revision)
         known = self._places.get(key)
@@ -109,7 +124,17 @@ class Downloads:
         stored = await self._orthanc.client.stored_files([instance.id])
         if not stored or stored[0].revision != instance.revision:
             raise NotFound("This file was deleted or replaced.")
-        place = await self._orthanc.files.beginnings.read(stored[0], partial(_place, self._limits))
+        beginnings = self._orthanc.files.beginnings
+        if instance.document.is_video:
+            place = await beginnings.read(
+                stored[0],
+                lambda file, size: find_video(file, size, self._limits),
+                pixel_data_bytes=VIDEO_HEAD_BYTES,
+            )
+        else:
+            place = await beginnings.read(
+                stored[0], lambda file, _: find_document(file, self._limits)
+            )
         if place is None:
             raise NotFound("There is no document in this file.")
         self._places[key] = place
@@ -152,7 +177,3 @@ async def part_of_file(
                     return
     except OrthancNotFound as exc:
         raise NotFound("There is no such file.") from exc
-
-
-def _place(limits: WalkLimits, file: BinaryIO, _: int | None) -> DocumentPlace | None:
-    return find_document(file, limits)

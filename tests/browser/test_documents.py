@@ -4,11 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 from playwright.async_api import expect
 
 from tests.browser.conftest import Tab
 from tests.real.dicomweb_stage import file_named
-from tests.real.test_downloads import document
+from tests.real.test_downloads import document, video
 from tests.server_process import Served
 
 _PDF = (
@@ -69,4 +71,26 @@ async def test_a_report_is_text(tab: Tab, samples: Served) -> None:
     await expect(lines.nth(0)).to_have_text("Some UID: 1.2.3.4.5")
     await expect(lines.nth(5)).to_have_text("Diameter: 3.0 Length Unit")
     assert await page.locator(".document iframe").count() == 0
+    await _delete(samples, study)
+
+
+def _film(path: Path) -> bytes:
+    """Make an MP4 of a second; in VP9, which needs no licence."""
+    # The codes of codecs have four letters.
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), 25, (64, 64))
+    for number in range(25):
+        writer.write(np.full((64, 64, 3), 10 * number, np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+async def test_a_video_is_played(tab: Tab, samples: Served, tmp_path: Path) -> None:
+    film = await asyncio.to_thread(_film, tmp_path / "film.mp4")
+    study = await _store(samples, video(film))
+    page = await tab.open(f"#study={study}")
+    player = page.locator(".document video")
+    await expect(player).to_be_visible()
+    await page.wait_for_function("() => document.querySelector('.document video').readyState >= 2")
+    assert await player.evaluate("one => [one.duration, one.videoWidth]") == [1, 64]
+    await expect(page.get_by_role("button", name="Save video")).to_be_visible()
     await _delete(samples, study)

@@ -67,6 +67,7 @@ async def test_the_page_may_run_no_inline_script_and_ask_nobody_else() -> None:
         "default-src 'none'; script-src 'self'; style-src 'self'; "
         "img-src 'self' data: blob: https://pacs.example.org; "
         "connect-src 'self' https://pacs.example.org; frame-src 'self' https://pacs.example.org; "
+        "media-src 'self' https://pacs.example.org; "
         "font-src 'self' data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )

@@ -7,7 +7,15 @@ from typing import Any
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, EncapsulatedCDAStorage, EncapsulatedPDFStorage, ExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    MPEG4HP41,
+    UID,
+    EncapsulatedCDAStorage,
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    VideoEndoscopicImageStorage,
+)
 
 from models import AuditRecord
 from services.audit import Action
@@ -134,6 +142,41 @@ async def test_other_documents_are_for_saving_whatever_the_file_says(
     assert (await server.http.get(f"/files/{signed}.dcm")).status_code == 403
     image = (await found(server, uid("P1", "instance", 0)))["fileUrl"]
     assert (await server.http.get(image.replace("/files/", "/documents/"))).status_code == 403
+
+
+def video(content: bytes) -> bytes:
+    """Make a file that holds a video."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = MPEG4HP41
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = VideoEndoscopicImageStorage
+    dataset.SOPInstanceUID = uid("video")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID, dataset.StudyInstanceUID = "P1", uid("P1")
+    dataset.SeriesInstanceUID, dataset.Modality = uid("P1", "video"), "ES"
+    dataset.Rows = dataset.Columns = 64
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 3, "YBR_PARTIAL_420"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.NumberOfFrames = 7, 0, 25
+    dataset.PixelData = encapsulate([content], has_bot=False)
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+async def test_a_video_is_played_in_parts(server: RunningServer) -> None:
+    content = b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 1000
+    await store(server, [video(content)])
+    found_video = (await found(server, uid("video")))["document"]
+    assert found_video["mediaType"] == "video/mp4"
+    whole = await server.http.get(found_video["url"])
+    assert whole.content == content
+    assert whole.headers["content-type"] == "video/mp4"
+    assert whole.headers["accept-ranges"] == "bytes"
+    part = await server.http.get(found_video["url"], headers={"Range": "bytes=100000-100099"})
+    assert (part.status_code, part.content) == (206, content[100_000:100_100])
 
 
 async def test_a_report_is_text(server: RunningServer) -> None:

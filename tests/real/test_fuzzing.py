@@ -40,7 +40,7 @@ _SHORT = ("--phases=coverage,fuzzing", "--seed=1")
 
 _TREE = """{ studies { pageInfo { endCursor } nodes { id studyInstanceUID archiveUrl
   patient { id patientID } series { id seriesInstanceUID instances {
-    id sopInstanceUID frames(first: 1) { url } } } } } }"""
+    id sopInstanceUID fileUrl frames(first: 1) { url } } } } } }"""
 
 _BINDINGS = {
     "ids": ["Query.node.id"],
@@ -55,6 +55,7 @@ _BINDINGS = {
     "frames": ["path.frameIndex"],
     "pictures": ["path.picture"],
     "archives": ["path.archive"],
+    "files": ["path.file"],
 }
 """Where known values go, by their names in `known_values`."""
 
@@ -79,6 +80,7 @@ async def known_values(server: RunningServer) -> dict[str, list[str]]:
     instances = [one for each in series for one in each["instances"]]
     frames = [frame["url"] for one in instances for frame in one["frames"]]
     signed = [urlsplit(url).path.split("/")[3:] for url in frames]
+    files = [urlsplit(one["fileUrl"]).path.split("/")[3:] for one in instances]
     archives = [urlsplit(study["archiveUrl"]).path.split("/")[3:] for study in studies]
     patients = [study["patient"] for study in studies]
     return {
@@ -89,12 +91,13 @@ async def known_values(server: RunningServer) -> dict[str, list[str]]:
         "instances": [one["sopInstanceUID"] for one in instances],
         "cursors": [found["studies"]["pageInfo"]["endCursor"]],
         # A grant fits one object: of one each, whole URLs come together often.
-        "grants": [signed[0][0], archives[0][0]],
-        "objects": [signed[0][1]],
+        "grants": [signed[0][0], archives[0][0], files[0][0]],
+        "objects": [signed[0][1], files[0][1]],
         "revisions": [signed[0][2]],
         "frames": [signed[0][3]],
         "pictures": [signed[0][4]],
         "archives": [archives[0][1]],
+        "files": [files[0][2]],
     }
 
 

@@ -61,7 +61,7 @@ function head({ id, sopClassName }, { document: held, report, fileSizeBytes }, {
   const buttons = [];
   const button = (text, action) =>
     buttons.push(el("button", { type: "button", onclick: () => action().catch((error) => notify(error.message)) }, text));
-  if (held) button(held.mediaType === "application/pdf" ? "Open in a new tab" : "Save document", () => openDocument(id, held.mediaType));
+  if (held) button(held.mediaType === "application/pdf" ? "Open in a new tab" : held.mediaType.startsWith("video/") ? "Save video" : "Save document", () => openDocument(id, held.mediaType));
   if (canDownload) button(`Download DICOM file (${bytes(fileSizeBytes)})`, () => download(id));
   return el("header", {}, el("h2", {}, report?.title ?? sopClassName ?? "Object without pictures"), ...buttons);
 }
@@ -70,6 +70,7 @@ function body(instance, { document: held, report }) {
   if (report) return textOf(report);
   // Without a `sandbox` attribute, in which browsers refuse to show a PDF: its answer has a policy that says the same.
   if (held?.mediaType === "application/pdf") return [el("iframe", { src: held.url, title: "PDF" })];
+  if (held?.mediaType === "video/mp4") return [el("video", { src: held.url, controls: true, preload: "metadata" })];
   const reason = held ? `This object holds a document of type ${held.mediaType}.` : instance.notRenderableReason;
   return [el("p", { class: "empty" }, reason ?? "This object contains no picture.")];
 }
