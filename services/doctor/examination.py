@@ -10,6 +10,7 @@ from services.doctor.exposure import (
     examine_public_url,
 )
 from services.doctor.findings import Finding, ok, problem
+from services.doctor.folders import examine_backups, examine_worklist_folder
 from services.doctor.machine import examine_data_dir, examine_python
 from services.doctor.mongodb import examine_mongodb, read_tokens
 from services.doctor.orthanc import ADVICE_EMBEDDED, examine_orthanc
@@ -33,6 +34,10 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield await finish_in_thread(examine_data_dir, settings.data_dir)
     keys = settings.frame_url_keys
     yield examine_frame_url_keys(keys.get_secret_value() if keys else None)
+    if settings.worklist_folder is not None:
+        yield await finish_in_thread(examine_worklist_folder, settings.worklist_folder)
+    if settings.backup_folder is not None:
+        yield await finish_in_thread(examine_backups, settings.backup_folder, datetime.now(UTC))
     for finding in await _examine_stores(settings):
         yield finding
 

@@ -6,7 +6,7 @@ shopt -s nullglob
 
 root="$(dirname "$(realpath "$0")")"
 loaders=("${root}"/usr/lib/*-linux-gnu*/ld-linux-*.so.* "${root}"/lib/*-linux-gnu*/ld-linux-*.so.*)
-libraries=("${root}"/usr/lib/*-linux-gnu* "${root}"/lib/*-linux-gnu*)
+libraries=("${root}"/usr/lib/*-linux-gnu* "${root}"/lib/*-linux-gnu* "${root}"/usr/lib "${root}"/lib)
 if ((${#loaders[@]} == 0)) || [[ ! -x "${root}/usr/sbin/Orthanc" ]]; then
   echo "${root} has no Orthanc with its libraries." >&2
   exit 1
