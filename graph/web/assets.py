@@ -27,8 +27,8 @@ GRAPHIQL_FILES: Mapping[str, str] = {
 """What GraphiQL needs of the npm packages in package.json: our name by the file's path there."""
 
 
-_NOT_OF_THE_PAGE = frozenset({"app.js", "graphiql.js", "client/index.js", "client/react.js"})
-"""Its entry, the script of another page, and the entries of the npm package."""
+_NOT_OF_THE_PAGE = frozenset({"app.js", "graphiql.js"})
+"""Its entry, and the script of another page."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ export class AddressBook {
   #connection;
   #resolve;
   #known = new Map(); // Instance -> {before, expiresAt}.
-  #asking = null; // The query that is being collected.
+  /** @type {{ids: Set<string>, answer: Promise<void>} | null} The query that is being collected. */
+  #asking = null;
 
   /**
    * @param {import("./connection.js").Connection} connection
@@ -89,7 +90,7 @@ export class AddressBook {
   }
 
   async #renew() {
-    const ids = [...this.#asking.ids];
+    const ids = [...(this.#asking?.ids ?? [])];
     this.#asking = null;
     for (let begin = 0; begin < ids.length; begin += MOST_REFS) {
       const some = ids.slice(begin, begin + MOST_REFS);

@@ -64,7 +64,7 @@ export class CineController extends EventTarget {
     const { loader, position, rendering } = this.#stack;
     const ref = this.#stack.at(position);
     const shown = ref && loader.find(ref, { ...rendering, format: "png" });
-    return Boolean(shown) && loader.rate > ROOM * shown.bytes * this.#speed;
+    return shown ? loader.rate > ROOM * shown.bytes * this.#speed : false;
   }
 
   async #playOne(run) {
@@ -73,7 +73,7 @@ export class CineController extends EventTarget {
     const wanted = [];
     for (let ahead = 1; ahead <= Math.min(AHEAD, length - 1); ahead++) wanted.push(this.#at((position + ahead) % length));
     const loads = wanted.map((one, i) => this.#load(one, i === 0 ? 0 : 1 + i));
-    this.#stack.loader.keepOnly(this, wanted.filter(Boolean));
+    this.#stack.loader.keepOnly(this, wanted.filter((one) => one !== null));
     await loads[0];
     this.#late = performance.now() > due + 5 ? this.#late + 1 : 0;
     if (this.#late >= LATE) this.#stack.format = "jpg";

@@ -131,14 +131,21 @@ export class Connection {
 }
 
 class Subscription {
-  #socket = null;
+  /** @type {WebSocket} */
+  // @ts-ignore  The constructor connects.
+  #socket;
   #timer;
   #isStopped = false;
   #delay = FIRST_RETRY;
   #connectedAt = Infinity;
   #used = null; // The token of this connection.
 
-  constructor(endpoint, query, { variables = {}, onData, onState = () => {} }, hello, needsToken) {
+  /**
+   * @param {string} endpoint @param {string} query
+   * @param {{variables?: Record<string, any>, onData: (data: any) => void, onState?: (isConnected: boolean) => void}} listeners
+   * @param {() => any} hello @param {(used: any) => Promise<boolean>} needsToken
+   */
+  constructor(endpoint, query, { variables = {}, onData, onState = (_) => {} }, hello, needsToken) {
     this.url = new URL(endpoint);
     this.url.protocol = this.url.protocol.replace("http", "ws");
     this.payload = { query, variables };

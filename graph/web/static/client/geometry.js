@@ -81,13 +81,10 @@ export function areParallel(a, b) {
  *   detector of an X-ray device the patient is smaller than the picture.
  */
 export function pixelSize({ pixelSpacing, imagerPixelSpacing }) {
-  const isGiven = (pair) => pair?.length === 2 && pair[0] > 0 && pair[1] > 0;
-  if (isGiven(pixelSpacing)) {
-    const isUncorrected = isGiven(imagerPixelSpacing) && pixelSpacing.every((value, i) => value === imagerPixelSpacing[i]);
-    return { spacing: /** @type {Point} */ (pixelSpacing), isAtDetector: isUncorrected };
-  }
-  if (isGiven(imagerPixelSpacing)) return { spacing: /** @type {Point} */ (imagerPixelSpacing), isAtDetector: true };
-  return null;
+  const given = (pair) => (pair?.length === 2 && pair[0] > 0 && pair[1] > 0 ? /** @type {Point} */ (pair) : null);
+  const [patient, detector] = [given(pixelSpacing), given(imagerPixelSpacing)];
+  if (patient) return { spacing: patient, isAtDetector: patient[0] === detector?.[0] && patient[1] === detector[1] };
+  return detector && { spacing: detector, isAtDetector: true };
 }
 
 /** Distance of two points on a picture. @param {Point} a @param {Point} b @param {Point} spacing */

@@ -1,4 +1,4 @@
-// What the npm package exports; the study browser imports the modules one by one.
+// What the package exports. The modules are those of the study browser, copied here by build.mjs.
 export { Connection, ServerError } from "./connection.js";
 export { AddressBook, variantOf } from "./addresses.js";
 export { Picture, PictureError } from "./picture.js";
