@@ -126,7 +126,7 @@ async def test_an_img_renews_its_url_when_it_has_expired(
             image = page.locator("#frame")
             await expect(image).to_have_js_property("naturalHeight", 256, timeout=30_000)
             source = await image.get_attribute("src")
-            await expect(page.locator(".reason")).to_be_empty()
+            await expect(page.locator("#reason")).to_be_empty()
     assert (expired[0], 410) in answers
     assert source not in expired
 

@@ -40,7 +40,8 @@ class Guarded:
         """Make a client of its own connections, with a token or without."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         limits = httpx.Limits(max_connections=None)
-        return http_client(self.server.url, headers=headers, timeout=120, limits=limits)
+        patience = 4 * PATIENCE_SECONDS
+        return http_client(self.server.url, headers=headers, timeout=patience, limits=limits)
 
 
 @asynccontextmanager
@@ -57,6 +58,7 @@ async def serve_with_tokens(settings: Settings, **more: str) -> AsyncIterator[Gu
         "ORTHANC_USERNAME": settings.orthanc_username,
         "ORTHANC_PASSWORD": settings.orthanc_password.get_secret_value(),
         "FRAME_URL_KEYS": settings.frame_url_keys.get_secret_value(),
+        "OPERATION_SECONDS": str(settings.operation_seconds),
         **more,
     }
     async with serve(settings.data_dir, environment) as server:
@@ -108,7 +110,7 @@ class SecondUser:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{word}\n".encode())
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(2 * PATIENCE_SECONDS):
             return (await self._process.stdout.readline()).decode().strip()
 
 
