@@ -14,7 +14,7 @@ from models.stored import stored_name
 from services.audit import Action, Audit, AuditEvent
 from services.auth.scope import ALL
 from services.database import translated_database_faults
-from services.errors import Error, NotFound
+from services.errors import DatabaseUnavailable, NotFound, OrthancError, OrthancUnavailable
 from services.labels import Labels
 from services.orthanc.client import OrthancClient
 from services.settings import LabelRule
@@ -80,14 +80,18 @@ class LabelRules:
         await self._lease.hold(self._work)
 
     async def _work(self, _token: int) -> None:
+        is_waiting = False
         with heartbeat("label rules") as alive:
             while True:
                 alive.beat(HANGING_SECONDS)
                 try:
                     await self.apply()
-                except Error as exc:
-                    # Orthanc or MongoDB is away: the cursor stays where it is.
-                    _log.warning("label rules wait: %s", exc.detail or exc.message)
+                    is_waiting = False
+                except (DatabaseUnavailable, OrthancUnavailable) as exc:
+                    # The cursor stays where it is.
+                    if not is_waiting:
+                        _log.warning("label rules wait: %s", exc.detail or exc.message)
+                    is_waiting = True
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def apply(self) -> None:
@@ -95,7 +99,7 @@ class LabelRules:
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
-            OrthancError: Orthanc does not say who sent a study.
+            OrthancUnavailable: Orthanc does not answer.
         """
         now = self._now()
         with translated_database_faults():
@@ -155,7 +159,14 @@ class LabelRules:
             )
         if first is None:
             return None
-        stored = await self._orthanc.stored_files([first["_id"]])
+        try:
+            stored = await self._orthanc.stored_files([first["_id"]])
+        except OrthancUnavailable:
+            raise
+        except OrthancError as exc:
+            # One study must not keep all others waiting.
+            _log.warning("the sender of study %s is unknown: %s", study_id, exc.code)
+            return None
         return stored[0].metadata.get(_REMOTE_AET) if stored else None
 
 

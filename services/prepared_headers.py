@@ -69,14 +69,18 @@ class HeaderPreparation:
     async def _work(self, _token: int) -> None:
         # What became stable before is left to the first viewer.
         prepared_until = self._now() - self._stable
+        is_waiting = False
         with heartbeat("prepared headers") as alive:
             while True:
                 alive.beat(_SERIES_SECONDS + HANGING_SECONDS)
                 try:
                     prepared_until = await self.prepare(prepared_until)
+                    is_waiting = False
                 except DatabaseUnavailable as exc:
-                    reason = exc.detail or exc.message
-                    _log.warning("preparing headers waits for MongoDB: %s", reason)
+                    if not is_waiting:
+                        reason = exc.detail or exc.message
+                        _log.warning("preparing headers waits for MongoDB: %s", reason)
+                    is_waiting = True
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def prepare(self, since: datetime) -> datetime:

@@ -2,12 +2,12 @@
 
 import logging
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException, StarletteRequestAdapter
@@ -311,8 +311,13 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         headers: Mapping[str, str],
     ) -> Response:
         """Return the events of a subscription."""
-        del request, sub_response
-        return EventStream(stream(), self._sockets, headers)
+        del sub_response
+        readiness = runtime_of(request).readiness
+        # Strawberry makes a generator of it.
+        events = cast("AsyncGenerator[str, None]", stream())
+        return EventStream(
+            events, self._sockets, headers, is_stopping=lambda: readiness.is_stopping
+        )
 
     def encode_json(self, data: object) -> bytes:
         """Encode an event."""

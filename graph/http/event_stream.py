@@ -4,7 +4,8 @@ For networks whose proxies block WebSockets. A client says `Accept: text/event-s
 also accepts JSON, as several send it with every operation, gets events for subscriptions alone.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -16,6 +17,7 @@ from graph.http.accept import parse_accept
 from graph.http.client_slots import ClientSlots
 from graph.http.graphql_errors import EVENT_STREAM, JSON, RESPONSE_JSON, refused
 from services.errors import InvalidInput, TooManyRequests
+from services.tasks import cancel_and_wait
 
 
 class SubscriptionStream(SSETransport):
@@ -58,12 +60,22 @@ class EventStream(StreamingResponse):
         events: As text.
         slots: Of the connections that one client may have open.
         headers: Of the response.
+        is_stopping: Whether the server stops: then the stream ends without `complete`, and its
+            client connects again, to another process.
     """
 
     def __init__(
-        self, events: AsyncIterator[str], slots: ClientSlots, headers: Mapping[str, str]
+        self,
+        events: AsyncGenerator[str, None],
+        slots: ClientSlots,
+        headers: Mapping[str, str],
+        *,
+        is_stopping: Callable[[], bool],
     ) -> None:
-        super().__init__(events, headers={**headers, "Cache-Control": "no-store, no-transform"})
+        super().__init__(
+            until_stopping(events, is_stopping),
+            headers={**headers, "Cache-Control": "no-store, no-transform"},
+        )
         self._slots = slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,3 +85,37 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
         except TooManyRequests as exc:
             await refused(Request(scope), exc)(scope, receive, send)
+
+
+_LOOK_SECONDS = 1.0
+"""How often a stream that waits for its next event looks whether the server stops."""
+
+
+async def until_stopping(
+    events: AsyncGenerator[str, None], is_stopping: Callable[[], bool]
+) -> AsyncGenerator[str, None]:
+    """Yield events until there are no more or the server stops.
+
+    Args:
+        events: They are closed at the end.
+        is_stopping: Whether the server stops.
+    """
+    following: asyncio.Future[str] | None = None
+    try:
+        while not is_stopping():
+            if following is None:
+                following = asyncio.ensure_future(anext(events))
+            await asyncio.wait({following}, timeout=_LOOK_SECONDS)
+            if not following.done():
+                continue
+            try:
+                event = following.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                following = None
+            yield event
+    finally:
+        if following is not None:
+            await cancel_and_wait(following)
+        await events.aclose()

@@ -83,7 +83,7 @@ class Webhooks:
 
     async def _fill(self) -> None:
         """Queue what happens."""
-        is_started = False
+        is_started = is_waiting = False
         with heartbeat("webhooks") as alive:
             while True:
                 alive.beat(HANGING_SECONDS)
@@ -92,8 +92,11 @@ class Webhooks:
                         await self._queue.start(self._now())
                         is_started = True
                     await self._queue.fill(self._now())
+                    is_waiting = False
                 except DatabaseUnavailable as exc:
-                    _log.warning("webhooks wait for MongoDB: %s", exc.detail or exc.message)
+                    if not is_waiting:
+                        _log.warning("webhooks wait for MongoDB: %s", exc.detail or exc.message)
+                    is_waiting = True
                 await asyncio.sleep(_LOOK_SECONDS)
 
     async def _deliver(self, receiver: str) -> None:
