@@ -67,7 +67,9 @@ class DicomListener:
     """Where modalities reach this server."""
 
     ae_title: str = strawberry.field(description="Its AE title.")
-    port: int = strawberry.field(description="Its DICOM port.")
+    port: int | None = strawberry.field(
+        description="Its DICOM port; null: Orthanc takes no associations."
+    )
     is_worklist_served: bool = strawberry.field(
         description="Whether scanners can ask it for the worklist."
     )
@@ -126,7 +128,7 @@ class Server:
 
     @strawberry.field(
         description="Where modalities reach this server; null while Orthanc, which listens, is "
-        "unreachable, when it does not listen or PACS integration is off, and for callers who see "
+        "unreachable, when PACS integration is off, and for callers who see "
         "only some studies."
     )
     async def dicom(self, info: Info) -> DicomListener | None:
@@ -136,13 +138,13 @@ class Server:
             return None
         with suppress(OrthancError):
             listener = await runtime.modalities.listener()
-            if listener.port is not None:
-                has_plugin = "worklists" in await runtime.orthanc.plugins()
-                return DicomListener(
-                    ae_title=listener.ae_title,
-                    port=listener.port,
-                    is_worklist_served=has_plugin and runtime.worklist_folder is not None,
-                )
+            has_plugin = "worklists" in await runtime.orthanc.plugins()
+            has_worklist = has_plugin and runtime.worklist_folder is not None
+            return DicomListener(
+                ae_title=listener.ae_title,
+                port=listener.port,
+                is_worklist_served=has_worklist and listener.port is not None,
+            )
         return None
 
     @strawberry.field(description="Patients that are stored.")

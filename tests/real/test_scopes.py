@@ -14,11 +14,13 @@ import pytest
 import strawberry
 
 from graph.relay import TypeName, encode_node_id
+from models import JobKind
 from services.auth.roles import Principal, Role
 from services.auth.scope import ALL, NOTHING, Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.index.rollup import roll_up
 from services.index.writes import Parents
+from services.jobs.handler import NewJob
 from services.worklist.entry import EntryValues
 from tests.real.query_stage import BEGIN, QueryStage, open_query_stage, orthanc_id
 
@@ -94,6 +96,9 @@ QUERIES: dict[str, list[str]] = {
     "labels": ["labels { label numberOfStudies }"],
     "shares": ["shares { totalCount }"],
     "backups": ["backups { name }"],
+    "job": [f'job(id: "{encode_node_id("Job", "0" * 16)}") {{ id }}', 'job(id: "x") { id }'],
+    "jobs": [f"jobs(first: 1) {{ nodes {{ id kind studies {{ id }} }} {PAGE} }}"],
+    "orthancJobs": ["orthancJobs { id }"],
     "worklist": [f"worklist(first: 1) {{ nodes {{ id patientID }} {PAGE} }}"],
     "modalities": ["modalities { name }"],
     "forwardingRules": ["forwardingRules { name }"],
@@ -211,6 +216,8 @@ async def stages(
             scheduled_procedure_step_start_date="2026-01-01",
         )
         await whole.runtime.worklist.create(planned, ALL)
+        secret = NewJob(kind=JobKind.SEND, orthanc_study_ids=[orthanc_id("P1", "1.2.2")])
+        await whole.runtime.jobs.start(secret, replace(VIEWER, name="another"))
         yield Stages(whole, expected)
 
 
@@ -243,10 +250,29 @@ def test_every_root_field_is_asked(stages: Stages) -> None:
 
 def test_the_part_is_found(stages: Stages) -> None:
     expected = stages.expected["label"]
-    codes = [codes for asked in expected.values() for _, (_, codes) in asked]
-    # A viewer has neither shares nor other archives.
-    refused = [*[["INVALID_INPUT"]] * 2, *[["FORBIDDEN"]] * 5]
-    assert [one for one in codes if one] == refused
+    codes = {
+        field: [codes for _, (_, codes) in asked if codes] for field, asked in expected.items()
+    }
+    forbidden = [["FORBIDDEN"]]
+    assert {field: refused for field, refused in codes.items() if refused} == {
+        # A cursor that was never given out, a page that is too large, an id of nothing.
+        "patients": [["INVALID_INPUT"]],
+        "studies": [["INVALID_INPUT"]],
+        "job": [["INVALID_INPUT"]],
+        # A viewer has no shares, and asks neither other archives nor what administrators may.
+        **dict.fromkeys(
+            (
+                "shares",
+                "backups",
+                "forwardingRules",
+                "orthancJobs",
+                "remotePatients",
+                "remoteStudies",
+                "remoteWorklist",
+            ),
+            forbidden,
+        ),
+    }
     (data, _) = expected["studies"][0][1]
     assert data is not None
     assert data["studies"]["totalCount"] == 2
