@@ -32,6 +32,9 @@ _PAUSE_SECONDS = 0.05
 _SCHEMA_VERSION = "6"
 """Of Orthanc's index since 0.9.5, 1.13.0 included."""
 
+_JOBS_REGISTRY = 5
+"""`property` of Orthanc's table `GlobalProperties` that holds its jobs."""
+
 _STUDY, _INSTANCE = 2, 4
 """`resourceType` of Orthanc's table `Resources`."""
 
@@ -160,6 +163,15 @@ def _open(index: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         f"file:{quote(str(index))}?mode=ro&immutable=1", uri=True, check_same_thread=False
     )
+
+
+def forget_jobs(index: Path) -> None:
+    """Remove Orthanc's own jobs from an index; blocks.
+
+    Orthanc would go on with those that ran when the index was copied, and send files again.
+    """
+    with closing(sqlite3.connect(index, isolation_level=None)) as database:
+        database.execute("DELETE FROM GlobalProperties WHERE property = ?", (_JOBS_REGISTRY,))
 
 
 async def file_chunks(index: Path) -> AsyncIterator[list[AttachedFile]]:

@@ -17,6 +17,7 @@ from services.backup.orthanc_copy import (
     StorageCopy,
     check_index,
     file_chunks,
+    forget_jobs,
     ignore_progress,
 )
 from services.backup.verification import fault_of_index
@@ -85,6 +86,7 @@ def _copy_restored_index(index: Path, target: Path) -> None:
     make_private_folder(target)
     shutil.copyfile(index, target / "index")
     check_index(target / "index", is_thorough=True)
+    forget_jobs(target / "index")
 
 
 async def end_active_jobs(database: AsyncDatabase[dict[str, Any]]) -> None:

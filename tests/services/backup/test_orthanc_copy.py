@@ -18,6 +18,7 @@ from services.backup.orthanc_copy import (
     copy_index,
     count_files,
     count_resources,
+    forget_jobs,
 )
 
 SCHEMA = """
@@ -135,6 +136,15 @@ def test_a_damaged_index_and_an_unknown_one_are_refused(tmp_path: Path) -> None:
         database.execute("UPDATE GlobalProperties SET value = '7'")
         with pytest.raises(BackupFailed, match="does not know"):
             copy_index(tmp_path / "index", tmp_path / "copy")
+
+
+def test_jobs_of_orthanc_are_forgotten(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "index")) as database:
+        database.execute("INSERT INTO GlobalProperties VALUES (5, 'jobs')")
+        copy_index(tmp_path / "index", tmp_path / "copy")
+    forget_jobs(tmp_path / "copy")
+    with closing(sqlite3.connect(tmp_path / "copy")) as copy:
+        assert copy.execute("SELECT property FROM GlobalProperties").fetchall() == [(1,)]
 
 
 def test_files_are_where_orthanc_stores_them(tmp_path: Path) -> None:
