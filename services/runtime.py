@@ -31,6 +31,7 @@ from services.embedded.failures import EmbeddedStoreError
 from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
 from services.embedded.stores import open_stores
 from services.exports.contents import ExportContents
+from services.exports.decoded import DecodedFiles
 from services.exports.service import ExportHandler, Exports
 from services.exports.urls import ExportUrlSigner
 from services.files import make_private_folder, write_private
@@ -317,6 +318,20 @@ def make_sync(
     )
 
 
+def make_decoded_files(
+    settings: Settings,
+    orthanc: Orthanc | None,
+    database: AsyncDatabase[dict[str, Any]],
+    ingest: Ingest,
+    frames: FrameService,
+) -> DecodedFiles | None:
+    """Make what decodes files for exports; None while PACS integration is off."""
+    if orthanc is None:
+        return None
+    files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
+    return DecodedFiles(files, frames, orthanc.client)
+
+
 def make_job_handlers(
     settings: Settings,
     orthanc: Orthanc | None,
@@ -326,6 +341,7 @@ def make_job_handlers(
     ingest: Ingest,
     deletion: Deletion | None,
     labels: Labels,
+    decoded: DecodedFiles | None,
 ) -> list[JobHandler]:
     """Make what runs the jobs, one handler for each kind."""
     backup_folder = BackupFolder(settings.backup_folder)
@@ -337,7 +353,7 @@ def make_job_handlers(
         ),
         VerifyBackupHandler(backup_folder),
     ]
-    if orthanc is not None and deletion is not None:
+    if orthanc is not None and deletion is not None and decoded is not None:
         files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
         replacements = Replacements(database, orthanc.client, files)
         handlers += [
@@ -346,6 +362,7 @@ def make_job_handlers(
             ExportHandler(
                 files,
                 ExportContents(database),
+                decoded,
                 retention=timedelta(days=settings.job_retention_days),
             ),
         ]
@@ -616,6 +633,7 @@ async def open_runtime(
             max_seconds=settings.operation_seconds,
             of_rules={rule.label for rule in settings.label_rules},
         )
+        decoded = make_decoded_files(settings, orthanc, database, ingest, frames)
         job_runner = make_job_runner(
             settings,
             make_job_handlers(
@@ -626,6 +644,7 @@ async def open_runtime(
                 ingest=ingest,
                 deletion=deletion,
                 labels=labels,
+                decoded=decoded,
             ),
             database,
             audit,
@@ -671,7 +690,8 @@ async def open_runtime(
                 JobStore(database),
                 ExportContents(database),
                 ExportUrlSigner(keys, valid_seconds=settings.frame_url_seconds),
-                client,
+                orthanc=client,
+                decoded=decoded,
             ),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,

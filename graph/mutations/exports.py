@@ -44,6 +44,14 @@ class ExportsMutation:
         arrangement: Annotated[
             ExportFormat, strawberry.argument(name="format", description="How it is arranged.")
         ] = ExportFormat.ZIP,
+        transfer_syntax_uid: Annotated[
+            str | None,
+            strawberry.argument(
+                name="transferSyntaxUID",
+                description="`1.2.840.10008.1.2.1` decodes compressed images, for viewers and "
+                "media that know no compression; null: as they are stored.",
+            ),
+        ] = None,
     ) -> Job:
         """Start an export."""
         context = info.context
@@ -64,7 +72,11 @@ class ExportsMutation:
             event.study_ids.update(study_ids)
             event.patient_ids.update(study["orthancPatientId"] for study in studies)
             job = await context.runtime.exports.start(
-                studies, arrangement, principal, correlation_id=event.correlation_id
+                studies,
+                arrangement,
+                principal,
+                transfer_syntax_uid=transfer_syntax_uid,
+                correlation_id=event.correlation_id,
             )
             event.detail = f"exportStudies job {job.id}"
         return Job.of(job)

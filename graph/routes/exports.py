@@ -66,7 +66,7 @@ async def export(request: Request, slots: ClientSlots) -> Response:
 
             async def parts() -> AsyncGenerator[bytes, None]:
                 with slots.hold(request.scope):
-                    async for part in exports.archive(job.id):
+                    async for part in exports.archive(job):
                         yield part
 
             return await passed_on(parts(), headers=headers, media_type=_ZIP)

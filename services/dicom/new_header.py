@@ -5,6 +5,7 @@ no more memory than its header. What follows the pixel data, and what is no stan
 its group, is left out.
 """
 
+import io
 from collections.abc import Callable
 from contextlib import ExitStack
 from tempfile import SpooledTemporaryFile
@@ -91,17 +92,47 @@ def read_header(file: BinaryIO, layout: FileLayout) -> Dataset:
         raise FileRejected("MALFORMED", "The header of this file can't be read.") from exc
 
 
+def explicit_header(header: Dataset) -> bytes:
+    """Return the beginning of a file in Explicit VR Little Endian, up to its pixel data.
+
+    Args:
+        header: All elements before the pixel data.
+    """
+    target = io.BytesIO()
+    _write_header(
+        target, header, EXPLICIT_VR_LITTLE_ENDIAN, is_implicit_vr=False, is_little_endian=True
+    )
+    return target.getvalue()
+
+
 def _write(target: BinaryIO, header: Dataset, layout: FileLayout) -> None:
+    _write_header(
+        target,
+        header,
+        _transfer_syntax(layout),
+        is_implicit_vr=layout.is_implicit_vr,
+        is_little_endian=layout.is_little_endian,
+    )
+
+
+def _write_header(
+    target: BinaryIO,
+    header: Dataset,
+    transfer_syntax_uid: str,
+    *,
+    is_implicit_vr: bool,
+    is_little_endian: bool,
+) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = header.SOPClassUID
     meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
-    meta.TransferSyntaxUID = UID(_transfer_syntax(layout))
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
     meta.ImplementationClassUID = PYDICOM_IMPLEMENTATION_UID
     writer = DicomIO(target)
     writer.write(_PREAMBLE)
     write_file_meta_info(writer, meta, enforce_standard=True)
-    writer.is_implicit_VR = layout.is_implicit_vr
-    writer.is_little_endian = layout.is_little_endian
+    writer.is_implicit_VR = is_implicit_vr
+    writer.is_little_endian = is_little_endian
     write_dataset(writer, header)
 
 

@@ -7,10 +7,14 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from models import JobDocument, JobKind, JobState, StudyDocument
+from models.names import contract_name
 from models.stored import stored_name
 from services.auth.roles import Principal
+from services.dicom.display import NATIVE_SYNTAXES
+from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
 from services.errors import Error, InvalidInput, NotFound, PacsDisabled
 from services.exports.contents import ExportContents, ExportedFile
+from services.exports.decoded import DecodedFiles
 from services.exports.media import Media
 from services.exports.urls import ExportReference, ExportUrlSigner, export_revision
 from services.exports.zipping import ZipMember, zipped
@@ -28,6 +32,8 @@ _STUDIES_MAX = 100
 """Studies of one export."""
 
 _FORMAT = "format"
+_IS_DECODED = "isDecoded"
+"""Keys of the parameters."""
 
 
 class ExportFormat(StrEnum):
@@ -48,6 +54,7 @@ class Exports:
         contents: What exports hold.
         urls: Mints and verifies their signed paths.
         orthanc: Where the files are; None while PACS integration is off.
+        decoded: Decodes compressed files; None likewise.
     """
 
     def __init__(
@@ -56,8 +63,11 @@ class Exports:
         store: JobStore,
         contents: ExportContents,
         urls: ExportUrlSigner,
+        *,
         orthanc: OrthancClient | None,
+        decoded: DecodedFiles | None,
     ) -> None:
+        self._decoded = decoded
         self.urls = urls
         self._jobs = jobs
         self._store = store
@@ -70,6 +80,7 @@ class Exports:
         arrangement: ExportFormat,
         principal: Principal,
         *,
+        transfer_syntax_uid: str | None = None,
         correlation_id: str,
     ) -> JobDocument:
         """Start to prepare an export.
@@ -78,17 +89,22 @@ class Exports:
             studies: As stored, 1 to 100; the caller sees them.
             arrangement: How it is arranged.
             principal: The caller.
+            transfer_syntax_uid: Of compressed files in the export; None: as they are stored.
             correlation_id: Of the request.
 
         Raises:
-            InvalidInput: There are no or too many studies.
+            InvalidInput: There are no or too many studies, or it is no transfer syntax that this
+                server writes.
             DatabaseUnavailable: MongoDB does not answer.
         """
         if not 0 < len(studies) <= _STUDIES_MAX:
             raise InvalidInput(f"ids: 1 to {_STUDIES_MAX} studies.", argument="ids")
+        if transfer_syntax_uid not in {None, EXPLICIT_VR_LITTLE_ENDIAN}:
+            message = f"transferSyntaxUID: {EXPLICIT_VR_LITTLE_ENDIAN} (uncompressed), or nothing."
+            raise InvalidInput(message, argument=contract_name("transfer_syntax_uid"))
         new = NewJob(
             kind=JobKind.EXPORT,
-            parameters={_FORMAT: arrangement.value},
+            parameters={_FORMAT: arrangement.value, _IS_DECODED: transfer_syntax_uid is not None},
             orthanc_study_ids=[study["_id"] for study in studies],
             study_instance_uids=[study[_STUDY_INSTANCE_UID] for study in studies],
         )
@@ -109,7 +125,7 @@ class Exports:
             raise NotFound("This export was made again. Take its new URL.")
         return job
 
-    def archive(self, job_id: str) -> AsyncIterator[bytes]:
+    def archive(self, job: JobDocument) -> AsyncIterator[bytes]:
         """Stream an export as ZIP archive; files that were deleted since end it with an error.
 
         Raises:
@@ -118,14 +134,19 @@ class Exports:
         """
         if self._orthanc is None:
             raise PacsDisabled
-        return zipped(self._members(job_id, self._orthanc))
+        return zipped(self._members(job, self._orthanc))
 
-    async def _members(self, job_id: str, orthanc: OrthancClient) -> AsyncIterator[ZipMember]:
-        pieces = [piece async for piece in self._contents.dicomdir(job_id)]
+    async def _members(self, job: JobDocument, orthanc: OrthancClient) -> AsyncIterator[ZipMember]:
+        pieces = [piece async for piece in self._contents.dicomdir(job.id)]
         if pieces:
             yield ZipMember("DICOMDIR", _from_memory(pieces))
-        async for file in self._contents.files(job_id):
-            yield ZipMember(file.name, orthanc.download(file.instance_id))
+        decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
+        async for file in self._contents.files(job.id):
+            compressed = None if decoded is None else await decoded.find(file.instance_id)
+            if decoded is None or compressed is None:
+                yield ZipMember(file.name, orthanc.download(file.instance_id))
+            else:
+                yield ZipMember(file.name, decoded.opened(compressed))
 
 
 def is_downloadable(job: JobDocument) -> bool:
@@ -151,14 +172,21 @@ class ExportHandler:
     Args:
         files: Reads files.
         contents: Keeps what exports hold.
+        decoded: Decodes compressed files.
         retention: How long an export can be downloaded.
     """
 
     kind: ClassVar[JobKind] = JobKind.EXPORT
 
     def __init__(
-        self, files: StudyFiles, contents: ExportContents, *, retention: timedelta
+        self,
+        files: StudyFiles,
+        contents: ExportContents,
+        decoded: DecodedFiles,
+        *,
+        retention: timedelta,
     ) -> None:
+        self._decoded = decoded
         self._files = files
         self._contents = contents
         self._retention = retention
@@ -186,15 +214,18 @@ class ExportHandler:
         """List the files that Orthanc has."""
         names = _names_of(studies)
         found: list[ExportedFile] = []
+        handled: set[str] = set()
 
         async def list_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, _ = stored
-            found.append(ExportedFile(names[instance], instance.instance_id))
-            job.advance()
+            handled.add(instance.instance_id)
+            if await self._is_decodable(job, instance):
+                found.append(ExportedFile(names[instance], instance.instance_id))
+                job.advance()
 
         for study in studies:
             await self._files.for_each(study.instances, list_one)
-        _count_missing(job, studies, {file.instance_id for file in found})
+        _count_missing(job, studies, handled)
         return sorted(found, key=lambda file: file.name)
 
     async def _media(
@@ -212,9 +243,13 @@ class ExportHandler:
         async def add_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
             handled[instance.instance_id] = instance
+            if not await self._is_decodable(job, instance):
+                return
             try:
                 header = await self._files.header(file)
                 syntax = file.metadata.get("TransferSyntax", "")
+                if job.parameters.get(_IS_DECODED) and syntax not in NATIVE_SYNTAXES:
+                    syntax = EXPLICIT_VR_LITTLE_ENDIAN
                 await finish_in_thread(media.add, header, syntax)
             except Error as exc:
                 if may_pass(exc):
@@ -234,6 +269,24 @@ class ExportHandler:
             if instance.sop_instance_uid in media.names
         ]
         return sorted(files, key=lambda file: file.name), dicomdir
+
+    async def _is_decodable(self, job: RunningJob, instance: SourceInstance) -> bool:
+        """Return whether a file can be in the export; one whose pixels can't be decoded can't.
+
+        A download must not break off in the middle for it, so every frame is decoded here.
+        """
+        if not job.parameters.get(_IS_DECODED):
+            return True
+        try:
+            compressed = await self._decoded.find(instance.instance_id)
+            if compressed is not None:
+                await self._decoded.check(compressed)
+        except Error as exc:
+            if may_pass(exc):
+                raise
+            job.fail(instance.sop_instance_uid, exc)
+            return False
+        return True
 
 
 def _names_of(studies: Sequence[SourceStudy]) -> dict[SourceInstance, str]:
