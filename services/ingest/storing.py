@@ -75,18 +75,18 @@ class IndexBatch:
     """Asks Orthanc how it stored files, and indexes them together.
 
     Args:
-        orthanc: Asked what it holds.
+        files: Asked what Orthanc holds.
         index: `Indexer.index`.
         outage: Waits for an Orthanc that went away.
     """
 
     def __init__(
         self,
-        orthanc: OrthancClient,
+        files: OrthancFiles,
         index: Callable[[Sequence[IndexRecord]], Awaitable[object]],
         outage: Outage,
     ) -> None:
-        self._orthanc = orthanc
+        self._files = files
         self._outage = outage
         self._write = index
 
@@ -101,7 +101,7 @@ class IndexBatch:
             OrthancError: Likewise.
         """
         ids = [arrived.pushed.ids.instance for arrived in batch]
-        stored = await self._outage.asking(partial(self._orthanc.stored_files, ids))
+        stored = await self._outage.asking(partial(self._files.stored_files, ids))
         by_id = {one.instance_id: one for one in stored}
         entries = [
             self._entry(arrived, by_id.get(arrived.pushed.ids.instance)) for arrived in batch
@@ -191,7 +191,7 @@ class FileStorage:
         self._find_names = find_names or _no_names
         self._traffic = InFlightCounter()
         self._indexing: Coalescer[ArrivedFile, int] = Coalescer(
-            IndexBatch(orthanc, index, outage).index, max_weight=_MAX_BATCH, gather=self._gather
+            IndexBatch(files, index, outage).index, max_weight=_MAX_BATCH, gather=self._gather
         )
 
     async def store(

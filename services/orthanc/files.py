@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 from services.errors import OrthancAborted, OrthancOutcomeUnknown
 from services.files import FileRange
 from services.metrics import UPLOADED_BYTES
-from services.orthanc.answers import StoreAnswer
+from services.orthanc.answers import StoreAnswer, StoredFile
 from services.orthanc.beginning import FILE_SECONDS, FileBeginnings, open_file_beginnings
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
@@ -178,6 +178,28 @@ class OrthancFiles:
                 file.seek(0)
                 file.truncate()
                 fetch(abort=AbortSignal())
+
+    async def stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
+        """`POST /tools/bulk-content`, as `OrthancClient.stored_files`, for what was just stored.
+
+        Over the connections that the files took, and parsed in a thread: that costs a fifth of the
+        same call by httpx, and every single upload makes one.
+
+        Raises:
+            OrthancError: As `store`.
+        """
+        return await finish_in_thread(self._read_stored_files, instance_ids)
+
+    def _read_stored_files(self, instance_ids: Sequence[str]) -> list[StoredFile]:
+        path = "/tools/bulk-content"
+        query = {"Resources": list(instance_ids), "Level": "Instance", "Metadata": True}
+        body = json.dumps(query).encode()
+        with self._guarded(), observed("POST", path):
+            answer = self._connections.post(path, [body], len(body))
+            try:
+                return [StoredFile.from_json(entry) for entry in json.loads(answer)]
+            except (ValueError, KeyError, TypeError) as exc:
+                raise OrthancOutcomeUnknown(detail="Orthanc's answer was cut off") from exc
 
 
 class _Current(threading.local):

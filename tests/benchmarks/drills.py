@@ -36,15 +36,22 @@ _DATABASE = "drill"
 
 
 async def two_workers() -> str:
-    """Trees a second of two workers beside those of one, both with 8 clients."""
+    """Trees a second of two workers beside those of one, both with 8 clients; CPU of each."""
     rates: dict[int, list[float]] = {1: [], 2: []}
+    costs: dict[int, list[float]] = {1: [], 2: []}
     size = IndexSize(studies=8, series=4, instances=500)
     async with _index(size) as environment:
         for workers in (1, 2, 1, 2):
             async with _server(workers, **environment) as server:
-                rates[workers].append(await _trees_per_second(server))
+                rate, cost = await _trees_per_second(server)
+                rates[workers].append(rate)
+                costs[workers].append(cost)
     one, two = (max(found) for found in rates.values())
-    return f"{one:.1f} trees/s with one process, {two:.1f} with two workers: {two / one:.2f}x"
+    cost, cost_of_two = (min(found) for found in costs.values())
+    return (
+        f"{one:.1f} trees/s with one process, {two:.1f} with two workers: {two / one:.2f}x; "
+        f"{cost:.0f} and {cost_of_two:.0f} ms of CPU a tree"
+    )
 
 
 async def rolling_restart() -> str:
@@ -87,7 +94,8 @@ async def primary_killed() -> str:
 _DRILLS = (two_workers, rolling_restart, worker_killed, primary_killed)
 
 
-async def _trees_per_second(server: Server) -> float:
+async def _trees_per_second(server: Server) -> tuple[float, float]:
+    """Return the rate, and the milliseconds of CPU that the server takes for each."""
     done, seconds = 0, 6.0
     async with open_lean_client(server.url, {}, connections=_CLIENTS) as client:
 
@@ -101,8 +109,10 @@ async def _trees_per_second(server: Server) -> float:
         end = time.monotonic() + 2
         await asyncio.gather(*map(ask, range(_CLIENTS)))
         done, end = 0, time.monotonic() + seconds
+        cpu_before = await asyncio.to_thread(_cpu_seconds, server.pid)
         await asyncio.gather(*map(ask, range(_CLIENTS)))
-    return done / seconds
+        cpu = await asyncio.to_thread(_cpu_seconds, server.pid) - cpu_before
+    return done / seconds, cpu * 1000 / done
 
 
 async def _under_load(
@@ -157,6 +167,15 @@ async def _under_load(
         await asyncio.gather(disturbing, return_exceptions=True)
     failed = requests - outcomes.pop("ok", 0)
     return f"{failed} of {requests} failed {dict(outcomes) or ''}, slowest {slowest:.1f} s"
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return what a server and its workers have used."""
+    ticks = 0
+    for one in (pid, *_workers_of(pid)):
+        fields = Path(f"/proc/{one}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _workers_of(pid: int) -> list[int]:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Taking:
-    """Orthanc's files, all of which it takes."""
+    """Takes all files, and does not tell what it has."""
+
+    def __init__(self, error: OrthancError) -> None:
+        self._error = error
 
     def store(self, _chunks: Iterable[bytes], _size_bytes: int) -> StoreAnswer:
         return StoreAnswer.from_json(
@@ -38,15 +41,15 @@ class Taking:
     async def in_thread(self, work: Callable[[], object]) -> object:
         return work()
 
+    async def stored_files(self, _instance_ids: Sequence[str]) -> None:
+        raise self._error
+
 
 class Failing:
-    """An Orthanc that does not tell what it has."""
+    """An Orthanc that does not answer."""
 
     def __init__(self, error: OrthancError) -> None:
         self._error = error
-
-    async def stored_files(self, _instance_ids: Sequence[str]) -> None:
-        raise self._error
 
     async def system(self) -> None:
         raise self._error
@@ -62,7 +65,7 @@ async def never_indexed(entries: Sequence["IndexRecord"]) -> None:
 async def test_a_stored_file_is_never_said_not_to_be_stored(error: OrthancError) -> None:
     storage = FileStorage(
         cast("OrthancClient", Failing(error)),
-        cast("OrthancFiles", Taking()),
+        cast("OrthancFiles", Taking(error)),
         never_indexed,
         WalkLimits(),
         return_seconds=0.2,
