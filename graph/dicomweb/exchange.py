@@ -1,7 +1,7 @@
 """What all DICOMweb routes have in common: who asks, what is accepted, how it is answered."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -17,13 +17,14 @@ from graph.http.accept import MediaRange, accepts_gzip, choose, parse_accept
 from graph.http.cors import base_url_of
 from graph.http.errors import refusal
 from graph.http.json_encoding import encode_json
-from graph.state import client_address, runtime_of
+from graph.state import client_address, correlation_id, runtime_of, trace_parent
 from models import InstanceDocument
 from services.audit import Action, AuditEvent
 from services.auth.roles import Principal, Role, authorize
 from services.dicomweb.resources import SeriesResource, StudyResource
 from services.errors import Error
 from services.runtime import Runtime
+from services.tracing import TRACING
 
 Identify = Callable[[Request], Awaitable[Principal | None]]
 """Identifies the caller; None without valid credentials."""
@@ -183,11 +184,14 @@ class Mount:
             method: HTTP method.
         """
         template = self.prefix + path
+        name = f"{method} {template}"
+        is_of_pictures = path.endswith(_PICTURES)
 
         async def answer(request: Request) -> Response:
             try:
-                principal = authorize(await self.identify(request), role)
-                return await handler(self._exchange(request, principal, f"{method} {template}"))
+                with nullcontext() if is_of_pictures else _span(name):
+                    principal = authorize(await self.identify(request), role)
+                    return await handler(self._exchange(request, principal, name))
             except Error as error:
                 return await refusal(request, error)
 
@@ -200,3 +204,16 @@ class Mount:
         # Handlers write the other parameters into the audit trail.
         request.path_params.pop(SHARE_PARAMETER, None)
         return Exchange(request, runtime, principal, root, detail, self.recent_views)
+
+
+_PICTURES = ("/frames/{frames}", "/rendered", "/thumbnail")
+"""Routes that a viewer asks for hundreds of times a second: they have no spans."""
+
+
+def _span(name: str) -> AbstractContextManager[Any]:
+    return TRACING.span(
+        name,
+        kind="SERVER",
+        parent=trace_parent.get(),
+        attributes={"correlation.id": correlation_id.get()},
+    )

@@ -10,6 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import JobDocument, JobKind
 from services.errors import LimitExceeded
+from services.metrics import EVENTS_DROPPED
 from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 
@@ -81,7 +82,9 @@ class JobListener:
         if self._kinds is not None and job.kind not in self._kinds:
             return
         self._waiting[job.id] = job
-        self._is_too_slow = self._is_too_slow or len(self._waiting) > LISTENER_MAX_JOBS
+        if len(self._waiting) > LISTENER_MAX_JOBS and not self._is_too_slow:
+            self._is_too_slow = True
+            EVENTS_DROPPED.inc(len(self._waiting))
         self._something.set()
 
     async def events(self) -> AsyncGenerator[JobDocument, None]:

@@ -170,6 +170,10 @@ async def test_an_operation_and_its_calls_are_spans_and_nothing_below_them(
         [study] = answer.json()["data"]["studies"]["nodes"]
         url = study["series"][0]["instances"][0]["frames"][0]["url"]
         assert (await server.http.get(url)).status_code == 200
+        searched = await server.http.get("/dicomweb/studies", params={"PatientID": PATIENT_ID})
+        assert len(searched.json()) == 1
+        thumbnail = f"/dicomweb/studies/{picture().StudyInstanceUID}/thumbnail"
+        assert (await server.http.get(thumbnail)).status_code == 200
     finally:
         spans = exporter.get_finished_spans()
         TRACING.stop()
@@ -179,7 +183,11 @@ async def test_an_operation_and_its_calls_are_spans_and_nothing_below_them(
     assert operation.attributes is not None
     assert operation.attributes["graphql.fields"] == ("studies",)
     assert operation.attributes["correlation.id"] == answer.headers["X-Request-ID"]
-    others = [span for span in spans if span is not operation]
+    [search] = [span for span in spans if span.name == "GET /dicomweb/studies"]
+    assert search.context is not None
+    of_search = [span for span in spans if span.context.trace_id == search.context.trace_id]
+    assert {span.name for span in of_search} == {search.name, "MongoDB aggregate"}
+    others = [span for span in spans if span is not operation and span not in of_search]
     assert {span.name for span in others} >= {
         "MongoDB find",
         "Orthanc POST /tools/bulk-content",
