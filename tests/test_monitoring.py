@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from compose_spec import PyCompose
 
 from tests.deployment import DEPLOY
 from tests.test_deployment import check, program
@@ -178,3 +180,62 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     content = {"rule_files": [str(rules_path)], "evaluation_interval": "30s", "tests": [test]}
     tests_path.write_text(json.dumps(content), encoding="utf-8")
     check(promtool, "test", "rules", tests_path)
+
+
+MONITORING = DEPLOY / "monitoring"
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    return cast("dict[str, Any]", yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_prometheus_and_grafana_fit_beside_the_containers() -> None:
+    base, overlay = loaded(DEPLOY.parent / "compose.yaml"), loaded(MONITORING / "compose.yaml")
+    merged = {
+        **base,
+        "networks": base["networks"] | overlay["networks"],
+        "volumes": base["volumes"] | overlay["volumes"],
+        "services": base["services"]
+        | {name: service for name, service in overlay["services"].items() if name != "server"},
+    }
+    compose = PyCompose.from_json(json.dumps(merged))
+    compose.validate()
+    compose.validate_networks()
+    compose.validate_volumes()
+    for name in ("prometheus", "grafana"):
+        service = overlay["services"][name]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        mounted = [volume.split(":")[0] for volume in service["volumes"]]
+        files = [DEPLOY.parent / one for one in mounted if one.startswith("./")]
+        assert len(files) == len(mounted) - 1
+        assert [file for file in files if not file.is_file()] == []
+    # What is there before is changed by metrics alone.
+    assert overlay["services"]["server"].keys() == {"environment", "networks"}
+
+
+def test_prometheus_asks_the_port_of_the_server(tmp_path: Path) -> None:
+    server = loaded(MONITORING / "compose.yaml")["services"]["server"]
+    [job] = loaded(MONITORING / "prometheus.yml")["scrape_configs"]
+    port = server["environment"]["METRICS_PORT"]
+    assert job["static_configs"] == [{"targets": [f"server:{port}"]}]
+    assert {expression for expression in expressions() if 'job="' in expression} != set()
+    assert job["job_name"] == "orthanc-graphql"
+    promtool = program("promtool")
+    shutil.copy(MONITORING / "prometheus.yml", tmp_path)
+    shutil.copy(RULES, tmp_path / "alerts.yml")
+    check(promtool, "check", "config", tmp_path / "prometheus.yml")
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    grafana = loaded(MONITORING / "compose.yaml")["services"]["grafana"]
+    [source] = loaded(MONITORING / "grafana-datasource.yml")["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    [provider] = loaded(MONITORING / "grafana-dashboards.yml")["providers"]
+    folder = provider["options"]["path"]
+    [shown] = [one.split(":")[1] for one in grafana["volumes"] if "dashboard.json" in one]
+    assert shown.startswith(f"{folder}/")
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == shown
+    assert dashboard()["templating"]["list"][0]["query"] == source["type"]
