@@ -13,6 +13,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import ThreadedAssociationServer
 
 from services.embedded.ports import find_free_port
 from services.modalities.association import Peer
@@ -65,10 +66,20 @@ def running_peer(
     try:
         yield chosen
     finally:
-        for association in server.active_associations:
-            association.abort()
-        server.shutdown()
-        server.server_close()
+        stop(server)
+
+
+def stop(server: ThreadedAssociationServer) -> None:
+    """Stop a pynetdicom application at once: by itself it looks every half second."""
+    for association in server.active_associations:
+        association.abort()
+    stopping = threading.Thread(target=server.shutdown)
+    stopping.start()
+    while stopping.is_alive():
+        with contextlib.suppress(OSError):
+            socket.create_connection(server.server_address[:2], timeout=1).close()
+        stopping.join(0.01)
+    server.server_close()
 
 
 @dataclass(slots=True)
@@ -160,10 +171,7 @@ class FakeArchive:
         try:
             yield chosen
         finally:
-            for association in server.active_associations:
-                association.abort()
-            server.shutdown()
-            server.server_close()
+            stop(server)
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         asked = event.identifier

@@ -37,7 +37,8 @@ RULES = """{ forwardingRules { name jobs { state error { code } nextAttemptAt } 
 async def runner(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JobRunner]:
     monkeypatch.setattr(send, "_DOWN_SECONDS", 0.5)
     handler = SendJobs(runtime.modalities, runtime.whole_orthanc, runtime.database)
-    runner = make_runner(runtime.database, handler, retry_seconds=0.05)
+    runner = make_runner(runtime.database, handler)
+    runtime.jobs._on_queued = runner.wake
     async with running(runner):
         yield runner
 

@@ -31,7 +31,7 @@ from tests.real.sync_stage import eventually, instance_bytes
 from tests.real.sync_stage import running as following
 
 STUDY = "1.2.826.0.1.3680043.8.498.{}".format
-KILLED_STUDIES = int(os.environ.get("KILLED_STUDIES", "8"))
+KILLED_STUDIES = int(os.environ.get("KILLED_STUDIES", "4"))
 """Studies that are fetched while their archive is killed twice."""
 
 pytestmark = pytest.mark.usefixtures("runner")
@@ -55,7 +55,8 @@ def stage(runtime: Runtime) -> QueryStage:
 async def runner(runtime: Runtime) -> AsyncIterator[JobRunner]:
     """Runs jobs, and tries failed ones again at once."""
     handler = RetrieveJobs(runtime.modalities, runtime.ingest, runtime.database)
-    runner = make_runner(runtime.database, handler, retry_seconds=0.05)
+    runner = make_runner(runtime.database, handler, attempts_max=2)
+    runtime.jobs._on_queued = runner.wake
     async with running(runner):
         yield runner
 
@@ -217,11 +218,11 @@ async def test_a_cancelled_retrieve_stops_the_archive_within_a_second(
 async def test_an_archive_that_aborts_is_asked_again_for_the_rest(
     runtime: Runtime,
 ) -> None:
-    archive = archive_of([dataset(5, 1, number) for number in range(9)], abort_after=3)
+    archive = archive_of([dataset(5, 1, number) for number in range(9)], abort_after=5)
     with archive.running() as port:
         await declare(runtime, port, method=RetrieveMethod.GET)
         job = await ended(runtime, await retrieve(runtime, 5))
-    assert (job.state, job.completed, job.attempts) == (JobState.SUCCEEDED, 9, 3)
+    assert (job.state, job.completed, job.attempts) == (JobState.SUCCEEDED, 9, 2)
     assert len(archive.sent) == len(set(archive.sent)) == 9
 
 

@@ -34,6 +34,7 @@ from services.modalities.declaration import check_declaration
 from services.modalities.send import SendJobs, new_send
 from services.runtime import Runtime
 from services.tasks import finish_in_thread
+from tests.dicom_peers import stop
 from tests.real.jobs_stage import ended, make_runner, running
 from tests.real.modality_stage import running as running_program
 from tests.real.modality_stage import until_open
@@ -52,7 +53,8 @@ SEND = """mutation ($ids: [ID!]!, $commit: Boolean!) {
 @pytest.fixture
 async def runner(runtime: Runtime) -> AsyncIterator[JobRunner]:
     handler = SendJobs(runtime.modalities, runtime.whole_orthanc, runtime.database)
-    runner = make_runner(runtime.database, handler, retry_seconds=0.05)
+    runner = make_runner(runtime.database, handler, attempts_max=2)
+    runtime.jobs._on_queued = runner.wake
     async with running(runner):
         yield runner
 
@@ -96,10 +98,7 @@ class Workstation:
         try:
             yield port
         finally:
-            for association in server.active_associations:
-                association.abort()
-            server.shutdown()
-            server.server_close()
+            stop(server)
 
     def _take(self, event: evt.Event) -> int:
         request: Any = event.request
@@ -243,7 +242,7 @@ async def test_a_full_peer_is_no_fault_of_the_instances(runtime: Runtime) -> Non
     with workstation.running() as port:
         await declare(runtime, port)
         job = await sent(runtime, studies)
-    assert (job.state, job.attempts, job.failures) == (JobState.FAILED, 3, [])
+    assert (job.state, job.attempts, job.failures) == (JobState.FAILED, 2, [])
     assert job.error is not None
     assert (job.error.code, job.error.dimse_status) == ("MODALITY_REFUSED", "A700")
 
