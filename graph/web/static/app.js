@@ -6,6 +6,8 @@
 //                header.js (removal.js), toolbar.js (keys.js, menus.js), tags.js (DICOM header)
 //   viewport.js  one picture: view.js (how it lies), gestures.js, measurements.js, corners.js,
 //                windows.js, instances.js (what the stack consists of), documents.js (reports, PDFs)
+//   network.js   the DICOM network: remote.js (other archives), jobs.js, examinations.js (modality worklist),
+//                sending.js (send and anonymise a study)
 //   upload.js    dropping files: dropped.js
 //   share.js     links of a study; the page of a link is this page, see session.js
 //   api.js       the GraphQL endpoint, which is all that this page uses; session.js (token)
@@ -13,6 +15,7 @@
 //                stacks, cine, uploads, geometry
 import { graphql } from "./api.js";
 import { byId, el } from "./dom.js";
+import { leaveNetwork, showNetwork } from "./network.js";
 import { flush, readPlace } from "./place.js";
 import { isShare, showState, signOut } from "./session.js";
 import { startShare } from "./share.js";
@@ -20,6 +23,7 @@ import { leaveStudy, showStudy, startStudy } from "./study.js";
 import { startUpload } from "./upload.js";
 import { showWorklist, startWorklist } from "./worklist.js";
 
+const ABOUT = "query About { server { warnings pacsIntegrationEnabled } viewer { canUpload } }";
 const THEME = "orthanc-graphql.theme";
 let scrolled = 0; // How far down the list was when a study was opened.
 
@@ -27,15 +31,19 @@ function show() {
   const place = readPlace();
   const isStudy = Boolean(place.study || place.StudyInstanceUID || place.AccessionNumber);
   const wasStudy = !byId("study-view").hidden;
-  byId("worklist-view").hidden = isStudy;
+  const isNetwork = Boolean(place.tab) && !isShare;
+  byId("worklist-view").hidden = isStudy || isNetwork;
   byId("study-view").hidden = !isStudy;
+  if (!isNetwork && !byId("network-view").hidden) leaveNetwork();
+  byId("network-view").hidden = !isNetwork;
   if (isStudy) {
     showStudy(place);
     if (!wasStudy) document.querySelector(".stage").focus({ preventScroll: true });
     return;
   }
-  sessionStorage.setItem("worklist", location.hash || "#");
   if (wasStudy) leaveStudy();
+  if (isNetwork) return showNetwork(place);
+  sessionStorage.setItem("worklist", location.hash || "#");
   showWorklist(place);
   if (wasStudy) scrollTo(0, scrolled);
 }
@@ -59,7 +67,8 @@ async function showShare() {
 }
 
 async function showWarnings() {
-  const { server } = await graphql("{ server { warnings pacsIntegrationEnabled } }").catch(() => ({ server: null }));
+  const { server, viewer } = await graphql(ABOUT).catch(() => ({ server: null, viewer: null }));
+  if (viewer && !isShare) byId("choose-files").hidden = !viewer.canUpload;
   const off = server?.pacsIntegrationEnabled === false ? ["PACS integration is off: there are no pictures and no uploads."] : [];
   byId("warnings").replaceChildren(...[...(server?.warnings ?? []), ...off].map((text) => el("li", {}, text)));
 }
@@ -70,7 +79,8 @@ for (const button of document.querySelectorAll(".theme")) button.addEventListene
 for (const button of document.querySelectorAll(".sign-out")) button.addEventListener("click", signOut);
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
-  byId(byId("study-view").hidden ? "worklist" : "study").focus();
+  const view = ["study", "network", "worklist"].find((name) => !byId(`${name}-view`).hidden);
+  byId(view).focus();
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.matches("input, textarea, select") || byId("worklist-view").hidden) return;

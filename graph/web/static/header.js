@@ -4,6 +4,7 @@ import { byId, el, notify } from "./dom.js";
 import { dateTime, patientDetails, patientName } from "./format.js";
 import { closeMenu, keepOneRow } from "./menus.js";
 import { deleteSeries, deleteStudy } from "./removal.js";
+import { openAnonymize, openSend } from "./sending.js";
 import { openShare } from "./share.js";
 
 // URLs are queried on click: one from the time when the page opened might have ended.
@@ -51,6 +52,8 @@ export function describeStudy(study, { canUpload, canDelete, canDownload }, { ch
   );
   byId("actions-menu").replaceChildren(
     ...(canDownload ? [action("download-series", "Download this series", () => download(chosen().series.id))] : []),
+    ...(canUpload && canDownload ? [action("send-study", "Send …", () => openSend(study).catch((error) => notify(error.message)))] : []),
+    ...(canUpload && canDownload ? [action("anonymize-study", "Make an anonymous copy …", () => openAnonymize(study))] : []),
     ...(canDelete ? [action("delete-series", "Delete this series …", removeSeries)] : []),
     ...(canDelete ? [action("delete-study", "Delete this study …", removeStudy)] : []),
   );

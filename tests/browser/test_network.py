@@ -1,0 +1,147 @@
+"""The DICOM network on the page: another archive, jobs, planned examinations; by role."""
+
+from collections.abc import AsyncIterator
+from datetime import date
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Tab, send
+from tests.browser.phantoms import Phantom
+from tests.browser.test_accessibility import findings
+from tests.real.modality_stage import Archive, running_archive
+from tests.server_process import Served
+
+_REMOTE = Phantom.of("PHANTOM-REMOTE", study_description="Fetched CT", accession_number="R-1")
+
+_DECLARE = """mutation ($aeTitle: String!, $host: String!, $port: Int!) {
+  declareModality(name: "archive", aeTitle: $aeTitle, host: $host, port: $port,
+                  allows: [ECHO, FIND, GET, STORE], retrieveMethod: GET) { id }
+}"""
+_REMOVE = 'mutation { removeModality(name: "archive") }'
+
+
+@pytest.fixture(scope="module")
+async def archive(
+    samples: Served, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Archive]:
+    """An archive that the server knows; it holds a study that the server does not."""
+    files = list(_REMOTE.series(1, "Axial", slices=3, size=32))
+    async with running_archive(tmp_path_factory.mktemp("peer"), files) as running:
+        await samples.graphql(
+            _DECLARE, aeTitle=running.ae_title, host=running.host, port=running.port
+        )
+        yield running
+        await samples.graphql(_REMOVE)
+
+
+@pytest.fixture
+async def without_remote(samples: Served) -> AsyncIterator[None]:
+    """Remove what a test fetched, made or sent here."""
+    yield
+    found = await samples.graphql(
+        '{ studies(filter: {studyDescription: "Fetched CT"}) { nodes { id } } }'
+    )
+    for study in found["studies"]["nodes"]:  # type: ignore[index]
+        await samples.graphql(
+            "mutation ($id: ID!) { deleteStudy(id: $id) { deletedInstances } }", id=study["id"]
+        )
+
+
+@pytest.mark.usefixtures("archive", "without_remote")
+async def test_a_study_of_another_archive_is_found_and_fetched(tab: Tab) -> None:
+    page = await tab.open()
+    await page.get_by_role("link", name="Network").click()
+    await page.get_by_role("link", name="Remote").click()
+    await page.get_by_role("button", name="Test the connection").click()
+    await expect(page.locator(".toast")).to_contain_text("archive answers after")
+    await page.get_by_label("Patient ID").fill("PHANTOM-REM*")
+    await page.get_by_role("button", name="Search").click()
+    row = page.locator(".found tbody tr")
+    await expect(row).to_contain_text("PHANTOM-REMOTE")
+    await expect(row).to_contain_text("Fetched CT")
+    assert await findings(page, serious_only=False) == []
+    await row.get_by_role("button", name="Fetch").click()
+    await row.get_by_role("link", name="Open").click()
+    await expect(page.locator(".image")).to_be_visible()
+    await expect(page.locator("#study-header h1")).to_contain_text("PHANTOM-REMOTE")
+    await page.goto(f"{tab.url}#tab=jobs")
+    job = page.locator(".job", has_text="Fetch from archive").first
+    await expect(job.locator(".state")).to_have_text("done")
+    await expect(job).to_contain_text("3 of 3 objects")
+    await expect(job.get_by_role("link")).to_contain_text("Fetched CT")
+
+
+@pytest.mark.usefixtures("archive", "without_remote")
+async def test_a_study_is_sent_and_copied_without_names(tab: Tab, samples: Served) -> None:
+    await send(samples, *_REMOTE.series(1, "Axial", slices=2, size=32))
+    page = await tab.open("#AccessionNumber=R-1")
+    await expect(page.locator(".image")).to_be_visible()
+    await page.get_by_role("button", name="More actions").click()
+    await page.get_by_role("button", name="Send …").click()
+    await page.locator("#task").get_by_role("button", name="Send").click()
+    sent = page.locator(".job", has_text="Send to archive").first
+    await expect(sent.locator(".state")).to_have_text("done")
+    await expect(sent).to_contain_text("2 of 2 objects")
+    await sent.get_by_role("link").click()
+    await expect(page.locator(".image")).to_be_visible()
+    await page.get_by_role("button", name="More actions").click()
+    await page.get_by_role("button", name="Make an anonymous copy …").click()
+    assert await findings(page, serious_only=False) == []
+    await page.get_by_label("Patient ID of the copy").fill("ANON-1")
+    await page.get_by_role("button", name="Make the copy").click()
+    copy = page.locator(".job", has_text="Anonymise").first
+    await expect(copy.locator(".state")).to_have_text("done", timeout=30_000)
+    await copy.get_by_role("link").click()
+    await expect(page.locator("#study-header h1")).to_contain_text("ANON-1")
+    await expect(page.locator(".corner-patient")).not_to_contain_text("Paula")
+    found = await samples.graphql('{ patient(patientID: "ANON-1") { id } }')
+    await samples.graphql(
+        "mutation ($id: ID!) { deletePatient(id: $id) { deletedInstances } }",
+        id=found["patient"]["id"],  # type: ignore[index]
+    )
+
+
+async def test_an_examination_is_planned_and_done(tab: Tab) -> None:
+    page = await tab.open("#tab=worklist")
+    await page.get_by_text("Plan an examination").click()
+    form = page.get_by_role("form", name="Plan an examination")
+    for label, value in (
+        ("Accession number", "P-1"),
+        ("Patient ID", "PLANNED-1"),
+        ("Patient name", "Huber^Anna"),
+        ("Modality", "CT"),
+        ("Date", date.today().isoformat()),  # noqa: DTZ011  # what a person chooses
+        ("Description", "CT head"),
+    ):
+        await form.get_by_label(label, exact=True).fill(value)
+    await form.get_by_role("button", name="Plan").click()
+    row = page.locator(".found tbody tr")
+    await expect(row).to_contain_text("Anna Huber")
+    await expect(row).to_contain_text("planned")
+    assert await findings(page, serious_only=False) == []
+    await page.get_by_role("button", name="Done P-1").click()
+    await expect(row).to_have_count(0)
+    await page.get_by_label("Show finished ones too").check()
+    await expect(row).to_contain_text("done")
+    await page.get_by_role("button", name="Delete P-1").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_a_viewer_sees_what_a_viewer_may_do(guarded_tab: tuple[Tab, str]) -> None:
+    tab, token = guarded_tab
+    page = await tab.open()
+    await page.locator("#sign-in").get_by_label("Token").fill(token)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#studies tr", has_text="THORAX")).to_be_visible()
+    await expect(page.locator("#choose-files")).to_be_hidden()
+    await page.get_by_role("link", name="Network").click()
+    await expect(page.locator("#tabs a")).to_have_text(["Jobs", "Worklist"])
+    await page.get_by_role("link", name="Worklist").click()
+    await expect(page.get_by_text("Show finished ones too")).to_be_visible()
+    await expect(page.get_by_text("Plan an examination")).to_have_count(0)
+    await page.goto(f"{tab.url}#q=THORAX")
+    await page.locator("#studies a").first.click()
+    await expect(page.locator("#download")).to_be_visible()
+    await page.get_by_role("button", name="More actions").click()
+    await expect(page.locator("#actions-menu button")).to_have_text(["Download this series"])
