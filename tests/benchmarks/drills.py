@@ -6,12 +6,16 @@ Each drill runs for seconds and prints one line. Nothing but this machine is nee
 import asyncio
 import json
 import os
+import re
+import shutil
 import signal
+import ssl
 import sys
 import tempfile
 import time
+from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +33,12 @@ from tests.benchmarks.stage import Server, open_server
 from tests.benchmarks.studies import ct_files
 from tests.benchmarks.synthetic_index import IndexSize, fill, study_uid
 from tests.benchmarks.tree_query import TREE
+from tests.deployment import haproxy_configuration, make_certificate, nginx_configuration
 
 _LIST = {"query": "{ studies(first: 50) { nodes { studyInstanceUID patient { patientName } } } }"}
 _CLIENTS = 8
 _DATABASE = "drill"
+_PATH = "/usr/sbin:/usr/bin:/usr/local/bin"
 
 
 async def two_workers() -> str:
@@ -57,13 +63,29 @@ async def two_workers() -> str:
 async def rolling_restart() -> str:
     """Failures of 1,000 requests while all workers are replaced, again and again."""
     async with _index(IndexSize(studies=200)) as environment, _server(2, **environment) as server:
-        return await _under_load(server, _restarting(server.pid), requests=1000, retries=0)
+        return await _under_load(server.url, _restarting(server.pid), requests=1000, retries=0)
+
+
+async def behind_proxies() -> str:
+    """Failures of 600 requests while two processes behind each proxy are restarted in turn."""
+    found = []
+    async with _index(IndexSize(studies=200)) as environment:
+        for name in ("nginx", "haproxy", "haproxy without retries"):
+            if shutil.which(name.split()[0], path=_PATH) is not None:
+                async with _proxied(name, environment) as (url, restart, trust):
+                    outcome = await _under_load(
+                        url, restart, requests=600, retries=0, pause=0.4, trust=trust
+                    )
+                    found.append(f"{name}: {outcome}")
+    return "; ".join(found)
 
 
 async def worker_killed() -> str:
     """Failures of 400 requests while a worker is killed; clients repeat a query once."""
     async with _index(IndexSize(studies=200)) as environment, _server(2, **environment) as server:
-        return await _under_load(server, _killing(server.pid), requests=400, retries=1, pause=0.2)
+        return await _under_load(
+            server.url, _killing(server.pid), requests=400, retries=1, pause=0.2
+        )
 
 
 async def primary_killed() -> str:
@@ -88,10 +110,10 @@ async def primary_killed() -> str:
             os.kill(members[port].pid, signal.SIGKILL)
 
         files = list(ct_files(100, size=16))
-        return await _under_load(server, kill, requests=400, retries=0, files=files, pause=0.05)
+        return await _under_load(server.url, kill, requests=400, retries=0, files=files, pause=0.05)
 
 
-_DRILLS = (two_workers, rolling_restart, worker_killed, primary_killed)
+_DRILLS = (two_workers, rolling_restart, behind_proxies, worker_killed, primary_killed)
 
 
 async def _trees_per_second(server: Server) -> tuple[float, float]:
@@ -116,13 +138,14 @@ async def _trees_per_second(server: Server) -> tuple[float, float]:
 
 
 async def _under_load(
-    server: Server,
+    url: str,
     disturb: Callable[[], Awaitable[None]],
     *,
     requests: int,
     retries: int,
     files: list[bytes] | None = None,
     pause: float = 0.01,
+    trust: ssl.SSLContext | bool = True,
 ) -> str:
     """Send requests from 16 clients, half of them over new connections, and count the outcomes."""
     left = list(range(requests))
@@ -130,7 +153,7 @@ async def _under_load(
     slowest = 0.0
     limits = httpx.Limits(max_connections=64)
     async with httpx.AsyncClient(
-        base_url=server.url, timeout=60, trust_env=False, limits=limits
+        base_url=url, timeout=60, trust_env=False, limits=limits, verify=trust
     ) as kept:
 
         async def once(number: int) -> str:
@@ -167,6 +190,69 @@ async def _under_load(
         await asyncio.gather(disturbing, return_exceptions=True)
     failed = requests - outcomes.pop("ok", 0)
     return f"{failed} of {requests} failed {dict(outcomes) or ''}, slowest {slowest:.1f} s"
+
+
+@asynccontextmanager
+async def _proxied(
+    name: str, environment: Mapping[str, str]
+) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]], ssl.SSLContext]]:
+    """Run two processes behind a proxy of `deploy/`; yields its URL, what restarts them, and its
+    certificate."""
+    executable = str(shutil.which(name.split(maxsplit=1)[0], path=_PATH))
+    ports = (find_free_port(), find_free_port())
+    async with AsyncExitStack() as stack:
+        folder = Path(await asyncio.to_thread(stack.enter_context, _folder()))
+        processes = [await _start(folder / str(port), port, environment) for port in ports]
+        port = find_free_port()
+        certificate = make_certificate(folder)
+        if executable.endswith("nginx"):
+            path = nginx_configuration(folder, certificate, port=port, processes=ports)
+            command = [executable, "-c", str(path)]
+        else:
+            path = haproxy_configuration(folder, certificate, port=port, processes=ports)
+            if "without" in name:
+                text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+                text = re.sub(r"retries 3|option redispatch 1|retry-on .*", "", text)
+                await asyncio.to_thread(path.write_text, text, encoding="utf-8")
+            command = [executable, "-db", "-f", str(path)]
+
+        async def restart() -> None:
+            while True:
+                for place, port in enumerate(ports):
+                    processes[place].terminate()
+                    await processes[place].wait()
+                    processes[place] = await _start(folder / str(port), port, environment)
+
+        spec = ChildSpec(name=name, command=command, log_path=folder / "proxy.log")
+        try:
+            async with supervise(spec, lambda: _up(port)):
+                # Until it has checked the processes.
+                await asyncio.sleep(3)
+                trust = ssl.create_default_context(cafile=str(certificate.chain))
+                yield f"https://127.0.0.1:{port}", restart, trust
+        finally:
+            for process in processes:
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+
+
+async def _start(data_dir: Path, port: int, environment: Mapping[str, str]) -> Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "graph.cli", "serve", "--port", str(port),
+        "--data-dir", str(data_dir), "--log-level", "error",
+        env={**os.environ, "SHUTDOWN_DELAY_SECONDS": "5", **environment},
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    await _up(port)
+    async with httpx.AsyncClient(trust_env=False) as http:
+        while True:
+            try:
+                if (await http.get(f"http://127.0.0.1:{port}/readyz")).is_success:
+                    return process
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.1)
 
 
 def _cpu_seconds(pid: int) -> float:
