@@ -12,7 +12,13 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 
-from services.anonymization.profile import EDITION, Treatment, is_well_known, treatment_of
+from services.anonymization.profile import (
+    DEFINED_TERMS,
+    EDITION,
+    Treatment,
+    is_well_known,
+    treatment_of,
+)
 from services.anonymization.pseudonyms import Pseudonyms
 
 METHOD = f"PS3.15 E {EDITION} Basic Profile, closed by orthanc-graphql"
@@ -213,7 +219,9 @@ def _is_harmless(element: DataElement, identity: Identity) -> bool:
     text = _text(element)
     if element.VR in {"DS", "IS"}:
         return bool(_NUMBERS.fullmatch(text))
-    return not identity.is_in(text)
+    return not any(
+        identity.is_in(part) for part in text.split("\\") if part.strip() not in DEFINED_TERMS
+    )
 
 
 def _text(element: DataElement) -> str:

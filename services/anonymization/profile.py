@@ -109,6 +109,31 @@ _NEVER_KEPT = frozenset(
 )
 
 
+DEFINED_TERMS = frozenset(
+    {
+        "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422",
+        "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "XYB", "ORIGINAL", "DERIVED", "PRIMARY",
+        "SECONDARY", "AXIAL", "LOCALIZER", "MIXED", "OTHER", "NONE", "VOLUME", "FLOW", "FIELD",
+        "HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL", "LFP", "LFS", "RFP", "RFS",
+        "AFDR", "AFDL", "PFDR", "PFDL", "YES", "NO", "IDENTITY", "INVERSE", "LINEAR", "SIGMOID",
+        "LINEAR_EXACT", "HU", "HU_MOD", "US", "OD", "UNSPECIFIED", "CT", "MR", "PT", "NM", "CR",
+        "DX", "MG", "XA", "RF", "SC", "OT", "SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN",
+        "RTDOSE", "RTIMAGE", "REG", "ECG", "OP", "OPT", "SM", "GM", "XC", "ES", "IVUS", "IO", "PX",
+        "BINARY", "FRACTIONAL", "LABELMAP", "3D", "2D", "SE", "GR", "EP", "IR", "RM", "R", "L",
+        "STATIC", "DYNAMIC", "GATED", "WHOLE BODY", "BQML", "CNTS", "START", "ADMIN", "COLOR",
+        "ISO_IR 100", "ISO_IR 101", "ISO_IR 109", "ISO_IR 110", "ISO_IR 144", "ISO_IR 127",
+        "ISO_IR 126", "ISO_IR 138", "ISO_IR 148", "ISO_IR 203", "ISO_IR 13", "ISO_IR 166",
+        "ISO_IR 192", "ISO_IR 6", "ISO 2022 IR 6", "ISO 2022 IR 13", "ISO 2022 IR 58",
+        "ISO 2022 IR 87", "ISO 2022 IR 100", "ISO 2022 IR 101", "ISO 2022 IR 109",
+        "ISO 2022 IR 110", "ISO 2022 IR 144", "ISO 2022 IR 127", "ISO 2022 IR 126",
+        "ISO 2022 IR 138", "ISO 2022 IR 148", "ISO 2022 IR 149", "ISO 2022 IR 159",
+        "ISO 2022 IR 166", "ISO 2022 IR 203", "GB18030", "GBK", "ISO_IR_192",
+    }
+)  # fmt: skip
+"""Values that DICOM defines and that decide how an image is read, decoded and shown. They stay
+although a patient is called Chrome, Primary or Iso: without them a picture is wrong or lost."""
+
+
 def may_be_kept(keyword: str) -> bool:
     """Return whether a caller may ask that an attribute stays.
 

@@ -212,6 +212,20 @@ def test_short_words_of_a_name_are_found_alone_and_long_ones_anywhere(
     assert Identity(["Plantagenet", "Li", "金雀"]).is_in(text) is expected
 
 
+def test_no_name_of_a_patient_takes_away_what_an_image_needs() -> None:
+    ct = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    ct.PatientName = "Chrome^Axial^Primary^Hfs^Iso^Original"
+    ct.PatientID, ct.BodyPartExamined = "MONOCHROME2", "CHROME"
+    result = result_of(ct)
+    for keyword in ("PhotometricInterpretation", "ImageType", "PatientPosition"):
+        assert (
+            result[keyword].value
+            == dcmread(str(get_testdata_file("CT_small.dcm", download=False)))[keyword].value
+        )
+    assert result.SpecificCharacterSet == "ISO_IR 100"
+    assert "BodyPartExamined" not in result
+
+
 def test_a_file_without_words_hides_nothing() -> None:
     assert not Identity([]).is_in("anything")
     ct = dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
