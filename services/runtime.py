@@ -32,6 +32,7 @@ from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServe
 from services.embedded.stores import open_stores
 from services.exports.contents import ExportContents
 from services.exports.decoded import DecodedFiles
+from services.exports.folder import ExportFolder
 from services.exports.service import ExportHandler, Exports
 from services.exports.urls import ExportUrlSigner
 from services.files import make_private_folder, write_private
@@ -363,6 +364,8 @@ def make_job_handlers(
                 files,
                 ExportContents(database),
                 decoded,
+                orthanc.client,
+                folder=ExportFolder(settings.export_folder) if settings.export_folder else None,
                 retention=timedelta(days=settings.job_retention_days),
             ),
         ]
@@ -692,6 +695,7 @@ async def open_runtime(
                 ExportUrlSigner(keys, valid_seconds=settings.frame_url_seconds),
                 orthanc=client,
                 decoded=decoded,
+                has_folder=settings.export_folder is not None,
             ),
             job_events=JobEvents(database, supervisor),
             job_runner=job_runner,

@@ -279,6 +279,11 @@ class Settings(BaseSettings):
     job_attempts: int = Field(
         default=3, gt=0, le=100, description="Attempts of a job before it counts as failed."
     )
+    export_folder: Path | None = Field(
+        default=None,
+        description="Folder of this machine that administrators may export studies to; empty: "
+        "none.",
+    )
     job_retention_days: int = Field(
         default=30, gt=0, description="Days after which jobs that have ended are dropped."
     )

@@ -23,6 +23,22 @@ strawberry.enum(
     "on media (PS3.10).",
 )
 
+StudyIds = Annotated[
+    list[strawberry.ID],
+    strawberry.argument(name="ids", description="The `id`s of 1 to 100 studies."),
+]
+Arrangement = Annotated[
+    ExportFormat, strawberry.argument(name="format", description="How it is arranged.")
+]
+TransferSyntax = Annotated[
+    str | None,
+    strawberry.argument(
+        name="transferSyntaxUID",
+        description="`1.2.840.10008.1.2.1` decodes compressed images, for viewers and media that "
+        "know no compression; null: as they are stored.",
+    ),
+]
+
 
 @strawberry.type
 class ExportsMutation:
@@ -36,47 +52,67 @@ class ExportsMutation:
     async def export_studies(
         self,
         info: Info,
-        node_ids: Annotated[
-            list[strawberry.ID],
-            strawberry.argument(name="ids", description="The `id`s of 1 to 100 studies."),
-        ],
+        node_ids: StudyIds,
         *,
-        arrangement: Annotated[
-            ExportFormat, strawberry.argument(name="format", description="How it is arranged.")
-        ] = ExportFormat.ZIP,
-        transfer_syntax_uid: Annotated[
-            str | None,
-            strawberry.argument(
-                name="transferSyntaxUID",
-                description="`1.2.840.10008.1.2.1` decodes compressed images, for viewers and "
-                "media that know no compression; null: as they are stored.",
-            ),
-        ] = None,
+        arrangement: Arrangement = ExportFormat.ZIP,
+        transfer_syntax_uid: TransferSyntax = None,
     ) -> Job:
         """Start an export."""
-        context = info.context
-        principal = authorize(context.principal, Role.VIEWER)
-        context.require_download()
-        async with recorded(
-            context.runtime.audit, Action.EXPORT, principal, detail="exportStudies"
-        ) as event:
-            if context.runtime.orthanc is None:
-                raise PacsDisabled
-            if len(node_ids) > _STUDIES_MAX:
-                raise InvalidInput(f"ids: 1 to {_STUDIES_MAX} studies.", argument="ids")
-            study_ids = [require_node_id("Study", one) for one in dict.fromkeys(node_ids)]
-            found = await context.loaders.study_by_id.load_many(study_ids)
-            studies = [study for study in found if study is not None]
-            if len(studies) < len(study_ids):
-                raise NotFound("There is no such study.")
-            event.study_ids.update(study_ids)
-            event.patient_ids.update(study["orthancPatientId"] for study in studies)
-            job = await context.runtime.exports.start(
-                studies,
-                arrangement,
-                principal,
-                transfer_syntax_uid=transfer_syntax_uid,
-                correlation_id=event.correlation_id,
-            )
-            event.detail = f"exportStudies job {job.id}"
-        return Job.of(job)
+        info.context.require_download()
+        return await _start(
+            info, node_ids, arrangement, transfer_syntax_uid, role=Role.VIEWER, to_folder=False
+        )
+
+    @strawberry.mutation(
+        description="Write studies into a folder of the server: `EXPORT_FOLDER` of its settings, "
+        "in a folder with the name of `Job.folder`.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def export_to_folder(
+        self,
+        info: Info,
+        node_ids: StudyIds,
+        *,
+        arrangement: Arrangement = ExportFormat.ZIP,
+        transfer_syntax_uid: TransferSyntax = None,
+    ) -> Job:
+        """Start an export into the folder."""
+        return await _start(
+            info, node_ids, arrangement, transfer_syntax_uid, role=Role.ADMIN, to_folder=True
+        )
+
+
+async def _start(
+    info: Info,
+    node_ids: list[strawberry.ID],
+    arrangement: ExportFormat,
+    transfer_syntax_uid: str | None,
+    *,
+    role: Role,
+    to_folder: bool,
+) -> Job:
+    context = info.context
+    principal = authorize(context.principal, role)
+    name = "exportToFolder" if to_folder else "exportStudies"
+    async with recorded(context.runtime.audit, Action.EXPORT, principal, detail=name) as event:
+        if context.runtime.orthanc is None:
+            raise PacsDisabled
+        if len(node_ids) > _STUDIES_MAX:
+            raise InvalidInput(f"ids: 1 to {_STUDIES_MAX} studies.", argument="ids")
+        study_ids = [require_node_id("Study", one) for one in dict.fromkeys(node_ids)]
+        found = await context.loaders.study_by_id.load_many(study_ids)
+        studies = [study for study in found if study is not None]
+        if len(studies) < len(study_ids):
+            raise NotFound("There is no such study.")
+        event.study_ids.update(study_ids)
+        event.patient_ids.update(study["orthancPatientId"] for study in studies)
+        job = await context.runtime.exports.start(
+            studies,
+            arrangement,
+            principal,
+            transfer_syntax_uid=transfer_syntax_uid,
+            to_folder=to_folder,
+            correlation_id=event.correlation_id,
+        )
+        event.detail = f"{name} job {job.id}"
+    return Job.of(job)

@@ -14,6 +14,7 @@ from graph.types.study import Study
 from models import JobDocument, JobFailureRecord, JobKind, JobState
 from models.job import CommitmentState
 from services.auth.roles import Role
+from services.exports.service import TO_FOLDER
 from services.frames.signing import SignedPath
 from services.orthanc.answers import JobInfo as StoredOrthancJob
 
@@ -92,6 +93,7 @@ class Job(Node):
         description="When it ended; null while it has not."
     )
     job_id: strawberry.Private[str]
+    is_to_folder: strawberry.Private[bool]
     starter: strawberry.Private[str]
     study_ids: strawberry.Private[Sequence[str]]
     result_ids: strawberry.Private[Sequence[str]]
@@ -117,6 +119,7 @@ class Job(Node):
             started_at=job.started_at,
             finished_at=job.finished_at,
             job_id=job.id,
+            is_to_folder=job.kind is JobKind.EXPORT and bool(job.parameters.get(TO_FOLDER)),
             starter=job.created_by,
             study_ids=job.orthanc_study_ids,
             result_ids=job.result_study_ids,
@@ -175,6 +178,16 @@ class Job(Node):
             return None
         info.context.accesses.minted["Job.url"] += 1
         return info.context.base_url + signed.path
+
+    @strawberry.field(
+        description="Name of the folder in EXPORT_FOLDER that `exportToFolder` writes, for "
+        "administrators; null for others and for other jobs. It is there when the job has ended."
+    )
+    def folder(self, info: Info) -> str | None:
+        """Return the name of the folder."""
+        principal = info.context.principal
+        is_admin = principal is not None and principal.role >= Role.ADMIN
+        return self.job_id if self.is_to_folder and is_admin else None
 
     @strawberry.field(description="When `url` ends; null where there is none.")
     def url_expires_at(self, info: Info) -> datetime | None:

@@ -1,7 +1,7 @@
 """Exporting studies: the jobs that prepare exports, and the archives that are downloaded."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
 from services.errors import Error, InvalidInput, NotFound, PacsDisabled
 from services.exports.contents import ExportContents, ExportedFile
 from services.exports.decoded import DecodedFiles
+from services.exports.folder import ExportFolder, FolderNotWritable
 from services.exports.media import Media
 from services.exports.urls import ExportReference, ExportUrlSigner, export_revision
 from services.exports.zipping import ZipMember, zipped
@@ -31,8 +32,10 @@ _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _STUDIES_MAX = 100
 """Studies of one export."""
 
+_DIRECTORY = "DICOMDIR"
 _FORMAT = "format"
 _IS_DECODED = "isDecoded"
+TO_FOLDER = "toFolder"
 """Keys of the parameters."""
 
 
@@ -55,6 +58,7 @@ class Exports:
         urls: Mints and verifies their signed paths.
         orthanc: Where the files are; None while PACS integration is off.
         decoded: Decodes compressed files; None likewise.
+        has_folder: Whether there is an EXPORT_FOLDER.
     """
 
     def __init__(
@@ -66,8 +70,10 @@ class Exports:
         *,
         orthanc: OrthancClient | None,
         decoded: DecodedFiles | None,
+        has_folder: bool,
     ) -> None:
         self._decoded = decoded
+        self._has_folder = has_folder
         self.urls = urls
         self._jobs = jobs
         self._store = store
@@ -81,6 +87,7 @@ class Exports:
         principal: Principal,
         *,
         transfer_syntax_uid: str | None = None,
+        to_folder: bool = False,
         correlation_id: str,
     ) -> JobDocument:
         """Start to prepare an export.
@@ -90,11 +97,12 @@ class Exports:
             arrangement: How it is arranged.
             principal: The caller.
             transfer_syntax_uid: Of compressed files in the export; None: as they are stored.
+            to_folder: Write it into EXPORT_FOLDER.
             correlation_id: Of the request.
 
         Raises:
-            InvalidInput: There are no or too many studies, or it is no transfer syntax that this
-                server writes.
+            InvalidInput: There are no or too many studies, there is no folder, or this server does
+                not write that transfer syntax.
             DatabaseUnavailable: MongoDB does not answer.
         """
         if not 0 < len(studies) <= _STUDIES_MAX:
@@ -102,9 +110,15 @@ class Exports:
         if transfer_syntax_uid not in {None, EXPLICIT_VR_LITTLE_ENDIAN}:
             message = f"transferSyntaxUID: {EXPLICIT_VR_LITTLE_ENDIAN} (uncompressed), or nothing."
             raise InvalidInput(message, argument=contract_name("transfer_syntax_uid"))
+        if to_folder and not self._has_folder:
+            raise InvalidInput("This server has no EXPORT_FOLDER.")
         new = NewJob(
             kind=JobKind.EXPORT,
-            parameters={_FORMAT: arrangement.value, _IS_DECODED: transfer_syntax_uid is not None},
+            parameters={
+                _FORMAT: arrangement.value,
+                _IS_DECODED: transfer_syntax_uid is not None,
+                TO_FOLDER: to_folder,
+            },
             orthanc_study_ids=[study["_id"] for study in studies],
             study_instance_uids=[study[_STUDY_INSTANCE_UID] for study in studies],
         )
@@ -134,19 +148,33 @@ class Exports:
         """
         if self._orthanc is None:
             raise PacsDisabled
-        return zipped(self._members(job, self._orthanc))
-
-    async def _members(self, job: JobDocument, orthanc: OrthancClient) -> AsyncIterator[ZipMember]:
-        pieces = [piece async for piece in self._contents.dicomdir(job.id)]
-        if pieces:
-            yield ZipMember("DICOMDIR", _from_memory(pieces))
         decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
-        async for file in self._contents.files(job.id):
-            compressed = None if decoded is None else await decoded.find(file.instance_id)
-            if decoded is None or compressed is None:
-                yield ZipMember(file.name, orthanc.download(file.instance_id))
-            else:
-                yield ZipMember(file.name, decoded.opened(compressed))
+        return zipped(_members(job.id, self._contents, self._orthanc.download, decoded))
+
+
+async def _members(
+    job_id: str,
+    contents: ExportContents,
+    opened: Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]],
+    decoded: DecodedFiles | None,
+) -> AsyncIterator[ZipMember]:
+    """Iterate over what an export holds.
+
+    Args:
+        job_id: Of the export.
+        contents: Knows what that is.
+        opened: Opens a stored file.
+        decoded: Opens compressed files; None: as they are stored.
+    """
+    pieces = [piece async for piece in contents.dicomdir(job_id)]
+    if pieces:
+        yield ZipMember(_DIRECTORY, _from_memory(pieces))
+    async for file in contents.files(job_id):
+        compressed = None if decoded is None else await decoded.find(file.instance_id)
+        if decoded is None or compressed is None:
+            yield ZipMember(file.name, opened(file.instance_id))
+        else:
+            yield ZipMember(file.name, decoded.opened(compressed))
 
 
 def is_downloadable(job: JobDocument) -> bool:
@@ -173,6 +201,8 @@ class ExportHandler:
         files: Reads files.
         contents: Keeps what exports hold.
         decoded: Decodes compressed files.
+        orthanc: Where the files are.
+        folder: EXPORT_FOLDER; None where there is none.
         retention: How long an export can be downloaded.
     """
 
@@ -183,9 +213,13 @@ class ExportHandler:
         files: StudyFiles,
         contents: ExportContents,
         decoded: DecodedFiles,
+        orthanc: OrthancClient,
         *,
+        folder: ExportFolder | None,
         retention: timedelta,
     ) -> None:
+        self._orthanc = orthanc
+        self._folder = folder
         self._decoded = decoded
         self._files = files
         self._contents = contents
@@ -205,10 +239,28 @@ class ExportHandler:
             files, dicomdir = await self._listed(job, studies), b""
         expires_at = datetime.now(UTC) + self._retention
         await self._contents.write(job.id, files, dicomdir, expires_at)
+        if job.parameters.get(TO_FOLDER):
+            await self._write_folder(job)
 
     async def discard(self, job: RunningJob) -> None:
         """Forget what the export was to hold."""
         await self._contents.remove(job.id)
+        if job.parameters.get(TO_FOLDER) and self._folder is not None:
+            await self._folder.remove(job.id)
+
+    async def _write_folder(self, job: RunningJob) -> None:
+        """Write the files; they count as completed when they are on the disk."""
+        if self._folder is None:
+            raise FolderNotWritable
+        await self._folder.begin(job.id)
+        job.progress(completed=0)
+        decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
+        members = _members(job.id, self._contents, self._orthanc.instance_file, decoded)
+        async for member in members:
+            await self._folder.write(job.id, member.name, member.opened)
+            if member.name != _DIRECTORY:
+                job.advance()
+        await self._folder.finish(job.id)
 
     async def _listed(self, job: RunningJob, studies: Sequence[SourceStudy]) -> list[ExportedFile]:
         """List the files that Orthanc has."""

@@ -1,6 +1,7 @@
 """Exports on a real Orthanc: prepared, downloaded, unpacked."""
 
 import io
+import os
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,9 +46,18 @@ def tokens(settings: Settings) -> dict[str, str]:
 
 
 @pytest.fixture
-async def runtime(settings: Settings, tokens: dict[str, str]) -> AsyncIterator[Runtime]:
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "exports"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+@pytest.fixture
+async def runtime(
+    settings: Settings, tokens: dict[str, str], folder: Path
+) -> AsyncIterator[Runtime]:
     assert tokens
-    async with open_runtime(settings) as opened:
+    async with open_runtime(settings.model_copy(update={"export_folder": folder})) as opened:
         yield opened
 
 
@@ -213,6 +223,50 @@ async def test_administrators_see_and_cancel_the_jobs_of_orthanc(
         assert [one["extensions"]["code"] for one in answer["errors"]] == ["ORTHANC_NOT_FOUND"]
     records = await runtime.database["audit"].find({"action": "job"}).to_list()
     assert [record["outcome"] for record in records] == ["ok", *["ORTHANC_NOT_FOUND"] * 3]
+
+
+async def test_administrators_export_into_the_folder_of_the_server(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], folder: Path
+) -> None:
+    sources = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, *sources)
+    mutation = START.replace("exportStudies(", "exportToFolder(")
+    ids = [encode_node_id("Study", study_id)]
+    for role in ("viewer", "uploader"):
+        refused = await ask(server, tokens[role], mutation, ids=ids)
+        assert [one["extensions"]["code"] for one in refused["errors"]] == ["FORBIDDEN"]
+    async with running_jobs(runtime):
+        started = await ask(server, tokens["admin"], mutation, ids=ids, format="DICOMDIR")
+        _, job_id = decode_node_id(started["data"]["exportToFolder"]["id"]) or ("", "")
+        done = await ended(runtime, job_id)
+    assert (done.state, done.completed, done.failed) == ("SUCCEEDED", 2, 0)
+    assert os.listdir(folder) == [job_id]  # noqa: PTH208  # nothing else runs
+    media = FileSet(folder / job_id / "DICOMDIR")
+    assert {str(one.SOPInstanceUID) for one in media} == {
+        str(one.SOPInstanceUID) for one in sources
+    }
+    assert (folder / job_id).stat().st_mode & 0o077 == 0
+    media._stage["t"].cleanup()
+    query = "query ($id: ID!) { job(id: $id) { folder } }"
+    shown = await ask(server, tokens["admin"], query, id=encode_node_id("Job", job_id))
+    assert shown["data"] == {"job": {"folder": job_id}}
+
+
+async def test_a_folder_that_can_not_be_written_ends_the_job(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], folder: Path
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 1))
+    os.rmdir(folder)  # noqa: PTH106  # nothing else runs
+    mutation = START.replace("exportStudies(", "exportToFolder(")
+    async with running_jobs(runtime):
+        started = await ask(
+            server, tokens["admin"], mutation, ids=[encode_node_id("Study", study_id)]
+        )
+        _, job_id = decode_node_id(started["data"]["exportToFolder"]["id"]) or ("", "")
+        done = await ended(runtime, job_id)
+    assert done.error is not None
+    assert (done.state, done.error.code) == ("FAILED", "EXPORT_FOLDER_NOT_WRITABLE")
+    assert str(folder) not in done.error.message
 
 
 async def test_only_what_the_caller_sees_is_exported(

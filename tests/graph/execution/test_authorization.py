@@ -71,6 +71,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.anonymizeStudy": Role.UPLOADER,
     "Mutation.modifyStudy": Role.ADMIN,
     "Mutation.exportStudies": Role.VIEWER,
+    "Mutation.exportToFolder": Role.ADMIN,
     "Mutation.cancelJob": Role.VIEWER,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,
