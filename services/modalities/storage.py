@@ -14,7 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
-from services.errors import FileRejected
+from services.errors import ModalityError
 from services.modalities import faults
 from services.modalities.association import SUCCESS, Link, associated
 
@@ -123,7 +123,7 @@ def _deliver(
         answer = association.send_c_store(content, msg_id=number % 0xFFFF or 1)
     except (ValueError, AttributeError, OSError) as exc:
         detail = f"{type(exc).__name__} in C-STORE"
-        unreadable = FileRejected("NOT_SENT", "The stored file is not readable.", detail=detail)
+        unreadable = ModalityError("The stored file can't be read for sending.", detail=detail)
         return Delivered(instance, Delivery.FAILED, unreadable)
     status = link.status(answer)
     if status == SUCCESS:
