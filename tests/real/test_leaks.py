@@ -134,7 +134,7 @@ async def test_nothing_of_a_patient_and_no_secret_is_in_logs_and_errors(
     assert stored.status_code == 200, stored.text
     tree = await process.graphql(
         "query ($uid: String!, $id: String!) { study(studyInstanceUID: $uid) { patient "
-        "{ patientName } archiveUrl series { instances { tags frame { url } } } } "
+        "{ patientName } archiveUrl series { instances { tags fileUrl frame { url } } } } "
         "patient(patientID: $id) { patientBirthDate } }",
         uid=STUDY_UID,
         id=PATIENT_ID,
@@ -144,6 +144,8 @@ async def test_nothing_of_a_patient_and_no_secret_is_in_logs_and_errors(
     frame_url = study["series"][0]["instances"][0]["frame"]["url"]
     assert (await process.http.get(frame_url)).status_code == 200
     assert (await process.http.get(study["archiveUrl"])).status_code == 200
+    file_url = study["series"][0]["instances"][0]["fileUrl"]
+    assert (await process.http.get(file_url)).status_code == 200
 
     # Whatever fails: its answer may repeat what the caller sent about the request, no more.
     failures = [
@@ -173,7 +175,8 @@ async def test_nothing_of_a_patient_and_no_secret_is_in_logs_and_errors(
 
     log = await read_log(tmp_path, failures[-1].headers["X-Request-ID"])
     patient = [NAME, PATIENT_ID, BIRTH_DATE, "Zyxwvut", "1903-04-07", STUDY_UID]
-    signatures = [frame_url.split("/")[5], study["archiveUrl"].split("/")[5]]
+    signed = (frame_url, study["archiveUrl"], file_url)
+    signatures = [url.split("/")[5] for url in signed]
     errors = "\n".join(response.text for response in failures)
     assert [secret for secret in [*process.secrets, *patient, *signatures] if secret in log] == []
     assert [secret for secret in [*process.secrets, *patient] if secret in errors] == []
@@ -183,6 +186,7 @@ async def test_nothing_of_a_patient_and_no_secret_is_in_logs_and_errors(
     accessed = _ACCESS.findall(log)
     assert "GET /frames/v2/{signed:path} 200" in accessed
     assert "GET /archives/v2/{signed:path} 200" in accessed
+    assert "GET /files/v2/{signed:path} 200" in accessed
     assert "GET /api/dicom/studies/{study_uid}/frames/{frame_index} 404" in accessed
     assert "POST /graphql 200" in accessed
     assert "GET (no route) 404" in accessed
