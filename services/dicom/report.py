@@ -198,7 +198,7 @@ def _temporal(item: Model) -> str | None:
 
 
 _WRITERS = {
-    "TEXT": lambda item: _string(item, "0040A160"),
+    "TEXT": lambda item: _text(item, "0040A160"),
     "CODE": lambda item: _code(_first(item, "0040A168")),
     "NUM": _number,
     "DATETIME": lambda item: _moment(_string(item, "0040A120")),
@@ -277,6 +277,14 @@ def _first(item: Model, tag: str) -> Model | None:
 def _string(item: Model, tag: str) -> str | None:
     values = [value for value in _values(item, tag) if not isinstance(value, Mapping)]
     return "\\".join(str(value) for value in values) or None
+
+
+def _text(item: Model, tag: str) -> str | None:
+    """Write a text of several lines, whatever ends them (PS3.5 6.2: CR LF)."""
+    text = _string(item, tag) or ""
+    for ending in ("\r\n", "\n\r", "\r"):
+        text = text.replace(ending, "\n")
+    return text.strip("\n") or None
 
 
 def _name(item: Model, tag: str) -> str | None:
