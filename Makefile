@@ -25,9 +25,10 @@ newer-orthanc: ## Orthanc of Debian sid for `make run`, unpacked into .orthanc; 
 	@services/embedded/fetch-orthanc.sh $(SUITE) $(NEWER)
 
 # Each process starts a MongoDB and an Orthanc of its own as soon as a test asks for them.
-TEST_PROCESSES ?= 2
-# No test takes a minute, even on a busy machine. One that hangs ends and says where it waits.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --timeout 300
+# On two cores the third works while the others wait; each takes 2 GB of memory.
+TEST_PROCESSES ?= 3
+# A test that hangs ends and says where it waits; on a busy machine some take minutes.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --timeout 600
 
 static: setup
 	$(BIN)/ruff format --check .
