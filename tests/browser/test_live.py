@@ -88,7 +88,7 @@ async def test_a_list_behind_a_study_asks_nothing_until_it_is_shown(
     page = await tab.open()
     await expect(page.locator(_LIVE)).to_have_text("Live")
     await page.locator("#studies a", has_text="RG1").click()
-    await expect(page.locator("#picture")).to_be_visible()
+    await expect(page.locator(".image")).to_be_visible()
     await page.wait_for_load_state("networkidle")
     page.on("request", lambda request: asked.append(request.post_data or ""))
     await _upload(samples, without_ct)
