@@ -71,6 +71,10 @@ class Anonymizations:
         """
         options.check()
         if options.patient_id is not None:
+            if not principal.scope.is_all:
+                # The answer would tell whether somebody outside of the scope has it.
+                message = "Your credential is limited to some studies: leave patientID out."
+                raise InvalidInput(message, argument="input.patientID")
             await self._require_pseudonym(options.patient_id)
         new = NewJob(
             kind=JobKind.ANONYMIZE,

@@ -298,6 +298,10 @@ async def test_who_is_limited_to_labels_sees_what_they_made(runtime: Runtime) ->
     async with running_jobs(runtime):
         done = await anonymized(runtime, study_id, ward)
     assert (await study_of(runtime, done)).labels == ["ward"]
+    # Whether there is a patient outside of their scope, they don't learn.
+    for patient_id in ("QZ77190456", "NOBODY"):
+        with pytest.raises(InvalidInput, match="leave patientID out"):
+            await start(runtime, study_id, ward, patient_id=patient_id)
 
 
 async def test_a_patient_of_the_archive_is_no_pseudonym(runtime: Runtime) -> None:
