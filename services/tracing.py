@@ -8,6 +8,7 @@ routes and root fields; no identifier, no argument and no text of a client.
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
@@ -16,6 +17,10 @@ from typing import Any
 _log = logging.getLogger(__name__)
 
 _OFF: AbstractContextManager[None] = nullcontext()
+
+STOP_SECONDS = 3.0
+"""The exporter itself tries for 20 s where no collector answers; what supervises the server would
+kill it before the audit records are written."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -72,10 +77,15 @@ class Tracing:
         self._tracer = provider.get_tracer("orthanc_graphql", version)
 
     def stop(self) -> None:
-        """Send what waits, and no span from here on; blocks for seconds where nobody takes it."""
+        """Send what waits, and no span from here on; blocks for at most `STOP_SECONDS`."""
         provider, self._provider, self._tracer = self._provider, None, None
-        if provider is not None:
-            provider.shutdown()
+        if provider is None:
+            return
+        stopping = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+        stopping.start()
+        stopping.join(STOP_SECONDS)
+        if stopping.is_alive():
+            _log.warning("traces are lost: the collector does not take them")
 
     def span(
         self,

@@ -136,3 +136,22 @@ def test_spans_go_to_the_collector_that_the_variables_name(
     assert span.name == "GraphQL query"
     with TRACING.span("after the end") as none:
         assert none is None
+
+
+def test_a_collector_that_is_away_keeps_no_server_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end = threading.Event()
+
+    class Hanging(SimpleSpanProcessor):
+        def shutdown(self) -> None:
+            may_end.wait()
+
+    monkeypatch.setattr("services.tracing.STOP_SECONDS", 0.01)
+    traces = Tracing()
+    traces.start(Hanging(InMemorySpanExporter()))
+    traces.stop()
+    may_end.set()
+    assert [record.message for record in caplog.records] == [
+        "traces are lost: the collector does not take them"
+    ]
