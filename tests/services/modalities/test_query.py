@@ -188,7 +188,7 @@ async def test_a_peer_that_does_not_stop_is_left(network: Network) -> None:
     found, _ = await search(network, answers, limit=10)
     assert len(found.answers) == 10
     assert found.is_incomplete
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 10
 
 
 async def test_what_came_before_a_failure_is_kept(network: Network) -> None:
