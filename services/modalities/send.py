@@ -7,6 +7,7 @@ only the rest. Instances that arrive while a job waits are sent with it.
 import asyncio
 import hashlib
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -107,19 +108,38 @@ class SendJobs:
         self._orthanc = orthanc
         self._instances = database[InstanceDocument.Settings.name]
         self._forwarded = ForwardedInstances(database)
+        self._down: dict[str, tuple[float, Error]] = {}
 
     async def run(self, job: RunningJob) -> None:
         """Send what has not been sent of the studies of a job, then see to its commitment."""
         if self._orthanc is None:
             raise PacsDisabled
         rule = job.parameters.get("rule")
+        if rule is not None:
+            self._require_up(job.modality or "")
         try:
             await self._run(job, self._orthanc, rule)
         except (ModalityError, OrthancUnavailable) as exc:
             # A rule has all the time in the world, as long as it is there.
             if rule is None or not may_pass(exc) or not await self._forwarded.is_rule(rule):
                 raise
+            self._down[job.modality or ""] = time.monotonic() + _DOWN_SECONDS, exc
             raise JobPostponed(exc, _DOWN_SECONDS) from exc
+
+    def _require_up(self, modality: str) -> None:
+        """Hold a job of a rule whose destination was found down a moment ago.
+
+        A firewall that drops packets costs each attempt 10 s: a long queue would take the turns of
+        all other jobs.
+
+        Raises:
+            JobPostponed: Another job tries first.
+        """
+        until, error = self._down.get(modality, (0.0, None))
+        left = until - time.monotonic()
+        if error is not None and left > 0:
+            raise JobPostponed(error, left)
+        self._down.pop(modality, None)
 
     async def _run(self, job: RunningJob, orthanc: Orthanc, rule: str | None) -> None:
         modality = await self._modalities.require(job.modality or "")
