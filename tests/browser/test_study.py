@@ -221,12 +221,10 @@ async def test_a_picture_that_comes_later_is_waited_for(tab: Tab) -> None:
 
 
 async def test_a_neighbour_that_comes_later_leaves_the_picture_on_the_screen(tab: Tab) -> None:
-    shown: list[str] = []
     refused = asyncio.Event()
 
     async def refuse_neighbours(route: Route) -> None:
-        shown.append(route.request.url)
-        if _instance(route.request.url) == _instance(shown[0]):
+        if _instance(route.request.url) == wanted:
             await route.fallback()
             return
         await route.fulfill(
@@ -237,11 +235,13 @@ async def test_a_neighbour_that_comes_later_leaves_the_picture_on_the_screen(tab
         refused.set()
 
     page = await _open_study(tab, _MR_SERIES)
+    wanted = _instance(await _source(page))
+    await page.wait_for_load_state("networkidle")
     await page.route("**/frames/**", refuse_neighbours)
     tab.expected_errors.append("503")
     await page.keyboard.press("2")
     await asyncio.wait_for(refused.wait(), 10)
-    source = re.compile(f"/{_instance(shown[0])}/.*/full.png$")
+    source = re.compile(f"/{wanted}/.*/full.png$")
     await expect(page.locator(".image")).to_have_attribute("data-source", source)
     await page.wait_for_load_state("networkidle")
     await expect(page.locator(".reason")).to_be_hidden()
