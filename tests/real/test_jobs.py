@@ -17,6 +17,7 @@ from services.auth.scope import Scope
 from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import JobConflict, NotFound, OrthancUnavailable, TooManyRequests
+from services.jobs import runner as runner_module
 from services.jobs import service
 from services.jobs.events import JobEvents
 from services.jobs.handler import JobError, JobPostponed, NewJob, RunningJob
@@ -491,7 +492,11 @@ async def test_a_runner_that_lost_a_job_stops_and_writes_nothing(
     assert told.discarded == []
 
 
-async def test_what_can_not_be_discarded_is_said(database: Database, store: JobStore) -> None:
+async def test_what_can_not_be_discarded_is_said(
+    database: Database, store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "_AGAIN_SECONDS", 0)
+
     class Stuck(Told):
         async def discard(self, job: RunningJob) -> None:
             await super().discard(job)
