@@ -365,6 +365,10 @@ class HttpLimitsProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
+KEEP_ALIVE_SECONDS = 130
+"""Longer than proxies keep connections that are idle (nginx 60 s, Caddy 120 s): the side that sends
+closes them, or a request would cross the end of its connection, and no proxy repeats a POST."""
+
 _WEBSOCKET_MAX_BYTES = 1024 * 1024
 """Messages are GraphQL operations: the same limit as a body's."""
 
@@ -391,5 +395,6 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         ws_max_size=_WEBSOCKET_MAX_BYTES,
         # uvicorn compresses a message in one turn of the event loop: 40 MB take 0.6 s.
         ws_per_message_deflate=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.shutdown_seconds,
     )

@@ -163,6 +163,8 @@ async def _under_load(
                 return "ok" if stored.is_success else str(stored.json().get("code"))
             headers = {"Connection": "close"} if number % 2 else {}
             answer = await kept.post("/graphql", json=_LIST, headers=headers)
+            if "json" not in answer.headers.get("content-type", ""):
+                return f"HTTP {answer.status_code}"  # of the proxy
             body = answer.json()
             if answer.is_success and "errors" not in body:
                 return "ok"

@@ -352,3 +352,9 @@ async def test_running_out_of_descriptors_is_logged_and_leaves_some(
         assert (await http.get(url)).is_success
     [record] = [one for one in caplog.records if "file descriptors" in one.message]
     assert record.levelname == "ERROR"
+
+
+def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
+    config = server_config(Starlette(), Settings(_env_file=None))
+    # nginx's keepalive_timeout of upstreams is 60 s, Caddy's keepalive 2 minutes.
+    assert config.timeout_keep_alive > 120
