@@ -39,5 +39,3 @@ export function debounce(action, milliseconds) {
     timer = setTimeout(() => action(...values), milliseconds);
   };
 }
-
-export const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));

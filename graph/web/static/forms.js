@@ -10,7 +10,7 @@ export function field(label, name, { options, ...attributes } = {}) {
 }
 
 /** The values of a form that are not empty. */
-export function valuesOf(form) {
+function valuesOf(form) {
   const values = Object.fromEntries(new FormData(form));
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""));
 }

@@ -7,7 +7,7 @@ const WHEEL_STEP = 60; // Trackpads send many small steps, a mouse wheel 100 or 
 const PIXELS_PER_ZOOM = 200; // Dragging so far makes the picture e times as large.
 const FINGER = 6; // CSS pixels that a finger moves before it drags: a second one may follow for a pinch.
 
-export const chosenTool = () => document.querySelector('input[name="tool"]:checked').value;
+const chosenTool = () => document.querySelector('input[name="tool"]:checked').value;
 
 /** Handle the gestures of a viewport. `onMove` is called before the position changes. */
 export function listenToStage(viewport, { onMove }) {

@@ -42,7 +42,7 @@ export async function readInstances(seriesId) {
   }
 }
 
-export class Stack {
+class Stack {
   /** @type {Place[]} */
   places = [];
   #planes = new Map(); // Instance -> its frames with position and orientation, where there are several.

@@ -1,5 +1,4 @@
 // A stack of frames at one position: what to fetch and in which order, so that something is always shown.
-import { variantOf } from "./addresses.js";
 
 const AHEAD = 8; // Neighbours that are loaded in the direction of travel.
 const AHEAD_SMALL = 20; // Small ones while a slow line scrolls: a second of a fast wheel.
@@ -215,6 +214,3 @@ export class StackController extends EventTarget {
     this.dispatchEvent(new CustomEvent("picture", { detail: shown }));
   }
 }
-
-/** Whether two renderings are the same picture. @param {Rendering} one @param {Rendering} other */
-export const isSameRendering = (one, other) => variantOf(one) === variantOf(other);
