@@ -81,6 +81,7 @@ export class StackController extends EventTarget {
     this.#position = Math.min(Math.max(0, position), Math.max(0, frames.length - 1));
     this.#rendering = rendering;
     this.#direction = 1;
+    this.#shownTurn = this.#turn + 1; // What comes late belongs to another stack.
     this.#change(false);
   }
 
@@ -89,7 +90,7 @@ export class StackController extends EventTarget {
     clearTimeout(this.#restTimer);
     this.#loader.keepOnly(this);
     this.#frames = [];
-    this.#turn += 1;
+    this.#shownTurn = this.#turn += 1;
   }
 
   /** Go to a position, limited to the stack. @param {number} position */
