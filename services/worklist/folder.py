@@ -114,8 +114,12 @@ class WorklistFolder:
             open_ = await self._open_versions()
             known = self._written or {}
             # A file of an earlier process may be that of an earlier version.
-            missing = [one for one in open_ if one not in present or one not in known]
-            await self._apply(missing, gone=present - open_.keys())
+            stale = [
+                one
+                for one, version in open_.items()
+                if one not in present or known.get(one) != version
+            ]
+            await self._apply(stale, gone=present - open_.keys())
 
     async def _write_changes(self) -> None:
         async with self._writing:

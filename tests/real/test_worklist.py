@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.orthanc.identifiers import orthanc_ids, orthanc_patient_id
+from services.worklist.folder import WorklistFolder
 from tests.real.query_stage import QueryStage, open_query_stage
 
 UPLOADER = Principal("ann", Role.UPLOADER)
@@ -297,3 +299,21 @@ async def test_the_study_is_shown_as_soon_as_its_first_image_is_there(stage: Que
 
 async def test_the_largest_page_is_limited(stage: QueryStage) -> None:
     assert await stage.run(LIST, principal=VIEWER, first=501) == (None, ["INVALID_INPUT"])
+
+
+async def test_a_look_at_the_whole_folder_writes_what_changed_as_well(
+    stage: QueryStage, tmp_path: Path
+) -> None:
+    """A scanner must not get the patient of before for a minute, or for good."""
+    entry = await create(stage)
+    folder = WorklistFolder(stage.runtime.database, tmp_path)
+    await folder._write_all()
+    await stage.data(
+        UPDATE, principal=UPLOADER, id=entry["id"], i=MINIMAL | {"patientName": "Maier^Eva"}
+    )
+    await folder._write_all()
+    assert [b"Maier^Eva" in content for content in contents(tmp_path)] == [True]
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.iterdir()]
