@@ -39,7 +39,7 @@ class ForwardingRuleDocument(NamedDocument):
 
 
 class ForwardedStudyDocument(NamedDocument):
-    """What a rule has sent of a study; `_id` is `rule/study`."""
+    """What a rule has sent of a study; `_id` is `rule/destination/study`."""
 
     rule: str
     latest_indexed_at: datetime | None = None

@@ -299,7 +299,7 @@ class Forwarding:
 
     async def _forward(self, rule: ForwardingRuleDocument, study: Mapping[str, Any]) -> bool:
         """Start a job for a study when it matches and has something new."""
-        key = f"{rule.id}/{study['_id']}"
+        key = _key(rule.id, rule.destination, study["_id"])
         newest = study.get(_LATEST_INDEXED_AT)
         if not matches(rule, study, rule.calling_ae_titles or ()):
             return False
@@ -338,6 +338,11 @@ class Forwarding:
         return {one.metadata[_REMOTE_AET] for one in stored if one.metadata.get(_REMOTE_AET)}
 
 
+def _key(rule: str, destination: str, study_id: str) -> str:
+    """Return where it is kept what was sent: a rule may get another destination."""
+    return f"{rule}/{destination}/{study_id}"
+
+
 def principal_of(rule: str) -> Principal:
     """Return who starts the jobs of a rule."""
     return Principal(name=f"rule:{rule}", role=Role.UPLOADER)
@@ -358,7 +363,7 @@ def new_forward(
         parameters={"commit": rule.commit, "rule": rule.id},
         orthanc_study_ids=[study_id],
         modality=rule.destination,
-        once=f"forward:{rule.id}:{study_id}:{latest_indexed_at}",
+        once=f"forward:{rule.id}:{rule.destination}:{study_id}:{latest_indexed_at}",
     )
 
 
@@ -378,17 +383,18 @@ class ForwardedInstances:
         with translated_database_faults():
             return await self._rules.find_one({"_id": name}, {"_id": 1}) is not None
 
-    async def read(self, rule: str, study_id: str) -> bytes:
-        """Return the marks of what was sent of a study."""
+    async def read(self, rule: str, destination: str, study_id: str) -> bytes:
+        """Return the marks of what was sent of a study to a destination."""
+        key = _key(rule, destination, study_id)
         with translated_database_faults():
-            found = await self._forwarded.find_one({"_id": f"{rule}/{study_id}"}, {"sent": 1})
+            found = await self._forwarded.find_one({"_id": key}, {"sent": 1})
         return bytes((found or {}).get("sent", b""))
 
-    async def write(self, rule: str, study_id: str, sent: bytes) -> None:
-        """Keep the marks of what was sent of a study."""
+    async def write(self, rule: str, destination: str, study_id: str, sent: bytes) -> None:
+        """Keep the marks of what was sent of a study to a destination."""
         with translated_database_faults():
             await self._forwarded.update_one(
-                {"_id": f"{rule}/{study_id}"},
+                {"_id": _key(rule, destination, study_id)},
                 {
                     "$set": {"sent": sent},
                     "$setOnInsert": {_RULE: rule, _EXPIRES_AT: datetime.now(UTC) + _REMEMBERED},

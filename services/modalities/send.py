@@ -27,6 +27,7 @@ from services.errors import (
     ModalityError,
     ModalityTimedOut,
     ModalityUnsupported,
+    NotFound,
     OrthancError,
     OrthancNotFound,
     OrthancUnavailable,
@@ -41,6 +42,7 @@ from services.modalities.storage import Delivered, Delivery, SentInstance, divid
 from services.orthanc.answers import CommitmentReport
 from services.orthanc.client import Orthanc
 from services.orthanc.files import OrthancFiles
+from services.study_files import NO_STUDY
 from services.tasks import cancel_and_wait
 
 _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
@@ -50,7 +52,8 @@ _SOP_CLASS_UID = stored_name(InstanceDocument.sop_class_uid)
 _TRANSFER_SYNTAX_UID = stored_name(InstanceDocument.transfer_syntax_uid)
 
 _MARK_BYTES = 6
-"""Of an instance in the checkpoint: enough to tell the instances of a job apart."""
+"""Of an instance and its revision in the checkpoint: enough to tell those of a job apart, and one
+that was replaced since from what was sent."""
 
 _SAVE_SECONDS = 1.0
 """After a crash of this process, what was sent within this time may be sent again."""
@@ -146,18 +149,22 @@ class SendJobs:
         sent = _Sent.of(job)
         if rule is not None:
             for study_id in job.orthanc_study_ids:
-                sent.merge(await self._forwarded.read(rule, study_id))
+                sent.merge(await self._forwarded.read(rule, modality.id, study_id))
         if "commitment" not in job.checkpoint:
             instances = await self._read(job.orthanc_study_ids)
-            left = [one for one in instances if one.instance_id not in sent]
+            left = [one for one in instances if one not in sent]
             job.progress(total=len(instances), completed=len(instances) - len(left))
+            for study_id in job.orthanc_study_ids:
+                if not any(one.study_id == study_id for one in instances):
+                    # It was deleted while the job waited: nobody must think that it was sent.
+                    job.fail(None, NotFound(NO_STUDY))
             try:
                 async with sent.saved(job):
                     await self._send(job, modality, left, sent, orthanc)
             finally:
                 if rule is not None:
                     for study_id in job.orthanc_study_ids:
-                        await self._forwarded.write(rule, study_id, sent.marks)
+                        await self._forwarded.write(rule, modality.id, study_id, sent.marks)
         if job.parameters.get("commit") and (job.completed or "commitment" in job.checkpoint):
             await self._commit(job, modality, orthanc, sent)
 
@@ -168,12 +175,20 @@ class SendJobs:
         with translated_database_faults():
             found = await self._instances.find(
                 {_ORTHANC_STUDY_ID: {"$in": list(study_ids)}},
-                {_SOP_INSTANCE_UID: 1, _SOP_CLASS_UID: 1, _TRANSFER_SYNTAX_UID: 1},
+                {
+                    "revision": 1,
+                    _ORTHANC_STUDY_ID: 1,
+                    _SOP_INSTANCE_UID: 1,
+                    _SOP_CLASS_UID: 1,
+                    _TRANSFER_SYNTAX_UID: 1,
+                },
                 sort=[(_ORTHANC_STUDY_ID, 1), (_ORTHANC_SERIES_ID, 1), ("_id", 1)],
             ).to_list()
         return [
             SentInstance(
                 instance_id=one["_id"],
+                revision=one["revision"],
+                study_id=one[_ORTHANC_STUDY_ID],
                 sop_instance_uid=one[_SOP_INSTANCE_UID],
                 sop_class_uid=one.get(_SOP_CLASS_UID) or "",
                 transfer_syntax_uid=one.get(_TRANSFER_SYNTAX_UID) or "",
@@ -205,7 +220,11 @@ class SendJobs:
                     job.fail(one.sop_instance_uid, exc)
         # Reports of the threads come before this.
         await asyncio.sleep(0)
-        for one in [*outcomes.unsent, *(one for one in left if not one.is_described)]:
+        for_orthanc = [*outcomes.unsent, *(one for one in left if not one.is_described)]
+        if for_orthanc:
+            # Orthanc sends to the address that it knows: it must be the one that is declared.
+            await self._modalities.mirror()
+        for one in for_orthanc:
             outcomes.take(await self._transcoded(modality, one, orthanc))
 
     async def _transcoded(
@@ -266,7 +285,8 @@ class SendJobs:
         self, job: RunningJob, modality: ModalityDocument, orthanc: Orthanc, sent: "_Sent"
     ) -> dict[str, Any]:
         instances = await self._read(job.orthanc_study_ids)
-        ids = [one.instance_id for one in instances if one.instance_id in sent]
+        await self._modalities.mirror()
+        ids = [one.instance_id for one in instances if one in sent]
         try:
             transaction = await orthanc.client.request_commitment(
                 modality.id, ids, seconds=modality.timeout_seconds
@@ -346,7 +366,7 @@ class _Outcomes:
         elif delivered.delivery is Delivery.FAILED:
             job.fail(instance.sop_instance_uid, delivered.error or Error())
         else:
-            self._sent.add(instance.instance_id)
+            self._sent.add(instance)
             warnings = job.warnings + (delivered.delivery is Delivery.WARNING)
             job.progress(completed=job.completed + 1, warnings=warnings)
 
@@ -375,12 +395,12 @@ class _Sent:
         size = _MARK_BYTES
         self._marks |= {stored[at : at + size] for at in range(0, len(stored), size)}
 
-    def __contains__(self, instance_id: object) -> bool:
-        return isinstance(instance_id, str) and _mark(instance_id) in self._marks
+    def __contains__(self, instance: SentInstance) -> bool:
+        return _mark(instance) in self._marks
 
-    def add(self, instance_id: str) -> None:
+    def add(self, instance: SentInstance) -> None:
         """Add an instance."""
-        self._marks.add(_mark(instance_id))
+        self._marks.add(_mark(instance))
         self._is_changed = True
 
     @asynccontextmanager
@@ -406,5 +426,6 @@ class _Sent:
             await job.save({**job.checkpoint, "sent": self.marks})
 
 
-def _mark(instance_id: str) -> bytes:
-    return bytes.fromhex(instance_id.replace("-", "")[: 2 * _MARK_BYTES])
+def _mark(instance: SentInstance) -> bytes:
+    said = f"{instance.instance_id} {instance.revision}"
+    return hashlib.sha256(said.encode()).digest()[:_MARK_BYTES]

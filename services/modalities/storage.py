@@ -40,9 +40,13 @@ class SentInstance:
 
     Attributes:
         instance_id: Orthanc's identifier.
+        revision: Of the stored file.
+        study_id: Orthanc's identifier of its study.
     """
 
     instance_id: str
+    revision: str
+    study_id: str
     sop_instance_uid: str
     sop_class_uid: str
     transfer_syntax_uid: str

@@ -173,3 +173,47 @@ def _send(sender: str, port: int, content: bytes) -> None:
     assert association.is_established
     assert association.send_c_store(dataset).Status == 0
     association.release()
+
+
+async def test_a_replaced_file_is_forwarded_again(runtime: Runtime, stage: QueryStage) -> None:
+    """The other side must not keep the wrong side of a patient, or the wrong name."""
+    workstation = Workstation()
+    with workstation.running() as port:
+        await declare(runtime, port)
+        await stage.data(DECLARE, name="ct")
+        await asyncio.sleep(0.05)
+        await stored(runtime, instance_bytes(9, 1, 1), instance_bytes(9, 1, 2))
+        await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "ct")
+        dataset = pydicom.dcmread(io.BytesIO(instance_bytes(9, 1, 1)))
+        dataset.ImageComments = "mended"
+        mended = io.BytesIO()
+        dataset.save_as(mended)
+        one = await runtime.database["instances"].find_one({"sopInstanceUID": uid_of(9, 1, 1)})
+        assert one is not None
+        assert runtime.orthanc is not None
+        await runtime.orthanc.delete("instances", one["_id"])
+        await stored(runtime, mended.getvalue())
+        await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "ct")
+    assert workstation.uids[2:] == [uid_of(9, 1, 1)]
+
+
+async def test_a_new_destination_gets_the_whole_of_a_study_that_grows(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    first, second = Workstation(), Workstation()
+    with first.running() as port, second.running() as other_port:
+        await declare(runtime, port)
+        await declare(runtime, other_port, name="other", ae_title="OTHER")
+        await stage.data(DECLARE, name="ct")
+        await asyncio.sleep(0.05)
+        await stored(runtime, instance_bytes(10, 1, 1))
+        await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "ct")
+        await stage.data(DECLARE.replace('"ws"', '"other"'), name="ct")
+        await stored(runtime, instance_bytes(10, 1, 2))
+        await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "ct")
+    assert first.uids == [uid_of(10, 1, 1)]
+    assert sorted(second.uids) == [uid_of(10, 1, 1), uid_of(10, 1, 2)]

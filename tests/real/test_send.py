@@ -309,3 +309,15 @@ async def test_a_commitment_that_is_not_answered_is_told(
         job = await sent(runtime, studies, commit=True)
     assert (job.state, job.commitment) == (JobState.PARTIAL, CommitmentState.FAILED)
     assert job.failures[0].error.code == "MODALITY_UNSUPPORTED"
+
+
+async def test_a_study_that_was_deleted_meanwhile_is_not_sent(runtime: Runtime) -> None:
+    (study_id,) = await stored(runtime, instance_bytes(41, 1, 1))
+    gone = "-".join(["0" * 8] * 5)
+    workstation = Workstation()
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, [gone])
+        assert (job.state, [one.error.code for one in job.failures]) == ("FAILED", ["NOT_FOUND"])
+        job = await sent(runtime, [study_id, gone])
+    assert (job.state, job.completed, job.failed) == ("PARTIAL", 1, 1)
