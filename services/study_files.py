@@ -17,6 +17,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import InstanceDocument, SeriesDocument, StudyDocument
 from models.stored import stored_name
+from services.auth.scope import Scope
 from services.database import translated_database_faults
 from services.dicom.checking import check_file
 from services.dicom.deflation import inflated_copy
@@ -100,11 +101,15 @@ class StudyFiles:
         self._instances = database[InstanceDocument.Settings.name]
         self._limits = limits
 
-    async def find(self, study_id: str) -> SourceStudy:
+    async def find(self, study_id: str, scope: Scope) -> SourceStudy:
         """Read what is indexed of a study.
 
+        Args:
+            study_id: Orthanc's identifier.
+            scope: Of who started the job: a label may have been taken away since.
+
         Raises:
-            NotFound: It is not there.
+            NotFound: It is not there, or not in the scope.
             DatabaseUnavailable: MongoDB does not answer.
         """
         within = {_ORTHANC_STUDY_ID: study_id}
@@ -116,7 +121,7 @@ class StudyFiles:
             }
             fields = {_SOP_INSTANCE_UID: 1, _ORTHANC_SERIES_ID: 1}
             found = await self._instances.find(within, fields, sort=[("_id", 1)]).to_list()
-        if study is None or not found:
+        if study is None or not found or not scope.covers(study_id, study.get("labels", ())):
             raise NotFound(NO_STUDY)
         return SourceStudy(
             study_id=study_id,

@@ -169,11 +169,12 @@ class Job(Node):
     @strawberry.field(
         description="A signed URL of a finished EXPORT as ZIP, valid until `urlExpiresAt`: ask "
         "again for a new one. It works in a link, with no header and no cookie. Null for other "
-        "jobs, and while it is not finished."
+        "jobs, while it is not finished, and when one of its studies is gone or out of the "
+        "caller's reach."
     )
-    def url(self, info: Info) -> str | None:
-        """Mint the URL; no I/O."""
-        signed = self._signed(info)
+    async def url(self, info: Info) -> str | None:
+        """Mint the URL."""
+        signed = await self._signed(info)
         if signed is None:
             return None
         info.context.accesses.minted["Job.url"] += 1
@@ -190,17 +191,23 @@ class Job(Node):
         return self.job_id if self.is_to_folder and is_admin else None
 
     @strawberry.field(description="When `url` ends; null where there is none.")
-    def url_expires_at(self, info: Info) -> datetime | None:
+    async def url_expires_at(self, info: Info) -> datetime | None:
         """Return when the URL ends."""
-        signed = self._signed(info)
+        signed = await self._signed(info)
         return None if signed is None else signed.expires_at
 
-    def _signed(self, info: Info) -> SignedPath | None:
+    async def _signed(self, info: Info) -> SignedPath | None:
         context = info.context
         is_finished = self.state in {JobState.SUCCEEDED, JobState.PARTIAL}
         if self.kind is not JobKind.EXPORT or not is_finished or self.finished_at is None:
             return None
         context.require_download()
+        # Labels may have been taken away since it was prepared.
+        found = await context.loaders.study_by_id.load_many(list(self.study_ids))
+        studies = [stored for stored in found if stored is not None]
+        if len(studies) < len(self.study_ids):
+            return None
+        context.accesses.add(studies, "Study")
         return context.runtime.exports.urls.path(
             self.job_id, self.finished_at, now=context.now(), grant=context.grant
         )

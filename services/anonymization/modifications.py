@@ -153,7 +153,7 @@ class ModifyHandler:
             await self._delete_source(job)
             return
         (study_id,) = job.orthanc_study_ids
-        study = await self._files.find(study_id)
+        study = await self._files.find(study_id, job.scope)
         options = ModificationOptions.from_parameters(job.parameters)
         rules = await self._rules(job, study, options)
         is_in_place = options.delete_source and _keeps_patient(study, options)
@@ -173,7 +173,7 @@ class ModifyHandler:
         if labels := job.checkpoint[_LABELS]:
             await self._labels.add(result, labels, ALL)
         if options.delete_source and not is_in_place and not job.failed:
-            await self._require_unchanged(study)
+            await self._require_unchanged(job, study)
             await job.save({**job.checkpoint, _IS_COMPLETE: True})
             await self._delete_source(job)
 
@@ -238,9 +238,10 @@ class ModifyHandler:
             if is_changed:
                 await self._replacements.replace(stored.instance_id, file, job)
 
-    async def _require_unchanged(self, study: SourceStudy) -> None:
+    async def _require_unchanged(self, job: RunningJob, study: SourceStudy) -> None:
         """Require that nothing came into the study since it was copied."""
-        if (await self._files.find(study.study_id)).instances != study.instances:
+        now = await self._files.find(study.study_id, job.scope)
+        if now.instances != study.instances:
             raise SourceChanged
 
     async def _delete_source(self, job: RunningJob) -> None:

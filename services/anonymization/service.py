@@ -81,6 +81,8 @@ class Anonymizations:
             parameters=options.to_parameters(),
             orthanc_study_ids=[study["_id"]],
             study_instance_uids=[study[_STUDY_INSTANCE_UID]],
+            # Two may make the same copy: one that is cancelled must not remove the other's.
+            lane=f"anonymize:{study['_id']}",
         )
         return await self._jobs.start(new, principal, correlation_id=correlation_id)
 
@@ -144,7 +146,7 @@ class AnonymizeHandler:
             Error: Nothing more can be done now.
         """
         (study_id,) = job.orthanc_study_ids
-        study = await self._files.find(study_id)
+        study = await self._files.find(study_id, job.scope)
         job.progress(total=len(study.instances))
         options = AnonymizationOptions.from_parameters(job.parameters)
         clean = await self._clean_instances(job, study, options)

@@ -231,7 +231,9 @@ class ExportHandler:
         Raises:
             Error: Nothing more can be done now.
         """
-        studies = [await self._files.find(study_id) for study_id in job.orthanc_study_ids]
+        studies = [
+            await self._files.find(study_id, job.scope) for study_id in job.orthanc_study_ids
+        ]
         job.progress(total=sum(len(study.instances) for study in studies))
         if job.parameters[_FORMAT] == ExportFormat.DICOMDIR:
             files, dicomdir = await self._media(job, studies)

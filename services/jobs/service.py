@@ -8,7 +8,7 @@ from typing import Any
 from models import JobDocument, JobKind, JobState
 from models.job import JobScope
 from services.auth.roles import Principal, Role
-from services.errors import JobConflict, NotFound, TooManyRequests
+from services.errors import Forbidden, JobConflict, NotFound, TooManyRequests
 from services.index.record import to_stored_precision
 from services.jobs.handler import NewJob
 from services.jobs.store import JobCriteria, JobStore, is_visible_to, visible_to
@@ -197,10 +197,14 @@ class Jobs:
 
         Raises:
             NotFound: There is no such job, or it is another principal's.
+            Forbidden: The principal has less of a role than the one who started it had.
             JobConflict: It has not ended, it has succeeded, or the same is under way.
             DatabaseUnavailable: MongoDB does not answer.
         """
         own = await self._require_own(job_id, principal)
+        if principal.role < Role[own.role.upper()]:
+            # It would do again what this principal may not do any more.
+            raise Forbidden("You had another role when you started this job.")
         job = await self._store.queue_again(own)
         if job is None:
             raise JobConflict(

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from graph.context import Context
 from graph.relay import encode_node_id
 from models import JobDocument, JobKind
-from services.auth.roles import Principal
-from services.auth.scope import NOTHING
+from services.auth.roles import Principal, Role
+from services.auth.scope import NOTHING, Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.jobs.handler import NewJob
 from tests.patience import PATIENCE_SECONDS
@@ -26,6 +28,7 @@ OF_STUDY = "query ($id: ID!) { node(id: $id) { ... on Study { jobs { id } } } }"
 CANCEL = "mutation ($id: ID!) { cancelJob(id: $id) { state } }"
 RETRY = CANCEL.replace("cancelJob", "retryJob")
 EVENTS = "subscription ($id: ID) { jobEvents(id: $id) { id state completed } }"
+URL = "query ($id: ID!) { job(id: $id) { url urlExpiresAt } }"
 STUDY = orthanc_id("P1", "1.2.1")
 SHARE = Principal("share:1", BEN.role, scope=NOTHING, share_id="1")
 
@@ -106,6 +109,30 @@ async def test_only_its_starter_and_administrators_end_a_job(stage: QueryStage) 
     assert [record["outcome"] for record in records] == [
         "NOT_FOUND", "NOT_FOUND", "JOB_CONFLICT", "ok", "JOB_CONFLICT", "ok", "INVALID_INPUT",
     ]  # fmt: skip
+
+
+async def test_who_has_lost_a_role_does_not_retry_what_needed_it(stage: QueryStage) -> None:
+    node_id = encode_node_id("Job", (await started(stage)).id)
+    await stage.data(CANCEL, principal=ANNA, id=node_id)
+    _, codes = await stage.run(RETRY, principal=replace(ANNA, role=Role.VIEWER), id=node_id)
+    assert codes == ["FORBIDDEN"]
+
+
+async def test_an_export_ends_for_who_no_longer_sees_its_studies(stage: QueryStage) -> None:
+    """A label that was taken away ends what was prepared under it."""
+    principal = replace(BEN, scope=Scope(labels=frozenset({"ward"})))
+    studies = stage.runtime.database["studies"]
+    await studies.update_one({"_id": STUDY}, {"$set": {"labels": ["ward"]}})
+    new = NewJob(kind=JobKind.EXPORT, parameters={"format": "ZIP"}, orthanc_study_ids=[STUDY])
+    job = await stage.runtime.jobs.start(new, principal)
+    ended_now = {"state": "SUCCEEDED", "finishedAt": datetime.now(UTC)}
+    await stage.runtime.database["jobs"].update_one({"_id": job.id}, {"$set": ended_now})
+    node_id = encode_node_id("Job", job.id)
+    found = await stage.data(URL, principal=principal, id=node_id)
+    assert found["job"]["url"] is not None
+    await studies.update_one({"_id": STUDY}, {"$set": {"labels": []}})
+    found = await stage.data(URL, principal=principal, id=node_id)
+    assert found == {"job": {"url": None, "urlExpiresAt": None}}
 
 
 def events(stage: QueryStage, principal: Principal, **variables: object) -> Any:  # noqa: ANN401  # Strawberry's stream
