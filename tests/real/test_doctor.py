@@ -1,5 +1,6 @@
 """The examination of real stores."""
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ async def test_real_stores_are_fine(settings: Settings) -> None:
 
 
 async def test_the_examination_leaves_nothing_in_mongodb(settings: Settings) -> None:
-    await examined(settings)
+    unknown = f"unknown{secrets.token_hex(4)}"
+    await examined(settings, mongodb_database=unknown)
     assert settings.mongodb_url is not None
     async with open_database(settings.mongodb_url.get_secret_value(), "other") as database:
-        assert settings.mongodb_database not in await database.client.list_database_names()
+        assert unknown not in await database.client.list_database_names()
         await database.client.drop_database("other")
 
 
