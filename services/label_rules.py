@@ -14,7 +14,13 @@ from models.stored import stored_name
 from services.audit import Action, Audit, AuditEvent
 from services.auth.scope import ALL
 from services.database import translated_database_faults
-from services.errors import DatabaseUnavailable, NotFound, OrthancError, OrthancUnavailable
+from services.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    OrthancError,
+    OrthancUnavailable,
+)
 from services.labels import Labels
 from services.orthanc.client import OrthancClient
 from services.settings import LabelRule
@@ -141,6 +147,10 @@ class LabelRules:
             await self._labels.add(study["_id"], labels, ALL)
         except NotFound:
             return  # It was deleted a moment ago.
+        except InvalidInput as exc:
+            # One study must not keep all others waiting.
+            _log.warning("study %s has not got its labels: %s", study["_id"], exc.message)
+            return
         event = AuditEvent(
             action=Action.LABEL,
             principal=None,

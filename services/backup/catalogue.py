@@ -11,6 +11,7 @@ FOLDER/
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ from services.files import make_private_folder, write_private
 
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 KEYS, MONGODB, INDEX, STORAGE = "keys", "mongodb", "orthanc/index", "orthanc/storage"
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z", re.ASCII)
 _NAME_FORMAT = "%Y-%m-%dT%H%M%SZ"
@@ -141,6 +144,23 @@ def list_backups(folder: Path) -> list[Backup]:
     names = sorted((path.name for path in folder.iterdir()), reverse=True)
     found = (read_backup(folder, name) for name in names if _NAME.fullmatch(name))
     return [backup for backup in found if backup is not None]
+
+
+def newest_readable(folder: Path) -> Backup | None:
+    """Return the newest backup that can be read: a damaged one must not prevent a new one. Blocks.
+
+    Raises:
+        OSError: The folder can't be read.
+    """
+    for name in sorted((path.name for path in folder.iterdir()), reverse=True):
+        try:
+            backup = read_backup(folder, name)
+        except BackupFailed as exc:
+            _log.error("%s Remove it when there is a new one.", exc.message)
+            continue
+        if backup is not None:
+            return backup
+    return None
 
 
 def read_backup(folder: Path, name: str) -> Backup | None:

@@ -83,7 +83,7 @@ async def create_backup(
     """
     created_at = now or datetime.now(UTC)
     async with locked_folder(folder):
-        before = next(iter(await finish_in_thread(catalogue.list_backups, folder)), None)
+        before = await finish_in_thread(catalogue.newest_readable, folder)
         name, partial = await finish_in_thread(catalogue.begin, folder, created_at)
         try:
             await finish_in_thread(_copy_keys, data.folder, partial / catalogue.KEYS)

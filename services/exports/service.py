@@ -143,13 +143,17 @@ class Exports:
         """Stream an export as ZIP archive; files that were deleted since end it with an error.
 
         Raises:
+            NotFound: What it held was dropped, or a part of that.
             PacsDisabled: PACS integration is off.
             OrthancError: A file can't be read.
         """
         if self._orthanc is None:
             raise PacsDisabled
         decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
-        return zipped(_members(job.id, self._contents, self._orthanc.download, decoded))
+        members = _members(
+            job.id, self._contents, self._orthanc.download, decoded, number_of_files=job.completed
+        )
+        return zipped(members)
 
 
 async def _members(
@@ -157,6 +161,8 @@ async def _members(
     contents: ExportContents,
     opened: Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]],
     decoded: DecodedFiles | None,
+    *,
+    number_of_files: int | None = None,
 ) -> AsyncIterator[ZipMember]:
     """Iterate over what an export holds.
 
@@ -165,16 +171,25 @@ async def _members(
         contents: Knows what that is.
         opened: Opens a stored file.
         decoded: Opens compressed files; None: as they are stored.
+        number_of_files: How many there must be: MongoDB drops its documents one by one, and half
+            of an export must not look complete. None: as many as there are.
+
+    Raises:
+        NotFound: There are fewer.
     """
+    found = 0
     pieces = [piece async for piece in contents.dicomdir(job_id)]
     if pieces:
         yield ZipMember(_DIRECTORY, _from_memory(pieces))
     async for file in contents.files(job_id):
+        found += 1
         compressed = None if decoded is None else await decoded.find(file.instance_id)
         if decoded is None or compressed is None:
             yield ZipMember(file.name, opened(file.instance_id))
         else:
             yield ZipMember(file.name, decoded.opened(compressed))
+    if number_of_files is not None and found < number_of_files:
+        raise NotFound("This export is not kept any more. Start a new one.")
 
 
 def is_downloadable(job: JobDocument) -> bool:

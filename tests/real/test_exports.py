@@ -277,3 +277,14 @@ async def test_only_what_the_caller_sees_is_exported(
         answer = await ask(server, tokens["viewer"], START, ids=ids)
         assert [error["extensions"]["code"] for error in answer["errors"]] == [code]
     assert await runtime.database["jobs"].count_documents({}) == 0
+
+
+async def test_half_an_export_never_looks_complete(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str]
+) -> None:
+    """MongoDB drops what an export held before its job."""
+    job = await exported(
+        server, tokens["viewer"], await stored(runtime, *images(generate_uid(), 2))
+    )
+    await runtime.database["exportParts"].delete_many({})
+    assert (await download(server, job["url"])).status_code == 404

@@ -88,6 +88,18 @@ async def test_a_limited_uploader_sees_what_a_rule_was_faster_to_label(
     assert found[uid("P2")] == ["other"]
 
 
+async def test_a_study_with_too_many_labels_keeps_no_other_waiting(server: RunningServer) -> None:
+    labels = labels_of(server)
+    rules = rules_of(server, labels)
+    await rules.apply()
+    await store(server, slices("P1", 1, InstitutionName="Clinic B"))
+    full = [f"label {number}" for number in range(100)]
+    await server.runtime.database["studies"].update_many({}, {"$set": {"labels": full}})
+    await store(server, slices("P2", 1, InstitutionName="Clinic B"))
+    await rules.apply()
+    assert await stored_labels(server) == {uid("P1"): full, uid("P2"): ["clinic-b"]}
+
+
 async def test_the_calling_ae_title_of_a_sender_gives_a_label(
     settings: Settings, tmp_path: Path
 ) -> None:

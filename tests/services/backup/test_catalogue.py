@@ -14,6 +14,7 @@ from services.backup.catalogue import (
     list_backups,
     locked,
     mark_verified,
+    newest_readable,
     remove_oldest,
     require_backup,
 )
@@ -71,6 +72,15 @@ def test_damaged_and_newer_manifests_are_refused(tmp_path: Path) -> None:
     manifest.write_text(text[:-10])
     with pytest.raises(BackupFailed, match="damaged"):
         list_backups(tmp_path)
+
+
+def test_a_damaged_backup_does_not_prevent_a_new_one(tmp_path: Path) -> None:
+    assert newest_readable(tmp_path) is None
+    older, newer = made(tmp_path), made(tmp_path, 1)
+    (tmp_path / newer / MANIFEST).write_text("{")
+    found = newest_readable(tmp_path)
+    assert found is not None
+    assert found.name == older
 
 
 def test_one_backup_at_a_time_uses_the_folder(tmp_path: Path) -> None:
