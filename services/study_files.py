@@ -137,6 +137,18 @@ class StudyFiles:
             ],
         )
 
+    async def held(self, study_id: str) -> set[str]:
+        """Return Orthanc's identifiers of what it holds of a study, indexed or not.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+        """
+        try:
+            series = await self._orthanc.client.study_series(study_id)
+        except OrthancNotFound:
+            return set()
+        return {instance_id for one in series for instance_id in one.instance_ids}
+
     async def is_indexed(self, study_id: str) -> bool:
         """Return whether there is a study."""
         with translated_database_faults():

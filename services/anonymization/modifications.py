@@ -49,7 +49,8 @@ class SourceChanged(JobError):
 
     code = "SOURCE_CHANGED"
     default_message = (
-        "Files came into the study while it was modified, so it was not deleted. Retry the job."
+        "The study has files that were not copied: they came while it was modified, or can't be "
+        "read. So it was not deleted. Retry the job."
     )
     may_pass = True
 
@@ -149,10 +150,11 @@ class ModifyHandler:
             Error: Nothing more can be done now.
         """
         await self._replacements.finish(job)
-        if job.checkpoint.get(_IS_COMPLETE):
+        (study_id,) = job.orthanc_study_ids
+        if job.checkpoint.get(_IS_COMPLETE) and not await self._files.held(study_id):
             await self._delete_source(job)
             return
-        (study_id,) = job.orthanc_study_ids
+        # What came since an attempt broke off is copied before the source goes.
         study = await self._files.find(study_id, job.scope)
         options = ModificationOptions.from_parameters(job.parameters)
         rules = await self._rules(job, study, options)
@@ -173,7 +175,7 @@ class ModifyHandler:
         if labels := job.checkpoint[_LABELS]:
             await self._labels.add(result, labels, ALL)
         if options.delete_source and not is_in_place and not job.failed:
-            await self._require_unchanged(job, study)
+            await self._require_unchanged(study)
             await job.save({**job.checkpoint, _IS_COMPLETE: True})
             await self._delete_source(job)
 
@@ -238,10 +240,10 @@ class ModifyHandler:
             if is_changed:
                 await self._replacements.replace(stored.instance_id, file, job)
 
-    async def _require_unchanged(self, job: RunningJob, study: SourceStudy) -> None:
-        """Require that nothing came into the study since it was copied."""
-        now = await self._files.find(study.study_id, job.scope)
-        if now.instances != study.instances:
+    async def _require_unchanged(self, study: SourceStudy) -> None:
+        """Require that Orthanc has nothing of the study but what was copied."""
+        copied = {one.instance_id for one in study.instances}
+        if await self._files.held(study.study_id) != copied:
             raise SourceChanged
 
     async def _delete_source(self, job: RunningJob) -> None:

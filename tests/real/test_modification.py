@@ -14,6 +14,7 @@ from pydicom.uid import generate_uid
 from models import JobDocument, JobState
 from services.anonymization.modification import ModificationOptions
 from services.auth.scope import ALL
+from services.deletion import Deletion
 from services.errors import InvalidInput, OrthancFull, OrthancUnavailable
 from services.ingest.results import StoreResult
 from services.jobs.handler import RunningJob
@@ -182,6 +183,33 @@ async def test_a_source_stays_when_something_of_it_could_not_be_copied(
         await runtime.jobs.retry(partial.id, ADMIN)
         done = await ended(runtime, partial.id)
     assert (done.state, done.completed) == (JobState.SUCCEEDED, 2)
+    assert await ids_in(runtime, "studies") == 1
+
+
+async def test_what_came_before_a_late_deletion_of_the_source_is_not_lost(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is copied, the deletion fails, more comes, and somebody retries days later."""
+    *first, late = images(generate_uid(), 3)
+    (study_id,) = await stored(runtime, *first)
+    delete = Deletion.delete
+
+    async def failing(*_: object) -> None:
+        raise OrthancUnavailable
+
+    monkeypatch.setattr(Deletion, "delete", failing)
+    monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
+    async with running_jobs(runtime):
+        options = {"replace": {"PatientID": "P9"}, "delete_source": True}
+        failed = await modify(runtime, study_id, **options)
+        assert failed.state is JobState.FAILED
+        await stored(runtime, late)
+        monkeypatch.setattr(Deletion, "delete", delete)
+        await runtime.jobs.retry(failed.id, ADMIN)
+        done = await ended(runtime, failed.id)
+    assert done.state is JobState.SUCCEEDED
+    (result_id,) = done.result_study_ids
+    assert uids_of(await headers_of(runtime, result_id)) == uids_of([*first, late])
     assert await ids_in(runtime, "studies") == 1
 
 
