@@ -1,13 +1,11 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
@@ -19,23 +17,26 @@ from services.audit import Audit, open_audit
 from services.auth.authenticator import Authenticator, open_authenticator
 from services.auth.open_mode import reason_to_stay_closed, remember_credentials
 from services.backup.service import BackupFolder, BackupHandler, VerifyBackupHandler
+from services.connections import (
+    Connections,
+    WorkerGroup,
+    make_events_secret,
+    open_connections,
+    share_of,
+)
 from services.database import open_database
 from services.deletion import Deletion
 from services.descriptors import DescriptorWatch
 from services.dicom.layout import WalkLimits
+from services.dicomweb.prepared_headers import HeaderPreparation
 from services.dicomweb.resources import Resources
 from services.downloads.service import Downloads
 from services.downloads.urls import FileUrlSigner
-from services.embedded.data_dir import Stores, read_running_stores
-from services.embedded.failures import EmbeddedStoreError
-from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
-from services.embedded.stores import open_stores
 from services.exports.contents import ExportContents
 from services.exports.decoded import DecodedFiles
 from services.exports.folder import ExportFolder
 from services.exports.service import ExportHandler, Exports
 from services.exports.urls import ExportUrlSigner
-from services.files import make_private_folder, write_private
 from services.frames.renderer import RendererLimits
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
@@ -49,15 +50,14 @@ from services.jobs.handler import JobHandler
 from services.jobs.runner import JobRunner, RunnerLimits
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
-from services.label_rules import LabelRules
-from services.labels import Labels
+from services.labels.rules import LabelRules
+from services.labels.service import Labels
 from services.modalities.forwarding import Forwarding
 from services.modalities.retrieve import RetrieveJobs
 from services.modalities.send import SendJobs
 from services.modalities.service import Modalities, open_modalities
-from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity, divided
+from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
-from services.prepared_headers import HeaderPreparation
 from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
@@ -67,7 +67,6 @@ from services.settings import Settings
 from services.sharing.service import Sharing, open_sharing
 from services.study_files import StudyFiles
 from services.sync.events import StudyEvents
-from services.sync.orthanc_script import deletion_script
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
 from services.tasks import Supervisor, finish_in_thread
@@ -77,126 +76,6 @@ from services.webhooks.signature import WebhookKeys
 from services.worklist.arrivals import WorklistArrivals
 from services.worklist.folder import WorklistFolder
 from services.worklist.service import Worklist
-
-
-@dataclass(frozen=True, slots=True)
-class Connections:
-    """How to reach both stores.
-
-    Attributes:
-        orthanc_url: Base of Orthanc's REST API; None while PACS integration is off.
-    """
-
-    mongodb_url: str = field(repr=False)
-    orthanc_url: str | None
-    orthanc_username: str
-    orthanc_password: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerGroup:
-    """What the worker processes of one server have in common.
-
-    Attributes:
-        connections: The stores, which the parent of the workers runs where they are embedded.
-        events_secret: Proves that a notice of a deletion comes from their Orthanc.
-        workers: How many they are: each takes its share of the limits of a process.
-    """
-
-    connections: Connections
-    events_secret: str = field(repr=False)
-    workers: int
-
-
-def share_of(settings: Settings, workers: int) -> Settings:
-    """Return the settings of one of several workers: together they take what one process would."""
-    processors = os.cpu_count() or 1
-    return settings.model_copy(
-        update={
-            "frame_cache_bytes": settings.frame_cache_bytes // workers,
-            "frame_queue_size": divided(settings.frame_queue_size, workers),
-            "renderer_processes": divided(settings.renderer_processes or processors, workers),
-            "websockets_per_client": divided(settings.websockets_per_client, workers),
-            "archives_per_client": divided(settings.archives_per_client, workers),
-        }
-    )
-
-
-@asynccontextmanager
-async def open_connections(
-    settings: Settings, *, address: str | None, events_secret: str
-) -> AsyncIterator[Connections]:
-    """Find both stores, and run those that the settings do not name.
-
-    Args:
-        settings: Name the stores, or leave them embedded.
-        address: Where this process serves HTTP. None for a command, which beside a running server
-            uses that server's embedded stores.
-        events_secret: Proves to this server that a notice comes from its Orthanc.
-
-    Raises:
-        DataDirInUse: Another server uses the data directory.
-        EmbeddedStoreError: A store can't be started.
-    """
-    if address is None:
-        running = await finish_in_thread(read_running_stores, settings.data_dir)
-        if running is not None:
-            yield _connections(settings, running.stores)
-            return
-    scripts = []
-    if address is not None and settings.embeds_orthanc:
-        script = settings.data_dir / "orthanc-events.lua"
-        await finish_in_thread(_write_script, script, address, events_secret)
-        scripts.append(script)
-    async with open_stores(
-        data_dir=settings.data_dir,
-        embed_mongodb=settings.embeds_mongodb,
-        embed_orthanc=settings.embeds_orthanc,
-        ae_title=settings.own_ae_title or DEFAULT_AE_TITLE,
-        dicom=_dicom_server(settings),
-        address=address or "",
-        lua_scripts=scripts,
-        orthanc_memory_bytes=settings.orthanc_memory_bytes,
-        worklist_folder=settings.worklist_path,
-    ) as stores:
-        yield _connections(settings, stores)
-
-
-def _dicom_server(settings: Settings) -> DicomServer | None:
-    if settings.orthanc_dicom_port is None:
-        return None
-    return DicomServer(
-        settings.orthanc_dicom_port,
-        unknown_may_store=settings.dicom_unknown_may_store,
-        check_host=settings.dicom_check_host,
-    )
-
-
-def _write_script(path: Path, address: str, secret: str) -> None:
-    make_private_folder(path.parent)
-    write_private(path, deletion_script(address, secret))
-
-
-def _connections(settings: Settings, stores: Stores) -> Connections:
-    given_mongodb = settings.mongodb_url
-    mongodb_url = given_mongodb.get_secret_value() if given_mongodb else stores.mongodb_url
-    if mongodb_url is None:
-        raise EmbeddedStoreError(
-            "The server on this data directory runs no MongoDB: set MONGODB_URL."
-        )
-    if settings.orthanc_url is not None and settings.enable_pacs_integration:
-        return Connections(
-            mongodb_url,
-            settings.orthanc_url,
-            settings.orthanc_username,
-            settings.orthanc_password.get_secret_value(),
-        )
-    return Connections(
-        mongodb_url,
-        stores.orthanc_url if settings.enable_pacs_integration else None,
-        stores.orthanc_username,
-        stores.orthanc_password,
-    )
 
 
 async def enter_orthanc(
@@ -463,12 +342,6 @@ class Runtime:
     study_events: StudyEvents
 
 
-def make_events_secret(settings: Settings) -> str:
-    """Return what proves that a notice comes from the Orthanc of this server."""
-    given = settings.orthanc_events_secret
-    return given.get_secret_value() if given else secrets.token_hex(16)
-
-
 async def enter_webhooks(
     stack: AsyncExitStack,
     settings: Settings,
@@ -504,43 +377,6 @@ def closed_because(settings: Settings) -> str | None:
 def is_observed(settings: Settings) -> bool:
     """Return whether commands of MongoDB are timed, for metrics or traces."""
     return settings.metrics_port is not None or is_configured()
-
-
-def can_have_credentials(settings: Settings) -> bool:
-    """Return whether there may be credentials, before a store is started. Blocks."""
-    return (
-        settings.oidc_issuer is not None
-        or not settings.embeds_mongodb
-        or (settings.data_dir / "mongodb").exists()
-        or settings.tokens_path.exists()
-    )
-
-
-@asynccontextmanager
-async def open_database_alone(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
-    """Open the database for a command that needs nothing else.
-
-    It is the one that MONGODB_URL names, else that of the server on this data directory, else the
-    embedded one, started for as long as it is used.
-
-    Args:
-        settings: All settings.
-
-    Raises:
-        DataDirInUse: A server on this data directory is starting.
-        EmbeddedStoreError: MongoDB can't be started.
-        DatabaseUnavailable: MongoDB does not answer.
-    """
-    given = settings.mongodb_url
-    running = None if given else await finish_in_thread(read_running_stores, settings.data_dir)
-    async with open_stores(
-        data_dir=settings.data_dir,
-        embed_mongodb=given is None and running is None,
-        embed_orthanc=False,
-    ) as started:
-        connections = _connections(settings, running.stores if running else started)
-        async with open_database(connections.mongodb_url, settings.mongodb_database) as database:
-            yield database
 
 
 @asynccontextmanager

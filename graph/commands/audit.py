@@ -8,7 +8,7 @@ import click
 from graph.commands.options import data_dir_option, examples, load_settings, run
 from models.audit_record import AuditRecord
 from services.audit import Action, AuditSearch, parse_since, read_audit
-from services.runtime import open_database_alone
+from services.connections import open_database_alone
 from services.settings import Settings
 
 

@@ -10,7 +10,7 @@ from services.backup.catalogue import list_backups, remove_oldest
 from services.backup.creation import create_backup
 from services.backup.service import embedded_data
 from services.backup.verification import verify_backup
-from services.runtime import open_database_alone
+from services.connections import open_database_alone
 from services.settings import Settings
 from services.tasks import finish_in_thread
 

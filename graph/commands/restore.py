@@ -11,7 +11,8 @@ from services.backup import catalogue
 from services.backup.catalogue import Backup, BackupFailed
 from services.backup.database_dump import load_database
 from services.backup.restoration import end_active_jobs, restore_files
-from services.runtime import open_database_alone, open_runtime
+from services.connections import open_database_alone
+from services.runtime import open_runtime
 from services.settings import Settings
 
 

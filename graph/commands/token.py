@@ -13,8 +13,8 @@ from services.auth.open_mode import remember_credentials
 from services.auth.roles import Role
 from services.auth.tokens import TokenStore
 from services.auth.tokens_file import take_over_tokens_file
+from services.connections import open_database_alone
 from services.files import write_private
-from services.runtime import open_database_alone
 from services.settings import Settings
 from services.tasks import finish_in_thread
 

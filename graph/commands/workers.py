@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Protocol, Self
 
+from services.connections import Connections, WorkerGroup
 from services.embedded.child import restart_delay
 from services.errors import Error
-from services.runtime import Connections, WorkerGroup
 from services.tasks import cancel_and_wait, wait_for_all
 
 _log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from services.errors import Error, InvalidInput
 from services.index.stored_state import load_patient_names
 from services.jobs.handler import JobError, NewJob, RunningJob, may_pass
 from services.jobs.service import Jobs
-from services.labels import Labels
+from services.labels.service import Labels
 from services.orthanc.answers import StoredFile
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 from services.study_files import SourceInstance, SourceStudy, StudyFiles

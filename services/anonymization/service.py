@@ -22,7 +22,7 @@ from services.errors import InvalidInput
 from services.index.record import to_stored_precision
 from services.jobs.handler import NewJob, RunningJob
 from services.jobs.service import Jobs
-from services.labels import Labels
+from services.labels.service import Labels
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
 from services.study_files import SourceInstance, SourceStudy, StudyFiles
 

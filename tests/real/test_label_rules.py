@@ -11,8 +11,8 @@ from services.auth.scope import Scope
 from services.embedded.orthanc import run_orthanc
 from services.embedded.orthanc_configuration import DicomServer
 from services.embedded.ports import find_free_port
-from services.label_rules import LabelRules
-from services.labels import Labels
+from services.labels.rules import LabelRules
+from services.labels.service import Labels
 from services.runtime import open_runtime
 from services.settings import LabelRule, Settings
 from tests.real.dicomweb_stage import slices, store, uid

@@ -20,7 +20,7 @@ from services.auth.scope import ALL, Scope
 from services.auth.tokens import TokenStore
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import InvalidInput
-from services.labels import Labels
+from services.labels.service import Labels
 from services.orthanc.client import OrthancClient
 from services.orthanc.transport import open_http_client
 from tests.patience import PATIENCE_SECONDS

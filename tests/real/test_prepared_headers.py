@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.dicomweb.prepared_headers import HeaderPreparation
 from services.orthanc.beginning import FileBeginnings
-from services.prepared_headers import HeaderPreparation
 from services.query.series_headers import SeriesHeaders
 from tests.real.dicomweb_stage import ROOT, slices, store, uid
 from tests.servers import RunningServer

@@ -1,7 +1,7 @@
 """Workers of one machine share what one process would take."""
 
+from services.connections import share_of
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
-from services.runtime import share_of
 from services.settings import Settings
 
 

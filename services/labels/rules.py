@@ -21,7 +21,7 @@ from services.errors import (
     OrthancError,
     OrthancUnavailable,
 )
-from services.labels import Labels
+from services.labels.service import Labels
 from services.orthanc.client import OrthancClient
 from services.settings import LabelRule
 from services.sync.lease import Lease

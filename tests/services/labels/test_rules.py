@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from services.label_rules import labels_for
+from services.labels.rules import labels_for
 from services.settings import LabelRule, Settings
 
 RULES = [

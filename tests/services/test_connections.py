@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.runtime import can_have_credentials
+from services.connections import can_have_credentials
 from services.settings import Settings
 
 

@@ -1,0 +1,1 @@
+"""Labels of studies, and rules that give labels to new studies."""
