@@ -291,9 +291,11 @@ class StudyFiles:
         Raises:
             Error: Nothing more can be done now.
         """
+        handled: set[SourceInstance] = set()
 
         async def copy_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
+            handled.add(instance)
             try:
                 async with self.rewritten(file, change) as changed:
                     made = await self.store(changed, job)
@@ -309,3 +311,6 @@ class StudyFiles:
                     job.add_results(made.study_id)
 
         await self.for_each(instances, copy_one)
+        for instance in instances:
+            if instance not in handled:
+                job.fail(instance.sop_instance_uid, NotFound("Orthanc does not have this file."))

@@ -180,10 +180,14 @@ class ModifyHandler:
             await self._delete_source(job)
 
     async def discard(self, job: RunningJob) -> None:
-        """Remove what was made beside the source, unless the source is being removed."""
+        """Remove what was made beside the source, unless the source is being removed or is gone."""
         await self._replacements.finish(job)
         is_copy = job.checkpoint.get(_RESULT) not in {None, *job.orthanc_study_ids}
-        if is_copy and job.checkpoint[_IS_NEW] and not job.checkpoint.get(_IS_COMPLETE):
+        if not is_copy or not job.checkpoint[_IS_NEW] or job.checkpoint.get(_IS_COMPLETE):
+            return
+        (study_id,) = job.orthanc_study_ids
+        # Without its source the copy is all that there is, as after a restore in the middle.
+        if await self._files.held(study_id):
             plan = await self._deletion.find(Level.STUDY, job.checkpoint[_RESULT])
             await self._deletion.delete(plan)
             await job.save({})

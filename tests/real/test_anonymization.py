@@ -15,7 +15,7 @@ from graph.relay import decode_node_id, encode_node_id
 from models import JobDocument, JobState, StudyDocument
 from services.anonymization.options import AnonymizationOptions
 from services.auth.roles import Principal, Role
-from services.auth.scope import Scope
+from services.auth.scope import ALL, Scope
 from services.errors import InvalidInput
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
@@ -295,6 +295,7 @@ async def test_what_is_stored_already_is_not_made_again(
 async def test_who_is_limited_to_labels_sees_what_they_made(runtime: Runtime) -> None:
     (study_id,) = await stored(runtime, *images(generate_uid(), 1))
     ward = Principal("ann", Role.UPLOADER, scope=Scope(labels=frozenset({"ward"})))
+    await runtime.labels.add(study_id, ["ward"], ALL)
     async with running_jobs(runtime):
         done = await anonymized(runtime, study_id, ward)
     assert (await study_of(runtime, done)).labels == ["ward"]

@@ -213,6 +213,42 @@ async def test_what_came_before_a_late_deletion_of_the_source_is_not_lost(
     assert await ids_in(runtime, "studies") == 1
 
 
+async def test_a_copy_whose_source_is_gone_is_not_removed(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is all that there is of the study."""
+    (study_id,) = await stored(runtime, *images(generate_uid(), 2))
+    store, count = StudyFiles.store, 0
+
+    async def failing_once(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise OrthancFull
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", failing_once)
+    monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
+    async with running_jobs(runtime):
+        partial = await modify(runtime, study_id, replace={"PatientID": "P9"}, delete_source=True)
+        assert partial.state is JobState.PARTIAL
+        assert runtime.orthanc is not None
+        await runtime.orthanc.delete("studies", study_id)
+        # The index knows of the deletion later, or earlier.
+        await runtime.jobs.retry(partial.id, ADMIN)
+        again = await ended(runtime, partial.id)
+        assert (again.state, again.failed) == (JobState.PARTIAL, 1)
+        for name in ("studies", "series", "instances"):
+            await runtime.database[name].delete_many({"orthancStudyId": study_id})
+            await runtime.database[name].delete_many({"_id": study_id})
+        await runtime.jobs.retry(partial.id, ADMIN)
+        gone = await ended(runtime, partial.id)
+    assert gone.error is not None
+    assert (gone.state, gone.error.code) == (JobState.FAILED, "NOT_FOUND")
+    (result_id,) = partial.result_study_ids
+    assert len(await files_of(runtime, result_id)) == 1
+
+
 async def test_a_cancelled_copy_leaves_nothing(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
