@@ -20,6 +20,10 @@ _ID_BYTES = 8
 _ACTIVE_OF_ONE_MAX = 1000
 """Jobs of one principal that have not ended: who has more waits for some of them."""
 
+_ACTIVE_OF_VIEWER_MAX = 20
+"""The same of a viewer or the holder of a share: the oldest job is next, so a queue of exports
+would keep everybody else waiting."""
+
 NO_JOB = "There is no such job."
 
 
@@ -82,11 +86,11 @@ class Jobs:
             The job; or the one that is under way and has the same `once`.
 
         Raises:
-            TooManyRequests: The principal has 1,000 jobs that have not ended.
+            TooManyRequests: The principal has 1,000 jobs that have not ended, or is a viewer with
+                20.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        if await self._store.count_active(principal.name) >= _ACTIVE_OF_ONE_MAX:
-            raise TooManyRequests("You have too many jobs that have not ended. Wait for some.")
+        await self._require_room(principal)
         scope = principal.scope
         job: JobDocument = JobDocument.model_construct(
             id=secrets.token_hex(_ID_BYTES),
@@ -198,6 +202,7 @@ class Jobs:
         Raises:
             NotFound: There is no such job, or it is another principal's.
             Forbidden: The principal has less of a role than the one who started it had.
+            TooManyRequests: As when one is started.
             JobConflict: It has not ended, it has succeeded, or the same is under way.
             DatabaseUnavailable: MongoDB does not answer.
         """
@@ -205,6 +210,7 @@ class Jobs:
         if principal.role < Role[own.role.upper()]:
             # It would do again what this principal may not do any more.
             raise Forbidden("You had another role when you started this job.")
+        await self._require_room(principal)
         job = await self._store.queue_again(own)
         if job is None:
             raise JobConflict(
@@ -213,6 +219,12 @@ class Jobs:
             )
         self._on_queued()
         return job
+
+    async def _require_room(self, principal: Principal) -> None:
+        is_viewer = principal.role < Role.UPLOADER
+        most = _ACTIVE_OF_VIEWER_MAX if is_viewer else _ACTIVE_OF_ONE_MAX
+        if await self._store.count_active(principal.name) >= most:
+            raise TooManyRequests("You have too many jobs that have not ended. Wait for some.")
 
     async def _require_own(self, job_id: str, principal: Principal) -> JobDocument:
         job = await self.find(job_id, principal)

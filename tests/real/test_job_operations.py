@@ -14,6 +14,7 @@ from models import JobDocument, JobKind
 from services.auth.roles import Principal, Role
 from services.auth.scope import NOTHING, Scope
 from services.embedded.mongod import EmbeddedMongod
+from services.errors import TooManyRequests
 from services.jobs.handler import NewJob
 from tests.patience import PATIENCE_SECONDS
 from tests.real.jobs_stage import ADMIN, ANNA, BEN, Told, ended, make_runner, running
@@ -116,6 +117,15 @@ async def test_who_has_lost_a_role_does_not_retry_what_needed_it(stage: QuerySta
     await stage.data(CANCEL, principal=ANNA, id=node_id)
     _, codes = await stage.run(RETRY, principal=replace(ANNA, role=Role.VIEWER), id=node_id)
     assert codes == ["FORBIDDEN"]
+
+
+async def test_a_viewer_does_not_fill_the_queue_of_all(stage: QueryStage) -> None:
+    jobs, new = stage.runtime.jobs, NewJob(kind=JobKind.EXPORT)
+    for _ in range(20):
+        await jobs.start(new, BEN)
+    with pytest.raises(TooManyRequests):
+        await jobs.start(new, BEN)
+    await jobs.start(new, ANNA)
 
 
 async def test_an_export_ends_for_who_no_longer_sees_its_studies(stage: QueryStage) -> None:
