@@ -195,8 +195,24 @@ class RunningJob:
         if len(self._failures) < FAILURES_MAX:
             record = JobFailureRecord(sop_instance_uid=sop_instance_uid, error=error_record(error))
             self._failures.append(record)
-            self._changes["failures"] = [one.model_dump(by_alias=True) for one in self._failures]
+            self._changes["failures"] = self.failures
         self.progress(failed=self.failed + 1)
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """The failures that are kept, for a checkpoint."""
+        return [one.model_dump(by_alias=True) for one in self._failures]
+
+    def restore_failures(self, count: int, failures: Sequence[Mapping[str, Any]]) -> None:
+        """Count failures of an attempt before, which this one does not try again.
+
+        Args:
+            count: How many.
+            failures: Those that were kept.
+        """
+        self._failures = [JobFailureRecord.model_validate(one) for one in failures]
+        self._changes["failures"] = self.failures
+        self.progress(failed=count)
 
     def add_results(self, *orthanc_study_ids: str) -> None:
         """Add studies that came of it, by Orthanc's identifiers; each counts once."""

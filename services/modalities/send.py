@@ -262,6 +262,9 @@ class SendJobs:
             if not asked:
                 return
             await job.save({**checkpoint, "commitment": asked})
+        else:
+            # What could not be sent is still not there, however the commitment ends.
+            job.restore_failures(asked.get("failed", 0), asked.get("failures", ()))
         job.progress(total=asked["total"], completed=asked["completed"], warnings=asked["warnings"])
         for _ in range(_COMMITMENT_POLLS):
             try:
@@ -271,10 +274,12 @@ class SendJobs:
                 report = CommitmentReport(is_pending=False, is_lost=True, failures=())
             if not report.is_pending:
                 self._close_commitment(job, modality, report)
+                await _forget_commitment(job)
                 return
             await asyncio.sleep(_COMMITMENT_POLL_SECONDS)
         if datetime.now(UTC) >= asked["at"] + timedelta(seconds=_COMMITMENT_SECONDS):
             job.set_commitment(CommitmentState.UNANSWERED)
+            await _forget_commitment(job)
             return
         error = ModalityTimedOut(
             f"Everything is sent. {modality.id} has not confirmed yet that it keeps it."
@@ -308,6 +313,8 @@ class SendJobs:
             "total": job.total,
             "completed": job.completed,
             "warnings": job.warnings,
+            "failed": job.failed,
+            "failures": job.failures,
         }
 
     @staticmethod
@@ -322,6 +329,11 @@ class SendJobs:
             job.set_commitment(CommitmentState.FAILED)
             for uid, reason in report.failures:
                 job.fail(uid, _not_kept(modality.id, reason))
+
+
+async def _forget_commitment(job: RunningJob) -> None:
+    """Let a retry send what failed, and ask anew."""
+    await job.save({key: value for key, value in job.checkpoint.items() if key != "commitment"})
 
 
 def _not_kept(name: str, reason: int) -> ModalityError:

@@ -321,3 +321,25 @@ async def test_a_study_that_was_deleted_meanwhile_is_not_sent(runtime: Runtime) 
         assert (job.state, [one.error.code for one in job.failures]) == ("FAILED", ["NOT_FOUND"])
         job = await sent(runtime, [study_id, gone])
     assert (job.state, job.completed, job.failed) == ("PARTIAL", 1, 1)
+
+
+async def test_what_failed_stays_failed_while_a_commitment_is_waited_for(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a retry sends it, however the commitment of the rest has ended."""
+    monkeypatch.setattr(send, "_COMMITMENT_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(send, "_COMMITMENT_SECONDS", 0.1)
+    monkeypatch.setattr(send, "_COMMITMENT_POLLS", 2)
+    studies = await stored(runtime, instance_bytes(42, 1, 1), instance_bytes(42, 1, 2))
+    refused = uid_of(42, 1, 2)
+    workstation = Workstation(statuses={refused: 0xC000})
+    with workstation.running(commits=True) as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies, commit=True)
+        assert (job.state, job.completed, job.failed) == (JobState.PARTIAL, 1, 1)
+        assert [one.sop_instance_uid for one in job.failures] == [refused]
+        workstation.statuses.clear()
+        await runtime.jobs.retry(job.id, LOCAL_ADMIN)
+        job = await ended(runtime, job.id)
+    assert (job.state, job.completed, job.failed) == (JobState.SUCCEEDED, 2, 0)
+    assert sorted(workstation.uids) == [uid_of(42, 1, 1), refused]
