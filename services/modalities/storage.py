@@ -14,7 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 
-from services.errors import ModalityError
+from services.errors import ModalityError, NotFound, OrthancNotFound
 from services.modalities import faults
 from services.modalities.association import SUCCESS, Link, associated
 
@@ -101,8 +101,13 @@ def store(
         _limit_queue(association)
         for number, instance in enumerate(instances, start=1):
             with ExitStack() as opened:
-                with link.busy():
-                    path = opened.enter_context(fetch(instance))
+                try:
+                    with link.busy():
+                        path = opened.enter_context(fetch(instance))
+                except OrthancNotFound:
+                    gone = NotFound("It was deleted meanwhile.")
+                    report(Delivered(instance, Delivery.FAILED, gone))
+                    continue
                 report(_deliver(link, association, instance, path, number))
 
 

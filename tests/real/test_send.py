@@ -343,3 +343,17 @@ async def test_what_failed_stays_failed_while_a_commitment_is_waited_for(
         job = await ended(runtime, job.id)
     assert (job.state, job.completed, job.failed) == (JobState.SUCCEEDED, 2, 0)
     assert sorted(workstation.uids) == [uid_of(42, 1, 1), refused]
+
+
+async def test_a_file_that_is_gone_does_not_end_the_send_of_the_others(runtime: Runtime) -> None:
+    studies = await stored(runtime, *(instance_bytes(43, 1, number) for number in (1, 2, 3)))
+    gone = await runtime.database["instances"].find_one({"sopInstanceUID": uid_of(43, 1, 1)})
+    assert gone is not None
+    assert runtime.orthanc is not None
+    await runtime.orthanc.delete("instances", gone["_id"])
+    workstation = Workstation()
+    with workstation.running() as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies)
+    assert (job.state, job.completed, job.failed) == (JobState.PARTIAL, 2, 1)
+    assert job.failures[0].error.code == "NOT_FOUND"
