@@ -37,12 +37,21 @@ schemathesis.openapi.format(
 schemathesis.graphql.scalar("Upload", st.just(nodes.Null))
 
 
+def _content_of(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
+
+
+@schemathesis.serializer("application/dicom")
+def file_alone(_context: schemathesis.SerializationContext, value: object) -> bytes:
+    """Send a file as the whole body."""
+    return _content_of(value)
+
+
 @schemathesis.serializer("multipart/related")
 def related_parts(_context: schemathesis.SerializationContext, value: object) -> bytes:
     """Send a file as the only part of a request to store it (PS3.18 10.5)."""
-    content = value if isinstance(value, bytes) else str(value).encode(errors="replace")
     head = b"--part\r\nContent-Type: application/dicom\r\n\r\n"
-    return b"".join((head, content, b"\r\n--part--\r\n"))
+    return b"".join((head, _content_of(value), b"\r\n--part--\r\n"))
 
 
 @schemathesis.check
