@@ -73,6 +73,8 @@ def stop(server: ThreadedAssociationServer) -> None:
     """Stop a pynetdicom application at once: by itself it looks every half second."""
     for association in server.active_associations:
         association.abort()
+    # The connections that wake it up are closed and not taken as associations.
+    server.verify_request = lambda *_: False  # type: ignore[method-assign]  # of this server alone
     stopping = threading.Thread(target=server.shutdown)
     stopping.start()
     while stopping.is_alive():

@@ -209,8 +209,6 @@ async def test_a_fault_of_mongodb_is_told_loses_nothing_and_passes_by_itself(
     if fault is stepped_down:
         # The other members are asked; here it is the same one, which is no primary then.
         assert not list(_refusals(queries))
-    # PyMongo waits for a primary for 3 s, and repeats what broke: only this one is always noticed.
-    assert refusals or fault is not stepped_down
 
 
 @pytest.mark.parametrize("fault", [stopped])

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -45,7 +46,9 @@ def make_folder(folder: Path, user: str | None = None) -> None:
     folder.mkdir()
     if user is not None:
         shutil.chown(folder, user)
-        for parent in folder.parents[:3]:
+        for parent in folder.parents:
+            if parent == Path(tempfile.gettempdir()):
+                break
             parent.chmod(0o755)
 
 
