@@ -366,6 +366,10 @@ class Context:
                 "Ask for fewer with `first`, in several queries."
             )
 
+    def allow_nodes(self, count: int) -> None:
+        """Let the answer have more objects, where other limits bound their number already."""
+        self.nodes_left += count
+
     def spend_header(self) -> None:
         """Count a header, before it is read.
 

@@ -30,6 +30,9 @@ _LEVELS: dict[LevelName, Level] = {
     "Instance": Level.INSTANCE,
 }
 
+_OBJECTS_OF_A_RESULT = 5
+"""An error, an instance, its series, its study and its patient."""
+
 StudyLabels = Annotated[
     list[str],
     strawberry.argument(description="1 to 100 labels of 1 to 64 printable characters."),
@@ -85,6 +88,8 @@ class ArchiveMutation:
             results = await runtime.ingest.store(sent, override, caller=caller)
             add_stored(event, results)
             await runtime.labels.adopt(event.study_ids, info.context.scope, created_since=begun)
+        # The files are stored: refused for its length, the answer would hide what became of them.
+        info.context.allow_nodes(len(results) * _OBJECTS_OF_A_RESULT)
         return await UploadDicomPayload.of(results)
 
     @strawberry.mutation(
