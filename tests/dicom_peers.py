@@ -13,12 +13,23 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 
 from services.embedded.ports import find_free_port
 from services.modalities.association import Peer
 from services.modalities.query import STUDIES
 from services.modalities.transfer import GET, MOVE
+
+
+def _shutdown_socket(self: AssociationSocket) -> None:
+    """Close a socket; pynetdicom leaves one open whose peer was first to close."""
+    if self.socket is not None:
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+
+AssociationSocket._shutdown_socket = _shutdown_socket  # type: ignore[method-assign]
 
 Handlers = Sequence[tuple[Any, Callable[..., Any]]]
 

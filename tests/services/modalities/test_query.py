@@ -236,7 +236,7 @@ async def test_a_slow_peer_is_cancelled_when_the_time_is_up(network: Network) ->
 
     found, _ = await search(network, answers, seconds=0.6)
     assert found.is_incomplete
-    assert 1 <= len(found.answers) < 20
+    assert 1 <= len(found.answers) < 100
     assert was_cancelled
 
 
