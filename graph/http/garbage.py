@@ -13,6 +13,8 @@ import gc
 import time
 from collections.abc import Awaitable, Callable
 
+from services.tasks import finish_in_thread
+
 _NEVER = 2**31 - 1
 """As threshold of the oldest generation: so many collections of the middle one."""
 
@@ -36,13 +38,12 @@ def defer_full_collections() -> None:
     gc.set_threshold(young, middle, _NEVER)
 
 
-def collect_garbage() -> None:
-    """Collect everything, and give free memory back to the system.
+def trim_memory() -> None:
+    """Give free memory back to the system.
 
     glibc keeps what large answers took, up to hundreds of megabytes, while a later block is in use.
     Other C libraries have no `malloc_trim`.
     """
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
@@ -53,17 +54,19 @@ async def collect_while_idle(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
     computed: Callable[[], float] = time.process_time,
-    collect: Callable[[], object] = collect_garbage,
+    collect: Callable[[], object] = gc.collect,
+    trim: Callable[[], Awaitable[object]] = lambda: finish_in_thread(trim_memory),
 ) -> None:
-    """Collect from time to time; runs until it is cancelled.
+    """Collect from time to time, and give free memory back; runs until it is cancelled.
 
     Args:
         sleep: Waits for so many seconds.
         clock: In seconds, rising.
         computed: Processor time of this process, in seconds.
         collect: Does it.
+        trim: Gives free memory back, in a thread: also a busy process does so.
     """
-    collected_at = clock()
+    collected_at = trimmed_at = clock()
     while True:
         begun, begun_computing = clock(), computed()
         await sleep(_INTERVAL_SECONDS)
@@ -76,3 +79,6 @@ async def collect_while_idle(
         if age >= _LONGEST_SECONDS or (is_idle and age >= _COLLECTED_EVERY_SECONDS):
             collect()
             collected_at = now
+        if now - trimmed_at >= _COLLECTED_EVERY_SECONDS:
+            await trim()
+            trimmed_at = now
