@@ -7,6 +7,22 @@ from http import HTTPStatus
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+ZIP = "application/zip"
+
+
+def attachment_headers(file_name: str) -> dict[str, str]:
+    """Return the headers of a download that a signed URL leads to.
+
+    Args:
+        file_name: In ASCII, for the client to save it by.
+    """
+    return {
+        "Content-Disposition": f'attachment; filename="{file_name}"',
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
 
 class PassedOn(StreamingResponse):
     """Sends what a generator yields; whatever the generator holds is closed with the answer."""

@@ -10,15 +10,13 @@ from starlette.routing import Route
 from graph.execution.audit import recorded
 from graph.http.client_slots import ClientSlots
 from graph.http.errors import refusal
-from graph.http.streams import passed_on
+from graph.http.streams import ZIP, attachment_headers, passed_on
 from graph.routes.frames import require_share, signed_path
 from graph.state import runtime_of
 from services.audit import Action
 from services.auth.roles import Principal, Role
 from services.errors import Error
 from services.sharing.service import name_of
-
-_ZIP = "application/zip"
 
 
 def export_routes(*, per_client: int) -> list[Route]:
@@ -55,9 +53,10 @@ async def export(request: Request, slots: ClientSlots) -> Response:
             await require_share(runtime, reference.share_id)
             principal = Principal(name_of(reference.share_id), Role.VIEWER)
         job = await exports.find(reference)
-        headers = _headers(job.id)
+        # No names or dates: file names travel through logs and mails.
+        headers = attachment_headers(f"export-{job.id}.zip")
         if request.method == "HEAD":
-            return Response(media_type=_ZIP, headers=headers)
+            return Response(media_type=ZIP, headers=headers)
         async with recorded(
             runtime.audit, Action.ARCHIVE, principal, detail=f"GET /exports/v2 job {job.id}"
         ) as event:
@@ -69,16 +68,6 @@ async def export(request: Request, slots: ClientSlots) -> Response:
                     async for part in exports.archive(job):
                         yield part
 
-            return await passed_on(parts(), headers=headers, media_type=_ZIP)
+            return await passed_on(parts(), headers=headers, media_type=ZIP)
     except Error as error:
         return await refusal(request, error)
-
-
-def _headers(job_id: str) -> dict[str, str]:
-    return {
-        # No names or dates: file names travel through logs and mails.
-        "Content-Disposition": f'attachment; filename="export-{job_id}.zip"',
-        "Cache-Control": "private, no-store",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
