@@ -41,7 +41,7 @@ from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.dicom.values import clean_identifier
 from services.errors import DatabaseUnavailable, InvalidInput, RecordRefused
-from services.metrics import AUDIT_LOST
+from services.observability.metrics import AUDIT_LOST
 from services.orthanc.identifiers import orthanc_patient_id
 from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 

@@ -23,8 +23,8 @@ from pymongo.read_preferences import Primary, PrimaryPreferred
 
 from models import DOCUMENTS
 from services.errors import DatabaseUnavailable, RecordRefused
-from services.metrics import MONGODB_SECONDS
-from services.tracing import TRACING
+from services.observability.metrics import MONGODB_SECONDS
+from services.observability.tracing import TRACING
 
 _SERVER_SELECTION_MS = 3_000
 """A replica set elects a primary in less; a person waits no longer for "it does not answer"."""

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from services.errors import DatabaseUnavailable
 from services.health import Health, check_health
-from services.metrics import REGISTRY, REQUESTS
+from services.observability.metrics import REGISTRY, REQUESTS
 from services.runtime import Runtime
 from services.sync.status import FeedStatus
 

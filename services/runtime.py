@@ -56,6 +56,7 @@ from services.modalities.forwarding import Forwarding
 from services.modalities.retrieve import RetrieveJobs
 from services.modalities.send import SendJobs
 from services.modalities.service import Modalities, open_modalities
+from services.observability.tracing import is_configured
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.client import Orthanc, OrthancClient, open_orthanc
 from services.query.header_json import HeaderService
@@ -70,7 +71,6 @@ from services.sync.events import StudyEvents
 from services.sync.reconciler import following_removals
 from services.sync.service import SyncService
 from services.tasks import Supervisor, finish_in_thread
-from services.tracing import is_configured
 from services.webhooks.service import open_webhooks
 from services.webhooks.signature import WebhookKeys
 from services.worklist.arrivals import WorklistArrivals

@@ -29,12 +29,12 @@ from services.connections import can_have_credentials, make_events_secret, open_
 from services.demo_data import store_samples
 from services.descriptors import raise_descriptor_limit
 from services.errors import Error
+from services.observability.tracing import tracing
 from services.readiness import Readiness
 from services.runtime import Runtime, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
 from services.settings import Settings
 from services.tasks import cancel_and_wait, finish_in_thread
-from services.tracing import tracing
 
 _log = logging.getLogger(__name__)
 

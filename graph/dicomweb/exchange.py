@@ -23,8 +23,8 @@ from services.audit import Action, AuditEvent
 from services.auth.roles import Principal, Role, authorize
 from services.dicomweb.resources import SeriesResource, StudyResource
 from services.errors import Error
+from services.observability.tracing import TRACING
 from services.runtime import Runtime
-from services.tracing import TRACING
 
 Identify = Callable[[Request], Awaitable[Principal | None]]
 """Identifies the caller; None without valid credentials."""

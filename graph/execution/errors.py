@@ -8,7 +8,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError
 
 from graph.state import correlation_id, new_correlation_id
 from services.errors import Error, InvalidInput, ModalityError
-from services.metrics import count_graphql_error
+from services.observability.metrics import count_graphql_error
 
 _log = logging.getLogger(__name__)
 

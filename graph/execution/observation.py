@@ -8,8 +8,8 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
 from graph.state import correlation_id, trace_parent
-from services.metrics import OPERATION_SECONDS, OPERATIONS, SUBSCRIPTIONS
-from services.tracing import TRACING
+from services.observability.metrics import OPERATION_SECONDS, OPERATIONS, SUBSCRIPTIONS
+from services.observability.tracing import TRACING
 
 
 class ObservedOperation(SchemaExtension):

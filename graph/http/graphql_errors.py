@@ -12,7 +12,7 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 from graph.http.errors import headers_of, status_of
 from graph.http.trusted_documents import DocumentRefused
 from services.errors import Error, InvalidInput
-from services.metrics import count_graphql_error
+from services.observability.metrics import count_graphql_error
 
 JSON = "application/json"
 MULTIPART = "multipart/form-data"

@@ -24,7 +24,7 @@ from graph.state import (
 )
 from services.auth.open_mode import LOOPBACK_NAMES
 from services.errors import Error
-from services.metrics import REQUESTS
+from services.observability.metrics import REQUESTS
 
 _GRAPHQL = "/graphql"
 

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from services.errors import Error, InvalidInput, LimitExceeded
 from services.files import FileRangeReader
-from services.metrics import UPLOAD_SECONDS, timed
+from services.observability.metrics import UPLOAD_SECONDS, timed
 from services.tasks import finish_in_thread
 
 

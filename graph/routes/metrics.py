@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from graph.http.server import server_config
 from services.gauges import exposition, read
-from services.metrics import EVENT_LOOP_LAG
+from services.observability.metrics import EVENT_LOOP_LAG
 from services.runtime import Runtime
 from services.tasks import cancel_and_wait
 

@@ -38,7 +38,7 @@ from services.frames.renderer import RendererPool
 from services.frames.rendering import RenderRequest, render_frame
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
-from services.metrics import FRAME_SECONDS, timed
+from services.observability.metrics import FRAME_SECONDS, timed
 from services.orthanc.frames import OrthancFrames
 from services.tasks import finish_in_thread
 

@@ -11,7 +11,7 @@ from cachetools import TTLCache
 
 from services.errors import RenderQueueFull
 from services.frames.records import RenderableInstance
-from services.metrics import FRAME_SECONDS, timed
+from services.observability.metrics import FRAME_SECONDS, timed
 
 _HELD_SECONDS = 60.0
 """How long Orthanc is assumed to hold a file after a frame of it was read; its cache is bounded in

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from services.errors import FrameNotRenderable, RendererCrashed, RendererUnavailable
 from services.frames.rendering import RenderRequest
 from services.frames.worker import ANSWER_HEAD, COMMAND, REPLY, REQUEST_HEAD, Command, Status
-from services.metrics import FRAME_SECONDS, timed
+from services.observability.metrics import FRAME_SECONDS, timed
 from services.tasks import finish_in_thread
 
 _log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from services.frames.signing import ArchiveReference, FrameReference, FrameUrlSi
 from services.frames.statistics import Ellipse, RegionStatistics, measure
 from services.frames.stored_copies import StoredCopies
 from services.frames.variant import FrameVariant
-from services.metrics import FRAMES
+from services.observability.metrics import FRAMES
 from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.tasks import Supervisor, finish_in_thread

@@ -24,7 +24,7 @@ from services.ingest.archives import (
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage
-from services.metrics import UPLOADED_FILES, UPLOADS_IN_PROGRESS
+from services.observability.metrics import UPLOADED_FILES, UPLOADS_IN_PROGRESS
 from services.tasks import finish_in_thread
 
 _NAME_CHARACTERS = 255

@@ -29,7 +29,7 @@ from services.ingest.delivery import (
     PushAnswer,
 )
 from services.ingest.results import StoreResult, StoreStatus, conflicting, failed, not_indexed
-from services.metrics import UPLOAD_SECONDS, timed
+from services.observability.metrics import UPLOAD_SECONDS, timed
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles

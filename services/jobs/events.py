@@ -10,7 +10,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from models import JobDocument, JobKind
 from services.errors import LimitExceeded
-from services.metrics import EVENTS_DROPPED
+from services.observability.metrics import EVENTS_DROPPED
 from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 

@@ -30,7 +30,7 @@ from services.jobs.handler import (
 )
 from services.jobs.service import ended_fields
 from services.jobs.store import JobStore
-from services.metrics import JOBS
+from services.observability.metrics import JOBS
 from services.sync.lease import LEASE_SECONDS, Lease
 from services.tasks import HANGING_SECONDS, Alarm, cancel_and_wait, heartbeat
 

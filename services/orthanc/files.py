@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 
 from services.errors import OrthancAborted, OrthancOutcomeUnknown
 from services.files import FileRange
-from services.metrics import UPLOADED_BYTES
+from services.observability.metrics import UPLOADED_BYTES
 from services.orthanc.answers import StoreAnswer, StoredFile
 from services.orthanc.beginning import FILE_SECONDS, FileBeginnings, open_file_beginnings
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from services.errors import OrthancUnavailable
-from services.metrics import FRAME_SECONDS, ORTHANC_SECONDS, timed
+from services.observability.metrics import FRAME_SECONDS, ORTHANC_SECONDS, timed
 from services.orthanc.connection_pool import ConnectionPool
 from services.orthanc.endpoints import Endpoints, may_ask_another
 from services.orthanc.identifiers import path_of

@@ -26,8 +26,8 @@ from services.errors import (
     OrthancTimedOut,
     OrthancUnavailable,
 )
-from services.metrics import ORTHANC_SECONDS, timed
-from services.tracing import TRACING
+from services.observability.metrics import ORTHANC_SECONDS, timed
+from services.observability.tracing import TRACING
 
 FAULTS = 3
 FAULT_WINDOW_SECONDS = 10.0

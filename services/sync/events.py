@@ -22,7 +22,7 @@ from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.database import translated_database_faults
 from services.errors import Error, InvalidInput, LimitExceeded
-from services.metrics import EVENTS_DROPPED
+from services.observability.metrics import EVENTS_DROPPED
 from services.sync.change_stream import ChangeStream, SharedStream
 from services.tasks import Supervisor
 

@@ -12,7 +12,12 @@ from pymongo.asynchronous.database import AsyncDatabase
 from services.dicom.layout import WalkLimits
 from services.errors import DatabaseUnavailable, Error, OrthancError, RecordRefused
 from services.index.indexer import Indexer
-from services.metrics import COMPARED_AT, COMPARISON_REPAIRS, COMPARISON_SECONDS, timed
+from services.observability.metrics import (
+    COMPARED_AT,
+    COMPARISON_REPAIRS,
+    COMPARISON_SECONDS,
+    timed,
+)
 from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id

@@ -20,9 +20,9 @@ from graph.routes.metrics import serving_metrics
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.ingest.service import SentFile
+from services.observability.tracing import TRACING
 from services.runtime import Runtime
 from services.settings import Settings
-from services.tracing import TRACING
 from tests.real.sync_stage import eventually
 from tests.real.test_subscriptions import subscribed
 from tests.servers import RunningServer, settings_on

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from services.errors import NotFound
-from services.tracing import TRACING, Tracing, is_configured, tracing
+from services.observability.tracing import TRACING, Tracing, is_configured, tracing
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -147,7 +147,7 @@ def test_a_collector_that_is_away_keeps_no_server_from_ending(
         def shutdown(self) -> None:
             may_end.wait()
 
-    monkeypatch.setattr("services.tracing.STOP_SECONDS", 0.01)
+    monkeypatch.setattr("services.observability.tracing.STOP_SECONDS", 0.01)
     traces = Tracing()
     traces.start(Hanging(InMemorySpanExporter()))
     traces.stop()

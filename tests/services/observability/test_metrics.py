@@ -6,7 +6,7 @@ from timeit import repeat
 import pytest
 
 from services.errors import FileRejected, FrameQuarantined, NotFound
-from services.metrics import (
+from services.observability.metrics import (
     FRAMES,
     REGISTRY,
     REQUESTS,
