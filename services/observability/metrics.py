@@ -1,7 +1,8 @@
 """What this process counts and times for Prometheus.
 
-The counters belong to the process, as loggers do: whoever does something counts it here. What can
-be read at any time (sizes, queues, what answers) is read when Prometheus asks: `services.gauges`.
+The counters belong to the process, as loggers do: the code that does something counts it here. What
+can be read at any time (sizes, queues, what answers) is read when Prometheus asks, by
+`graph.routes.metrics`.
 
 Labels come from closed sets: templates of routes, codes of errors, names of commands. None holds an
 identifier, an address, a name or a text of a client.
