@@ -26,7 +26,6 @@ from services.connections import (
 )
 from services.database import open_database
 from services.deletion import Deletion
-from services.descriptors import DescriptorWatch
 from services.dicom.layout import WalkLimits
 from services.dicomweb.prepared_headers import HeaderPreparation
 from services.dicomweb.resources import Resources
@@ -40,6 +39,9 @@ from services.exports.urls import ExportUrlSigner
 from services.frames.renderer import RendererLimits
 from services.frames.service import FrameLimits, FrameService, open_frames
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create_keys
+from services.health.checks import Health, check_health
+from services.health.descriptors import DescriptorWatch
+from services.health.readiness import Readiness
 from services.index.indexer import Indexer, open_indexer
 from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
@@ -63,7 +65,6 @@ from services.query.header_json import HeaderService
 from services.query.lists import Lists
 from services.query.series_headers import SeriesHeaders
 from services.query.tree import Trees
-from services.readiness import Readiness
 from services.settings import Settings
 from services.sharing.service import Sharing, open_sharing
 from services.study_files import StudyFiles
@@ -340,6 +341,10 @@ class Runtime:
     deletion: Deletion | None
     sync: SyncService | None
     study_events: StudyEvents
+
+    async def check_health(self) -> Health:
+        """Ask MongoDB and Orthanc how they are; never raises, and waits 3 s for each at most."""
+        return await check_health(self.database, self.orthanc, self.descriptors, self.supervisor)
 
 
 async def enter_webhooks(

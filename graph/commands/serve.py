@@ -27,10 +27,10 @@ from services.auth.authenticator import Authenticator
 from services.auth.open_mode import refuse_open_start
 from services.connections import can_have_credentials, make_events_secret, open_connections
 from services.demo_data import store_samples
-from services.descriptors import raise_descriptor_limit
 from services.errors import Error
+from services.health.descriptors import raise_descriptor_limit
+from services.health.readiness import Readiness
 from services.observability.tracing import tracing
-from services.readiness import Readiness
 from services.runtime import Runtime, closed_because, open_runtime
 from services.setting_typos import read_setting_typos
 from services.settings import Settings

@@ -10,7 +10,7 @@ from functools import partial
 
 import uvicorn
 
-from services.readiness import Readiness
+from services.health.readiness import Readiness
 
 _log = logging.getLogger(__name__)
 

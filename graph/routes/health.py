@@ -1,8 +1,9 @@
 """Health: `/healthz` for supervisors, `/readyz` for load balancers, `/api/status` for people.
 
 `/healthz` answers while the process runs. `/readyz` answers whether requests should come to this
-process; it asks nobody and does not depend on Orthanc (`services.readiness`). `/api/status` asks
-all dependencies; it is for administrators: versions and messages help an attacker to choose.
+process; it sends no request and does not depend on Orthanc (`services.health.readiness`).
+`/api/status` asks all dependencies; it is for administrators, because versions and messages would
+help an attacker.
 """
 
 import asyncio
@@ -20,7 +21,6 @@ from graph.http.errors import refusal
 from graph.state import runtime_of
 from services.auth.roles import Role, authorize
 from services.errors import Error
-from services.health import check_health
 from services.runtime import Runtime
 
 _FRESH_SECONDS = 1.0
@@ -68,7 +68,7 @@ class RecentStatus:
 async def look(runtime: Runtime) -> Status:
     """Ask each dependency, and how far behind the feed is; never raises."""
     # At once: each waits some seconds for a server that hangs.
-    health, feed = await asyncio.gather(check_health(runtime), _feed(runtime))
+    health, feed = await asyncio.gather(runtime.check_health(), _feed(runtime))
     return health.to_json() | feed
 
 

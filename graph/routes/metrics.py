@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from graph.http.server import server_config
 from services.errors import DatabaseUnavailable
-from services.health import Health, check_health
+from services.health.checks import Health
 from services.observability.metrics import EVENT_LOOP_LAG, REGISTRY, REQUESTS
 from services.runtime import Runtime
 from services.sync.status import FeedStatus
@@ -184,7 +184,7 @@ class _Gauges(Collector):
 
 async def _read(runtime: Runtime) -> _Reading:
     """Ask MongoDB and Orthanc; never raises, and waits 3 s for each at most."""
-    health, sync = await check_health(runtime), runtime.sync
+    health, sync = await runtime.check_health(), runtime.sync
     if sync is None:
         return _Reading(health)
     faults: int | None = None

@@ -9,7 +9,7 @@ import strawberry
 
 from graph.context import Info
 from services.errors import OrthancError
-from services.health import Health, check_health
+from services.health.checks import Health
 from services.orthanc.answers import Capability, SystemInfo
 from services.runtime import Runtime
 from services.sync.status import FeedStatus
@@ -170,7 +170,7 @@ async def examine_server(runtime: Runtime, *, is_limited: bool) -> Server:
         runtime: The services.
         is_limited: The caller sees only some studies, and need not know what runs here.
     """
-    health = None if is_limited else await check_health(runtime)
+    health = None if is_limited else await runtime.check_health()
     orthanc_version = health.parts["orthanc"].version if health else None
     return Server(
         version=version(DISTRIBUTION),

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from graph.http.middleware import RequestContextMiddleware
 from graph.http.server import server_config
 from graph.http.shutdown import GracefulServer
-from services.readiness import Readiness
+from services.health.readiness import Readiness
 from services.settings import Settings
 from tests.patience import PATIENCE_SECONDS
 

@@ -4,19 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pymongo import ReadPreference
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from services.database import describe_clock_difference
 from services.errors import Error, OrthancError
-
-if TYPE_CHECKING:
-    from pymongo.asynchronous.database import AsyncDatabase
-
-    from services.orthanc.client import OrthancClient
-    from services.runtime import Runtime
+from services.health.descriptors import DescriptorWatch
+from services.orthanc.client import OrthancClient
+from services.tasks import Supervisor
 
 _ANSWER_SECONDS = 3
 """A part that takes longer counts as away: load balancers ask every few seconds."""
@@ -80,23 +78,31 @@ class Health:
         return {"status": self.status} | parts | tasks
 
 
-async def check_health(runtime: "Runtime") -> Health:
+async def check_health(
+    database: AsyncDatabase[Any],
+    orthanc: OrthancClient | None,
+    descriptors: DescriptorWatch,
+    supervisor: Supervisor,
+) -> Health:
     """Ask MongoDB and Orthanc at once; never raises.
 
     Args:
-        runtime: The services to ask.
+        database: Of the index.
+        orthanc: None while PACS integration is off.
+        descriptors: Knows whether file descriptors are running out.
+        supervisor: Knows which background tasks fail.
     """
-    mongodb, orthanc = await asyncio.gather(
-        _within_limit("MongoDB", check_mongodb(runtime.database)),
-        _within_limit("Orthanc", check_orthanc(runtime.orthanc)),
+    mongodb_health, orthanc_health = await asyncio.gather(
+        _within_limit("MongoDB", check_mongodb(database)),
+        _within_limit("Orthanc", check_orthanc(orthanc)),
     )
-    parts = {"mongodb": mongodb, "orthanc": orthanc}
-    if (warning := runtime.descriptors.warning) is not None:
+    parts = {"mongodb": mongodb_health, "orthanc": orthanc_health}
+    if (warning := descriptors.warning) is not None:
         parts["server"] = PartHealth(is_ready=True, warning=warning)
-    return Health(parts, runtime.supervisor.failing)
+    return Health(parts, supervisor.failing)
 
 
-async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
+async def check_mongodb(database: AsyncDatabase[Any]) -> PartHealth:
     """Ask MongoDB for its version, and whether it takes writes."""
     # Not only the primary: a secondary answers at once that there is none.
     anyone = ReadPreference.PRIMARY_PREFERRED
@@ -112,7 +118,7 @@ async def check_mongodb(database: "AsyncDatabase[Any]") -> PartHealth:
     return PartHealth(is_ready=True, version=str(build["version"]), warning=warning)
 
 
-async def check_orthanc(orthanc: "OrthancClient | None") -> PartHealth:
+async def check_orthanc(orthanc: OrthancClient | None) -> PartHealth:
     """Ask Orthanc for its version; off counts as ready."""
     if orthanc is None:
         return PartHealth(is_ready=True, message="off (ENABLE_PACS_INTEGRATION=false)")

@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from services import descriptors
-from services.descriptors import (
+from services.health import descriptors
+from services.health.descriptors import (
     DescriptorWatch,
     count_descriptors,
     describe_descriptors,
@@ -62,7 +62,7 @@ async def test_exhaustion_is_logged_once_a_minute_and_forgotten_when_it_is_over(
     monkeypatch.setattr(descriptors, "count_descriptors", count)
     monkeypatch.setattr(descriptors, "_LOOK_SECONDS", 0)
     watch = DescriptorWatch()
-    with caplog.at_level(logging.ERROR, "services.descriptors"):
+    with caplog.at_level(logging.ERROR, "services.health.descriptors"):
         running = asyncio.create_task(watch.run())
         async with asyncio.timeout(10):
             await over.wait()

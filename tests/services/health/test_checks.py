@@ -1,6 +1,6 @@
 """What `/api/status` says about warnings and background tasks."""
 
-from services.health import Health, PartHealth
+from services.health.checks import Health, PartHealth
 
 
 def test_a_warning_or_a_failing_task_degrades_and_a_missing_part_makes_unavailable() -> None:

@@ -1,0 +1,1 @@
+"""Whether this process and what it depends on are well."""
