@@ -13,7 +13,7 @@ from compose_spec import PyCompose
 from packaging.version import Version
 
 from graph.cli import main
-from services.container_secrets import make_secrets
+from services.installation.container_secrets import make_secrets
 from services.settings import Settings
 
 ROOT = Path(__file__).parents[1]

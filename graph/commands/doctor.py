@@ -10,7 +10,7 @@ from graph.commands.options import STORES, data_dir_option, examples, load_setti
 from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.doctor.examination import examine
 from services.doctor.findings import Finding, Verdict, problem, warning
-from services.setting_typos import read_setting_typos
+from services.installation.setting_typos import read_setting_typos
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
 _PART_CHARACTERS = 18

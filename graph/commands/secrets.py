@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from graph.commands.options import examples
-from services.container_secrets import make_secrets
+from services.installation.container_secrets import make_secrets
 
 
 @click.command(epilog=examples("orthanc-graphql secrets /secrets"))

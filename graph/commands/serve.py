@@ -26,13 +26,13 @@ from graph.routes.metrics import serving_metrics
 from services.auth.authenticator import Authenticator
 from services.auth.open_mode import refuse_open_start
 from services.connections import can_have_credentials, make_events_secret, open_connections
-from services.demo_data import store_samples
 from services.errors import Error
 from services.health.descriptors import raise_descriptor_limit
 from services.health.readiness import Readiness
+from services.installation.demo_data import store_samples
+from services.installation.setting_typos import read_setting_typos
 from services.observability.tracing import tracing
 from services.runtime import Runtime, closed_because, open_runtime
-from services.setting_typos import read_setting_typos
 from services.settings import Settings
 from services.tasks import cancel_and_wait, finish_in_thread
 

@@ -12,11 +12,11 @@ import httpx
 from click.testing import CliRunner
 
 from graph.cli import main
-from services.container_secrets import Places, make_secrets
 from services.embedded.mongod import find_mongod
 from services.embedded.orthanc_installation import find_orthanc
 from services.embedded.ports import LOOPBACK, find_free_port
 from services.embedded.replica_set import REPLICA_SET, become_primary
+from services.installation.container_secrets import Places, make_secrets
 from tests.patience import PATIENCE_SECONDS
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually

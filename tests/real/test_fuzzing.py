@@ -17,9 +17,9 @@ import pytest
 from starlette.routing import Route
 
 from graph.app import create_app
-from services.demo_data import store_samples
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
+from services.installation.demo_data import store_samples
 from services.runtime import open_runtime
 from services.settings import Settings
 from tests.clients import http_client

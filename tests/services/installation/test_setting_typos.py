@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from services.setting_typos import find_setting_typos, read_setting_typos
+from services.installation.setting_typos import find_setting_typos, read_setting_typos
 from services.settings import Settings
 
 SETTINGS = [name.upper() for name in Settings.model_fields]

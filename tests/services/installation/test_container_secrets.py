@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.container_secrets import make_secrets
+from services.installation.container_secrets import make_secrets
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""What an administrator needs before the first start: secrets, samples, checks of settings."""
