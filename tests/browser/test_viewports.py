@@ -1,9 +1,10 @@
 """The viewer on computed studies: what is measured, how pictures lie, viewports side by side."""
 
+import asyncio
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Tab, send
 from tests.browser.phantoms import BALL_CENTER, BALL_HU, CORONAL, SIDE_MM, Phantom
@@ -138,6 +139,29 @@ async def test_two_fingers_zoom_what_is_between_them(tab: Tab, phantoms: Phantom
     assert wider["width"] == pytest.approx(box["width"] * 2, rel=0.02)
     assert await _on_picture(page, 0, 0) == pytest.approx(middle, abs=1)
     await expect(page.locator("#position-text")).to_have_text("7 / 12")
+
+
+async def test_no_reference_line_lies_where_there_is_no_picture_yet(
+    tab: Tab, phantoms: Phantoms
+) -> None:
+    await tab.page.set_viewport_size(_LARGE)  # type: ignore[arg-type]
+    page = await _open(tab, phantoms)
+    is_released = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await is_released.wait()
+        await route.continue_()
+
+    await page.route("**/frames/**", hold)
+    await page.keyboard.press("g")
+    await expect(page.locator(".corner-series").nth(1)).to_contain_text("Coronal")
+    await page.keyboard.press("x")
+    lines = page.locator(".reference-lines line")
+    await expect(lines).to_have_count(0)
+    is_released.set()
+    await expect(lines).to_have_count(1)
+    height = await page.locator(".stage").nth(1).evaluate("stage => stage.clientHeight")
+    assert 0 < float(str(await lines.get_attribute("y1"))) < height
 
 
 async def test_reference_lines_and_linked_stacks_know_the_patient(

@@ -97,7 +97,9 @@ export class Layout extends EventTarget {
   drawLines() {
     const active = planeOf(this.active);
     for (const viewport of this.viewports) {
-      const plane = viewport === this.active || !this.hasLines ? null : planeOf(viewport);
+      // Until there is a picture, nothing tells where on the screen it lies.
+      const hasLine = this.hasLines && viewport !== this.active && viewport.shown;
+      const plane = hasLine ? planeOf(viewport) : null;
       const isShared = plane && active && plane.frameOfReferenceUID && plane.frameOfReferenceUID === active.frameOfReferenceUID;
       const line = isShared ? referenceLine(plane, active) : null;
       const [[x1, y1], [x2, y2]] = line ? line.map((point) => viewport.view.toStage(point)) : [[], []];
