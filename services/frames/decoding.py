@@ -26,6 +26,13 @@ YBR_FULL = "YBR_FULL"
 _BYTE_BITS = 8
 _COLOUR_SAMPLES = 3
 
+_STARTS_SCAN = b"\xff\xda"
+_ENDS_JPEG = b"\xff\xd9"
+"""Markers SOS and EOI (ISO/IEC 10918-1 B.1.1.3); neither stands within the data of a scan."""
+
+_MORE_OF_A_SCAN = bytes(89 * n % 251 for n in range(256))
+"""Data that a scan may hold: no marker is in it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleBits:
@@ -180,6 +187,19 @@ def _shaped(samples: Samples, description: PixelDescription) -> Samples:
 
 
 def _jpeg(frame: bytes, description: PixelDescription, codestream: Codestream | None) -> Samples:
+    samples = _jpeg_samples(frame, description, codestream)
+    if _ENDS_JPEG in frame[frame.rfind(_STARTS_SCAN) :]:
+        return samples
+    # libjpeg makes up what is missing. Where nothing is, it makes nothing of what is added either.
+    longer = frame.removesuffix(b"\xff") + _MORE_OF_A_SCAN
+    if not np.array_equal(samples, _jpeg_samples(longer, description, codestream)):
+        raise FrameNotRenderable("The JPEG image of this frame is cut off.")
+    return samples
+
+
+def _jpeg_samples(
+    frame: bytes, description: PixelDescription, codestream: Codestream | None
+) -> Samples:
     from imagecodecs import jpeg8_decode  # noqa: PLC0415  # renderer processes alone need it
 
     if codestream is None or codestream.components != _COLOUR_SAMPLES:

@@ -167,6 +167,47 @@ def test_rle_that_is_cut_off_is_refused(cut: int) -> None:
         render(made(values, syntax=RLELossless, pixels=rle([values])[:cut]))
 
 
+def jpeg(values: Samples) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(values.astype("u1"), level=90))
+
+
+def jpeg_lossless(values: Samples) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(values.astype("u1"), lossless=True))
+
+
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEGBaseline8Bit, jpeg),
+        (JPEGLosslessSV1, jpeg_lossless),
+        (JPEGLSLossless, imagecodecs.jpegls_encode),
+        (JPEG2000Lossless, imagecodecs.jpeg2k_encode),
+    ],
+)
+def test_no_picture_is_made_of_half_a_codestream(
+    syntax: str, encode: Callable[[Samples], bytes]
+) -> None:
+    values = RANDOM.integers(0, 256, (64, 64), "u1")
+    whole = bytes(encode(values))
+    for part in (0.5, 0.7, 0.9):
+        cut = whole[: int(len(whole) * part)]
+        with pytest.raises(FrameNotRenderable, match=r"damaged|cut off"):
+            render(made(values, syntax=syntax, pixels=cut))
+
+
+@pytest.mark.parametrize("encode", [jpeg, jpeg_lossless])
+def test_a_jpeg_that_lacks_nothing_but_its_end_marker_is_shown(
+    encode: Callable[[Samples], bytes],
+) -> None:
+    values = RANDOM.integers(0, 256, (64, 64), "u1")
+    whole = encode(values)
+    syntax = JPEGBaseline8Bit if encode is jpeg else JPEGLosslessSV1
+    shown = render(made(values, syntax=syntax, pixels=whole))
+    assert whole.endswith(b"\xff\xd9")
+    ended_early = render(made(values, syntax=syntax, pixels=whole[:-2]))
+    assert np.array_equal(ended_early, shown)
+
+
 # 3. Bits beside the stored ones.
 def test_signed_twelve_bits_are_not_sign_extended_in_the_file() -> None:
     values = grey(12, "i2")
