@@ -163,6 +163,9 @@ class Repairs:
 PAGE_STUDIES = 1_000
 """Studies asked for at once: Orthanc answers so many in 50 ms, one megabyte."""
 
+_PAGES_AT_ONCE = 5
+"""Pages of studies of which a whole comparison asks at once whether they are still there."""
+
 PAGE_SERIES = 500
 """Series asked for at once when instances are counted: their ids come along."""
 
@@ -212,7 +215,7 @@ class Comparison:
             since += PAGE_STUDIES
         after: str | None = ""
         while after is not None:
-            after = await self._look_for_gone(after, work)
+            after = await self._look_for_gone(after, work, _PAGES_AT_ONCE * PAGE_STUDIES)
         await work.roll_up_patients()
         if await self.counts.differs():
             await self._compare_instances(work)
@@ -239,7 +242,7 @@ class Comparison:
         for _ in range(math.ceil(held / _SLICES / PAGE_STUDIES)):
             page = await self._compare_page(since, work)
             since = since + page if page == PAGE_STUDIES else 0
-            after = await self._look_for_gone(after, work) or ""
+            after = await self._look_for_gone(after, work, PAGE_STUDIES) or ""
             self._next = since, after
         return work.report()
 
@@ -359,19 +362,20 @@ class Comparison:
             cursor = self._instances.find({_ORTHANC_STUDY_ID: study_id}, {"_id": 1})
             return {instance["_id"] async for instance in cursor}
 
-    async def _look_for_gone(self, after: str, work: Repairs) -> str | None:
+    async def _look_for_gone(self, after: str, work: Repairs, limit: int) -> str | None:
         """Take out studies that Orthanc does not hold, after asking for each of their instances.
 
         Args:
             after: Look at the indexed studies whose ids follow this one.
             work: What repairs.
+            limit: Most studies that are looked at.
 
         Returns:
             The last id that was looked at; None at the end.
         """
         with translated_database_faults():
             cursor = self._studies.find({"_id": {"$gt": after}}, {"_id": 1})
-            indexed = [study["_id"] async for study in cursor.sort("_id").limit(PAGE_STUDIES)]
+            indexed = [study["_id"] async for study in cursor.sort("_id").limit(limit)]
         beat(HANGING_SECONDS)
         held = await self._orthanc.existing_studies(indexed)
         gone = [study_id for study_id in indexed if study_id not in held]
@@ -381,7 +385,7 @@ class Comparison:
         if gone and work.repairs:
             with translated_database_faults():
                 await self._compared.delete_many({"_id": {"$in": gone}})
-        return str(indexed[-1]) if len(indexed) == PAGE_STUDIES else None
+        return str(indexed[-1]) if len(indexed) == limit else None
 
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page.

@@ -6,8 +6,8 @@ import statistics
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from services.dicom.layout import WalkLimits
 from services.embedded.mongod import run_mongod
@@ -19,10 +19,10 @@ from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
 from services.orthanc.answers import ChangePage, SeriesListing, Statistics, StudyListing
-from services.orthanc.identifiers import orthanc_ids
 from services.sync.comparison import Comparison
 from tests.benchmarks.measurement import Bound, Line, Row, seconds_of
 from tests.benchmarks.studies import ct_files
+from tests.benchmarks.synthetic_index import IndexSize, fill
 from tests.real.sync_stage import Stage, eventually, instance_bytes, open_stage, running
 
 _ARRIVALS = 1_000
@@ -110,20 +110,28 @@ async def _delay(stage: Stage) -> Bound:
 class _ListedOrthanc:
     """A stand-in for the list calls alone: 10,000 real studies take minutes to make."""
 
-    def __init__(self) -> None:
+    def __init__(self, listings: Sequence[dict[str, Any]]) -> None:
         self.calls = 0
-        self.listings = [_listing(number) for number in range(_STUDIES)]
+        self._listings = listings
+        self._ids = {one["ID"] for one in listings}
+        self._patients = len({one["ParentPatient"] for one in listings})
 
     async def studies(self, since: int, limit: int) -> list[StudyListing]:
         self.calls += 1
-        return [StudyListing.from_json(one) for one in self.listings[since : since + limit]]
+        return [StudyListing.from_json(one) for one in self._listings[since : since + limit]]
 
     async def series(self, _since: int, _limit: int) -> list[SeriesListing]:
         raise AssertionError("studies that agree are not looked into")
 
+    async def existing_studies(self, study_ids: Sequence[str]) -> set[str]:
+        self.calls += 1
+        return self._ids.intersection(study_ids)
+
     async def statistics(self) -> Statistics:
         self.calls += 1
-        return Statistics(patients=1, studies=_STUDIES, series=_STUDIES, instances=_STUDIES)
+        return Statistics(
+            patients=self._patients, studies=_STUDIES, series=_STUDIES, instances=_STUDIES
+        )
 
     async def newest_change(self) -> ChangePage:
         self.calls += 1
@@ -133,20 +141,8 @@ class _ListedOrthanc:
         return await self.newest_change()
 
 
-def _listing(number: int) -> dict[str, object]:
-    ids = orthanc_ids("P1", f"1.2.{number}", f"1.2.{number}.1", "")
-    return {
-        "ID": ids.study,
-        "ParentPatient": ids.patient,
-        "Series": [ids.series],
-        "LastUpdate": "20260101T000000",
-        "IsStable": True,
-    }
-
-
 async def _comparison(stage: Stage) -> list[Bound]:
-    orthanc = _ListedOrthanc()
-    await _fill(stage, orthanc.listings)
+    orthanc = _ListedOrthanc(await _fill(stage))
     comparison = Comparison(
         orthanc,  # type: ignore[arg-type]  # a stand-in for the calls that are made
         stage.database,
@@ -161,28 +157,30 @@ async def _comparison(stage: Stage) -> list[Bound]:
     ]
 
 
-async def _fill(stage: Stage, listings: Sequence[dict[str, object]]) -> None:
-    now = datetime.now(UTC)
-    await stage.database["studies"].insert_many(
+async def _fill(stage: Stage) -> list[dict[str, Any]]:
+    """Write an index and what was compared of it; answers what Orthanc would list."""
+    await fill(stage.database, IndexSize(studies=_STUDIES))
+    series = await stage.database["series"].find().sort("_id").to_list()
+    listings = [
         {
-            "_id": one["ID"],
-            "version": f"{number:016x}",
-            "numberOfSeries": 1,
-            "numberOfInstances": 1,
-            "numberOfFrames": 1,
-            "updatedAt": now,
+            "ID": one["orthancStudyId"],
+            "ParentPatient": one["orthancPatientId"],
+            "Series": [one["_id"]],
+            "LastUpdate": "20260101T000000",
+            "IsStable": True,
         }
-        for number, one in enumerate(listings)
-    )
+        for one in series
+    ]
     await stage.database["comparedStudies"].insert_many(
         {
             "_id": one["ID"],
             "lastUpdate": one["LastUpdate"],
-            "studyVersion": f"{number:016x}",
+            "studyVersion": "made",
             "indexVersion": INDEX_VERSION,
         }
-        for number, one in enumerate(listings)
+        for one in listings
     )
+    return listings
 
 
 async def _import() -> list[Row]:
