@@ -22,6 +22,7 @@ from tests.graph.routes.stage import (
     dicom_file,
     open_stage,
 )
+from tests.patience import PATIENCE_SECONDS
 
 PIXELS = np.array([[[0], [50], [100]], [[150], [200], [250]]], np.uint16)
 STORED = PIXELS.astype("<u2").tobytes()
@@ -208,24 +209,26 @@ async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on
 
 
 async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.MockRouter) -> None:
-    """Thousands of renderings of one instance: bounded in time, and others are served meanwhile."""
+    """Many renderings of one instance: so many a second, and others are served meanwhile."""
     orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
     other = IndexedInstance(id=FOLLOWER_IDS[0])
     async with open_stage(IndexedInstance(), other) as stage:
         template = stage.frames.signer.frame_template(
             INSTANCE_ID, REVISION, now=time.time()
         ).path.replace("{frame}", "0")
+        begun = time.monotonic()
         flood = [
             asyncio.create_task(stage.http.get(template.replace("{variant}", f"w{center}x{width}")))
-            for center in range(40)
+            for center in range(20)
             for width in range(1, 51)
         ]
         signed = stage.frames.signer.frame_path(other.id, REVISION, 0, now=time.time())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await stage.http.get(signed.path)).status_code == 200
         statuses = Counter(answer.status_code for answer in await asyncio.gather(*flood))
-    assert set(statuses) == {200, 503}
-    assert statuses[200] < 600
+        seconds = time.monotonic() - begun
+    assert set(statuses) <= {200, 503}
+    assert 0 < statuses[200] <= 300 + 60 * seconds + 1
 
 
 @pytest.mark.parametrize("status", [404, 503])
