@@ -42,7 +42,7 @@ from services.frames.signing import FrameUrlKeys, FrameUrlSigner, load_or_create
 from services.health.checks import Health, check_health
 from services.health.descriptors import DescriptorWatch
 from services.health.readiness import Readiness
-from services.index.indexer import Indexer, open_indexer
+from services.index.indexer import Indexer, mark_not_renderable, open_indexer
 from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
 from services.ingest.service import Ingest
@@ -114,6 +114,7 @@ async def enter_frames(
     keys: FrameUrlKeys,
     orthanc: Orthanc | None,
     *,
+    database: AsyncDatabase[dict[str, Any]],
     capacity: OrthancCapacity,
     supervisor: Supervisor,
 ) -> FrameService:
@@ -133,7 +134,14 @@ async def enter_frames(
     signer = FrameUrlSigner(keys, valid_seconds=settings.frame_url_seconds)
     client, frames = (orthanc.client, orthanc.frames) if orthanc else (None, None)
     return await stack.enter_async_context(
-        open_frames(signer, client, frames, limits, supervisor=supervisor)
+        open_frames(
+            signer,
+            client,
+            frames,
+            limits,
+            mark_not_renderable=partial(mark_not_renderable, database),
+            supervisor=supervisor,
+        )
     )
 
 
@@ -445,7 +453,13 @@ async def open_runtime(
         client = orthanc.client if orthanc else None
         keys = await read_url_keys(settings)
         frames = await enter_frames(
-            stack, settings, keys, orthanc, capacity=capacity, supervisor=supervisor
+            stack,
+            settings,
+            keys,
+            orthanc,
+            database=database,
+            capacity=capacity,
+            supervisor=supervisor,
         )
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
         sync = make_sync(settings, orthanc, database, indexer) if orthanc else None

@@ -1,5 +1,6 @@
 """The one way to a picture: checked, cached, guarded and rendered."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from services.errors import (
+    DatabaseUnavailable,
     FrameNotFound,
     FrameNotRenderable,
     NotFound,
@@ -38,9 +40,14 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.frames import OrthancFrames
 from services.tasks import Supervisor, finish_in_thread
 
+_log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 StudyRevisionFinder = Callable[[str], Awaitable[str | None]]
+
+NotRenderableWriter = Callable[[str, str, str], Awaitable[None]]
+"""Records an instance and its revision as not renderable, with the reason."""
 
 _PREVIEW_OFF = "Pictures of this instance are switched off (useOrthancPreview is false)."
 
@@ -96,6 +103,7 @@ class FrameService:
         find: Finds an instance by Orthanc's identifier.
         following: Finds the instances after one in its series.
         find_study: Finds the revision of a study, None when it is not there.
+        mark_not_renderable: Called for an instance whose only frame can't be decoded.
     """
 
     def __init__(
@@ -109,9 +117,11 @@ class FrameService:
         find: InstanceFinder,
         following: FollowingFinder,
         find_study: StudyRevisionFinder,
+        mark_not_renderable: NotRenderableWriter | None,
     ) -> None:
         self.signer = signer
         self._find_study = find_study
+        self._mark_not_renderable = mark_not_renderable
         self._orthanc = orthanc
         self._pipeline = pipeline
         self._quarantine = quarantine
@@ -295,10 +305,25 @@ class FrameService:
         self, instance: RenderableInstance, key: FrameKey, *, is_ahead: bool
     ) -> RenderedFrame:
         frame = FrameId(key.instance_id, key.revision, key.frame_index)
-        with FRAMES.rendering(is_ahead=is_ahead):
-            return await self._guarded(
-                frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
-            )
+        try:
+            with FRAMES.rendering(is_ahead=is_ahead):
+                return await self._guarded(
+                    frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
+                )
+        except FrameNotRenderable as exc:
+            if instance.number_of_frames == 1:
+                await self._learn(instance, str(exc))
+            raise
+
+    async def _learn(self, instance: RenderableInstance, reason: str) -> None:
+        """Let the index say what decoding showed, so that nobody is promised this picture again."""
+        if self._mark_not_renderable is None:
+            return
+        try:
+            await self._mark_not_renderable(instance.id, instance.revision, reason)
+        except DatabaseUnavailable:
+            _log.warning("%s stays renderable in the index: no database", instance.id)
+        self.discard([instance.id])
 
     async def _guarded(self, frame: FrameId, work: Callable[[FramePipeline], Awaitable[_T]]) -> _T:
         """Do what may end a renderer, unless this frame did so before."""
@@ -346,6 +371,7 @@ async def open_frames(
     find: InstanceFinder = find_instance,
     following: FollowingFinder = find_following,
     find_study: StudyRevisionFinder = find_study_revision,
+    mark_not_renderable: NotRenderableWriter | None = None,
     records: CrashRecords | None = None,
     supervisor: Supervisor | None = None,
 ) -> AsyncIterator[FrameService]:
@@ -359,6 +385,7 @@ async def open_frames(
         find: Finds an instance by Orthanc's identifier.
         following: Finds the instances after one in its series.
         find_study: Finds the revision of a study, None when it is not there.
+        mark_not_renderable: Called for an instance whose only frame can't be decoded; None: nobody.
         records: Where crashes of renderers are kept; MongoDB when None.
         supervisor: Of the background tasks of this process; None: one of its own.
     """
@@ -375,6 +402,7 @@ async def open_frames(
             find=find,
             following=following,
             find_study=find_study,
+            mark_not_renderable=mark_not_renderable,
         )
         await stack.enter_async_context(service.running(supervisor or Supervisor()))
         yield service

@@ -28,6 +28,8 @@ from services.index.writes import (
 from services.tasks import Coalescer
 
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
+_NUMBER_OF_FRAMES = stored_name(InstanceDocument.number_of_frames)
+_NOT_RENDERABLE_REASON = stored_name(InstanceDocument.not_renderable_reason)
 _NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
 
 
@@ -177,6 +179,33 @@ class Indexer:
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())
+
+
+async def mark_not_renderable(
+    database: AsyncDatabase[dict[str, Any]], instance_id: str, revision: str, reason: str
+) -> None:
+    """Say of an instance of one frame that it can't be shown, and roll its parents up.
+
+    Its header promised a picture and its pixel data have none: only decoding can tell.
+
+    Args:
+        database: MongoDB.
+        instance_id: Orthanc's id; one that is not indexed any more changes nothing.
+        revision: The one that was decoded; nothing changes where another one is indexed.
+        reason: A sentence for users.
+
+    Raises:
+        DatabaseUnavailable: It may be half done; the next one who asks for the picture repeats it.
+    """
+    instances = database[InstanceDocument.Settings.name]
+    with translated_database_faults():
+        parents = await find_parents(database, [instance_id])
+        await instances.update_one(
+            {"_id": instance_id, "revision": revision, _NUMBER_OF_FRAMES: 1},
+            {"$set": {_NUMBER_OF_FRAMES: 0, _NOT_RENDERABLE_REASON: reason}},
+        )
+        now = to_stored_precision(datetime.now(UTC))
+        await roll_up(database, parents, now, children_written=True)
 
 
 def _parted(lineages: Iterable[Lineage], known: StoredState) -> tuple[list[Lineage], list[Lineage]]:
