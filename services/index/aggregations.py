@@ -1,4 +1,4 @@
-"""What a parent says about its children: computed from what is stored, never incremented."""
+"""The fields of a parent, computed from its stored children; counts are never incremented."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -68,7 +68,7 @@ _ORTHANC_INSTANCE_ID = stored_name(Thumbnail.orthanc_instance_id)
 Pipeline = list[Mapping[str, Any]]
 
 _MAX_WORDS = 512
-"""Of all that the files of one study or patient say; the most frequent come first."""
+"""Most words that are kept for the search of one study or patient; the most frequent come first."""
 
 SERIES_FIELDS = [
     stored_name(field)
@@ -88,7 +88,7 @@ SERIES_FIELDS = [
         SeriesDocument.latest_indexed_at,
     )
 ]
-"""What `study_content` reads of a series."""
+"""The fields of a series that `study_content` needs."""
 
 
 _IS_SECONDARY: Mapping[str, Any] = {
@@ -108,18 +108,18 @@ document or a localizer (PS3.4 B.5, PS3.3 C.8.2.1.1.1)."""
 _SECONDARY_MODALITIES = frozenset(
     {"DOC", "KO", "OT", "PR", "REG", "RTPLAN", "RTSTRUCT", "SC", "SR"}
 )
-"""Modalities (PS3.3 C.7.3.1.1.1) of documents and of what belongs to other images."""
+"""Modalities (PS3.3 C.7.3.1.1.1) of documents and of objects that refer to other images."""
 
 
 def series_pipeline(series_ids: Sequence[str], order: str) -> Pipeline:
     """Return the aggregation over instances that `series_content` reads, one row per series.
 
-    The sort is that of an index, so that MongoDB reads in order. Instances that say the same are
-    counted by their digest, and one of them is looked up for what it says.
+    The sort is that of an index, so that MongoDB reads in order. Instances with equal attributes
+    are grouped by the digest of the attributes, which are read from one instance of each group.
 
     Args:
         series_ids: Which series.
-        order: Key of their instances that is the order of the stack (`choose_order`).
+        order: Name of the key that sorts their instances (`choose_order`).
     """
     return [
         {"$match": {_ORTHANC_SERIES_ID: {"$in": list(series_ids)}}},
@@ -203,18 +203,19 @@ _INSTANCE_OF_MIDDLE_FRAME: Mapping[str, Any] = {
         },
     }
 }
-"""The first instance whose frames, with all before it, reach past the middle; computed in MongoDB
-because a series of 10,000 instances would be a megabyte to send at each roll-up."""
+"""The instance that holds the middle frame of the series. MongoDB computes it, because the frame
+counts of a series of 10,000 instances would be a megabyte to transfer at each roll-up."""
 
 
 def series_content(row: Fields, order: str) -> dict[str, Any]:
-    """Turn a row of `series_pipeline` into a series document, as far as it is rolled up.
+    """Turn a row of `series_pipeline` into the fields of a series document that are rolled up.
 
-    Its attributes are left out while no instance has any: all were indexed by an earlier release.
+    The attributes of the series are left out when no instance has any, because an earlier release
+    indexed all of them.
 
     Args:
         row: One series.
-        order: That its pipeline was made for.
+        order: The order for which the pipeline was made.
     """
     samples = {sample["_id"]: sample for sample in row["samples"]}
     described = [
@@ -226,7 +227,7 @@ def series_content(row: Fields, order: str) -> dict[str, Any]:
         [Statement(sample[part], one["instances"], one["latest"]) for sample, one in described]
         for part in (_SERIES_OF_FILE, _STUDY_OF_FILE)
     )
-    # Where files contradict each other, the larger part of them is shown.
+    # Where files contradict each other, show the group with the most frames.
     hit = max(row["hits"], key=lambda one: one["frames"])["hit"]
     thumbnail = hit and {
         _ORTHANC_INSTANCE_ID: hit["i"],
@@ -256,13 +257,13 @@ def series_content(row: Fields, order: str) -> dict[str, Any]:
 
 
 def study_content(series: Sequence[Fields]) -> dict[str, Any]:
-    """Roll the series of one study up.
+    """Return the fields of a study document that are rolled up from its series.
 
-    Attributes and what derives from them are left out while no series knows any: all were indexed
-    by an earlier release.
+    Attributes, and fields that derive from them, are left out when no series has any, because an
+    earlier release indexed all of them.
 
     Args:
-        series: With `SERIES_FIELDS`, at least one.
+        series: At least one, with the fields `SERIES_FIELDS`.
     """
     ordered = sorted(series, key=_series_order)
     statements = [
@@ -327,7 +328,7 @@ def _study_thumbnail(ordered: Sequence[Fields]) -> Any:  # noqa: ANN401  # as it
 
 
 def _study_attributes(statements: Sequence[Statement]) -> dict[str, Any]:
-    """Return what is shown of a study, and what filters and orders use: all that its files say."""
+    """Return the attributes of a study, and the fields that filters and sort orders use."""
     study = resolve_study(statements)
     names = [study[_PATIENT_NAME], *values_of(statements, _PATIENT_NAME)]
     accession_numbers = values_of(statements, _ACCESSION_NUMBER)
@@ -396,8 +397,8 @@ WRONG_PATIENTS: Pipeline = [
     {"$group": {"_id": "$_id", "missing": {"$sum": "$missing"}}},
     {"$match": {"missing": {"$ne": 0}}},
 ]
-"""The aggregation over studies that finds the patients with another number of studies than they
-say, those without any included."""
+"""The aggregation over studies that finds the patients whose stored number of studies is wrong,
+including patients without studies."""
 
 _STUDY_THAT_CAME_LAST: Mapping[str, str] = {
     _LATEST_INDEXED_AT: f"${_LATEST_INDEXED_AT}",
@@ -425,7 +426,7 @@ def patient_content(row: Fields) -> dict[str, Any]:
 
 def _series_order(series: Fields) -> tuple[bool, int, str]:
     number = series.get(_SERIES_NUMBER)
-    # MongoDB orders null before numbers; thumbnails follow the order that trees show.
+    # MongoDB sorts null before numbers, and trees show series in this order.
     return (number is not None, number or 0, series[_SERIES_INSTANCE_UID])
 
 

@@ -34,26 +34,26 @@ _NUMBER_OF_INSTANCES = stored_name(SeriesDocument.number_of_instances)
 
 
 _MAX_BATCH = 500
-"""Entries of one commit: about 1 MB of documents, well below what one command may hold."""
+"""Entries of one commit: about 1 MB of documents, well below the limit of one command."""
 
 _INDEX_WRITES = WriteConcern(w=1)
-"""Not majority, which waits for the disk at each of the five writes of a commit. What a crash or a
-fail-over of MongoDB takes back, it takes back together with the later position of the change feed
-(one journal, one order), so the feed brings it again."""
+"""Not `majority`, which waits for the disk at each of the five writes of a commit. If a crash or a
+fail-over of MongoDB rolls these writes back, it also rolls back the position of the change feed,
+which is written after them, so the follower reads the same changes again."""
 
 LARGE_SERIES = 5_000
-"""Instances of a series from which on commits do not roll it up. A roll-up reads them all: 3 ms for
-100 instances, 0.3 s for 20,000, and single uploads into such a series would take n^2."""
+"""Commits do not roll up series with more instances. A roll-up reads all instances of a series: 3
+ms for 100, 0.3 s for 20,000, so uploading a large series one file at a time would take O(n^2)."""
 
 _MAX_REMOVED = 5_000
 """Ids of one command: 44 bytes each."""
 
 
 class Indexer:
-    """Writes instances and rolls their parents up.
+    """Writes instances and rolls up their parents.
 
-    Callers that come at the same time share one commit, so that 100 uploads at once cost little
-    more than one. Several processes may index into one database at the same time.
+    Simultaneous callers share one commit, so that 100 uploads at once cost little more than one.
+    Several processes may index into one database at the same time.
 
     Attributes:
         pending: The instances that uploads of this process are about to index.
@@ -70,9 +70,9 @@ class Indexer:
 
         Args:
             database: MongoDB.
-            clock: The time that is written, in UTC.
-            on_changed: Forgets what this process keeps of instances that were replaced or removed,
-                such as rendered frames.
+            clock: Returns the current time in UTC.
+            on_changed: Called with the ids of instances that were replaced or removed, to discard
+                what this process caches of them, such as rendered frames.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
         self.pending = PendingInstances()
@@ -84,33 +84,33 @@ class Indexer:
         self._one_commit = asyncio.Lock()
 
     async def index(self, entries: Sequence[IndexRecord]) -> frozenset[str]:
-        """Index instances as Orthanc holds them; doing it again changes nothing.
+        """Index instances as Orthanc holds them; repeating it changes nothing.
 
-        Returns when their documents and all their parents are written. A caller that is cancelled
-        does not undo the work of other callers, and may not undo its own.
+        Returns when their documents and all their parents are written. If a caller is cancelled,
+        its instances may still be written; other callers are not affected.
 
         Returns:
-            Studies that have to be rolled up again, because these instances belong to a series of
-            more than `LARGE_SERIES`. The follower of the change feed does it for every arrival,
-            once for each page of changes, so uploads need not.
+            Studies that still have to be rolled up, because these instances belong to a series with
+            more than `LARGE_SERIES` instances. The follower of the change feed does this once for
+            each page of changes, so uploads can ignore it.
 
         Raises:
-            DatabaseUnavailable: It may be half done; index them again.
-            RecordRefused: One of them can't be indexed, nor can those beside it in this call.
+            DatabaseUnavailable: The entries may be partly written; index them again.
+            RecordRefused: One of the entries can't be indexed; index the others without it.
         """
         return await self._commits.submit(entries) if entries else frozenset()
 
     async def remove(self, instance_ids: Sequence[str]) -> int:
-        """Forget instances, and the series, studies and patients that they leave empty.
+        """Remove instances, and the series, studies and patients that become empty.
 
         Args:
-            instance_ids: Orthanc's ids; unknown ones count as forgotten already.
+            instance_ids: Orthanc's ids; unknown ones are ignored.
 
         Returns:
-            How many instances went.
+            The number of removed instances.
 
         Raises:
-            DatabaseUnavailable: It may be half done; `recount` the studies.
+            DatabaseUnavailable: They may be partly removed; `recount` the studies.
         """
         removed = 0
         for start in range(0, len(instance_ids), _MAX_REMOVED):
@@ -118,10 +118,10 @@ class Indexer:
         return removed
 
     async def recount(self, study_ids: Sequence[str]) -> None:
-        """Recompute the parents of studies that a crash left half written.
+        """Recompute studies, their series and their patients, for example after a crash.
 
         Raises:
-            DatabaseUnavailable: Repeat it.
+            DatabaseUnavailable: They may be partly written; repeat the call.
         """
         async with self._one_commit:
             with translated_database_faults():
@@ -129,7 +129,7 @@ class Indexer:
                 await roll_up(self._database, parents, self._now(), children_written=True)
 
     async def aclose(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the writes in progress."""
         await self._commits.aclose()
 
     async def _remove(self, instance_ids: Sequence[str]) -> int:
@@ -137,7 +137,7 @@ class Indexer:
             with translated_database_faults():
                 parents = await find_parents(self._database, instance_ids)
                 removed = await delete_instances(self._database, instance_ids)
-                # What was made of their files must not outlive them.
+                # Prepared headers contain attributes of the deleted files.
                 await self._database[SeriesHeadersDocument.Settings.name].delete_many(
                     {_ORTHANC_SERIES_ID: {"$in": list(parents.series)}}
                 )
@@ -159,7 +159,7 @@ class Indexer:
         return [postponed] * len(batch)
 
     async def _write(self, entries: Sequence[IndexRecord]) -> frozenset[str]:
-        """Write instances and roll up; return the studies whose roll-up is left to others."""
+        """Write instances and roll up; return the studies that still have to be rolled up."""
         async with self._one_commit:
             with translated_index_faults():
                 now = self._now()
@@ -209,7 +209,7 @@ async def mark_not_renderable(
 
 
 def _parted(lineages: Iterable[Lineage], known: StoredState) -> tuple[list[Lineage], list[Lineage]]:
-    """Part the lineages of large series from the others."""
+    """Separate the lineages of large series from the others."""
     large: list[Lineage] = []
     others: list[Lineage] = []
     for lineage in lineages:
@@ -225,7 +225,7 @@ async def open_indexer(
     *,
     on_changed: Callable[[Iterable[str]], None] = lambda _: None,
 ) -> AsyncIterator[Indexer]:
-    """Make an indexer that finishes what it began before it closes; see `Indexer`."""
+    """Open an indexer that completes its writes before it closes; see `Indexer`."""
     indexer = Indexer(database, on_changed=on_changed)
     try:
         yield indexer

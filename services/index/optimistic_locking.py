@@ -1,8 +1,8 @@
-"""Write parent documents as compare-and-set on their `version`, until every one is settled.
+"""Writes parent documents by compare-and-set on their `version`, until all writes succeed.
 
-Correct across processes without transactions: a process that writes children rolls their parent up
-afterwards, and a parent is written only if its version is the one read before its children.
-So the last process that wrote a parent had seen every child.
+It is correct across processes without transactions: a process that writes children rolls up their
+parent afterwards, and a parent is written only if its version is still the one that was read before
+its children. So the last process that wrote a parent had seen every child.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from services.index.record import Fields
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """There was no such document: insert one, unless another process did so first."""
+    """Insert a document that does not exist, unless another process did so first."""
 
     id: str
     content: dict[str, Any]
@@ -39,7 +39,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The last child is gone: remove the document if it still has the version that was read."""
+    """Remove a document without children if it still has the version that was read."""
 
     id: str
     expected_version: str
@@ -57,17 +57,17 @@ def plan_write(
     on_change: Fields | None = None,
     must_touch: bool,
 ) -> Write | None:
-    """Decide the one write that brings a document to its content.
+    """Decide which write updates a document to its content.
 
     Args:
         document_id: Its `_id`.
-        current: As read before the children were, None when there was none.
-        content: What it should hold, None when it has no children any more.
-        on_insert: More that is written with a new document; None: a new one can't be made,
-            because its attributes are not at hand.
-        on_change: More that is written when the content changed.
-        must_touch: Children were written, so that a process that aggregated before must lose its
-            race: the version changes even when the content does not.
+        current: The document as read before its children; None when it did not exist.
+        content: The fields that it should have; None when it has no children.
+        on_insert: Additional fields of a new document; None: none can be inserted, because its
+            attributes are not known.
+        on_change: Additional fields that are written when the content changed.
+        must_touch: Children were written: the version must change even when the content does not,
+            so that a process that aggregated before does not overwrite the document.
 
     Returns:
         None when the document needs no write.
@@ -90,14 +90,14 @@ _GONE = object()
 Documents = AsyncCollection[dict[str, Any]]
 
 _ATTEMPTS = 30
-"""Each lost race means that another process won one: with ten processes a few are usual."""
+"""Each lost race means that another process won it: with ten processes a few are usual."""
 
 _JITTER_SECONDS = 0.01
 _DUPLICATE_KEY = 11000
 
 
 class Level(Protocol):
-    """Series, studies or patients: where their documents are and what makes up their content."""
+    """Series, studies or patients: where they are stored and how their content is computed."""
 
     @property
     def documents(self) -> Documents:
@@ -105,7 +105,7 @@ class Level(Protocol):
         ...
 
     async def read_content(self, ids: Collection[str]) -> Mapping[str, Fields]:
-        """Read what the children give their parents; parents without children are left out."""
+        """Compute the content of parents from their children; those without are left out."""
         ...
 
     def plan(
@@ -132,17 +132,17 @@ async def update_until_stable(
     known: Mapping[str, Fields] | None = None,
     dry_run: bool = False,
 ) -> set[str]:
-    """Bring the documents of a level to the content that their stored children give them.
+    """Update the documents of a level to the content computed from their stored children.
 
     Args:
         level: Series, studies or patients.
         ids: Which documents, by `_id`.
-        children_written: The caller wrote children; False when it may leave all as it is.
-        known: Documents by `_id` that were read before the children are; None: they are read here.
+        children_written: The caller wrote children, so versions must change (`must_touch`).
+        known: Documents by `_id` that were read before the children; None: they are read here.
         dry_run: Write nothing.
 
     Returns:
-        The ids of the documents that were written or removed, or would be.
+        The ids of the documents that were written or removed, or would be in a dry run.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
@@ -164,8 +164,8 @@ async def update_until_stable(
         if removed := [current[write.id] for write in writes if isinstance(write, Delete)]:
             await level.record_removals(removed)
         lost = await _write(level.documents, writes)
-        # Absence has no version: what appeared and went while the children were read shows only
-        # when they are read again.
+        # An absent document has no version to compare. If its children changed while they were
+        # read, only reading them again shows it.
         pending = {write.id: False for write in writes if isinstance(write, Insert)}
         pending |= dict.fromkeys(lost, True)
         if not pending:
@@ -181,7 +181,7 @@ async def _read(documents: Documents, ids: Collection[str]) -> Mapping[str, Fiel
 
 
 async def _write(documents: Documents, writes: Sequence[Write]) -> list[str]:
-    """Carry writes out and return the ids of those that lost their race."""
+    """Perform the writes and return the ids of those that lost their race."""
     if not writes:
         return []
     versions = {write.id: new_version() for write in writes}

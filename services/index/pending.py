@@ -1,4 +1,4 @@
-"""The instances that this process is storing: perhaps in Orthanc already, not yet in the index."""
+"""The instances that this process is storing: possibly in Orthanc, not yet in the index."""
 
 import asyncio
 import threading
@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 class PendingInstances:
     """The instances of uploads that are in progress.
 
-    The change feed leaves them to their uploads: otherwise it would read each header a second time.
+    The follower of the change feed skips them, because their uploads index them; otherwise it would
+    read each header a second time.
     """
 
     def __init__(self) -> None:
@@ -43,13 +44,13 @@ class PendingInstances:
             self._finished.set()
 
     def intersection(self, instance_ids: Collection[str]) -> list[str]:
-        """Return the pending ones of some instances, in their order."""
+        """Return which of some instances are pending, in the given order."""
         with self._lock:
             pending = set(self._ids.values())
         return [instance_id for instance_id in instance_ids if instance_id in pending]
 
     async def wait_for(self, instance_ids: Collection[str], *, seconds: float) -> None:
-        """Return when none of some instances is pending any more, or after `seconds`."""
+        """Wait until none of some instances is pending, at most `seconds`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.intersection(instance_ids):

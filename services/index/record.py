@@ -1,4 +1,4 @@
-"""What the indexer is given: one SOP instance as Orthanc holds it."""
+"""The input of the indexer: one SOP instance as Orthanc holds it."""
 
 import hashlib
 import json
@@ -35,8 +35,8 @@ _STUDY_ATTRIBUTES = stored_name(InstanceDocument.study_attributes)
 
 
 INDEX_VERSION = 8
-"""Raise it when the reader of headers, a document of the index or what derives from it changes: the
-comparison with Orthanc reads every instance again whose document has another version."""
+"""Increase it when the header reader, a document of the index or a derived field changes: the
+comparison with Orthanc then reads again every instance whose document has another version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class IndexRecord:
 def header_ids(header: InstanceHeader) -> OrthancIds:
     """Return the ids of an instance with this header.
 
-    Orthanc strips spaces from the end of a PatientID and nothing else: with a space in front, or a
-    no-break space, it is another patient there, whose studies have other ids. For people it is the
-    same patient, so the patient's id is the one that Orthanc gives the PatientID without padding.
+    Orthanc only strips spaces from the end of a PatientID. A PatientID with a leading space or a
+    no-break space is another patient in Orthanc, whose studies have other ids. For users it is the
+    same patient, so `patient` is the id that Orthanc gives the PatientID without padding.
     """
     patient_id = header.patient.patient_id
     identifying = header.identifying_patient_id
@@ -84,8 +84,8 @@ def _reader(model: type[BaseModel], sources: Mapping[str, type]) -> Callable[[An
     """Return a function that reads the fields of a model from a record, by stored names.
 
     Args:
-        model: Declares the fields; what no source has is left out.
-        sources: Dataclasses by their path in a record; the first that has a field counts.
+        model: Declares the fields; those that no source has are left out.
+        sources: Dataclasses by their path in a record; the first that has a field provides it.
     """
     paths: dict[str, str] = {}
     for path, source in sources.items():
@@ -114,7 +114,7 @@ _read_series = _reader(SeriesAttributes, {"header.series.": SeriesModule})
 
 
 def instance_fields(entry: IndexRecord) -> dict[str, Any]:
-    """Return all of an instance document but `_id`, `version`, `useOrthancPreview`, `indexedAt`."""
+    """Return an instance document without `_id`, `version`, `useOrthancPreview`, `indexedAt`."""
     study, series = _given(_read_study(entry)), _given(_read_series(entry))
     described = json.dumps([study, series]).encode()
     return {
@@ -131,7 +131,7 @@ def instance_fields(entry: IndexRecord) -> dict[str, Any]:
 
 
 def to_stored_precision(moment: datetime) -> datetime:
-    """Cut a moment to milliseconds, all that BSON keeps, so that it equals what is read back."""
+    """Truncate a time to milliseconds, the precision of BSON, so that it equals the stored one."""
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 

@@ -1,4 +1,4 @@
-"""Roll what is stored up: series from instances, studies from series, patients from studies."""
+"""Roll-up: computes series from instances, studies from series, and patients from studies."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -52,12 +52,12 @@ _AGGREGATION_MS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class SeriesLevel:
-    """Series, from all their instances.
+    """Series, computed from all their instances.
 
-    That takes 3 ms for 100 instances and 0.3 s for 20,000. No running total can replace it: which
-    key orders the stack depends on how many distinct places and times all instances have, and the
-    thumbnail is the middle of that order. Partial sums would have to keep these sets. So commits
-    leave large series out, see `services.index.indexer.LARGE_SERIES`.
+    This takes 3 ms for 100 instances and 0.3 s for 20,000. A running total can't replace it: the
+    key that orders the stack depends on the number of distinct positions and times of all
+    instances, and the thumbnail is the middle of that order; a total would have to keep these sets.
+    Commits therefore leave out large series, see `services.index.indexer.LARGE_SERIES`.
     """
 
     documents: Documents
@@ -75,7 +75,7 @@ class SeriesLevel:
         return content
 
     async def _read_orders(self, ids: Collection[str]) -> Mapping[str, Sequence[str]]:
-        """Return the series of each order; those without instances are left out."""
+        """Return the series by their stack order; series without instances are left out."""
         series: defaultdict[str, list[str]] = defaultdict(list)
         rows = await self.instances.aggregate(
             facts_pipeline(list(ids)), maxTimeMS=_AGGREGATION_MS, allowDiskUse=True
@@ -87,7 +87,7 @@ class SeriesLevel:
     def plan(
         self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool
     ) -> Write | None:
-        """Write the series as its instances describe it."""
+        """Plan the write of a series."""
         return plan_write(
             id_,
             current=current,
@@ -102,7 +102,7 @@ class SeriesLevel:
 
 @dataclass(frozen=True, slots=True)
 class StudyLevel:
-    """Studies, from their series."""
+    """Studies, computed from their series."""
 
     documents: Documents
     series: Documents
@@ -120,7 +120,7 @@ class StudyLevel:
     def plan(
         self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool
     ) -> Write | None:
-        """Write the study as its series describe it; `updatedAt` only on a change."""
+        """Plan the write of a study; `updatedAt` is set only when its content changes."""
         has_attributes = content is not None and _STUDY_INSTANCE_UID in content
         return plan_write(
             id_,
@@ -132,7 +132,7 @@ class StudyLevel:
         )
 
     async def record_removals(self, documents: Sequence[Fields]) -> None:
-        """Remember the studies for clients that are away now."""
+        """Record the deleted studies for clients that are not connected now."""
         await self.deleted.bulk_write(
             [
                 ReplaceOne(
@@ -152,7 +152,7 @@ class StudyLevel:
 
 @dataclass(frozen=True, slots=True)
 class PatientLevel:
-    """Patients, from their studies."""
+    """Patients, computed from their studies."""
 
     documents: Documents
     studies: Documents
@@ -167,7 +167,7 @@ class PatientLevel:
     def plan(
         self, id_: str, current: Fields | None, content: Fields | None, *, must_touch: bool
     ) -> Write | None:
-        """Write the patient as the study shows it whose newest instance came last."""
+        """Plan the write of a patient, with the demographics of the study that was indexed last."""
         return plan_write(
             id_, current=current, content=content, on_insert={}, must_touch=must_touch
         )
@@ -203,18 +203,18 @@ async def roll_up(
     known: StoredState | None = None,
     dry_run: bool = False,
 ) -> Parents:
-    """Recompute parents from what is stored, bottom up; those without children go.
+    """Recompute parents from stored documents, bottom up; remove parents without children.
 
     Args:
         database: MongoDB.
         parents: Which ones.
         now: In UTC, with no more than milliseconds.
         children_written: Instances were written or removed before this roll-up.
-        known: What was stored before children were written; None: the parents are read here.
-        dry_run: Write nothing. What a level would change is not seen by the level above it.
+        known: The stored state before children were written; None: the parents are read here.
+        dry_run: Write nothing. A level then does not see what would change in the level below it.
 
     Returns:
-        The parents that were written or removed, or would be.
+        The parents that were written or removed, or would be in a dry run.
 
     Raises:
         DatabaseUnavailable: Too many races were lost.
@@ -234,9 +234,10 @@ async def roll_up(
 
 
 async def find_miscounted_patients(database: AsyncDatabase[dict[str, Any]]) -> list[str]:
-    """Return the patients with another number of studies than they say.
+    """Return the patients whose stored number of studies is wrong.
 
-    A process that ends between the removal of a study and of its patient leaves no other trace.
+    A process that ends after it removed a study and before it updated the patient leaves no other
+    trace.
     """
     studies = database[StudyDocument.Settings.name]
     rows = await studies.aggregate(WRONG_PATIENTS, allowDiskUse=True)

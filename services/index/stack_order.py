@@ -1,15 +1,15 @@
-"""The order of a stack: sortable keys of each instance, and which of them orders its series.
+"""The order of a stack: the sort keys of each instance, and the choice of one for its series.
 
-Every key is a function of one instance, so it is written once and no arriving image changes it.
-Which key orders a series depends on all its instances and is rolled up to `SeriesDocument`:
+Every key depends on one instance only, so it is written once and never changes when other images
+arrive. Which key orders a series depends on all its instances; it is stored in `SeriesDocument`:
 
 - `stackKey` is the spatial order: orientation, temporal position, echo, position along the normal.
-  It holds where every slice has a position and an orientation. AcquisitionNumber comes after the
-  position, because many scanners count it up with each slice of one stack.
-- `groupedStackKey` puts AcquisitionNumber and ImageType before the position. It orders a series
-  whose positions repeat, and whose acquisitions or kinds of image distinguish the repeats.
-- `timeKey` puts the acquisition time first: for phases that share a time and nothing else.
-- `numberKey` is InstanceNumber, then acquisition time: for everything else.
+  It is used if every slice has a position and an orientation. AcquisitionNumber comes after the
+  position, because many scanners increment it with each slice of one stack.
+- `groupedStackKey` has AcquisitionNumber and ImageType before the position. It is used if positions
+  repeat, and acquisitions or image types distinguish the slices at one position.
+- `timeKey` starts with the acquisition time: for phases that only their time distinguishes.
+- `numberKey` is InstanceNumber, then acquisition time: for all other series.
 
 SOPInstanceUID decides between equal keys. Sources: PS3.3 C.7.6.2 (position and orientation),
 C.7.6.1 (numbers and times), C.7.6.16.2.2.6 (temporal positions).
@@ -38,7 +38,7 @@ _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
 Pipeline = list[Mapping[str, Any]]
 
 _ABSENT = "~"
-"""Sorts behind all digits and letters: what has no value comes last."""
+"""Sorts after all digits and letters, so that absent values come last."""
 
 _INTEGER = 8
 _TIME = 26
@@ -46,20 +46,20 @@ _POSITION = 10
 _KIND = 6
 _ORIENTATION = 13
 _PLACE = _ORIENTATION + 2 * _INTEGER + _POSITION
-"""Characters of the parts of keys. Instances whose `stackKey` begins with the same `_PLACE` show
-one place in one phase and echo."""
+"""Lengths of the parts of keys, in characters. Instances whose `stackKey` begins with the same
+`_PLACE` characters show the same position in the same phase and echo."""
 
 _POSITIONS_PER_MM = 100
-"""Positions that differ by less than 0.01 mm count as one."""
+"""Positions that differ by less than 0.01 mm count as equal."""
 _FARTHEST_MM = 1e7
 
 _COSINE_STEP = 0.02
-"""Cosines are compared in steps of about one degree: scanners write one orientation with noise."""
+"""Cosines are compared in steps of about one degree, because scanners write them with noise."""
 _COSINE_SHIFT = 0.0137
-"""Moves the limits between two steps away from usual values, such as 0, 0.5 and 1."""
+"""Moves the boundaries between steps away from common values, such as 0, 0.5 and 1."""
 
 _LOCALIZERS = 3
-"""Orientations of a usual localizer series; more of them turn around an axis."""
+"""Most orientations of a usual localizer series; a series with more rotates around an axis."""
 
 
 def order_keys(header: InstanceHeader) -> dict[str, str]:
@@ -101,14 +101,14 @@ def _place(geometry: GeometryModule) -> tuple[str, str] | None:
     (a, b, c), (d, e, f) = cosines[:3], cosines[3:]
     normal = (b * f - c * e, c * d - a * f, a * e - b * d)
     length = math.hypot(*normal)
-    # Cosines of two perpendicular unit vectors; what is far from it is no orientation.
+    # The cosines are two perpendicular unit vectors, so their cross product has about length 1.
     if not 0.5 < length < 2:  # noqa: PLR2004
         return None
     along = sum(x * y for x, y in zip(normal, position, strict=True)) / length
     if not abs(along) < _FARTHEST_MM:
         return None
     steps = round((along + _FARTHEST_MM) * _POSITIONS_PER_MM)
-    # Axial, coronal and sagittal stacks in this order, as a protocol usually has them.
+    # Axial, coronal and sagittal stacks in this order, as in most protocols.
     _, y, z = map(abs, normal)
     plane = 0 if z == max(map(abs, normal)) else 1 if y == max(map(abs, normal)) else 2
     return (
@@ -123,7 +123,7 @@ def _cosine(value: float) -> str:
 
 
 def _integer(value: int | None) -> str:
-    """Return 32 bits with sign, in the order of the numbers."""
+    """Return a signed 32-bit number as text that sorts like the number."""
     return _ABSENT * _INTEGER if value is None else f"{value + 2**31:08x}"
 
 
@@ -134,14 +134,14 @@ def _time(moment: str | None) -> str:
 
 
 def _kind(image_type: Sequence[str]) -> str:
-    """Return a digest: which kind of image comes first does not matter, that they part does."""
+    """Return a digest, which separates image types; their order does not matter."""
     return hashlib.blake2b("\\".join(image_type).encode(), digest_size=3).hexdigest()
 
 
 def facts_pipeline(series_ids: Sequence[str]) -> Pipeline:
     """Return the aggregation over instances that `choose_order` reads, one row per series.
 
-    What has no frames is no slice: a report beside the images does not decide their order.
+    Instances without frames are not slices: a report in the series does not affect the order.
     """
     distinct = {
         "places": _part(STACK_ORDER, 0, _PLACE),
@@ -176,8 +176,8 @@ def facts_pipeline(series_ids: Sequence[str]) -> Pipeline:
 def choose_order(facts: Mapping[str, int]) -> str:
     """Decide the order of a series.
 
-    A group must hold two slices on average: where every slice has its own AcquisitionNumber or
-    time, grouping by it would be an order by it.
+    A group must hold two slices on average: if every slice has its own AcquisitionNumber or time,
+    grouping by it would just sort by it.
 
     Args:
         facts: A row of `facts_pipeline`.
@@ -200,8 +200,8 @@ def choose_order(facts: Mapping[str, int]) -> str:
     has_few_repeats = 10 * (slices - places) < slices and not is_radial
     if facts["numbers"] < slices or has_few_repeats:
         return STACK_ORDER
-    # Nothing distinguishes the repeats, such as the b-values of a diffusion series: the scanner has
-    # numbered them as it meant them.
+    # No attribute that is read distinguishes the repeats, for example the b-values of a diffusion
+    # series: use the numbers that the scanner gave them.
     return INSTANCE_NUMBER_ORDER
 
 

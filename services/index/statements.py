@@ -1,15 +1,15 @@
-"""What the files of a study or series say about it, and which of it counts.
+"""The attributes of a study or series, decided from the headers of its files.
 
-The attributes of a parent are a function of the instances that are stored, and of nothing else:
+The attributes of a parent depend only on the instances that are stored:
 
-- Who the patient is, is taken as a whole: the demographics that are in agreement with most
-  instances, then with the instance that was indexed last. What these demographics leave out comes
-  from others that do not contradict them. So no patient is put together from two people.
-- Every other attribute has the value that most instances give it, then the one of the instance that
-  was indexed last. A file that does not have an attribute has no vote on it: a dose report without
-  a description does not take the description from its study.
+- The patient's demographics are taken as a whole, so that they are never mixed from two people:
+  the demographics that agree with most instances win; if several do, those of the instance that was
+  indexed last. Attributes that they lack come from demographics that do not contradict them.
+- Every other attribute has the value that most instances have; if several do, that of the instance
+  that was indexed last. A file without the attribute does not count: a dose report without a
+  description does not remove the description of its study.
 
-A contradiction is flagged, and what the minority says is kept for search.
+Contradictions are flagged, and the values of the minority are kept for search.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -25,8 +25,8 @@ from services.dicom.values import comparable_text
 from services.index.record import Fields
 
 MAX_STATEMENTS = 64
-"""Kept of one series or study, the most frequent first: files that all differ must not make its
-document outgrow what MongoDB holds."""
+"""Most statements that are kept for one series or study, the most frequent first. If all files
+differed, the document would exceed the 16 MB that MongoDB allows."""
 
 
 def _stored_names(model: type[StudyAttributes | SeriesAttributes | Demographics]) -> list[str]:
@@ -40,12 +40,12 @@ SERIES_ATTRIBUTES = _stored_names(SeriesAttributes)
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What some instances say, all of them the same.
+    """Attributes that several instances have in common.
 
     Attributes:
-        attributes: By stored names; what the files do not say is left out.
-        instances: How many they are.
-        latest: The newest `indexedAt` of them.
+        attributes: By stored names; absent attributes are left out.
+        instances: The number of these instances.
+        latest: Their newest `indexedAt`.
     """
 
     attributes: Fields
@@ -54,7 +54,7 @@ class Statement:
 
 
 def merge(statements: Iterable[Statement], names: Collection[str]) -> list[Statement]:
-    """Reduce statements to some attributes and add up those that are then the same.
+    """Reduce statements to some attributes and combine those that are then equal.
 
     Returns:
         At most `MAX_STATEMENTS`, the most frequent first, then the latest.
@@ -85,7 +85,7 @@ def resolve_series(statements: Sequence[Statement]) -> dict[str, Any]:
 
 
 def resolve_demographics(statements: Sequence[Statement]) -> dict[str, Any]:
-    """Return who the patient is by most files, never mixed from two people."""
+    """Return the demographics that most files agree with, never mixed from two people."""
     candidates = merge(statements, DEMOGRAPHICS)
     folded = [_folded(one.attributes) for one in candidates]
     support = [
@@ -96,7 +96,7 @@ def resolve_demographics(statements: Sequence[Statement]) -> dict[str, Any]:
         )
         for own in folded
     ]
-    # A stable sort: what has equal support stays in the order of `merge`.
+    # A stable sort: candidates with equal support stay in the order of `merge`.
     order = sorted(range(len(candidates)), key=lambda index: support[index], reverse=True)
     resolved: dict[str, Any] = {}
     for index in order:
@@ -113,9 +113,8 @@ def values_of(statements: Sequence[Statement], name: str) -> list[Any]:
 def are_contradictory(demographics: Iterable[Fields]) -> bool:
     """Return whether some demographics can't be those of one person.
 
-    Names are compared without case, repeated spaces, and Unicode's several ways to write a letter,
-    and only in the component groups (PS3.5 6.2.1) that both have. What is absent contradicts
-    nothing.
+    Names are compared without regard to case, repeated spaces and Unicode normalization, and only
+    in the component groups (PS3.5 6.2.1) that both have. An absent value contradicts nothing.
     """
     distinct = {tuple(sorted(folded.items())): folded for folded in map(_folded, demographics)}
     return any(_contradict(one, other) for one, other in combinations(distinct.values(), 2))
@@ -126,7 +125,7 @@ def _voted(statements: Sequence[Statement], names: Iterable[str]) -> dict[str, A
 
 
 def _folded(demographics: Fields) -> dict[str, str]:
-    """Return what is compared of demographics, by attribute and component group of the name."""
+    """Return the values to compare, by attribute and component group of the name."""
     name, *others = DEMOGRAPHICS
     folded = {other: comparable_text(demographics.get(other)) for other in others}
     for position, group in enumerate(comparable_groups(demographics.get(name))):

@@ -1,4 +1,4 @@
-"""What is stored of instances and their parents before a commit writes any of them."""
+"""The stored documents of instances and their parents, read before a commit writes them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ _REVISION = {
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What was found, by `_id`.
+    """The stored documents by `_id`.
 
     Attributes:
-        instances: Their revisions and index versions.
-        series: Whole documents, as in `studies` and `patients`.
+        instances: Only their revisions and index versions.
+        series: Complete documents, as `studies` and `patients`.
     """
 
     instances: Mapping[str, Fields]
@@ -40,10 +40,10 @@ class StoredState:
 async def load_stored_state(
     database: AsyncDatabase[dict[str, Any]], entries: Sequence[IndexRecord]
 ) -> StoredState:
-    """Read all four collections by one command.
+    """Read all four collections with one command.
 
-    A parent's version is thereby older than its children are when they are read: a race that is
-    lost for it is only lost earlier, see `services.index.optimistic_locking`.
+    A parent's version is therefore read before its children, as `services.index.optimistic_locking`
+    requires.
     """
     instances, series, studies, patients = (
         document.Settings.name
@@ -77,7 +77,7 @@ def _with(collection: str, ids: Collection[str]) -> dict[str, Any]:
 
 
 def _tagged(collection: str, ids: Collection[str], document: object) -> list[dict[str, Any]]:
-    """Find documents with the name of their collection: a PatientID can make two ids alike."""
+    """Select documents with the name of their collection: a PatientID can make two ids equal."""
     return [
         {"$match": {"_id": {"$in": list(ids)}}},
         {"$project": {"_id": 0, "of": {"$literal": collection}, "document": document}},

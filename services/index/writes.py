@@ -37,7 +37,7 @@ class Lineage:
     """A study with its patient and one of its series, by Orthanc's ids.
 
     Attributes:
-        series: None for a study whose document stands alone.
+        series: None for a study document without series.
     """
 
     series: str | None
@@ -66,13 +66,13 @@ class Parents:
 
 @dataclass(frozen=True, slots=True)
 class UpsertedInstances:
-    """What writing instances did.
+    """The effect of writing instances.
 
     Attributes:
         lineages: Of the instances.
-        is_changed: Any instance document is not what it was.
-        replaced: Ids of the instances that had another revision before, or were read by another
-            version of the code.
+        is_changed: At least one instance document changed.
+        replaced: Ids of the instances that had another revision before, or that another version of
+            the code had indexed.
     """
 
     lineages: Collection[Lineage]
@@ -83,12 +83,12 @@ class UpsertedInstances:
 async def upsert_instances(
     database: Database, entries: Sequence[IndexRecord], known: StoredState, now: datetime
 ) -> UpsertedInstances:
-    """Write instance documents; those that are there with the same revision keep `indexedAt`.
+    """Write instance documents; those that are stored with the same revision keep `indexedAt`.
 
     Args:
         database: MongoDB.
-        entries: When one instance comes twice, the last counts.
-        known: What is stored of them.
+        entries: If an instance occurs twice, the last entry is written.
+        known: The stored state of the instances.
         now: In UTC, with no more than milliseconds.
     """
     unique = list({entry.ids.instance: entry for entry in entries}.values())
@@ -118,7 +118,7 @@ async def find_parents(database: Database, instance_ids: Sequence[str]) -> Paren
 
 
 async def find_lineages(database: Database, study_ids: Sequence[str]) -> set[Lineage]:
-    """Find the series and patients that anything stored of some studies names."""
+    """Find the series and patients that stored instances, series and studies refer to."""
     below = {_ORTHANC_STUDY_ID: {"$in": list(study_ids)}}
     instances = await _lineages(database, below)
     series = database[SeriesDocument.Settings.name].find(
@@ -162,7 +162,7 @@ def _upsert(entry: IndexRecord, now: datetime, *, is_news: bool) -> UpdateOne:
     if is_news:
         fields |= stamps
     else:
-        # It was there a moment ago; should it have been removed since, it comes back whole.
+        # The document existed a moment ago. If it was removed since, insert it with all fields.
         on_insert |= stamps
     return UpdateOne(
         {"_id": entry.ids.instance}, {"$set": fields, "$setOnInsert": on_insert}, upsert=True

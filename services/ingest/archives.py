@@ -1,8 +1,8 @@
 """ZIP archives, unpacked member by member, within limits that are checked while reading.
 
-Names of members are labels only: no file is written under them. Members that computers and
-hospital CDs add are skipped without a result: directories, DICOMDIR (PS3.10 8.6), `__MACOSX` and
-the thumbnails of file managers. Every other member gets a result.
+Names of members are used only as labels: no file is written under them. Directories, DICOMDIR
+(PS3.10 8.6), `__MACOSX` and the thumbnails of file managers are skipped without a result. Every
+other member gets a result.
 """
 
 import asyncio
@@ -87,7 +87,7 @@ async def acquire_slot(
 
 
 async def close_file(file: BinaryIO, *, is_on_disk: bool) -> None:
-    """Close a file, in a thread when the disk has its bytes to free; not before that is done."""
+    """Close a file; in a thread if it is on disk, because freeing its bytes blocks."""
     if not is_on_disk:
         file.close()
         return
@@ -104,7 +104,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 """Zip64 end of central directory record (4.3.14)."""
 _COMMENT_MAX_BYTES = 65_535
 _ENTRY_MAX_BYTES = 512
-"""Per member, on average: 46 bytes, a path, extra fields. Entries take ten times that in memory."""
+"""Average size of an entry: 46 bytes, a path, extra fields. In memory it takes ten times that."""
 
 
 def check_directory(file: BinaryIO, *, max_members: int) -> None:
@@ -127,24 +127,23 @@ def check_directory(file: BinaryIO, *, max_members: int) -> None:
 
 
 def _zip64_bytes(file: BinaryIO, end_offset: int) -> int:
-    """Return the size of the directory as the Zip64 record says, 0 without one."""
+    """Return the size of the directory according to the Zip64 record; 0 without one."""
     if end_offset < _LOCATOR.size + _END64.size:
         return 0
     file.seek(end_offset - _LOCATOR.size)
-    magic, _, offset, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))
+    magic, *_ = _LOCATOR.unpack(file.read(_LOCATOR.size))
     if magic != _LOCATOR_MAGIC:
         return 0
-    # `zipfile` takes the record that stands right before the locator, whatever the offset says.
-    del offset
+    # As `zipfile`: the record is read from directly before the locator, not from its offset.
     file.seek(end_offset - _LOCATOR.size - _END64.size)
     return int(_END64.unpack(file.read(_END64.size))[8])
 
 
 _CHUNK_BYTES = 1024 * 1024
-"""Read at once. Members that are not larger stay in memory, one per file that is being stored."""
+"""Size of a read. Members that are not larger stay in memory, one per file that is being stored."""
 
 _RATIO_COUNTS_FROM_BYTES = 16 * 1024 * 1024
-"""Small members may be highly compressed: an empty mask of 512x512 is."""
+"""The ratio is not checked below this size: an empty mask of 512x512 is highly compressed."""
 
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
 _DICM_OFFSET = 128
@@ -152,7 +151,7 @@ _ENCRYPTED = 0x1
 _LOCAL_HEADER_BYTES = 30
 """Without name and extra field (APPNOTE.TXT 4.3.7)."""
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-"""Other methods need much memory, and `zipfile` reports damage in them as errors of the disk."""
+"""Other methods need much memory, and `zipfile` reports damage in them as an error of the disk."""
 _DAMAGED_MEMBER = "This member of the archive is damaged."
 _SKIPPED = frozenset({"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"})
 _DAMAGE = (
@@ -165,17 +164,17 @@ _DAMAGE = (
     OverflowError,
     struct.error,
 )
-"""All that `zipfile` raises about archives that are damaged or of a kind it does not know."""
+"""The exceptions that `zipfile` raises for damaged or unsupported archives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveLimits:
-    """What an archive may ask for.
+    """Limits of an archive.
 
     Attributes:
-        max_members: Directories included; of all archives of one call together.
-        max_bytes: Unpacked, in all.
-        max_ratio: Unpacked to packed, of one member.
+        max_members: Members including directories, of all archives of one call together.
+        max_bytes: Total size of the unpacked members, in bytes.
+        max_ratio: Unpacked size divided by packed size, of each member.
     """
 
     max_members: int = 10_000
@@ -185,10 +184,11 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its content in a temporary file that the receiver closes, or why not.
+    """One member.
 
     Attributes:
-        is_on_disk: Closing the content blocks while the disk frees it.
+        content: A temporary file that the receiver closes, or why the member can't be unpacked.
+        is_on_disk: Closing the content blocks while the disk frees its bytes.
     """
 
     name: str
@@ -197,12 +197,12 @@ class Member:
 
 
 def is_added_by_computers(name: str) -> bool:
-    """Return whether computers or CDs add files of this name (PS3.10 8.6: DICOMDIR)."""
+    """Return whether file managers or CDs add files with this name (PS3.10 8.6: DICOMDIR)."""
     return name.lower() in _SKIPPED or name.startswith("._")
 
 
 def is_archive(file: BinaryIO) -> bool:
-    """Return whether a file is a ZIP archive, by its content; a ZIP in a DICOM preamble is none."""
+    """Return whether a file is a ZIP archive by its content, and not DICOM with a ZIP preamble."""
     file.seek(0)
     head = file.read(_DICM_OFFSET + 4)
     return head.startswith(_ZIP_MAGICS) and head[_DICM_OFFSET:] != b"DICM"
@@ -212,8 +212,8 @@ def members(file: BinaryIO, limits: ArchiveLimits) -> Generator[Member, None, No
     """Unpack an archive, one member at a time. Blocking: call `next` in a thread.
 
     Raises:
-        FileRejected: The archive as a whole: DAMAGED_ARCHIVE, EMPTY_ARCHIVE, ARCHIVE_TOO_LARGE;
-            members before that were good.
+        FileRejected: The archive is rejected: DAMAGED_ARCHIVE, EMPTY_ARCHIVE, ARCHIVE_TOO_LARGE.
+            Members that were yielded before are valid.
     """
     check_directory(file, max_members=limits.max_members)
     try:
@@ -247,14 +247,14 @@ def _wanted(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.Zip
 
 
 def _check_overlaps(infos: list[zipfile.ZipInfo], directory_offset: int) -> None:
-    """Refuse members that share bytes, which CPython before 3.11.8 unpacks many times over."""
+    """Refuse members that share bytes; CPython before 3.11.8 unpacks such bytes many times."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
     ends = [*(info.header_offset for info in ordered), directory_offset][1:]
     if ordered and ordered[0].header_offset < 0:
-        # `zipfile` moves all offsets when the directory is not where the archive says.
+        # `zipfile` shifts all offsets if the directory is not at the position in the end record.
         raise _damaged()
     for info, limit in zip(ordered, ends, strict=True):
-        # The local header repeats the name; its extra field is not known yet.
+        # The local header repeats the name; the length of its extra field is not known here.
         name_bytes = len(info.orig_filename.encode("utf-8" if info.flag_bits & 0x800 else "cp437"))
         least = _LOCAL_HEADER_BYTES + name_bytes + info.compress_size
         if info.header_offset + least > limit:
@@ -272,7 +272,7 @@ def _is_skipped(info: zipfile.ZipInfo) -> bool:
 def _unpack(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, remaining: int
 ) -> Member:
-    """Unpack one member; what is wrong with it alone is its content."""
+    """Unpack one member; an error that concerns only this member becomes its content."""
     if info.flag_bits & _ENCRYPTED:
         return Member(info.filename, FileRejected("ENCRYPTED", "This member is encrypted."))
     if info.compress_type not in _METHODS:
@@ -281,7 +281,8 @@ def _unpack(
         )
         return Member(info.filename, FileRejected("DAMAGED_ARCHIVE", message))
     if stat.S_ISLNK(info.external_attr >> 16):
-        return Member(info.filename, FileRejected("NOT_DICOM", "This member is a link, no file."))
+        message = "This member is a link, not a file."
+        return Member(info.filename, FileRejected("NOT_DICOM", message))
     try:
         with archive.open(info) as source:
             chunks = _chunks(source, info, limits, remaining)
@@ -302,7 +303,7 @@ def _unpack(
 
 
 def _is_damage(exc: OSError) -> bool:
-    """Return whether the archive names a position outside the file; other errors are the disk's."""
+    """Return whether an offset in the archive is outside the file, rather than the disk failed."""
     return exc.errno == errno.EINVAL
 
 
@@ -315,7 +316,7 @@ class _MemberRefused(Exception):  # becomes the content of the member
 def _chunks(
     source: IO[bytes], info: zipfile.ZipInfo, limits: ArchiveLimits, remaining: int
 ) -> Iterator[bytes]:
-    """Read a member; its checksum is right when the last chunk was read."""
+    """Read a member; `zipfile` checks its checksum after the last chunk."""
     most = max(info.compress_size * limits.max_ratio, _RATIO_COUNTS_FROM_BYTES)
     size = 0
     while chunk := source.read(_CHUNK_BYTES):

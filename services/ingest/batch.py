@@ -1,4 +1,4 @@
-"""Many files at once, with results in the order sent."""
+"""Concurrent work on many items, with results in their order."""
 
 import asyncio
 from collections import deque
@@ -20,15 +20,14 @@ async def map_ordered(
 ) -> AsyncGenerator[_Result, None]:
     """Work on items concurrently and yield the results in the order of the items.
 
-    Items are taken only as results are, so that memory stays flat. Leaving early cancels the work
-    in progress and waits for it.
+    Items are consumed only as fast as results, so that memory stays constant. If the caller stops
+    early, the work in progress is cancelled and awaited.
 
     Args:
         items: What to work on.
         work: Must not raise for the fault of a single item.
         concurrency: Most items in progress at once.
-        discard: Awaited with each item that was taken and has no result yet, when the caller
-            leaves early.
+        discard: Awaited for each consumed item without a result if the caller stops early.
     """
     in_progress: deque[tuple[_Item, asyncio.Task[_Result]]] = deque()
     try:
@@ -39,7 +38,7 @@ async def map_ordered(
         while in_progress:
             yield await _oldest(in_progress)
     finally:
-        # Never leaves one running: its caller closes the files that it reads.
+        # No task may go on: the caller closes the files that it reads.
         await cancel_and_wait(*(task for _, task in in_progress))
         if discard is not None:
             for item, _ in in_progress:
@@ -51,7 +50,7 @@ async def _worked(work: Callable[[_Item], Awaitable[_Result]], item: _Item) -> _
 
 
 async def _oldest(in_progress: deque[tuple[_Item, asyncio.Task[_Result]]]) -> _Result:
-    """Wait for the first; it counts as in progress until it is done."""
+    """Wait for the oldest task, which counts as in progress until it is done."""
     result = await in_progress[0][1]
     in_progress.popleft()
     return result

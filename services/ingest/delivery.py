@@ -1,9 +1,9 @@
-"""Delivery of one file to Orthanc, across a crash of Orthanc.
+"""Delivers a file to Orthanc, also when Orthanc crashes.
 
-Orthanc's answer 200 is durable, but after a broken connection the file may or may not be stored.
-Such a file is looked up by the identifier that its header gives it, and sent again when Orthanc
-does not have it. The file itself may have crashed Orthanc, so these files are sent again one at a
-time: a file that crashes Orthanc a second time affects no other.
+After Orthanc's answer 200 a file is stored durably; after a broken connection it may or may not be.
+Such a file is looked up by the identifier that its header determines, and sent again if Orthanc
+does not have it. Because the file itself may have crashed Orthanc, such files are sent again one at
+a time: a file that crashes Orthanc a second time affects no other.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from services.orthanc.identifiers import OrthancIds
 from services.tasks import finish_in_thread
 
 RETURN_SECONDS = 10.0
-"""Longest wait for an Orthanc that went away; the embedded one is back after about a second."""
+"""Longest wait for an unavailable Orthanc; the embedded one restarts in about a second."""
 
 _POLL_SECONDS = 0.1
 _BUSY_SECONDS = (0.05, 0.3)
 _ATTEMPTS = 8
-"""Orthanc may go away again while a file is looked up or sent again; the attempts are limited."""
+"""Orthanc may become unavailable again while a file is looked up or sent again."""
 
 
 _Answer = TypeVar("_Answer")
@@ -44,7 +44,7 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class DeliveredFile:
-    """Where the file is.
+    """The identifiers of a delivered file and what Orthanc has under them.
 
     Attributes:
         status: STORED, ALREADY_STORED or CONFLICT.
@@ -59,13 +59,13 @@ PushAnswer = StoreAnswer | OrthancUnavailable
 
 
 class Outage:
-    """Waits for an Orthanc that went away.
+    """Waits until an unavailable Orthanc answers again.
 
-    All callers wait together, and those that come later wait no longer than the first.
+    All callers share one wait: later callers do not wait longer than the first.
 
     Args:
-        orthanc: Asked whether it is back.
-        return_seconds: Longest wait, counted from the first caller's.
+        orthanc: Asked whether it answers.
+        return_seconds: Longest wait, from the first caller's on.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Outage:
         self._began = None
 
     async def is_over(self) -> bool:
-        """Wait until Orthanc answers; False when it is away for too long."""
+        """Wait until Orthanc answers; False if it does not in time."""
         async with self._polling:
             if self._began is None:
                 self._began = self._clock()
@@ -98,11 +98,11 @@ class Outage:
         return self._began is None
 
     async def asking(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
-        """Make a call that only reads, and repeat it when Orthanc is back after an outage.
+        """Make a call that only reads, and repeat it once after an outage.
 
         Raises:
-            OrthancTimedOut: Orthanc is there and takes too long.
-            OrthancUnavailable: It does not come back in time, or went away again.
+            OrthancTimedOut: Orthanc is running and takes too long.
+            OrthancUnavailable: Orthanc does not answer in time, or fails again.
         """
         try:
             return await call()
@@ -125,9 +125,9 @@ class Delivery:
     """Sends files to Orthanc and finds out whether they are stored.
 
     Args:
-        orthanc: Asked what it holds.
-        files: Takes files.
-        outage: Waits for an Orthanc that went away.
+        orthanc: Asked which files it has.
+        files: Sends files to Orthanc.
+        outage: Waits until an unavailable Orthanc answers again.
     """
 
     def __init__(self, orthanc: OrthancClient, files: OrthancFiles, outage: Outage) -> None:
@@ -150,14 +150,14 @@ class Delivery:
     async def find_outcome(
         self, prepared: PreparedFile, expected: OrthancIds, answer: PushAnswer
     ) -> DeliveredFile:
-        """Find out whether a file is stored, and send it again when Orthanc lost it.
+        """Find out whether a file is stored, and send it again if Orthanc does not have it.
 
-        Orthanc answers "already stored" by identifiers alone and drops other content silently, so
-        the MD5 decides.
+        Orthanc compares only identifiers: it answers "already stored" also for another file with
+        the same UIDs, and discards the new one. The MD5 distinguishes the two cases.
 
         Args:
-            prepared: What was sent.
-            expected: The identifiers that the file's header gives it.
+            prepared: The file that was sent.
+            expected: The identifiers that its header determines.
             answer: From `send`.
 
         Raises:
@@ -170,7 +170,7 @@ class Delivery:
             if not await self._outage.is_over():
                 raise answer
             if isinstance(answer, OrthancBusy):
-                # Others write the same rows of its database: not all of them again at once.
+                # Other uploads write the same rows of Orthanc's database: do not all retry at once.
                 await asyncio.sleep(random.uniform(*_BUSY_SECONDS))  # noqa: S311  # no secret
             if not isinstance(answer, OrthancOutcomeUnknown):
                 answer = await self._send_again(prepared)
@@ -182,7 +182,7 @@ class Delivery:
             if status is not None:
                 return DeliveredFile(expected, status)
             if is_suspect or isinstance(answer, OrthancTimedOut):
-                # It stopped Orthanc twice, or Orthanc may still be working on it.
+                # The file crashed Orthanc twice, or Orthanc may still be working on it.
                 raise answer
             is_suspect = True
             async with self._one_suspect:
@@ -195,7 +195,7 @@ class Delivery:
         return await self._files.in_thread(partial(self.send, prepared))
 
     async def _look_up(self, prepared: PreparedFile, expected: OrthancIds) -> StoreStatus | None:
-        """Return what Orthanc has under the identifiers of a file; None when it has nothing."""
+        """Compare with the file that Orthanc has under these identifiers; None if there is none."""
         try:
             held = await self._orthanc.dicom_md5(expected.instance)
         except OrthancNotFound:
@@ -207,11 +207,11 @@ class Delivery:
         self, prepared: PreparedFile, expected: OrthancIds, answer: StoreAnswer
     ) -> DeliveredFile:
         self._outage.end()
-        # The patient is one for all padded forms of the PatientID; Orthanc's may be another.
+        # `header_ids` gives all padded forms of a PatientID one patient; Orthanc does not.
         ids = OrthancIds(expected.patient, answer.study_id, answer.series_id, answer.instance_id)
         if not answer.already_stored:
             return DeliveredFile(ids, StoreStatus.STORED)
-        # Most files are new: hashing each while it goes out would cost a tenth of its time.
+        # Most files are new: computing the MD5 of each while sending would take a tenth longer.
         held = await self._outage.asking(partial(self._orthanc.dicom_md5, ids.instance))
         is_same = held == await finish_in_thread(prepared.md5)
         status = StoreStatus.ALREADY_STORED if is_same else StoreStatus.CONFLICT

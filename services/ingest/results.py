@@ -1,4 +1,4 @@
-"""The result of one file that was sent."""
+"""The result of storing one file."""
 
 import logging
 import secrets
@@ -12,26 +12,26 @@ from services.orthanc.identifiers import OrthancIds
 
 
 class StoreStatus(StrEnum):
-    """The outcomes; the last three carry an error."""
+    """The outcomes; the last three have an error."""
 
     STORED = "STORED"
     ALREADY_STORED = "ALREADY_STORED"
     CONFLICT = "CONFLICT"
-    """The same UIDs with other content are stored; they stay."""
+    """Another file with the same UIDs is stored; it is kept."""
     REJECTED = "REJECTED"
-    """The file itself is at fault: sending it again does not help."""
+    """The file can't be stored; sending it again does not help."""
     FAILED = "FAILED"
-    """Something else is at fault: the file can be sent again."""
+    """The file could not be stored now; it can be sent again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreResult:
-    """One per DICOM file; members of archives are named "archive.zip/member".
+    """The result of one DICOM file; members of archives are named "archive.zip/member".
 
     Attributes:
-        frame_count: Frames that can be shown, of what is stored.
-        header: Of the file as it is stored, with the patient that was asked for; None when the
-            file could not be read.
+        frame_count: Frames of the stored instance that can be shown.
+        header: Of the file as it is stored, with the requested patient; None if the file could not
+            be read.
         ids: Orthanc's identifiers of the instance; None unless it is stored and indexed.
         error: None for STORED and ALREADY_STORED.
     """
@@ -68,8 +68,8 @@ _CONFLICT = "Another file with the same SOPInstanceUID is stored already; that o
 def refused(file_name: str, error: Error, status: StoreStatus) -> StoreResult:
     """Make the result of a file that is not stored.
 
-    The error becomes data here: its traceback is dropped, which would keep every frame with all
-    local variables. With 40,000 results the garbage collector stopped the process for seconds.
+    The traceback of the error is dropped, because it would keep all local variables of every stack
+    frame: with 40,000 results the garbage collector stopped the process for seconds.
     """
     _drop_tracebacks(error)
     return StoreResult(file_name=file_name, status=status, error=error)
@@ -87,7 +87,7 @@ def _drop_tracebacks(error: BaseException) -> None:
 
 
 def failed(file_name: str, exc: Exception, *, is_in_orthanc: bool = False) -> StoreResult:
-    """Make the result of a file that was not stored because of an error, whichever it is."""
+    """Make the result of a file that was not stored because of any error."""
     match exc:
         case FileRejected() | OrthancRefused():
             return refused(file_name, exc, StoreStatus.REJECTED)
@@ -100,14 +100,14 @@ def failed(file_name: str, exc: Exception, *, is_in_orthanc: bool = False) -> St
 
 
 def not_indexed(file_name: str, header: InstanceHeader, error: Error) -> StoreResult:
-    """Make the result of a file that Orthanc has and the index not."""
+    """Make the result of a file that Orthanc has and that is not indexed."""
     return replace(
         refused(file_name, _with_message(error, _NOT_INDEXED), StoreStatus.FAILED), header=header
     )
 
 
 def conflicting(file_name: str, header: InstanceHeader, ids: OrthancIds) -> StoreResult:
-    """Make the result of a file whose UIDs are those of another that is stored."""
+    """Make the result of a file with the UIDs of another stored file."""
     return StoreResult(
         file_name=file_name,
         status=StoreStatus.CONFLICT,
@@ -118,7 +118,7 @@ def conflicting(file_name: str, header: InstanceHeader, ids: OrthancIds) -> Stor
 
 
 def _unexpected(exc: Exception, *, is_in_orthanc: bool) -> Error:
-    """Log what went wrong and where, but not its message: it may quote the file."""
+    """Log the class and place of an error, but not its message, which may quote the file."""
     reference = secrets.token_hex(8)
     place = traceback.extract_tb(exc.__traceback__)[-1]
     kind = type(exc).__name__
@@ -128,7 +128,7 @@ def _unexpected(exc: Exception, *, is_in_orthanc: bool) -> Error:
 
 
 def _with_message(error: Error, message: str) -> Error:
-    """Return an error of the same class with another message; the first one is its cause."""
+    """Return an error of the same class with another message, caused by the given one."""
     replaced = type(error)(message, detail=error.detail or error.message)
     replaced.__cause__ = error
     return replaced

@@ -1,4 +1,4 @@
-"""Store what was sent: DICOM files and ZIP archives of them, one result per file."""
+"""Stores DICOM files and ZIP archives of them, with one result per file."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
@@ -30,7 +30,7 @@ from services.tasks import finish_in_thread
 _NAME_CHARACTERS = 255
 
 _WINDOW = 128
-"""Files of one call in progress: a few are open and go to Orthanc, the others wait for the commit
+"""Files of one call in progress: a few are open and sent to Orthanc, the others wait for the commit
 that they share."""
 
 
@@ -39,8 +39,8 @@ class SentFile:
     """A file to store.
 
     Attributes:
-        name: A label, as its sender called it.
-        open: Opens it, seekable and binary; called in a thread, closed after use.
+        name: A label, from the sender.
+        open: Opens the file, seekable and binary; called in a thread. The file is closed after use.
     """
 
     name: str
@@ -48,7 +48,7 @@ class SentFile:
 
     @classmethod
     def from_path(cls, path: Path, name: str | None = None) -> "SentFile":
-        """Take a file of this machine; it is opened when its turn comes."""
+        """Make one of a local file, which is opened later, when it is stored."""
         return cls(name or path.name, lambda: path.open("rb"))
 
 
@@ -58,10 +58,10 @@ class Ingest:
     Args:
         storage: Stores single files; None while PACS integration is off.
         limits: Of ZIP archives.
-        concurrency: Files of one call that go to Orthanc at once.
+        concurrency: Files of one call that are sent to Orthanc at once.
         permits: Shared by all calls; None: each call has `concurrency` permits of its own.
-        caller_concurrency: Files of all calls of one caller that go to Orthanc at once: others
-            always find a free thread. None: as many as their calls allow.
+        caller_concurrency: Files of all calls of one caller that are sent to Orthanc at once, so
+            that others always find a free thread. None: no limit across calls.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Ingest:
         self._callers: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def with_shared_permits(self, concurrency: int) -> "Ingest":
-        """Return one for many calls at the same time.
+        """Return an instance for many simultaneous calls.
 
         Args:
-            concurrency: Files of all calls together that go to Orthanc at once.
+            concurrency: Files of all calls together that are sent to Orthanc at once.
         """
         return Ingest(
             self._storage,
@@ -112,17 +112,17 @@ class Ingest:
     ) -> AsyncGenerator[StoreResult, None]:
         """Store files; yield one result per DICOM file, in the order sent.
 
-        ZIP archives are recognised by content and their members take their place. One bad file
-        never fails its neighbours.
+        ZIP archives are recognized by their content and replaced by their members. An invalid file
+        does not affect the others.
 
         Args:
             files: DICOM files and ZIP archives.
-            override: Written into the dataset of each.
-            caller: Who sends them; all calls of one caller share `caller_concurrency`.
+            override: Written into the dataset of each file.
+            caller: The sender; all calls of one caller share `caller_concurrency`.
 
         Raises:
             PacsDisabled: PACS integration is off.
-            InvalidInput: The override is no valid PatientID or PatientName.
+            InvalidInput: The override is not a valid PatientID or PatientName.
         """
         storage = self._storage
         if storage is None:
@@ -160,13 +160,13 @@ class Ingest:
         if caller is None or self._caller_concurrency is None:
             return []
         fresh = asyncio.Semaphore(self._caller_concurrency)
-        # Kept by the calls that use it.
+        # The dictionary is weak: a semaphore lives as long as the calls that use it.
         return [self._callers.setdefault(caller, fresh)]
 
     async def _expanded(
         self, files: Iterable[SentFile], permits: UploadPermits
     ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
-        """Open files one after the other, with the members of archives in their place."""
+        """Open files one after the other, and replace archives by their members."""
         members_left = self._limits.max_members
         for sent in files:
             name = _label(sent.name)
@@ -207,7 +207,7 @@ async def _unpacked(
 
 
 async def _open(sent: SentFile) -> tuple[BinaryIO, bool]:
-    """Open a file and find out whether it is an archive; closes it when the caller is cancelled."""
+    """Open a file and find out whether it is an archive; close it if the caller is cancelled."""
     opened: list[tuple[BinaryIO, bool]] = []
     try:
         await finish_in_thread(lambda: opened.append(_opened(sent)))
@@ -228,7 +228,7 @@ def _opened(sent: SentFile) -> tuple[BinaryIO, bool]:
 
 
 async def _next_member(unpacking: Generator[Member, None, None]) -> Member | None:
-    """Unpack the next member; a cancelled caller waits for the thread, which uses the archive."""
+    """Unpack the next member; a cancelled caller waits for the thread that reads the archive."""
     unpacked: list[Member | None] = []
     try:
         await finish_in_thread(lambda: unpacked.append(next(unpacking, None)))
@@ -255,7 +255,7 @@ def _unreadable(exc: OSError) -> Error:
 
 
 class SpoolingFailed(Error):
-    """The disk of this machine is full, or a file can't be read."""
+    """The local disk is full, or a file can't be read."""
 
     code = "FILE_UNREADABLE"
     default_message = "The server could not read or unpack this file. Is its disk full?"

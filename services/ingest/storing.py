@@ -1,4 +1,4 @@
-"""One file in, one result out: check, push to Orthanc, index in MongoDB."""
+"""Stores one file: checks it, sends it to Orthanc, indexes it in MongoDB."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
@@ -58,13 +58,13 @@ class InFlightCounter:
                 self._quiet.set()
 
     async def wait_idle(self) -> None:
-        """Return when no operation is in progress."""
+        """Wait until no operation is in progress."""
         await self._quiet.wait()
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFile:
-    """A file that Orthanc has and the index not yet."""
+    """A file that is stored in Orthanc and not indexed yet."""
 
     file_name: str
     checked: CheckedFile
@@ -75,9 +75,9 @@ class IndexBatch:
     """Asks Orthanc how it stored files, and indexes them together.
 
     Args:
-        files: Asked what Orthanc holds.
+        files: Asked which files Orthanc has.
         index: `Indexer.index`.
-        outage: Waits for an Orthanc that went away.
+        outage: Waits until an unavailable Orthanc answers again.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class IndexBatch:
         """Index files as Orthanc holds them.
 
         Returns:
-            The number of frames of each, or why it alone is not indexed.
+            For each file its number of frames, or why it is not indexed.
 
         Raises:
-            DatabaseUnavailable: None of them may be indexed.
+            DatabaseUnavailable: The files may not be indexed.
             OrthancError: Likewise.
         """
         ids = [arrived.pushed.ids.instance for arrived in batch]
@@ -120,7 +120,7 @@ class IndexBatch:
         try:
             await self._write([entry])
         except DatabaseUnavailable:
-            # The others would have to wait for it as well.
+            # It would fail for the others as well.
             raise
         except Exception as exc:  # noqa: BLE001  # becomes the result of its file
             return exc
@@ -149,12 +149,12 @@ _MAX_BATCH = 200
 """Files that are indexed at once."""
 
 _GATHER_SECONDS = 0.25
-"""A commit costs MongoDB and us about the same for one file and for thirty, so it waits until
-no file is on its way to Orthanc, but no longer than this."""
+"""Longest wait of a commit for files that are being sent to Orthanc. A commit of thirty files costs
+about the same as one of a single file, so waiting for more of them pays off."""
 
 
 class FileStorage:
-    """Stores single files: pushes them to Orthanc and indexes them."""
+    """Stores single files: sends them to Orthanc and indexes them."""
 
     def __init__(
         self,
@@ -168,18 +168,18 @@ class FileStorage:
         return_seconds: float = RETURN_SECONDS,
         find_names: Callable[[str], Awaitable[Collection[str]]] | None = None,
     ) -> None:
-        """Make one; Orthanc is not asked yet.
+        """Make one, without any request.
 
         Args:
-            orthanc: Asked what it holds.
-            files: Takes files.
+            orthanc: Asked which files it has.
+            files: Sends files to Orthanc.
             index: `Indexer.index`.
-            limits: What a file may ask for.
-            keep_tiff_preamble: Leave the preamble of files that are TIFF as well.
+            limits: Limits of a file's structure.
+            keep_tiff_preamble: Keep the preamble of files that are also TIFF.
             pending: Tracks the instances that are being stored.
             find_names: Finds the patient names that are stored with a PatientID; None: an override
                 needs no confirmation.
-            return_seconds: Longest wait for an Orthanc that went away, counted from when it did.
+            return_seconds: Longest wait for an unavailable Orthanc.
         """
         outage = Outage(orthanc, return_seconds=return_seconds)
         self._delivery = Delivery(orthanc, files, outage)
@@ -202,13 +202,13 @@ class FileStorage:
         *,
         when_pushed: Callable[[], Awaitable[None]],
     ) -> StoreResult:
-        """Check one file, bring it into Orthanc, and index it together with other files.
+        """Check one file, send it to Orthanc, and index it together with other files.
 
         Args:
             file_name: For the result.
-            file: Seekable; read in threads, never whole.
+            file: Seekable; read in threads, in parts.
             override: Written into the dataset that is stored.
-            when_pushed: Called when the file is no longer needed, stored or not.
+            when_pushed: Called when the file is no longer needed, whether it was stored or not.
 
         Raises:
             OSError: The file can't be read.
@@ -261,7 +261,7 @@ class FileStorage:
         )
 
     async def _gather(self) -> None:
-        """Let a commit wait for the files that are being sent, but not for a large one."""
+        """Wait until no file is being sent, at most `_GATHER_SECONDS`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_GATHER_SECONDS):
                 await self._traffic.wait_idle()
@@ -270,7 +270,7 @@ class FileStorage:
         self, file: BinaryIO, override: PatientOverride, add: Callable[[str], None]
     ) -> tuple[CheckedFile, DeliveredFile]:
         await self._require_same_patient(file, override)
-        # One thread does all that blocks: each change of thread costs as much as the check.
+        # One thread does everything that blocks: a thread switch costs as much as the check.
         work = partial(self._check_and_send, file, override, add)
         checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
@@ -316,7 +316,9 @@ class FileStorage:
         )
 
     async def _require_same_patient(self, file: BinaryIO, override: PatientOverride) -> None:
-        """Require that a PatientID that is written into a file is stored with the file's name.
+        """Require that a PatientID override does not combine two patients.
+
+        If studies are stored under that PatientID, one of them must have the file's patient name.
 
         Raises:
             FileRejected: PATIENT_MISMATCH.
@@ -332,14 +334,14 @@ class FileStorage:
         if names and not any(names_agree(header.patient.patient_name, name) for name in names):
             message = (
                 "This PatientID is stored with another patient name. Send confirmPatient: true to "
-                "store the file under this PatientID all the same."
+                "store the file under this PatientID nevertheless."
             )
             raise FileRejected("PATIENT_MISMATCH", message)
 
     async def _differs_by_date_only(
         self, file: BinaryIO, layout: FileLayout, override: PatientOverride, instance_id: str
     ) -> bool:
-        """Return whether Orthanc has this file with this patient, written at another time."""
+        """Return whether Orthanc has the same file with the same override, made at another time."""
         for stored in await self._orthanc.stored_files([instance_id]):
             modified_at = await self._files.beginnings.read(
                 stored, lambda beginning, _: read_modified_at(beginning)
