@@ -370,7 +370,7 @@ class Settings(BaseSettings):
         default=2_000, gt=0, description="Most names, values and punctuation of a query."
     )
     query_max_depth: int = Field(
-        default=12, gt=0, description="Most fields inside each other in a query."
+        default=12, gt=0, description="Most levels of nested fields in a query."
     )
     query_max_aliases: int = Field(default=30, ge=0, description="Most aliases in a query.")
     query_max_root_fields: int = Field(

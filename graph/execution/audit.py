@@ -1,4 +1,4 @@
-"""What requests and operations write into the audit trail, with their correlation id."""
+"""Writes what requests and operations do into the audit trail, with their correlation id."""
 
 import dataclasses
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -21,17 +21,18 @@ from services.ingest.results import StoreResult
 _REFUSALS = (Unauthenticated, Forbidden, FrameUrlInvalid)
 
 _SEARCH_MAX_CHARACTERS = 300
-"""Of one root field. Longer arguments are lists of UIDs and attempts to fill the disk."""
+"""Longest description of one root field. Longer arguments are lists of UIDs, or attempts to fill
+the disk."""
 
 _NOT_SEARCHED = frozenset({"first", "after", "last", "before", "order_by"})
-"""Arguments of lists that choose a page, not people."""
+"""Arguments that choose a page of a list; they are not searches."""
 
 _ARGUMENT_NAMES = {"filter_": "filter", "node_id": "id"}
-"""Public names of arguments whose Python name is another."""
+"""Public names of arguments whose Python name differs."""
 
 
 def new_event(action: Action, principal: Principal | None, *, detail: str) -> AuditEvent:
-    """Begin the record of what this request does.
+    """Begin the record of an action of this request.
 
     Args:
         action: What is done.
@@ -51,11 +52,11 @@ def new_event(action: Action, principal: Principal | None, *, detail: str) -> Au
 async def recorded(
     audit: Audit, action: Action, principal: Principal | None, *, detail: str
 ) -> AsyncIterator[AuditEvent]:
-    """Record an action when it is done or has failed, before its answer goes out.
+    """Record an action when it is done or has failed, before the answer is sent.
 
-    That of a view is queued. That of an upload may wait in memory while MongoDB is away: an error
-    would hide which of the files are stored. Other actions have one outcome, and repeating them is
-    safe: they fail when their record can't be written.
+    The record of a view is queued. That of an upload may wait in memory while MongoDB is not
+    available, because an error would hide which files are stored. Other actions fail if their
+    record can't be written; repeating them is safe.
 
     Args:
         audit: The trail.
@@ -64,7 +65,7 @@ async def recorded(
         detail: Name of the field or the route.
 
     Raises:
-        DatabaseUnavailable: The record can't be written now, nor wait where it may.
+        DatabaseUnavailable: The record can't be written, and no more records can wait.
     """
     event = new_event(action, principal, detail=detail)
     try:
@@ -82,7 +83,7 @@ async def recorded(
 
 
 def add_stored(event: AuditEvent, results: Iterable[StoreResult]) -> None:
-    """Add to the record of an upload what happened to its files."""
+    """Add the results of the files to the record of an upload."""
     results = list(results)
     event.number_of_objects = len(results)
     for result in results:
@@ -95,16 +96,16 @@ def add_stored(event: AuditEvent, results: Iterable[StoreResult]) -> None:
 
 
 async def record_refusal(connection: HTTPConnection, error: Error) -> None:
-    """Record an error that is a refusal: who came, to which route.
+    """Record who was refused, and at which route.
 
     Args:
         connection: The request.
-        error: What it is answered with; any other error is not recorded.
+        error: The answer; errors that are not refusals are not recorded.
     """
     if not isinstance(error, _REFUSALS):
         return
     scope = connection.scope
-    # Forged URLs come without a credential, or with one that must not cost a look-up.
+    # Do not look up credentials for forged URLs: an attacker could send many.
     principal = await principal_of(connection) if isinstance(error, Forbidden) else None
     path = getattr(scope.get("route"), "path", "(no route)")
     detail = f"{scope.get('method', 'WEBSOCKET')} {path}"
@@ -116,18 +117,18 @@ async def record_refusal(connection: HTTPConnection, error: Error) -> None:
 async def record_accesses(
     audit: Audit, accesses: AccessLog, principal: Principal | None, *, outcome: str = OK
 ) -> None:
-    """Record what an operation searched for, showed, minted and was refused.
+    """Record the searches, views, signed URLs and refusals of an operation.
 
-    Searches, views and URLs of one operation share a record; refusals have another.
+    Searches, views and URLs of one operation share a record; refusals have their own.
 
     Args:
         audit: The trail.
         accesses: What the operation did; it is emptied.
-        principal: Who asked.
+        principal: Who sent it.
         outcome: `OK`, or the code of the error that ended the operation.
 
     Raises:
-        DatabaseUnavailable: Too much waits to be written; the answer must not go out.
+        DatabaseUnavailable: Too many records wait to be written; the answer must not be sent.
     """
     done = accesses.drain()
     if done.refusals:
@@ -152,14 +153,14 @@ async def record_accesses(
 
 
 def describe_search(field_name: str, arguments: Mapping[str, object]) -> str:
-    """Write what a root field searches for.
+    """Describe what a root field searches for.
 
     Args:
         field_name: Its public name.
         arguments: Its arguments by their Python names.
 
     Returns:
-        The name, and the arguments as JSON where there are any; 300 characters at most.
+        The name, and the arguments as JSON if there are any; 300 characters at most.
     """
     searched = {
         _ARGUMENT_NAMES.get(name, contract_name(name)): _given(value)
@@ -172,7 +173,7 @@ def describe_search(field_name: str, arguments: Mapping[str, object]) -> str:
 
 
 def describe_parameters(route: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """Write what a route searches for, by its path and query; 300 characters at most."""
+    """Describe what a route searches for by its path and query; 300 characters at most."""
     return _shortened(f"{route} {orjson.dumps(dict(parameters)).decode()}")
 
 
@@ -183,7 +184,7 @@ def _shortened(text: str) -> str:
 
 
 def _given(value: object) -> object:
-    """Return an input object as its parts that are given, by their public names."""
+    """Return the given fields of an input object, by their public names."""
     if isinstance(value, list):
         return [_given(part) for part in value]
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
@@ -201,10 +202,10 @@ def _code_of(exc: BaseException) -> str:
 
 
 class AuditedOperation(SchemaExtension):
-    """Records what an operation did before its answer goes out, however it ended.
+    """Records what an operation did before its answer is sent, whether it succeeded or failed.
 
-    What can't be recorded fails the operation: nothing is shown without a record. It is the
-    outermost extension, so that it also sees operations that another one ended.
+    An operation that can't be recorded fails: no data is shown without a record. This is the
+    outermost extension, so that it also records operations that another extension ended.
     """
 
     async def on_execute(self) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""Authorization of root fields; the fields below them need no check of their own."""
+"""Authorization of root fields; the fields below them need no further check."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from services.errors import Forbidden, Unauthenticated
 
 
 def require(info: Info, role: Role) -> None:
-    """Let the caller of a root field pass, or refuse; both are logged for the audit trail.
+    """Check the role of the caller of a root field, and note the result for the audit trail.
 
     Raises:
         Unauthenticated: The caller could not be identified.
-        Forbidden: The role is too small.
+        Forbidden: The caller's role is not sufficient.
     """
     context = info.context
     try:
@@ -31,10 +31,10 @@ def require(info: Info, role: Role) -> None:
 
 
 def require_network(info: Info) -> Principal:
-    """Let a caller use other DICOM applications.
+    """Check that a caller may use other DICOM applications.
 
     Raises:
-        Forbidden: The caller is limited to some studies, which other archives know nothing of.
+        Forbidden: The caller is limited to some studies; other archives do not know these limits.
     """
     principal = authorize(info.context.principal, Role.UPLOADER)
     if not principal.scope.is_all:
@@ -45,11 +45,11 @@ def require_network(info: Info) -> Principal:
 
 
 class RequiresRole(FieldExtension):
-    """Lets principals of a role pass. It belongs on every root field, and on no other.
+    """Requires a role. Every root field has this extension, and no other field does.
 
     Args:
-        role: The least role.
-        is_search: Whether the field looks for patients, so that its arguments are in the trail.
+        role: The lowest role that may use the field.
+        is_search: Whether the field searches for patients, so that its arguments are audited.
     """
 
     def __init__(self, role: Role, *, is_search: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Publishes our own errors to the caller, and masks all others."""
+"""Shows our own errors to the caller, and masks all others."""
 
 import logging
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ _MASKED = "Something went wrong in the server. Its log has the details: {}."
 
 
 def publish_errors(errors: Iterable[GraphQLError]) -> None:
-    """Give every error its code, and mask in place what callers must not see.
+    """Give every error its code, and replace messages that callers must not see.
 
-    An error of `services.errors` keeps its message. One that GraphQL itself found (syntax,
-    validation, variables, the name of the operation) too. Anything else is logged once, with the
-    id that the caller gets.
+    Errors of `services.errors` and of GraphQL itself (syntax, validation, variables, the name of
+    the operation) keep their messages. All others are logged once, with a reference that the caller
+    gets instead of the message.
 
     Args:
         errors: Of one operation.
@@ -39,7 +39,7 @@ def publish_errors(errors: Iterable[GraphQLError]) -> None:
 
 
 def _cause(error: GraphQLError) -> BaseException | None:
-    """Return what a resolver or a scalar raised; None when GraphQL itself found the error."""
+    """Return what a resolver or a scalar raised; None for errors of GraphQL itself."""
     cause: BaseException | None = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
@@ -63,7 +63,7 @@ def _mask(error: GraphQLError, cause: BaseException) -> None:
         reference = new_correlation_id()
     _log.error("Unexpected error %s at %s", reference, _place(error), exc_info=cause)
     error.message = _MASKED.format(reference)
-    # What formats the error later must find nothing of the cause.
+    # Code that formats the error later must not find the cause.
     error.original_error = None
     error.extensions = {"code": Error.code, "correlationId": reference}
 
@@ -79,5 +79,5 @@ def _code_of_graphql(error: GraphQLError) -> str:
 
 
 def _place(error: GraphQLError) -> str:
-    """Name the field; list positions reveal nothing about patients, so they may stay."""
+    """Return the path of the field. List positions reveal nothing about patients."""
     return ".".join(str(part) for part in error.path or ()) or "(operation)"

@@ -1,7 +1,7 @@
-"""What introspection costs: fields that `__schema` and `__type` can answer, counted beforehand.
+"""The cost of introspection: the number of fields in the answer of `__schema` and `__type`.
 
-Introspection reads no data, so node limits do not bound it, but each of its fields takes as long to
-execute as any other: 20 aliased `__schema` of 1.1 kB held the event loop for 4.2 s.
+Introspection reads no data, so the limit of nodes does not bound it, but each of its fields takes
+as long to execute as any other: 20 aliased `__schema` of 1.1 kB blocked the event loop for 4.2 s.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,15 +12,15 @@ from typing import NamedTuple
 from graphql import GraphQLEnumType, GraphQLSchema, is_input_object_type
 
 _ENTERS_TYPE = frozenset({"type", "ofType", "interfaces", "possibleTypes", "__type"})
-"""Fields that lead to a type of the caller's choice: from there on the largest sizes count."""
+"""Fields that lead to a type that the caller chooses: below them the largest sizes count."""
 
 
 class IntrospectionCost(NamedTuple):
-    """Fields that a selection set answers.
+    """The number of fields in the answer of a selection set.
 
     Attributes:
-        typical: Below `types`, where the average type counts: the sum over all types is exact.
-        largest: Below one chosen type: the longest list of the schema counts at each level.
+        typical: Below `types`, with the average of all types; the sum over all types is exact.
+        largest: Below one chosen type, with the longest list of the schema at each level.
     """
 
     typical: int = 0
@@ -31,7 +31,7 @@ NO_COST = IntrospectionCost()
 
 
 def total_cost(costs: Iterable[IntrospectionCost]) -> IntrospectionCost:
-    """Return the cost of fields side by side."""
+    """Return the cost of several fields of one selection set."""
     typical = largest = 0
     for cost in costs:
         typical += cost.typical
@@ -41,11 +41,11 @@ def total_cost(costs: Iterable[IntrospectionCost]) -> IntrospectionCost:
 
 @dataclass(frozen=True, slots=True)
 class IntrospectionSizes:
-    """Lengths of the lists of introspection, by the name of the field; other fields count 1.
+    """Lengths of the lists of introspection by field name; other fields count 1.
 
     Attributes:
-        typical: On the average of all types, rounded up.
-        largest: Of the longest one.
+        typical: Average of all types, rounded up.
+        largest: Of the type with the longest list.
     """
 
     typical: Mapping[str, int] = field(default_factory=dict)

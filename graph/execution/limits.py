@@ -1,7 +1,7 @@
-"""Limits on operations, checked before validation so that a refusal costs next to nothing.
+"""Limits of operations, checked before validation, so that refusing one costs almost nothing.
 
-The hooks are those of the operation, never of fields: a hook per field makes a tree of 2,000
-instances eight times slower.
+Extensions only use hooks of the operation: a hook of fields makes a tree of 2,000 instances eight
+times slower.
 """
 
 import asyncio
@@ -40,21 +40,21 @@ _CACHED_DOCUMENTS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationLimits:
-    """Limits of one operation. Those that are no setting have their number here.
+    """Limits of one operation. Those that are not settings have their value here.
 
     Attributes:
         text_characters: Length of the query text.
         tokens: Names, values and punctuation in it.
-        depth: Fields inside each other.
-        aliases: Fields with an alias, fragments written out.
-        root_fields: Fields of the operation itself, fragments written out.
-        nodes: Objects that the answer may hold, by the page sizes that are asked for.
-        seconds: Longest time of a query; uploads and subscriptions take as long as they take.
-        nesting: Brackets inside each other; bounds the parser's recursion.
-        introspection_depth: The same below `__schema`: client tools ask 15 levels.
-        fields: All fields, fragments written out.
-        repetitions: Fields of one name in one selection set: validation compares each pair.
-        values: Values of the variables, lists and objects included.
+        depth: Levels of nested fields.
+        aliases: Fields with an alias, with all fragments expanded.
+        root_fields: Fields of the operation itself, with all fragments expanded.
+        nodes: Objects that the answer may have, by the requested page sizes.
+        seconds: Longest duration of a query; uploads and subscriptions have no limit.
+        nesting: Levels of nested brackets; bounds the parser's recursion.
+        introspection_depth: Depth below `__schema`: client tools request 15 levels.
+        fields: All fields, with all fragments expanded.
+        repetitions: Fields with one name in one selection set: validation compares each pair.
+        values: Values of the variables, including lists and objects.
     """
 
     text_characters: int
@@ -72,7 +72,7 @@ class OperationLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "OperationLimits":
-        """Take the limits that can be set."""
+        """Make the limits with those that are settings."""
         return cls(
             text_characters=settings.query_max_characters,
             tokens=settings.query_max_tokens,
@@ -85,7 +85,7 @@ class OperationLimits:
 
 
 class LimitedOperation(SchemaExtension):
-    """Parses, limits and validates; remembers the last documents and what validation said.
+    """Parses, limits and validates; caches recent documents and their validation errors.
 
     Args:
         limits: What is allowed.
@@ -95,12 +95,12 @@ class LimitedOperation(SchemaExtension):
         self._limits = limits
 
     async def on_operation(self) -> AsyncIterator[None]:
-        """Start with nothing loaded and nothing counted, and identify the caller again."""
+        """Reset loaders and counts, and authenticate the caller again."""
         self.execution_context.context = await self.execution_context.context.for_operation()
         yield
 
     def on_parse(self) -> Iterator[None]:
-        """Parse within the limits of text.
+        """Parse the text within its limits.
 
         Raises:
             LimitExceeded: The text is too long, too deep or has too many tokens.
@@ -114,7 +114,7 @@ class LimitedOperation(SchemaExtension):
         """Check the size of the operation, then validate.
 
         Raises:
-            LimitExceeded: It is too large; validation did not see it.
+            LimitExceeded: The operation is too large; it was not validated.
         """
         context = self.execution_context
         document = context.graphql_document
@@ -129,10 +129,10 @@ class LimitedOperation(SchemaExtension):
         yield
 
     async def on_execute(self) -> AsyncIterator[None]:
-        """Cut queries that take too long.
+        """Cancel queries that take too long.
 
         Raises:
-            LimitExceeded: Time is up.
+            LimitExceeded: The query took too long.
         """
         is_query = self.execution_context.operation_type is OperationType.QUERY
         try:
@@ -146,14 +146,14 @@ class LimitedOperation(SchemaExtension):
 
 
 def _unnamed(context: ExecutionContext, document: DocumentNode) -> Iterator[GraphQLError]:
-    """Refuse to choose among operations (GraphQL specification, 6.1); Strawberry runs the first."""
+    """Refuse several operations without a name (GraphQL 6.1); Strawberry would run the first."""
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     if len(operations) > 1 and context._provided_operation_name is None:  # noqa: SLF001  # the public name is that of the first
-        yield GraphQLError("Say in `operationName` which of the operations is to run.", operations)
+        yield GraphQLError("Set `operationName` to the operation that should run.", operations)
 
 
 def parse_limited(text: str, limits: OperationLimits) -> DocumentNode:
-    """Parse a query text that is within its limits; the last ones are remembered.
+    """Parse a query text that is within its limits; recent ones are cached.
 
     Raises:
         LimitExceeded: It is too long, too deeply nested or has too many tokens.
@@ -170,7 +170,7 @@ def check_text(text: str, limits: OperationLimits) -> None:
         LimitExceeded: It is too long or too deeply nested.
     """
     _check("characters", len(text), limits.text_characters)
-    _check("brackets inside each other", _nesting(text), limits.nesting)
+    _check("levels of brackets", _nesting(text), limits.nesting)
 
 
 def check_variables(variables: Mapping[str, Any] | None, limits: OperationLimits) -> None:
@@ -193,7 +193,7 @@ def check_variables(variables: Mapping[str, Any] | None, limits: OperationLimits
 
 
 _JSON_TYPES = (str, int, float, Mapping, list, type(None))
-"""What counts as a value of variables; files of an upload have a limit of their own."""
+"""The types that count as values of variables; the files of an upload have their own limit."""
 
 
 def check_document(
@@ -202,10 +202,10 @@ def check_document(
     sizes: SchemaSizes,
     limits: OperationLimits,
 ) -> None:
-    """Check everything in a document: validation reads also what is not going to run.
+    """Check all operations and fragments of a document, because validation reads all of them.
 
     Raises:
-        LimitExceeded: Says what there is too much of.
+        LimitExceeded: With what exceeds its limit.
         GraphQLError: A fragment contains itself.
     """
     for definition in document.definitions:
@@ -214,13 +214,13 @@ def check_document(
             check_shape(shape, limits)
             if shape.introspection_depth:
                 _check(
-                    "fields of introspection to answer",
+                    "fields in the answer of introspection",
                     shape.introspection.largest,
                     sizes.introspection_allowed,
                 )
         elif isinstance(definition, FragmentDefinitionNode):
             shape = measure(definition, document, variables, sizes)
-            # Depth counts where a fragment is used: that of a type below __schema may be large.
+            # Depth is checked in operations only: fragments below __schema may be deep.
             check_shape(replace(shape, width=0, depth=0), limits)
 
 
@@ -228,19 +228,19 @@ def check_shape(shape: QueryShape, limits: OperationLimits) -> None:
     """Check an operation before it is validated.
 
     Raises:
-        LimitExceeded: Says what there is too much of.
+        LimitExceeded: With what exceeds its limit.
     """
-    _check("fields inside each other", shape.depth, limits.depth)
+    _check("levels of fields", shape.depth, limits.depth)
     _check(
-        "fields of introspection inside each other",
+        "levels of introspection fields",
         shape.introspection_depth,
         limits.introspection_depth,
     )
     _check("aliases", shape.aliases, limits.aliases)
     _check("root fields", shape.width, limits.root_fields)
     _check("fields", shape.fields, limits.fields)
-    _check("fields of one name side by side", shape.repetitions, limits.repetitions)
-    _check("objects to answer, by `first` and `last`", shape.nodes, limits.nodes)
+    _check("fields with one name in one selection set", shape.repetitions, limits.repetitions)
+    _check("objects in the answer, by `first` and `last`", shape.nodes, limits.nodes)
 
 
 def _check(what: str, found: int, allowed: int) -> None:
@@ -274,13 +274,13 @@ def _parsed(text: str, max_tokens: int) -> DocumentNode:
 
 
 def _has_more_tokens(text: str, limit: int) -> bool:
-    """Return whether there are too many tokens: the parser's error has no code for it."""
+    """Return whether there are too many tokens; the parser's error can't be distinguished."""
     lexer = Lexer(Source(text))
     count = 0
     try:
         while count <= limit and lexer.token.kind is not TokenKind.EOF:
             token = lexer.advance()
-            # The parser counts comments, too; the lexer passes over them.
+            # The parser also counts comments, which the lexer skips.
             one = lexer.last_token.next
             while one is not None and one is not token:
                 count, one = count + 1, one.next

@@ -15,14 +15,14 @@ from services.observability.tracing import TRACING
 class ObservedOperation(SchemaExtension):
     """Counts every operation with its outcome; times and traces queries and mutations.
 
-    A subscription lasts as long as its client likes, so its duration says nothing. The label is the
-    type of the operation, not its name: clients choose names freely.
+    The duration of a subscription is up to its client, so it is not measured. The label is the type
+    of the operation, not its name, which clients choose freely.
     """
 
     _is_subscription = False
 
     async def on_operation(self) -> AsyncIterator[None]:
-        """Count an operation, including those that are refused before they are executed."""
+        """Count an operation, also if it is refused before its execution."""
         context = self.execution_context
         started = perf_counter()
         outcome = "cancelled"
@@ -57,7 +57,7 @@ class ObservedOperation(SchemaExtension):
             yield
 
     def _fields(self) -> list[str]:
-        """Return the names of the root fields, which the schema has."""
+        """Return the names of the root fields, as far as the schema has them."""
         context = self.execution_context
         if context.graphql_document is None:
             return []
@@ -66,7 +66,7 @@ class ObservedOperation(SchemaExtension):
         return sorted({one.name.value for one in selections if isinstance(one, FieldNode)})
 
     def _kind(self) -> str:
-        """Return the type of the operation; `unknown` for what is no valid document."""
+        """Return the type of the operation; `unknown` if the document is not valid."""
         try:
             kind: OperationType = self.execution_context.operation_type
         except Exception:  # noqa: BLE001  # whatever Strawberry raises for what it can't parse

@@ -1,7 +1,7 @@
-"""The size of an operation: depth, aliases, fields and nodes, with all its fragments written out.
+"""The size of an operation: depth, aliases, fields and nodes, with all fragments expanded.
 
-One memoised pass: a fragment is measured once, however often it is spread. 734 bytes of nested
-spreads have more fields, written out, than can be counted one by one.
+It is measured in one pass, each fragment once, however often it is spread: expanded, 734 bytes of
+nested spreads have more fields than can be counted one by one.
 """
 
 from collections import Counter
@@ -45,18 +45,18 @@ _INT_CHARACTERS = 11
 
 @dataclass(frozen=True, slots=True)
 class QueryShape:
-    """Size of a selection with all its fragments written out.
+    """Size of a selection with all fragments expanded.
 
     Attributes:
-        depth: Fields inside each other, a leaf counts 1; without introspection.
-        introspection_depth: The same below `__schema` and `__type`.
+        depth: Levels of fields without introspection; a leaf counts 1.
+        introspection_depth: Levels of fields below `__schema` and `__type`.
         aliases: Fields with an alias.
         fields: All fields.
-        width: Fields side by side at the top.
-        repetitions: Most fields of one name in one selection set, fragments written out.
-        nodes: Objects that can be answered, by the page sizes that are asked for; a plain list
-            counts 1, for its parent knows its length and counts it before it is read.
-        introspection: Fields that introspection can answer; all others count 1.
+        width: Fields at the top level.
+        repetitions: Most fields with one name in one selection set.
+        nodes: Objects that the answer can have, by the requested page sizes; a plain list counts 1,
+            because its length is counted before it is read.
+        introspection: Fields in the answer of introspection; other fields count 1.
     """
 
     depth: int = 0
@@ -87,14 +87,14 @@ class SchemaSizes:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A selection set: its shape, and how many fields of each name stand side by side in it."""
+    """A selection set: its shape, and how many of its fields have each name."""
 
     shape: QueryShape = QueryShape()
     names: Mapping[str, int] = field(default_factory=dict)
 
 
 _STANDARD_INTROSPECTIONS = 2
-"""Tools ask for the standard introspection once; what they add of their own has as much again."""
+"""Tools send the standard introspection query once; additions may be as large as it is."""
 
 
 @lru_cache(maxsize=4)
@@ -109,7 +109,7 @@ def schema_sizes(schema: GraphQLSchema) -> SchemaSizes:
                 pages[name] = max(pages.get(name, 0), first.default_value)
             elif first is not None:
                 plain.add(name)
-    # `frames` of an instance is a plain list and of a series a page: both count what they read.
+    # `frames` is a plain list of an instance and a page of a series; resolvers count both.
     pages = {name: size for name, size in pages.items() if name not in plain}
     sizes = SchemaSizes(pages, introspection_sizes(schema))
     document = parse(_STANDARD_INTROSPECTION)
@@ -137,12 +137,12 @@ def measure(
     Args:
         definition: One of `document`.
         document: Parsed; the caller has bounded its nesting.
-        variables: Values as they were sent.
+        variables: Values as sent.
         sizes: Of the schema.
 
     Raises:
         GraphQLError: A fragment contains itself.
-        LimitExceeded: Fragments lie too deep inside each other to be followed.
+        LimitExceeded: Fragments are nested too deeply.
     """
     fragments = {
         definition.name.value: definition
@@ -153,7 +153,7 @@ def measure(
     try:
         return _Measuring(fragments, values, sizes).selection_set(definition.selection_set).shape
     except RecursionError as exc:
-        raise LimitExceeded("The query has too many fragments inside each other.") from exc
+        raise LimitExceeded("The query has too many levels of fragments.") from exc
 
 
 def _defaults(
@@ -244,7 +244,7 @@ class _Measuring:
 
 
 def _integer(node: IntValueNode) -> int:
-    # Int has 32 bits; longer digits are refused by validation, and Python refuses to read 4,301.
+    # An Int has 32 bits: validation refuses more digits, and Python can't read 4,301 of them.
     return int(node.value[:_INT_CHARACTERS])
 
 

@@ -45,7 +45,7 @@ _MOST_WHERE_TERMS = 64
 """Terms of one `where`: each is planned with all indexes that may serve it."""
 
 _WHERE_DEPTH = 8
-"""Terms of one `where` inside each other."""
+"""Levels of nested terms in one `where`."""
 
 _NOTHING: MongoFilter = {"_id": {"$in": []}}
 
@@ -175,7 +175,7 @@ def _expression(where: StudyExpression) -> MongoFilter:
     """Plan an expression.
 
     Raises:
-        InvalidInput: It has too many terms, or they lie too deep inside each other.
+        InvalidInput: It has too many terms or levels.
     """
     if _count_terms(where, 1) > _MOST_WHERE_TERMS:
         raise InvalidInput(f"where: at most {_MOST_WHERE_TERMS} terms.")
@@ -184,7 +184,7 @@ def _expression(where: StudyExpression) -> MongoFilter:
 
 def _count_terms(where: StudyExpression, depth: int) -> int:
     if depth > _WHERE_DEPTH:
-        raise InvalidInput(f"where: at most {_WHERE_DEPTH} terms inside each other.")
+        raise InvalidInput(f"where: at most {_WHERE_DEPTH} levels of nested terms.")
     inner = [*(where.all_of or ()), *(where.any_of or ())]
     if where.none_of is not None:
         inner.append(where.none_of)

@@ -97,30 +97,30 @@ def test_windows_of_plain_lists_are_not_multiplied() -> None:
         (nested_fragments(19), "fields"),
         ("{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}", "aliases"),
         ("{" + " ".join(["__typename"] * 21) + "}", "root fields"),
-        ("{server{" + " ".join(["version"] * 41) + "}}", "fields of one name side by side"),
+        ("{server{" + " ".join(["version"] * 41) + "}}", "fields with one name"),
         (
             '{study(studyInstanceUID:""){' + "...{series{id}}" * 280 + "}}",
-            "fields of one name side by side",
+            "fields with one name",
         ),
         (
             "{server{" + "...f " * 21 + "}} fragment f on Server{version ...{version}}",
-            "fields of one name side by side",
+            "fields with one name",
         ),
-        ("{a" * 63 + "}" * 63, "fields inside each other"),
-        ("{a" * 3000 + "}" * 3000, "brackets inside each other"),
-        ("{a(b:" + "[" * 100 + "]" * 100 + ")}", "brackets inside each other"),
+        ("{a" * 63 + "}" * 63, "levels of fields"),
+        ("{a" * 3000 + "}" * 3000, "levels of brackets"),
+        ("{a(b:" + "[" * 100 + "]" * 100 + ")}", "levels of brackets"),
         ("{" + " " * 15_000 + "a}", "characters"),
         (
             "{patients(first:500){nodes{studies(first:500){nodes{id}}}}}",
-            "objects to answer, by `first` and `last`",
+            "objects in the answer, by `first` and `last`",
         ),
         (
             "{__schema{" + "types{fields{type{" * 6 + "name" + "}}}" * 6 + "}}",
-            "fields of introspection inside each other",
+            "levels of introspection fields",
         ),
         (
             "{studies(first:" + "9" * 5000 + "){nodes{id}}}",
-            "objects to answer, by `first` and `last`",
+            "objects in the answer, by `first` and `last`",
         ),
     ],
 )
@@ -270,7 +270,7 @@ def test_the_standard_introspection_costs_half_of_what_is_allowed() -> None:
     ],
 )
 def test_introspection_that_multiplies_is_refused(query: str) -> None:
-    with pytest.raises(LimitExceeded, match="fields of introspection to answer"):
+    with pytest.raises(LimitExceeded, match="fields in the answer of introspection"):
         check_document(parse(query), None, schema_sizes(SCHEMA), LIMITS)
 
 
