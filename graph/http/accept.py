@@ -21,7 +21,7 @@ _QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 class NotAcceptable(Error):
-    """Nothing that is here is of a media type that the caller accepts."""
+    """The resource has no representation that the caller accepts."""
 
     code = "NOT_ACCEPTABLE"
 
@@ -33,7 +33,7 @@ class MediaRange:
     Attributes:
         media_type: In lower case, as `image/png`, `image/*` or `*/*`.
         parameters: By lower-case name, without `q`.
-        quality: 0 to 1; 0 means: not this.
+        quality: 0 to 1; 0 excludes the range.
     """
 
     media_type: str
@@ -46,7 +46,7 @@ class MediaRange:
 
     @property
     def is_multipart(self) -> bool:
-        """Whether it asks for `multipart/related`."""
+        """Whether it is `multipart/related`."""
         return self.media_type == "multipart/related"
 
     @property
@@ -67,7 +67,7 @@ def _is_in(media_type: str, range_: str) -> bool:
 
 
 ANYTHING = (MediaRange("*/*"),)
-"""What a caller accepts that says nothing (RFC 9110 12.5.1)."""
+"""What a caller without `Accept` accepts (RFC 9110 12.5.1)."""
 
 
 def parse_accept(text: str | None) -> Sequence[MediaRange]:
@@ -77,7 +77,7 @@ def parse_accept(text: str | None) -> Sequence[MediaRange]:
         text: None or blank: everything is accepted.
 
     Returns:
-        The ranges, best quality first and else in their order; those of quality 0 are left out.
+        The ranges, best quality first, otherwise in their order; those of quality 0 are left out.
 
     Raises:
         InvalidInput: It is malformed.
@@ -122,13 +122,13 @@ def choose(accepted: Sequence[MediaRange], offered: Sequence[str]) -> str:
         offered: What can be answered, best first.
 
     Raises:
-        NotAcceptable: None of it.
+        NotAcceptable: The caller accepts none of them.
     """
     for one in accepted:
         for media_type in offered:
             if one.matches(media_type):
                 return media_type
-    raise NotAcceptable(f"This can be answered as {', '.join(offered)}.")
+    raise NotAcceptable(f"This is available as {', '.join(offered)}.")
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:

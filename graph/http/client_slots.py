@@ -1,4 +1,4 @@
-"""How much one client may hold at once: WebSockets, archives."""
+"""Limits what one client may use at the same time: WebSockets, archives."""
 
 import ipaddress
 from collections import Counter
@@ -11,15 +11,15 @@ from starlette.types import Scope
 from services.errors import TooManyRequests
 
 _IPV6_PREFIX = 64
-"""One customer of a provider has at least so many addresses (RFC 6177)."""
+"""Length of an IPv6 prefix that counts as one client: a customer has at least this (RFC 6177)."""
 
 
 class ClientSlots:
-    """Counts what each client holds; a client is an address, of IPv6 a network of 64 bits.
+    """Counts what each client uses; a client is an IPv4 address, or an IPv6 network of 64 bits.
 
     Args:
         what: What is counted, in the plural, for the message.
-        limit: How many one client may hold at once.
+        limit: How many one client may use at once.
         setting: Name of the setting that holds the limit.
     """
 
@@ -31,13 +31,13 @@ class ClientSlots:
 
     @contextmanager
     def hold(self, scope: Scope) -> Iterator[None]:
-        """Hold one for as long as the context is open.
+        """Occupy one slot for as long as the context is open.
 
         Args:
             scope: Of the request; behind TRUSTED_PROXIES it names the client, else the proxy.
 
         Raises:
-            TooManyRequests: The client holds as many as it may.
+            TooManyRequests: All slots of the client are occupied.
         """
         client = _client_of(scope)
         if self._held[client] >= self._limit:

@@ -1,4 +1,4 @@
-"""Compression of answers that are text."""
+"""Compression of text responses."""
 
 from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware, IdentityResponder
@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graph.http.accept import accepts_gzip
 
 _MINIMUM_BYTES = 1024
-"""Shorter answers fit into one packet as they are."""
+"""Shorter responses fit into one packet without compression."""
 
 _LEVEL = 4
 """zlib's higher levels take twice the time for a tenth less of JSON."""
@@ -25,15 +25,14 @@ _NOT_TEXT = (
     "text/event-stream",
     "video/*",
 )
-"""Compressed already, or passed on while it arrives."""
+"""Media types that are compressed already, or streamed."""
 
 
 class CompressionMiddleware(GZipMiddleware):
     """Starlette's gzip for text, from 128 KiB in a thread.
 
-    It is safe from BREACH: what an attacker needs for it, requests of a victim's browser that carry
-    the victim's credential by themselves, does not exist here, for there are no cookies. See
-    SECURITY.md.
+    BREACH needs requests to which the victim's browser adds the credential by itself. There are
+    none, because the server uses no cookies. See SECURITY.md.
 
     Args:
         app: The application.
@@ -48,7 +47,7 @@ class CompressionMiddleware(GZipMiddleware):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; Starlette takes `gzip;q=0` for gzip."""
+        """Answer one request. Starlette would treat `gzip;q=0` as gzip."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif accepts_gzip(Headers(scope=scope).get("accept-encoding")):

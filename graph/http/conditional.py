@@ -10,7 +10,7 @@ def names_tag(scope: Scope, etag: str) -> bool:
 
     Args:
         scope: Of the request.
-        etag: With its quotes, and with `W/` when it is weak.
+        etag: With its quotes, and with `W/` if it is weak.
     """
     given = header_values(scope, b"if-none-match")
     if not given:

@@ -21,11 +21,11 @@ def base_url_of(connection: HTTPConnection, public_url: str | None) -> str:
 
     Args:
         connection: The request or WebSocket.
-        public_url: PUBLIC_URL; it wins over what the request says.
+        public_url: PUBLIC_URL; it has precedence over the request.
 
     Returns:
-        The address without a slash at its end. A `Host` header that is no host is not repeated:
-        then it is the address that the server listens on.
+        The address without a slash at its end. If the `Host` header is not valid, it is the address
+        on which the server listens.
     """
     if public_url is not None:
         return public_url
@@ -38,7 +38,7 @@ def base_url_of(connection: HTTPConnection, public_url: str | None) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port of an address, as browsers write them in `Origin`."""
+    """Return scheme, host and port of a URL, as browsers write them in `Origin`."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -54,7 +54,7 @@ def header_values(scope: Scope, name: bytes) -> list[str]:
 
 
 _LOCALHOST = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
-"""The development server of a front end, on any port of this machine."""
+"""The development server of a front end, on any local port."""
 
 REQUEST_HEADERS = (
     "Authorization",
@@ -72,8 +72,8 @@ REQUEST_HEADERS = (
     "baggage",
     "sentry-trace",
 )
-"""Headers that pages of allowed origins may send, besides CORS_ALLOWED_HEADERS. Apollo Client names
-itself in two of them; the last four are those of tracing (W3C Trace Context, Sentry)."""
+"""Headers that pages of allowed origins may send, besides CORS_ALLOWED_HEADERS. Apollo Client sends
+its name and version in two of them; the last four are for tracing (W3C Trace Context, Sentry)."""
 
 
 EXPOSED_HEADERS = (
@@ -85,7 +85,7 @@ EXPOSED_HEADERS = (
     "Warning",
     "X-Request-ID",
 )
-"""Headers of answers that pages of allowed origins may read, besides the usual ones."""
+"""Headers of responses that pages of allowed origins may read, besides those always allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class AllowedOrigins:
 
     Attributes:
         origins: Exact origins, as `https://viewer.example.org`.
-        pattern: A regular expression of further ones, None for none.
+        pattern: A regular expression of further origins, or None.
     """
 
     origins: Sequence[str]
@@ -102,9 +102,9 @@ class AllowedOrigins:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "AllowedOrigins":
-        """Take CORS_ALLOWED_ORIGINS; unset and all embedded means any localhost port.
+        """Read CORS_ALLOWED_ORIGINS; if unset and all stores are embedded: any port of localhost.
 
-        The viewer of OHIF_URL is allowed as well: links of shares lead to it.
+        The viewer of OHIF_URL is also allowed, because links of shares lead to it.
         """
         viewer = () if settings.ohif_url is None else (origin_of(settings.ohif_url),)
         if settings.cors_allowed_origins is not None:
@@ -113,7 +113,7 @@ class AllowedOrigins:
         return cls(viewer, _LOCALHOST if settings.is_fully_embedded else None)
 
     def allow(self, origin: str) -> bool:
-        """Tell whether a page of this origin may read answers and open WebSockets.
+        """Return whether a page of this origin may read responses and open WebSockets.
 
         Args:
             origin: The `Origin` header: scheme, host and port.
@@ -124,15 +124,15 @@ class AllowedOrigins:
 
 
 _SAME_SITE = frozenset({"same-origin", "none"})
-"""`Sec-Fetch-Site` of a page of this server, and of what a person typed or opened."""
+"""`Sec-Fetch-Site` of pages of this server, and of addresses that a user typed or opened."""
 
 
 def require_allowed_origin(
     connection: HTTPConnection, origins: AllowedOrigins, *, public_url: str | None
 ) -> None:
-    """Refuse what a browser sends for a page of an origin that is not allowed.
+    """Refuse requests that a browser sends for a page of an origin that is not allowed.
 
-    Forms and images are requested across origins without asking. Programs other than browsers send
+    Browsers send forms and load images across origins without a preflight. Other programs send
     neither `Origin` nor `Sec-Fetch-Site`.
 
     Args:
@@ -154,9 +154,9 @@ def require_allowed_origin(
 
 
 class CrossOriginMiddleware(CORSMiddleware):
-    """Starlette's CORS, for those requests that have an origin.
+    """Starlette's CORS for requests with an origin.
 
-    Pictures in a page have none, and all that their answers need is `Vary`.
+    Requests without one, such as pictures of a page, only get `Vary`, which takes less time.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,7 +174,7 @@ class CrossOriginMiddleware(CORSMiddleware):
 
 
 def varying(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return headers that make caches keep responses for different origins apart."""
+    """Return headers with which caches keep the responses for different origins separate."""
     own = [*headers]
     names = [value for name, value in own if name == b"vary"]
     if names:

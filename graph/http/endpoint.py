@@ -69,7 +69,7 @@ _INIT_SECONDS = 10
 
 
 class _LowerCased(StarletteRequestAdapter):
-    """A request whose media type Strawberry knows in any case (RFC 9110, 8.3.1)."""
+    """A request whose media type Strawberry recognizes in upper case as well (RFC 9110, 8.3.1)."""
 
     @property
     def content_type(self) -> str:
@@ -81,7 +81,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
 
     Args:
         schema: The schema.
-        origins: Whose pages may open a WebSocket.
+        origins: Origins whose pages may open a WebSocket.
         limits: Of operations.
         body_max_bytes: Largest JSON body, in bytes; uploads have limits of their own.
         body_idle_seconds: Longest silence of the sender of a JSON body.
@@ -159,8 +159,8 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Make the context of one request or connection.
 
         Raises:
-            Unauthenticated: The caller is unknown; nothing of the query is read.
-            Forbidden: A page of another origin asks by GET.
+            Unauthenticated: The caller is unknown; the query was not read.
+            Forbidden: A page of another origin sent a GET.
         """
         del response
         runtime = runtime_of(request)
@@ -175,7 +175,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
                 public_url = runtime.settings.public_url
                 require_allowed_origin(request, self._origins, public_url=public_url)
             if request.method == "GET" or _is_json_post(request):
-                # Before parsing: introspection would answer callers without credentials.
+                # Before parsing: introspection must not answer callers without credentials.
                 authorize(principal, Role.VIEWER)
         return Context(
             runtime=runtime,
@@ -200,16 +200,16 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return await super().on_ws_connect(context)
 
     async def get_sub_response(self, request: Request | WebSocket) -> Response:
-        """Keep the media type that the caller wants, for `create_response`."""
+        """Return a response with the requested media type, which `create_response` reads."""
         return _Negotiated(media_type=wanted_media_type(request))
 
     async def parse_http_body(
         self, request: AsyncHTTPRequestAdapter
     ) -> GraphQLRequestData | list[GraphQLRequestData]:
-        """Read the operation; other media types are refused with 415.
+        """Read the operation; refuse other media types with 415.
 
         Raises:
-            DocumentRefused: It names no trusted document, or is none where it has to be.
+            DocumentRefused: The trusted document is unknown, or the text is not trusted.
         """
         received = starlette_request(request)
         if request.method == "POST" and media_type_of(request.headers) not in (JSON, MULTIPART):
@@ -218,7 +218,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
             body = await read_body(
                 received, max_bytes=self._body_max_bytes, idle_seconds=self._body_idle_seconds
             )
-            # A byte order mark of an editor or shell; a parser may ignore it (RFC 8259, 8.1).
+            # Editors and shells add a byte order mark; a parser may ignore it (RFC 8259, 8.1).
             body = body.removeprefix(BOM_UTF8)
             if not body.lstrip().startswith((b"{", b"[")):
                 raise HTTPException(400, "Send a JSON object with `query`.")
@@ -229,7 +229,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return operation if isinstance(operation, list) else self._resolved(operation, received)
 
     def _resolved(self, operation: GraphQLRequestData, request: Request) -> GraphQLRequestData:
-        """Look up a trusted document, and choose how the result is sent."""
+        """Replace an identifier by its trusted document, and choose how the result is sent."""
         extensions = dict(operation.extensions or {})
         document_id = extensions.pop(DOCUMENT_ID, None)
         text = self.documents.resolve(operation.query, document_id, extensions)
@@ -244,7 +244,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return _with_document_id(super().parse_query_params(params))
 
     def decode_json(self, data: str | bytes) -> object:
-        """Decode strictly (RFC 8259): half a surrogate pair is no text and can't be stored."""
+        """Decode strictly (RFC 8259): unpaired surrogates are not text and can't be stored."""
         return orjson.loads(data)
 
     def parse_json(self, data: str | bytes) -> Any:  # noqa: ANN401  # any JSON
@@ -271,7 +271,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         ):
             raise HTTPException(
                 400,
-                "Subscriptions go over a WebSocket (graphql-transport-ws) or as events: "
+                "Subscriptions need a WebSocket (graphql-transport-ws) or server-sent events: "
                 "Accept: text/event-stream.",
             )
         return await super().execute_operation(
@@ -279,13 +279,13 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         )
 
     async def parse_multipart(self, request: AsyncHTTPRequestAdapter) -> dict[str, Any]:
-        """Read an upload by our own rules: limits, preflight, one file to one variable."""
+        """Read an upload with our limits, a preflight header, and one file for each variable."""
         return _with_document_id(await parse_upload(request))
 
     async def process_result(
         self, request: Request, result: ExecutionResult
     ) -> GraphQLHTTPResponse:
-        """Leave `data` out where nothing was executed (GraphQL specification, 7.1)."""
+        """Leave out `data` if nothing was executed (GraphQL specification, 7.1)."""
         response = await super().process_result(request, result)
         if isinstance(result, PreExecutionError):
             del response["data"]
@@ -296,7 +296,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse],
         sub_response: Response,
     ) -> Response:
-        """Return the answer with the media type and the status that the caller asked for."""
+        """Return the response with the requested media type and the status that belongs to it."""
         media_type = sub_response.media_type or JSON
         is_refused = media_type == RESPONSE_JSON and "data" not in response_data
         return _ResultResponse(
@@ -313,7 +313,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         """Return the events of a subscription."""
         del sub_response
         readiness = runtime_of(request).readiness
-        # Strawberry makes a generator of it.
+        # Strawberry turns it into a generator.
         events = cast("AsyncGenerator[str, None]", stream())
         return EventStream(
             events, self._sockets, headers, is_stopping=lambda: readiness.is_stopping
@@ -324,12 +324,12 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return orjson.dumps(data)
 
     def should_render_graphql_ide(self, request: BaseRequestProtocol) -> bool:
-        """Tell whether a browser opens the page: a named document by GET accepts any type, too."""
+        """Return whether a browser opens the page, rather than a client that sends `documentId`."""
         is_named = not {"extensions", DOCUMENT_ID}.isdisjoint(request.query_params)
         return super().should_render_graphql_ide(request) and not is_named
 
     async def render_graphql_ide(self, request: Request) -> Response:
-        """Answer GraphiQL to browsers."""
+        """Return the page of GraphiQL."""
         return HTMLResponse(graphiql_page(), headers=graphiql_headers(request))
 
 
@@ -338,7 +338,7 @@ def _is_json_post(request: Request) -> bool:
 
 
 def _may_last(request: Request | WebSocket) -> bool:
-    """Return whether a token may be revoked, or may expire, while the request is answered."""
+    """Return whether the answer may take so long that the token expires or is revoked."""
     return isinstance(request, WebSocket) or accepts_events(request.headers.get("accept"))
 
 
@@ -360,11 +360,11 @@ def _with_document_id(operation: _Operation) -> _Operation | dict[str, Any]:
 
 
 class _Negotiated(Response):
-    """Carries the media type of the response."""
+    """Holds the media type of the response."""
 
 
 class _ResultResponse(Response):
-    """Encodes a result when it is sent: Strawberry makes responses without a chance to await."""
+    """Encodes a result when it is sent, because Strawberry creates responses synchronously."""
 
     def __init__(self, result: object, *, status_code: int, media_type: str) -> None:
         super().__init__(status_code=status_code, media_type=media_type)

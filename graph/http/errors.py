@@ -1,7 +1,7 @@
-"""Errors over HTTP: the status of each error, and the response in the one shape of all REST routes.
+"""Errors over HTTP: the status of each error, and the response of all REST routes.
 
-Every route but `/graphql` answers an error as problem details (RFC 9457). `/graphql` answers in the
-shape of GraphQL: `graph.http.graphql_errors`.
+All routes but `/graphql` answer an error with problem details (RFC 9457). For `/graphql` see
+`graph.http.graphql_errors`.
 """
 
 import logging
@@ -43,7 +43,7 @@ from services.errors import (
 )
 
 RETRY_AFTER_SECONDS = 2
-"""The embedded Orthanc is back within one second of its death."""
+"""The embedded Orthanc is restarted within one second after a crash."""
 
 STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (InvalidInput, HTTPStatus.BAD_REQUEST),
@@ -72,11 +72,11 @@ STATUSES: tuple[tuple[type[Error], HTTPStatus], ...] = (
     (OrthancFull, HTTPStatus.SERVICE_UNAVAILABLE),
     (OrthancError, HTTPStatus.BAD_GATEWAY),
 )
-"""Subclasses before their parents: the first that fits counts."""
+"""Subclasses before their parents: the first match counts."""
 
 
 def status_of(error: Error) -> HTTPStatus:
-    """Return the status that stands for an error; 500 for one that has none of its own."""
+    """Return the status of an error; 500 if it has no other."""
     return next(
         (status for kind, status in STATUSES if isinstance(error, kind)),
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -84,11 +84,11 @@ def status_of(error: Error) -> HTTPStatus:
 
 
 def headers_of(error: Error) -> dict[str, str]:
-    """Return the headers that every answer to this error has."""
+    """Return the headers of every response to this error."""
     headers = {"Cache-Control": "no-store"}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    # What is switched off or full stays so until a person acts: asking again is of no use.
+    # No Retry-After for what an administrator has to change: a retry would fail as well.
     is_away = status_of(error) == HTTPStatus.SERVICE_UNAVAILABLE
     is_busy = isinstance(error, TooManyRequests)
     if is_busy or (is_away and not isinstance(error, PacsDisabled | OrthancFull)):
@@ -101,13 +101,13 @@ _log = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"
 
 _FORMER_ROUTES = "/api/dicom/"
-"""Clients of the former system read `success` and `message`: extension members here."""
+"""Clients of the previous system read `success` and `message`; RFC 9457 allows such members."""
 
 _ROUTING_ERRORS: Mapping[int, tuple[str, str]] = {
     404: (NotFound.code, "There is nothing at this address."),
-    405: ("METHOD_NOT_ALLOWED", "This address does not take this method."),
+    405: ("METHOD_NOT_ALLOWED", "This address does not allow this method."),
 }
-"""Code and sentence of what Starlette's router refuses."""
+"""Code and message of the errors of Starlette's router."""
 
 
 def problem(
@@ -115,14 +115,14 @@ def problem(
 ) -> JSONResponse:
     """Return problem details (RFC 9457).
 
-    `type` is `about:blank`: the status and our own member `code` say what happened. Codes
-    have the same names in GraphQL.
+    `type` is `about:blank`: the status and our own member `code` identify the error. GraphQL uses
+    the same codes.
 
     Args:
         scope: Of the request.
         status: The HTTP status.
         code: The stable name of the error.
-        detail: A sentence for people.
+        detail: A sentence for users.
         headers: Of the response, besides the media type.
     """
     body: dict[str, object] = {
@@ -139,11 +139,11 @@ def problem(
 
 
 async def refusal(request: Request, error: Error, *, message: str | None = None) -> JSONResponse:
-    """Record an error of ours where it is a refusal, and return the response to it.
+    """Return the response to one of our errors, and record the error if it is a refusal.
 
     Args:
-        request: What is answered.
-        error: What it ended in.
+        request: The request.
+        error: The error that ended it.
         message: Replaces the error's own sentence.
     """
     await record_refusal(request, error)
@@ -156,7 +156,7 @@ async def refusal(request: Request, error: Error, *, message: str | None = None)
 
 
 async def routing_refusal(request: Request, refused: Exception) -> Response:
-    """Return the response where no route or method fits."""
+    """Return the response to a request that matches no route or method."""
     if not isinstance(refused, HTTPException):
         raise refused
     status = refused.status_code

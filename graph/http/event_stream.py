@@ -1,7 +1,7 @@
 """Subscriptions as server-sent events: graphql-sse, distinct connections mode.
 
-For networks whose proxies block WebSockets. A client says `Accept: text/event-stream`; one that
-also accepts JSON, as several send it with every operation, gets events for subscriptions alone.
+They serve networks whose proxies block WebSockets. A client sends `Accept: text/event-stream`. If
+it also accepts JSON, as several clients do for every operation, only subscriptions get events.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from services.tasks import cancel_and_wait
 
 
 class SubscriptionStream(SSETransport):
-    """Strawberry's transport, for subscriptions: other results are encoded at once."""
+    """Strawberry's transport, limited to subscriptions."""
 
     def accepts(self, accept: str) -> bool:
         """Return whether a client names this media type."""
@@ -41,7 +41,7 @@ def accepts_events(accept: str | None) -> bool:
 
 
 def accepts_json(accept: str | None) -> bool:
-    """Return whether an answer in JSON is acceptable as well."""
+    """Return whether the client also accepts JSON."""
     wanted = {JSON, RESPONSE_JSON, "application/*", "*/*"}
     return not wanted.isdisjoint(_media_types(accept))
 
@@ -54,13 +54,13 @@ def _media_types(accept: str | None) -> list[str]:
 
 
 class EventStream(StreamingResponse):
-    """The events of one subscription; it counts as an open connection of its client.
+    """The events of one subscription, which counts as an open connection of its client.
 
     Args:
         events: As text.
-        slots: Of the connections that one client may have open.
+        slots: Limit the open connections of one client.
         headers: Of the response.
-        is_stopping: Whether the server stops: then the stream ends without `complete`, and its
+        is_stopping: Whether the server stops: the stream then ends without `complete`, so that its
             client connects again, to another process.
     """
 
@@ -79,7 +79,7 @@ class EventStream(StreamingResponse):
         self._slots = slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until the client goes away, or refuse one connection too many."""
+        """Send events until the client disconnects, or refuse a client with too many streams."""
         try:
             with self._slots.hold(scope):
                 await super().__call__(scope, receive, send)
@@ -88,16 +88,16 @@ class EventStream(StreamingResponse):
 
 
 _LOOK_SECONDS = 1.0
-"""How often a stream that waits for its next event looks whether the server stops."""
+"""Interval at which a stream that waits for an event checks whether the server stops."""
 
 
 async def until_stopping(
     events: AsyncGenerator[str, None], is_stopping: Callable[[], bool]
 ) -> AsyncGenerator[str, None]:
-    """Yield events until there are no more or the server stops.
+    """Yield events until they end or the server stops.
 
     Args:
-        events: They are closed at the end.
+        events: The source, which is closed at the end.
         is_stopping: Whether the server stops.
     """
     following: asyncio.Future[str] | None = None

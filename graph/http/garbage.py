@@ -1,10 +1,10 @@
 """Full garbage collections while the process is idle.
 
-A full collection visits every container in memory, and the event loop waits for it.
-CPython starts one whenever enough young objects have survived, which is in the middle of wide
-queries: with 80,000 instances in two results each took up to 0.55 s on a busy machine. Here they
-wait until the process has next to nothing to do. Reference counting frees results as always, and
-the young generations, which find most cycles, are collected as always.
+A full collection visits every container in memory, and blocks the event loop. CPython starts one
+when enough young objects have survived, which happens during large queries: with 80,000 instances
+in two results each took up to 0.55 s on a busy machine. Here they are deferred until the process is
+nearly idle. Reference counting and the collections of young generations, which find most cycles,
+are not changed.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from collections.abc import Awaitable, Callable
 from services.tasks import finish_in_thread
 
 _NEVER = 2**31 - 1
-"""As threshold of the oldest generation: so many collections of the middle one."""
+"""Threshold of the oldest generation, in collections of the middle one: practically never."""
 
 _INTERVAL_SECONDS = 1.0
 _IDLE_SHARE = 0.2
-"""A process that computed for less than a fifth of the last second answers nothing large."""
+"""Below this share of processor time in the last second, the process counts as idle."""
 
 _LATE_SECONDS = 0.03
-"""An event loop that does nothing ends a sleep within a few milliseconds."""
+"""An idle event loop ends a sleep within a few milliseconds."""
 
 _COLLECTED_EVERY_SECONDS = 30.0
 _LONGEST_SECONDS = 600.0
-"""A process that is never idle collects after so long all the same, so that no cycle stays."""
+"""A process that is never idle collects after this time nevertheless, to free cycles."""
 
 
 def defer_full_collections() -> None:
-    """Leave full collections to `collect_while_idle`, and what is in memory now out of them."""
+    """Leave full collections to `collect_while_idle`, and exclude present objects from them."""
     gc.collect()
     gc.freeze()
     young, middle, _ = gc.get_threshold()
@@ -39,10 +39,10 @@ def defer_full_collections() -> None:
 
 
 def trim_memory() -> None:
-    """Give free memory back to the system.
+    """Return free memory to the system.
 
-    glibc keeps what large answers took, up to hundreds of megabytes, while a later block is in use.
-    Other C libraries have no `malloc_trim`.
+    glibc keeps memory that large responses used, up to hundreds of megabytes, while a block behind
+    it is in use. Other C libraries have no `malloc_trim`.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -57,14 +57,14 @@ async def collect_while_idle(
     collect: Callable[[], object] = gc.collect,
     trim: Callable[[], Awaitable[object]] = lambda: finish_in_thread(trim_memory),
 ) -> None:
-    """Collect from time to time, and give free memory back; runs until it is cancelled.
+    """Collect from time to time, and return free memory; runs until it is cancelled.
 
     Args:
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
         clock: In seconds, rising.
         computed: Processor time of this process, in seconds.
-        collect: Does it.
-        trim: Gives free memory back, in a thread: also a busy process does so.
+        collect: Performs a full collection.
+        trim: Returns free memory, in a thread; a busy process does so as well.
     """
     collected_at = trimmed_at = clock()
     while True:
@@ -72,7 +72,7 @@ async def collect_while_idle(
         await sleep(_INTERVAL_SECONDS)
         now = clock()
         passed = now - begun
-        # Where others keep the processors busy a process computes little, and its sleep ends late.
+        # On a busy machine a process computes little, but its sleep ends late.
         is_on_time = passed < _INTERVAL_SECONDS + _LATE_SECONDS
         is_idle = is_on_time and computed() - begun_computing < _IDLE_SHARE * passed
         age = now - collected_at

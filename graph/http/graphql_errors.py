@@ -1,4 +1,4 @@
-"""Responses of `/graphql` to requests that were not executed: one error in the shape of GraphQL."""
+"""Responses of `/graphql` to requests that were not executed: one error in GraphQL's format."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from services.observability.metrics import count_graphql_error
 JSON = "application/json"
 MULTIPART = "multipart/form-data"
 RESPONSE_JSON = "application/graphql-response+json"
-"""GraphQL over HTTP, section 6: with this media type the status says whether it was executed."""
+"""GraphQL over HTTP, section 6: with this media type the status shows whether it was executed."""
 
 EVENT_STREAM = "text/event-stream"
 
@@ -34,17 +34,17 @@ def media_type_of(headers: Mapping[str, str]) -> str:
 
 
 def wanted_media_type(connection: HTTPConnection) -> str:
-    """Return the media type that an answer shall have."""
+    """Return the media type of the response."""
     return RESPONSE_JSON if RESPONSE_JSON in connection.headers.get("accept", "") else JSON
 
 
 def refused(request: HTTPConnection, error: Error) -> Response:
-    """Return the response to an error of ours."""
+    """Return the response to one of our errors."""
     return graphql_error(request, status_of(error), error.code, error.message, headers_of(error))
 
 
 def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
-    """Return the response to what HTTP or Strawberry refuses.
+    """Return the response to a request that HTTP or Strawberry refuses.
 
     A mutation by GET is 405 (GraphQL over HTTP, 6.2).
     """
@@ -58,10 +58,10 @@ def refused_by_protocol(request: Request, refusal: HTTPException) -> Response:
 
 
 def refused_document(request: Request, refusal: DocumentRefused) -> Response:
-    """Return the response to a document that is unknown or not trusted.
+    """Return the response to an unknown or untrusted document.
 
-    Nothing was executed: 400, or 200 where the caller reads results as `application/json` (GraphQL
-    over HTTP, 6.4.1).
+    Nothing was executed: 400, or 200 if the caller accepts `application/json` (GraphQL over HTTP,
+    6.4.1).
     """
     error = refusal.error
     is_legacy = wanted_media_type(request) == JSON and EVENT_STREAM not in request.headers.get(
@@ -80,13 +80,13 @@ def graphql_error(  # noqa: PLR0917  # as `graph.http.errors.problem`
     headers: Mapping[str, str],
     extensions: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return one error in the shape of GraphQL (specification, 7.1.2).
+    """Return one error in GraphQL's format (specification, 7.1.2).
 
     Args:
-        connection: What is answered; its `Accept` chooses the media type.
+        connection: The request; its `Accept` determines the media type.
         status: The HTTP status.
         code: The stable name of the error.
-        message: A sentence for people.
+        message: A sentence for users.
         headers: Of the response, besides the media type.
         extensions: Of the error, besides its code.
     """

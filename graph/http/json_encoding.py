@@ -1,7 +1,7 @@
-"""Encodes results as JSON in short turns: orjson holds the interpreter until it is done.
+"""Encodes results as JSON in short turns on the event loop.
 
-A thread would not help: orjson keeps the interpreter lock, so 50 MB in one call keep every other
-request waiting for 0.1 s and more, wherever the call is made.
+A thread would not help, because orjson holds the interpreter lock: one call with 50 MB makes all
+other requests wait for 0.1 s and more.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,20 +11,20 @@ import orjson
 from services.query.turns import CooperativeExecution
 
 PIECE_VALUES = 4_096
-"""Values that one call encodes at least, where there are so many: less than a millisecond."""
+"""About the number of values that one call encodes, which takes less than a millisecond."""
 
 
 _CONTAINERS = frozenset((dict, list))
 
 
 async def encode_json(value: object) -> bytes:
-    """Encode JSON; other requests are answered while a large one is encoded.
+    """Encode JSON; other requests are answered while a large value is encoded.
 
     Args:
         value: Dictionaries, lists and scalars, as GraphQL results are.
 
     Raises:
-        TypeError: It contains a value that JSON has not.
+        TypeError: A value has no representation in JSON.
     """
     turns = CooperativeExecution()
     pieces = []
@@ -38,7 +38,7 @@ def json_pieces(value: object) -> Iterator[bytes]:
     """Yield the JSON text of a value in pieces of about `PIECE_VALUES` values.
 
     Raises:
-        TypeError: It contains a value that JSON has not.
+        TypeError: A value has no representation in JSON.
     """
     if _number_of_values(value) <= PIECE_VALUES:
         yield orjson.dumps(value)

@@ -32,9 +32,9 @@ _GRAPHQL = "/graphql"
 class LocalHostMiddleware:
     """Refuses requests with a foreign `Host` while the server has no credentials (DNS rebinding).
 
-    A page of any origin may let its own name point to 127.0.0.1: for the browser it is then the
-    same origin as this server. The `Host` header shows it. When credentials are configured such a
-    page has none, and all names are accepted.
+    An attacker can make the name of a page resolve to 127.0.0.1, so that the browser takes this
+    server for the same origin; the `Host` header still has the attacker's name. If credentials are
+    configured, such a page has none, so all names are accepted.
 
     Args:
         app: The application.
@@ -81,7 +81,7 @@ def hostname_of(host_header: str) -> str | None:
 
 
 _LINGER_SECONDS = 2.0
-"""Time for the sender to notice the response: several round trips of any network."""
+"""Time for the sender to notice the response: several round trips of a slow network."""
 
 _LINGER_BYTES = 1024 * 1024
 """Bytes of the body that are read and discarded; a small body ends within them."""
@@ -123,7 +123,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        # After a disconnect there is nothing left to read.
+        # After a disconnect nothing is left to read.
         self._is_read = not message.get("more_body", False)
         return message
 
@@ -171,7 +171,7 @@ _SAFE_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
-"""Defaults where the route sets none; as ASGI spells them, because this runs for every picture."""
+"""Set unless the route sets them; encoded as in ASGI, because this runs for every picture."""
 
 
 async def unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +181,7 @@ async def unexpected_error(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _error_response(scope: Scope, status: int, code: str, message: str) -> Response:
-    """Return an error in the shape that clients of the address read."""
+    """Return an error in the format of the route: GraphQL's, or problem details."""
     headers = {"Cache-Control": "no-store"}
     if scope["path"] != _GRAPHQL:
         return problem(scope, status, code, message, headers)
@@ -190,9 +190,10 @@ def _error_response(scope: Scope, status: int, code: str, message: str) -> Respo
 
 
 class RequestContextMiddleware:
-    """Gives a request its correlation id, logs and counts it, and completes the response's headers.
+    """Sets the correlation id of a request, logs and counts it, and adds headers to the response.
 
-    Log and metrics name the route's template, never the path: paths hold UIDs and signatures.
+    Log and metrics contain the template of the route, never the path, which may contain UIDs and
+    signatures.
 
     Args:
         app: The application.
@@ -224,7 +225,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 message["headers"] = _completed(message["headers"], request_id)
                 if _is_stopping(scope):
-                    # A client that kept the connection would send its next request to its end.
+                    # Close the connection: the client's next request should go to another process.
                     message["headers"].append((b"connection", b"close"))
             elif message["type"] == "websocket.accept":
                 has_begun = True
@@ -250,7 +251,7 @@ class RequestContextMiddleware:
 
 
 def _is_stopping(scope: Scope) -> bool:
-    """Return whether this process wants no further requests (`Readiness`)."""
+    """Return whether this process is about to stop (`Readiness`)."""
     runtime = scope.get("state", {}).get("runtime")
     return runtime is not None and runtime.readiness.is_stopping
 

@@ -1,7 +1,7 @@
-"""Read uploads while they arrive: fields of forms into memory, files into one temporary file.
+"""Reads uploads while they arrive: form fields into memory, files into one temporary file.
 
-All files of a request share one temporary file, so that 1,000 of them cost one descriptor, and it
-is gone from the disk as soon as it is closed, even by SIGKILL. Writes happen in threads.
+All files of a request share one temporary file, so that 1,000 of them need one descriptor. The
+system deletes it when it is closed, even after SIGKILL. Threads write it.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class UploadIdle(Error):
     """The client stopped sending."""
 
     code = "UPLOAD_IDLE"
-    default_message = "The request stopped arriving and was cut."
+    default_message = "The request stopped arriving, so its connection was closed."
 
 
 class UnsupportedMediaType(Error):
@@ -55,9 +55,9 @@ async def arriving(
     """Yield the body as it arrives, in pieces that are not empty.
 
     Args:
-        request: Its body was not read yet.
-        max_bytes: Of the whole body.
-        idle_seconds: Longest silence.
+        request: Its body must not have been read.
+        max_bytes: Largest body, in bytes.
+        idle_seconds: Longest time without data.
 
     Raises:
         LimitExceeded: It is larger than `max_bytes`.
@@ -89,7 +89,7 @@ async def read_body(request: Request, *, max_bytes: int, idle_seconds: float) ->
 
 
 async def _next_chunk(stream: AsyncIterator[bytes], idle_seconds: float) -> bytes:
-    """Return b"" at the end."""
+    """Return the next chunk; b"" at the end."""
     try:
         async with asyncio.timeout(idle_seconds):
             async for chunk in stream:
@@ -134,13 +134,13 @@ _FIELD_MAX_BYTES = 1024 * 1024
 _MAX_FIELDS = 16
 _HEADER_MAX_BYTES = 16 * 1024
 _WRITE_BYTES = 1024 * 1024
-"""Bytes collected before a thread writes them: a hop costs as much as writing 100 kB."""
+"""Bytes that are collected before a thread writes them: a switch costs as much as 100 kB."""
 _PIECE_BYTES = 16 * 1024
-"""Shorter pieces are joined: few of them go out in one call, however a file is cut."""
+"""Shorter pieces are joined, so that one call writes few of them however small they arrive."""
 
 
 class UploadNotKept(Error):
-    """This machine's own disk does not take an upload."""
+    """The local disk can't store an upload."""
 
     code = "UPLOAD_NOT_KEPT"
     default_message = "The server could not keep this upload. Is its disk full?"
@@ -148,12 +148,12 @@ class UploadNotKept(Error):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadLimits:
-    """What one upload request may ask for.
+    """Limits of one upload request.
 
     Attributes:
-        max_bytes: Of the whole body.
-        max_files: Parts with a file name.
-        idle_seconds: Longest silence.
+        max_bytes: Largest body, in bytes.
+        max_files: Most parts with a file name.
+        idle_seconds: Longest time without data.
     """
 
     max_bytes: int
@@ -163,7 +163,7 @@ class UploadLimits:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A form that was read to its end."""
+    """A form that was read completely."""
 
     fields: dict[str, str]
     files: tuple[UploadedFile, ...]
@@ -176,8 +176,8 @@ async def read_related(
     """Read a multipart/related body (RFC 2387), every part of which is a file.
 
     Args:
-        request: Its body was not read yet.
-        limits: What it may ask for.
+        request: Its body must not have been read.
+        limits: Limits of the body.
         part_type: Media type of the parts.
 
     Raises:
@@ -202,9 +202,9 @@ async def read_form(request: Request, limits: UploadLimits) -> AsyncIterator[For
 
     Raises:
         LimitExceeded: The body is too large or has too many files.
-        UploadIdle: Nothing came for `limits.idle_seconds`.
-        UploadNotKept: The disk does not take it.
-        UnsupportedMediaType: It is no multipart/form-data.
+        UploadIdle: No data arrived for `limits.idle_seconds`.
+        UploadNotKept: The disk can't store it.
+        UnsupportedMediaType: It is not multipart/form-data.
         InvalidInput: It has no boundary, is malformed or was cut off.
     """
     check_content_length(request, limits.max_bytes)
@@ -295,7 +295,7 @@ def _boundary(request: Request) -> bytes:
 
 
 class _Parts:
-    """The parser's callbacks: they only collect; `flush` writes."""
+    """The callbacks of the parser: they collect data; `flush` writes it."""
 
     def __init__(self, descriptor: int, limits: UploadLimits) -> None:
         self.fields: dict[str, str] = {}
@@ -319,10 +319,10 @@ class _Parts:
         return self._unwritten_bytes >= _WRITE_BYTES
 
     async def flush(self) -> None:
-        """Write what was collected, in a thread.
+        """Write the collected data, in a thread.
 
         Raises:
-            UploadNotKept: The disk does not take it.
+            UploadNotKept: The disk can't store it.
         """
         pieces, self._unwritten, self._unwritten_bytes = self._unwritten, [], 0
         if pieces:
@@ -375,7 +375,7 @@ class _Parts:
 
     def end(self) -> None:
         if self._file_name is None:
-            # Guessed, a name would stand wrong in the stored file.
+            # Decode strictly: a wrongly guessed encoding would write a wrong patient name.
             try:
                 self.fields[self._field_name] = self._value.decode()
             except UnicodeDecodeError as exc:

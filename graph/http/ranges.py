@@ -1,4 +1,4 @@
-"""Range requests (RFC 9110 14) for bytes that can be read from any place."""
+"""Range requests (RFC 9110 14) for data that can be read from any position."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _RANGE = re.compile(r"bytes=(?P<begin>[0-9]{0,18})-(?P<end>[0-9]{0,18})")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of some bytes, from `begin` up to `end`; empty where the caller's is outside.
+    """The requested part, from `begin` up to `end`; empty if the requested range is outside.
 
     Attributes:
         size: Of the whole.
@@ -23,7 +23,7 @@ class Span:
 
     @classmethod
     def asked(cls, headers: Mapping[str, str], size: int, *, etag: str) -> Self:
-        """Read `Range` and `If-Range`; all but a single range of bytes is ignored, as it may be.
+        """Read `Range` and `If-Range`; other units and several ranges are ignored (RFC 9110 14.2).
 
         Args:
             headers: Of the request.
@@ -33,7 +33,7 @@ class Span:
         match = _RANGE.fullmatch(headers.get("range", "").strip())
         if match is None or not (match["begin"] or match["end"]):
             return cls(0, size, size)
-        # The client has a part of another file: it must not be joined with a part of this one.
+        # The client has a part of another version, which must not be combined with this one.
         if headers.get("if-range", etag).strip() != etag:
             return cls(0, size, size)
         if not match["begin"]:

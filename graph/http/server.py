@@ -17,15 +17,15 @@ from services.settings import Settings
 _log = logging.getLogger(__name__)
 
 STALLED_SECONDS = 10.0
-"""A client must take `STALLED_BYTES` in each such interval: the slowest link carries them."""
+"""A client must receive `STALLED_BYTES` in each interval, which the slowest links allow."""
 
 STALLED_BYTES = 16 * 1024
 
 GRACE_SECONDS = 10.0
-"""A WebSocket's client has so long to read what was sent and the reason of the close."""
+"""Time for the client of a WebSocket to read the data that was sent and the close frame."""
 
 TRY_AGAIN_LATER = 1013
-"""Close code (RFC 6455 7.4.2, IANA's registry): clients of graphql-transport-ws connect again."""
+"""Close code (RFC 6455 7.4.2, IANA's registry) after which clients connect again."""
 
 MESSAGE_TOO_BIG = 1009
 """Close code (RFC 6455 7.4.1)."""
@@ -37,15 +37,16 @@ _REASON = "You read too slowly. Connect and subscribe again."
 
 
 class _ReadingWatch:
-    """Detects a client that does not read what is written to it.
+    """Detects a client that does not read the data that is sent to it.
 
-    TCP keeps a connection open while the client answers probes, whether it reads or not. The
-    response, its task and its source (a connection to Orthanc, 16 MB of JSON) would wait as long.
+    TCP keeps a connection open while the client answers probes, even if it does not read. The
+    response, its task and its source (a connection to Orthanc, 16 MB of JSON) would stay as long.
 
     Args:
         loop: The event loop.
-        transport: Whose buffer is watched.
-        stalled: Called once, when the client took less than `STALLED_BYTES` in `STALLED_SECONDS`.
+        transport: The transport whose buffer is watched.
+        stalled: Called once, when the client received less than `STALLED_BYTES` in
+            `STALLED_SECONDS`.
     """
 
     def __init__(
@@ -62,16 +63,16 @@ class _ReadingWatch:
 
     @property
     def is_watching(self) -> bool:
-        """Whether something is written that the client has not taken yet."""
+        """Whether there is data that the client has not received yet."""
         return self._timer is not None
 
     def start(self) -> None:
-        """Watch until the client has taken everything."""
+        """Watch until the client has received everything."""
         if self._timer is None:
             self._begin_interval()
 
     def stop(self) -> None:
-        """End the watch: the connection is gone."""
+        """Stop watching, because the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -92,10 +93,10 @@ class _ReadingWatch:
 
 
 _INIT_MAX_BYTES = 32 * 1024
-"""Largest data of a WebSocket before its client is known: a large token has 16 KiB."""
+"""Most bytes on a WebSocket before its client is authenticated: a large token has 16 KiB."""
 
 LARGE_MESSAGES = "orthanc_graphql.large_messages"
-"""Key of the scope's extensions: the application sets it when the client is known."""
+"""Key of the scope's extensions, which the application sets when the client is authenticated."""
 
 
 def _is_utf_8(fragments: Sequence[bytes]) -> bool:
@@ -107,11 +108,10 @@ def _is_utf_8(fragments: Sequence[bytes]) -> bool:
 
 
 class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol for WebSockets, with limits on strangers and on slow readers.
+    """uvicorn's protocol for WebSockets, with limits for unknown clients and slow readers.
 
-    uvicorn waits for a client that does not read for as long as the connection lasts, and keeps the
-    application's task and the data for it. It also holds 1 MiB of an unfinished message of any
-    client.
+    uvicorn waits for a client that does not read as long as the connection lasts, and keeps the
+    task of the application and the data. It also keeps 1 MiB of any client's unfinished message.
     """
 
     _watch: _ReadingWatch | None = None
@@ -120,7 +120,7 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
     _bytes_before_init = 0
 
     def data_received(self, data: bytes) -> None:
-        """Continue reading, unless an unknown client sends too much."""
+        """Continue reading, unless an unauthenticated client sends too much."""
         if self._is_ended:
             return
         is_unknown = self.handshake_initiated and LARGE_MESSAGES not in self.scope["extensions"]
@@ -132,14 +132,14 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": MESSAGE_TOO_BIG})
 
     def _is_too_much(self) -> bool:
-        # Fragments of a message are held here.
+        # uvicorn collects the fragments of a message here.
         held = sum(len(fragment) for fragment in self.frames)
         return max(self._bytes_before_init, held) > _INIT_MAX_BYTES
 
     def send_receive_event_to_app(self) -> None:
-        """Hand a message on; text that is not UTF-8 closes the connection (RFC 6455, 8.1).
+        """Pass a message on; text that is not UTF-8 closes the connection (RFC 6455, 8.1).
 
-        uvicorn logs it as an error of the server, with a traceback, and any client can send it.
+        uvicorn would log it as a server error with a traceback, and any client can send it.
         """
         if self.curr_msg_data_type == "bytes" or _is_utf_8(self.frames) or self.close_sent:
             super().send_receive_event_to_app()
@@ -156,7 +156,7 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
             self._watch.start()
 
     def resume_writing(self) -> None:
-        """Continue: the client reads again, unless the connection has ended."""
+        """Continue, because the client reads again or the connection was closed."""
         if not self._is_ended:
             super().resume_writing()
 
@@ -173,7 +173,7 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
         self._end(TRY_AGAIN_LATER, _REASON)
 
     def _end(self, code: int, reason: str) -> None:
-        """Close with a code, and cut the connection when the client does not take that either."""
+        """Close with a code, and abort the connection if the client does not read that either."""
         self._is_ended = True
         if not (self.close_sent or self.transport.is_closing()):
             self.stop_keepalive()
@@ -185,15 +185,15 @@ class WebSocketLimitsProtocol(WebSocketsSansIOProtocol):
 
 
 HEAD_SECONDS = 30.0
-"""From the connection, or a request's first byte, to the end of its headers."""
+"""Time from the connection, or the first byte of a request, to the end of its headers."""
 
 HEAD_MAX_BYTES = 64 * 1024
-"""Of the headers of a request, and of its trailers: tokens and cookies are a few kB."""
+"""Largest headers of a request, and largest trailers: tokens and cookies are a few kB."""
 
 HEAD_MAX_FIELDS = 100
 
 _LINGER_SECONDS = 2.0
-"""Time in which the rest is discarded, so that the sender can read why (RFC 9112, 9.6)."""
+"""Time in which the rest is discarded, so that the sender can read the response (RFC 9112, 9.6)."""
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
@@ -203,13 +203,13 @@ class _HeadTooLarge(Exception):  # httptools hands it on as an error of its own
 
 
 _RESERVED_DESCRIPTORS = 32
-"""Left for files, MongoDB and Orthanc: without one, uploads of others would fail."""
+"""Descriptors that remain for files, MongoDB and Orthanc, so that uploads do not fail."""
 
 _DESCRIPTOR_WARNING_SECONDS = 10.0
 
 
 class _DescriptorWarning:
-    """Logs at most every few seconds that descriptors run out; libuv itself says nothing."""
+    """Logs that descriptors are running out, at most every few seconds; libuv does not log it."""
 
     def __init__(self) -> None:
         self._logged_at = float("-inf")
@@ -265,7 +265,7 @@ class HttpLimitsProtocol(HttpToolsProtocol):
         self._watch_reader()
 
     def on_response_complete(self) -> None:
-        """Watch the client also where the rest of the answer is small."""
+        """Watch the client also if the rest of the response is small."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._watch_reader()
@@ -296,7 +296,7 @@ class HttpLimitsProtocol(HttpToolsProtocol):
         self._wait_for_headers()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Accept a header; drop a trailer, which would pass as a header of the request."""
+        """Accept a header; drop a trailer, which would be taken for a header of the request."""
         self._fields += 1
         self._fields_bytes += len(name) + len(value)
         self._unread_bytes = 0
@@ -307,14 +307,14 @@ class HttpLimitsProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Stop the deadline: the body has limits of its own."""
+        """Stop the deadline, because the body has its own limits."""
         self._cancel_deadline()
         self._is_in_body = True
         self._begin_fields()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Receive a piece of the body."""
         self._unread_bytes = 0
         super().on_body(body)
 
@@ -331,7 +331,7 @@ class HttpLimitsProtocol(HttpToolsProtocol):
         _log.info("a connection is closed: its request's headers are too large")
         self._cancel_deadline()
         if self._is_in_body:
-            # The application may have begun to answer.
+            # The application may have started the response.
             self.transport.close()
             return
         self.transport.write(
@@ -366,8 +366,8 @@ class HttpLimitsProtocol(HttpToolsProtocol):
 
 
 KEEP_ALIVE_SECONDS = 130
-"""Longer than proxies keep connections that are idle (nginx 60 s, Caddy 120 s): the side that sends
-closes them, or a request would cross the end of its connection, and no proxy repeats a POST."""
+"""Longer than proxies keep idle connections (nginx 60 s, Caddy 120 s), so that the proxy closes
+them: otherwise a request could arrive while we close, and no proxy repeats a POST."""
 
 _WEBSOCKET_MAX_BYTES = 1024 * 1024
 """Messages are GraphQL operations: the same limit as a body's."""
@@ -378,13 +378,13 @@ def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
     Args:
         app: The application; its lifespan is run.
-        settings: TRUSTED_PROXIES and SHUTDOWN_SECONDS count.
+        settings: TRUSTED_PROXIES and SHUTDOWN_SECONDS are read.
     """
     return uvicorn.Config(
         app,
-        # By the stricter of uvicorn's parsers: it refuses a request with two lengths.
+        # The stricter of uvicorn's parsers, which refuses a request with two lengths.
         http=HttpLimitsProtocol,
-        # Left out, uvicorn believes every process of this machine, and FORWARDED_ALLOW_IPS.
+        # By default, uvicorn trusts every local process, and FORWARDED_ALLOW_IPS.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         lifespan="on",

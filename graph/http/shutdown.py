@@ -15,27 +15,27 @@ from services.health.readiness import Readiness
 _log = logging.getLogger(__name__)
 
 _KEPT_SECONDS = 1.0
-"""A kept connection may carry a request that its client sent before it could know of the end."""
+"""Time for requests that clients sent on open connections before they noticed the shutdown."""
 
 _TICK_SECONDS = 0.05
 
 
 class GracefulServer(uvicorn.Server):
-    """uvicorn's server, which ends in four steps.
+    """uvicorn's server with a shutdown in four steps.
 
-    1. `/readyz` answers 503 while everything is served, and every answer closes its connection:
-       balancers turn to other processes.
-    2. The listener closes. Connections that are kept get a second for a request under way.
-    3. Running requests end, for as long as `timeout_graceful_shutdown`.
-    4. What still runs is cancelled.
+    1. `/readyz` answers 503, so that load balancers choose other processes. Requests are still
+       served, and every response closes its connection.
+    2. The listener closes. Open connections get a second for requests that are on their way.
+    3. Running requests may complete within `timeout_graceful_shutdown`.
+    4. Remaining requests are cancelled.
 
-    uvicorn alone begins with the third step and closes kept connections at once. It also raises
+    uvicorn itself starts with the third step and closes idle connections at once. It also raises
     SIGTERM again before its caller has closed anything, which would lose audit records.
 
     Args:
         config: Of the server.
         readiness: Of this process.
-        delay_seconds: Length of the first step after SIGTERM; Ctrl-C passes it by.
+        delay_seconds: Duration of the first step after SIGTERM; Ctrl-C skips it.
     """
 
     def __init__(
@@ -68,18 +68,18 @@ class GracefulServer(uvicorn.Server):
         self.servers.append(server)
 
     def leave(self, key: int) -> None:
-        """Accept no further connections of such a socket; those that are open go on."""
+        """Accept no further connections of a socket; open connections are still served."""
         server = self._more.pop(key, None)
         if server is not None:
             self.servers.remove(server)
             server.close()
 
     def drain(self) -> None:
-        """Ask balancers for no further requests; serve what comes."""
+        """Report not ready, so that load balancers send no requests; serve those that arrive."""
         self._readiness.is_stopping = True
 
     def stop(self) -> None:
-        """End after the delay; a second call ends at once."""
+        """Shut down after the delay; a second call shuts down at once."""
         if self._readiness.is_stopping or not self._delay_seconds:
             self._end()
         else:
@@ -88,7 +88,7 @@ class GracefulServer(uvicorn.Server):
         self.drain()
 
     def interrupt(self) -> None:
-        """End at once; a second call cuts what runs."""
+        """Shut down at once; a second call cancels running requests."""
         self.force_exit = self.should_exit
         self.drain()
         self._end()
@@ -98,7 +98,7 @@ class GracefulServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT in the event loop; the caller's handlers come back after it."""
+        """Handle SIGTERM and SIGINT in the event loop, and restore the handlers afterwards."""
         loop = asyncio.get_running_loop()
         of_interrupt = signal.getsignal(signal.SIGINT)
         loop.add_signal_handler(signal.SIGTERM, self.stop)
@@ -108,14 +108,14 @@ class GracefulServer(uvicorn.Server):
         try:
             yield
         finally:
-            # What is open is closed in any case, and one who stops it twice must wait for that.
+            # Services are closed in any case; further signals must not interrupt that.
             loop.add_signal_handler(signal.SIGTERM, _ignore)
             loop.add_signal_handler(signal.SIGHUP, _ignore)
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, of_interrupt)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, then each connection when it has served what it carries."""
+        """Close the listener, then each connection when its requests are answered."""
         self.drain()
         for server in self.servers:
             server.close()

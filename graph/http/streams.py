@@ -1,4 +1,4 @@
-"""Answers that are passed on while they arrive."""
+"""Responses that are streamed while their data arrives."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -11,10 +11,10 @@ ZIP = "application/zip"
 
 
 def attachment_headers(file_name: str) -> dict[str, str]:
-    """Return the headers of a download that a signed URL leads to.
+    """Return the headers of a download by a signed URL.
 
     Args:
-        file_name: In ASCII, for the client to save it by.
+        file_name: Suggested to the client, in ASCII.
     """
     return {
         "Content-Disposition": f'attachment; filename="{file_name}"',
@@ -25,7 +25,7 @@ def attachment_headers(file_name: str) -> dict[str, str]:
 
 
 class PassedOn(StreamingResponse):
-    """Sends what a generator yields; whatever the generator holds is closed with the answer."""
+    """Sends what a generator yields, and closes the generator with the response."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class PassedOn(StreamingResponse):
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
+        """Send the response."""
         async with aclosing(self._parts):
             await super().__call__(scope, receive, send)
 
@@ -52,12 +52,12 @@ async def passed_on(
     headers: Mapping[str, str],
     media_type: str,
 ) -> Response:
-    """Begin an answer: what goes wrong before its first bytes is an error with a status.
+    """Begin a streamed response; an error before its first bytes is raised, and gets a status.
 
-    What goes wrong later breaks the connection, so that half an answer never looks complete.
+    A later error breaks the connection, so that a partial response never looks complete.
 
     Raises:
-        Error: Whatever the generator raises first.
+        Error: As the generator, before its first bytes.
     """
     try:
         first = await anext(parts, b"")

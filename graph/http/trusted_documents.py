@@ -1,7 +1,7 @@
 """Trusted documents: operations that clients name instead of sending their text.
 
-The manifests are those that Relay, graphql-codegen and Apollo write when a front end is built. What
-a request says is `documentId` (GraphQL over HTTP, appendix "Persisted Documents") or Apollo's
+Relay, graphql-codegen and Apollo write the manifests when a front end is built. Requests name a
+document by `documentId` (GraphQL over HTTP, appendix "Persisted Documents") or by Apollo's
 `extensions.persistedQuery`.
 """
 
@@ -25,11 +25,11 @@ PERSISTED_QUERY = "persistedQuery"
 _APOLLO_FORMAT = "apollo-persisted-query-manifest"
 _SHA256 = "sha256:"
 _NAMED_MAX = 5
-"""Documents that one warning names."""
+"""Most documents that one warning names."""
 
 
 class DocumentRefused(Exception):
-    """A request that names no document of ours, or brings one that is not trusted.
+    """A request that names an unknown document, or sends one that is not trusted.
 
     Attributes:
         error: For the caller.
@@ -47,8 +47,8 @@ class TrustedDocuments:
     Attributes:
         texts: By identifier: the manifest's own, and the SHA-256 of the text in lower-case hex
             digits, alone and after `sha256:`.
-        is_configured: There is a manifest.
-        are_exclusive: No other document is executed (TRUSTED_DOCUMENTS_ONLY).
+        is_configured: Whether there is a manifest.
+        are_exclusive: Whether other documents are refused (TRUSTED_DOCUMENTS_ONLY).
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class TrustedDocuments:
     are_exclusive: bool = False
 
     def with_own(self, texts: Iterable[str]) -> "TrustedDocuments":
-        """Return these documents and those of our own pages."""
+        """Return these documents together with those of our own pages."""
         return replace(self, texts={**self.texts, **_by_digest(texts)})
 
     def resolve(
@@ -65,16 +65,16 @@ class TrustedDocuments:
         """Return the text of an operation.
 
         Args:
-            text: As it was sent; None when only an identifier was.
-            document_id: The parameter `documentId`; None when it is absent.
+            text: As sent; None if only an identifier was sent.
+            document_id: The parameter `documentId`; None if it is absent.
             extensions: Of the request; `persistedQuery` is Apollo's identifier.
 
         Returns:
-            None when there is neither text nor identifier.
+            None if there is neither text nor identifier.
 
         Raises:
-            DocumentRefused: The identifier is unknown or contradicts the text, or the text is not
-                trusted and only trusted ones are executed.
+            DocumentRefused: The identifier is unknown or does not match the text, or the text is
+                not trusted and must be.
         """
         if document_id is not None:
             found = self.texts.get(document_id) if isinstance(document_id, str) else None
@@ -98,14 +98,14 @@ class TrustedDocuments:
         return text
 
     def _persisted(self, text: str | None, persisted: Mapping[str, Any]) -> str:
-        """Look up what Apollo's protocol names; clients know the messages of its errors."""
+        """Look up a document by Apollo's protocol, whose clients expect its error messages."""
         digest = persisted.get("sha256Hash")
         if text is not None:
             if self.is_configured and digest != _digest(text):
                 raise DocumentRefused(InvalidInput.code, "provided sha does not match query")
             return text
         if not self.is_configured:
-            # Such clients send the text from now on.
+            # Apollo's clients then send the text.
             raise DocumentRefused("PERSISTED_QUERY_NOT_SUPPORTED", "PersistedQueryNotSupported")
         found = self.texts.get(digest) if isinstance(digest, str) else None
         if found is None:
@@ -121,11 +121,12 @@ def read_trusted_documents(path: Path | None, *, only: bool) -> TrustedDocuments
     """Read the manifests. Blocks.
 
     Args:
-        path: A manifest, or a folder of manifests (`*.json`); None for none.
-        only: No other document is executed.
+        path: A manifest, or a folder of manifests (`*.json`); None: there is none.
+        only: Whether other documents are refused.
 
     Raises:
-        InvalidInput: A file can't be read, is no manifest, or two documents have one identifier.
+        InvalidInput: A file can't be read or is not a manifest, or two documents have the same
+            identifier.
     """
     if path is None:
         return TrustedDocuments()
@@ -162,7 +163,7 @@ def _manifest(path: Path) -> Iterator[tuple[str, str]]:
     except ValueError as exc:
         raise InvalidInput(f"{path} is not valid JSON.") from exc
     message = (
-        f"{path} is no manifest of trusted documents: an object of texts by identifier (Relay, "
+        f"{path} is not a manifest of trusted documents: an object of texts by identifier (Relay, "
         f"graphql-codegen), or Apollo's with `format` and `operations`."
     )
     if not isinstance(manifest, dict):
@@ -180,11 +181,11 @@ def _manifest(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def warn_of_invalid(documents: TrustedDocuments, schema: GraphQLSchema) -> None:
-    """Log which documents this release's schema does not accept: their front ends would fail.
+    """Log which documents are invalid in the schema of this release: their front ends would fail.
 
     Args:
-        documents: The trusted ones.
-        schema: What operations are validated against.
+        documents: The trusted documents.
+        schema: The schema of this release.
     """
     invalid = []
     for text in set(documents.texts.values()):

@@ -19,7 +19,7 @@ from services.errors import Forbidden, InvalidInput
 from services.settings import Settings
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-operation-name")
-"""A page of another origin can't set any of these without asking (Fetch standard, 4.10)."""
+"""A page of another origin can't set any of these without a preflight (Fetch standard, 4.10)."""
 
 _STACK = "orthanc_graphql.uploads"
 """Key of the request's scope: the files to close after the operation."""
@@ -50,16 +50,16 @@ def check_preflight(request: Request) -> None:
 
 @asynccontextmanager
 async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterator[dict[str, Any]]:
-    """Read a multipart request; its files live as long as the context.
+    """Read a multipart request; its files exist as long as the context.
 
     Yields:
-        The operation, with an `UploadedFile` where `map` says.
+        The operation, with an `UploadedFile` at each path of `map`.
 
     Raises:
         Forbidden: No preflight header.
         LimitExceeded: Too large, or too many files.
         InvalidInput: `operations` or `map` are malformed.
-        UploadIdle: The sender was silent for too long.
+        UploadIdle: No data arrived for too long.
     """
     check_preflight(request)
     async with read_form(request, limits) as form:
@@ -68,7 +68,7 @@ async def read_operation(request: Request, limits: UploadLimits) -> AsyncIterato
 
 @asynccontextmanager
 async def uploads_open(request: Request) -> AsyncIterator[None]:
-    """Keep the files that `parse_upload` opens until the operation was executed."""
+    """Keep the files that `parse_upload` opens until the operation is executed."""
     async with AsyncExitStack() as stack:
         request.scope[_STACK] = stack
         yield
@@ -96,7 +96,7 @@ def starlette_request(request: AsyncHTTPRequestAdapter) -> Request:
 
 
 def mapped_operation(form: Form) -> dict[str, Any]:
-    """Put the files of a form into its operation: each into one variable, each used.
+    """Put the files of a form into its operation, each into exactly one variable.
 
     Raises:
         InvalidInput: `operations` or `map` are malformed.
@@ -137,7 +137,7 @@ def _only_path(places: object) -> Sequence[str]:
 
 
 def _place(operation: Mapping[str, Any], path: Sequence[str], file: UploadedFile) -> None:
-    """Put a file where `operations` has null."""
+    """Replace a null in `operations` by a file."""
     target: Any = operation
     try:
         for part in path[:-1]:

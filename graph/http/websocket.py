@@ -1,8 +1,8 @@
-"""The protocol graphql-transport-ws: who may connect and operate, and which messages are valid.
+"""The protocol graphql-transport-ws: authentication, authorization and validation of messages.
 
-A malformed message closes the connection with code 4400. Strawberry relies on the shape of
-messages; anything else would be an unexpected error with a traceback in the log, and a stranger
-needs no credential to send one.
+A malformed message closes the connection with code 4400. Strawberry does not check messages, so a
+malformed one would be an unexpected error with a traceback in the log, and no credential is needed
+to send one.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -44,21 +44,21 @@ class _Endpoint(Protocol):
 
 
 async def refused_operation(context: Context, name: str) -> Error | None:
-    """Identify the caller again, and record a refusal.
+    """Authenticate the caller again, and record a refusal.
 
     Args:
         context: Of the connection.
         name: What is refused, for the audit trail.
 
     Returns:
-        Why the caller may not even read; None when it may.
+        Why the caller is refused; None if they may read.
     """
     await context.identify_again()
     try:
         authorize(context.principal, Role.VIEWER)
     except (Unauthenticated, Forbidden) as exc:
         context.accesses.refusals.append((name, exc.code))
-        # Nothing is shown: the refusal stands also where it can't be recorded.
+        # No data is shown, so the refusal need not fail if it can't be recorded.
         with suppress(DatabaseUnavailable):
             await record_accesses(context.runtime.audit, context.accesses, context.principal)
         return exc
@@ -69,13 +69,13 @@ class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
     """The operations of one connection."""
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
-        """Let the connection send large messages once its client is known."""
+        """Allow large messages when the client is authenticated."""
         await super().handle_connection_init(message)
         if self.connection_acknowledged:
             cast("MessageValidator", self.websocket).allow_large_messages()
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
-        """Start an operation, or refuse it where too many run or its sender is not known (now)."""
+        """Start an operation, unless too many run or the client is no longer authenticated."""
         is_new = self.connection_acknowledged and message["id"] not in self.operations
         refusal = await self._refusal_of_operation() if is_new else None
         if refusal is not None:
@@ -90,7 +90,7 @@ class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
         except DocumentRefused as exc:
             await self._refuse(message["id"], exc.error)
             return
-        # Strawberry answers an absent text as any other request error.
+        # Strawberry answers the missing text with a request error.
         operation["query"] = text or ""
         await super().handle_subscribe(message)
 
@@ -98,7 +98,7 @@ class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
         await self.send_message({"id": operation_id, "type": "error", "payload": [error.formatted]})
 
     async def _refusal_of_operation(self) -> Error | None:
-        """Return why an operation is not even parsed."""
+        """Return why an operation is refused before it is parsed."""
         allowed = self.max_subscriptions_per_connection
         if allowed is not None and len(self.operations) >= allowed:
             return LimitExceeded(f"A WebSocket may have {allowed} operations at once.")
@@ -111,14 +111,14 @@ class PerOperationContext(BaseGraphQLTransportWSHandler[Context, None]):
 
 
 _REASON_MAX_BYTES = 123
-"""RFC 6455, 5.5: a control frame has 125 bytes, two of which are the code."""
+"""Longest reason (RFC 6455, 5.5): a control frame has 125 bytes, two of them for the code."""
 
 
 class MessageValidator(ASGIWebSocketAdapter):
     """The connection that Strawberry reads from and closes."""
 
     def allow_large_messages(self) -> None:
-        """Tell the server's protocol (`graph.http.server`) that the client is known."""
+        """Tell the server's protocol (`graph.http.server`) that the client is authenticated."""
         self.ws.scope["extensions"][LARGE_MESSAGES] = {}
 
     async def iter_json(
@@ -140,7 +140,7 @@ class MessageValidator(ASGIWebSocketAdapter):
         """Send a message; other requests are answered while a large one is encoded.
 
         Raises:
-            WebSocketDisconnected: The client is gone.
+            WebSocketDisconnected: The client has disconnected.
         """
         text = (await encode_json(message)).decode()
         try:
@@ -149,15 +149,15 @@ class MessageValidator(ASGIWebSocketAdapter):
             raise WebSocketDisconnected from exc
 
     async def close(self, code: int, reason: str) -> None:
-        """Close the connection; Strawberry's reasons repeat what was sent, however long."""
+        """Close the connection; shorten the reason, which may repeat what the client sent."""
         short = reason.encode(errors="replace")[:_REASON_MAX_BYTES].decode(errors="ignore")
         await super().close(code, short)
 
 
 def is_message(message: object) -> bool:
-    """Tell whether decoded JSON has the shape of a message from a client.
+    """Return whether decoded JSON has the format of a message from a client.
 
-    Its type may be unknown: that has an answer of its own.
+    Its type may be unknown, which Strawberry answers.
     """
     match message:
         case {"type": "subscribe", "id": str(), "payload": dict() as operation}:
@@ -172,7 +172,7 @@ def is_message(message: object) -> bool:
 
 
 def _is_operation(operation: Mapping[str, object]) -> bool:
-    """Tell whether the payload of `subscribe` has a text, or an identifier in its place."""
+    """Return whether the payload of `subscribe` has a text, or the identifier of a document."""
     extensions = operation.get("extensions")
     is_named = operation.get(DOCUMENT_ID) is not None or (
         isinstance(extensions, dict) and PERSISTED_QUERY in extensions

@@ -241,7 +241,7 @@ async def test_a_byte_order_mark_before_a_body_is_passed_over(http: httpx.AsyncC
         (
             "POST",
             "/healthz",
-            (405, "METHOD_NOT_ALLOWED", "This address does not take this method."),
+            (405, "METHOD_NOT_ALLOWED", "This address does not allow this method."),
         ),
     ],
 )
@@ -257,6 +257,6 @@ async def test_the_routes_of_the_former_system_are_refused_in_both_shapes(
     http: httpx.AsyncClient,
 ) -> None:
     response = await http.get("/api/dicom/upload")
-    message = "This address does not take this method."
+    message = "This address does not allow this method."
     problem = problem_of(response, success=False, message=message)
     assert problem == (405, "METHOD_NOT_ALLOWED", message)
