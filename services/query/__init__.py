@@ -1,1 +1,1 @@
-"""Lists of studies and patients: filters, orders and keyset pages, planned without I/O."""
+"""Reads the index: lists with filters, orders and keyset pages, study trees, headers."""

@@ -1,4 +1,4 @@
-"""From what a caller filters by to a MongoDB filter; every part is served by an index."""
+"""Plans MongoDB filters from the criteria of a caller; an index serves every part."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -33,54 +33,54 @@ _UPDATED_AT = stored_name(StudyDocument.updated_at)
 
 
 _MOST_TERMS = 8
-"""Terms of one text that are looked for: each is one more condition on every candidate."""
+"""Most search terms of one text: each is another condition on every candidate."""
 
 _MOST_CHARACTERS = 512
-"""Of one value: no DICOM value that is searched has more than 324 (PN, PS3.5 6.2)."""
+"""Longest value: no DICOM value that is searched has more than 324 characters (PN, PS3.5 6.2)."""
 
 _MOST_VALUES = 500
-"""Values in one list: more make a filter slower than several queries."""
+"""Most values in one list: with more of them, several queries are faster than one filter."""
 
 _MOST_WHERE_TERMS = 64
-"""Terms of one `where`: each is planned with all indexes that may serve it."""
+"""Most terms of one `where`: MongoDB plans each with all indexes that may serve it."""
 
 _WHERE_DEPTH = 8
-"""Levels of nested terms in one `where`."""
+"""Most levels of nested terms in one `where`."""
 
 _NOTHING: MongoFilter = {"_id": {"$in": []}}
 
 _AFTER_EVERY_TIME = "~"
-"""Sorts behind `T` and all digits: the end of a day in `orderStudyDate`."""
+"""Sorts after `T` and all digits: the end of a day in `orderStudyDate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyCriteria:
-    """What studies must match; all parts that are given.
+    """Criteria of studies; all given criteria must match.
 
     Attributes:
         scope: Of the caller.
         labels: Any of these; those outside the scope match nothing. An empty list matches
             everything.
-        without_labels: Whether there is no label, as far as the caller may know of labels.
+        without_labels: Whether there is no label that the caller may see.
         patient_id: Exact PatientID, with or without padding.
-        patient_name: Beginnings of words of the name, in any order.
+        patient_name: Prefixes of words of the name, in any order.
         accession_number: Exact AccessionNumber.
         study_instance_uids: Any of these; an empty list matches nothing.
         study_date_from: First day, inclusive.
         study_date_to: Last day, inclusive.
-        modalities: Any of these, in whatever case; an empty list matches nothing.
-        text: Beginnings of words of name, PatientID, AccessionNumber or description.
+        modalities: Any of these, ignoring case; an empty list matches nothing.
+        text: Prefixes of words of name, PatientID, AccessionNumber or description.
         updated_since: Changed then or later.
-        patient_sex: Exact PatientSex, in whatever case.
+        patient_sex: Exact PatientSex, ignoring case.
         birth_date_from: First PatientBirthDate, inclusive.
         birth_date_to: Last PatientBirthDate, inclusive.
-        study_description: Beginnings of words of the description.
-        referring_physician_name: Beginnings of words of the name.
-        institution_name: Beginnings of words of the name.
-        body_part_examined: Exact BodyPartExamined of a series, in whatever case.
-        has_frames: Whether there is a frame to show.
+        study_description: Prefixes of words of the description.
+        referring_physician_name: Prefixes of words of the name.
+        institution_name: Prefixes of words of the name.
+        body_part_examined: Exact BodyPartExamined of a series, ignoring case.
+        has_frames: Whether there is a frame that can be shown.
         orthanc_patient_id: Orthanc's identifier of the patient.
-        where: Must match as well.
+        where: An expression that must match as well.
     """
 
     scope: Scope
@@ -109,13 +109,13 @@ class StudyCriteria:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyExpression:
-    """Criteria combined; all parts that are given must match.
+    """A combination of criteria; all given parts must match.
 
     Attributes:
         all_of: Each of these must match.
         any_of: At least one of these must match; an empty list matches nothing.
         none_of: This must not match.
-        matches: These must match; the scope is that of the whole list as well.
+        matches: These criteria must match; their scope is that of the list.
     """
 
     all_of: Sequence["StudyExpression"] | None = None
@@ -126,7 +126,7 @@ class StudyExpression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatientCriteria:
-    """What patients must match: `scope` is the caller's, the rest as in `StudyCriteria`."""
+    """Criteria of patients: `scope` is the caller's, the others as in `StudyCriteria`."""
 
     scope: Scope
     patient_id: str | None = None
@@ -137,7 +137,7 @@ def study_filter(criteria: StudyCriteria) -> MongoFilter:
     """Plan the MongoDB filter of a study list, within its scope.
 
     Raises:
-        InvalidInput: Too many values, or a range that ends before it begins.
+        InvalidInput: There are too many values, or a range ends before it begins.
     """
     parts = [
         studies_within(criteria.scope),
@@ -203,7 +203,7 @@ def _combined(where: StudyExpression) -> MongoFilter:
 def _either(filters: Sequence[MongoFilter]) -> MongoFilter:
     if not filters:
         return _NOTHING
-    # What filters nothing matches every study.
+    # An empty filter matches every study.
     return {"$or": list(filters)} if all(filters) else {}
 
 
@@ -219,7 +219,7 @@ def _labels(asked: Sequence[str] | None, scope: Scope) -> MongoFilter:
 
 
 def _without_labels(without: bool | None, scope: Scope) -> MongoFilter:  # noqa: FBT001  # tri-state
-    """Whoever is limited to labels sees studies with one of these, holders of shares no label."""
+    """Plan `without_labels`: limited callers see studies with one of their labels, shares none."""
     if without is None:
         return {}
     if scope.is_all:
@@ -234,7 +234,7 @@ def _exact(field: str, value: str | None) -> MongoFilter:
 
 
 def _patient_id(value: str | None) -> MongoFilter:
-    # The length is checked first: cleaning works on every character.
+    # Check the length first, because cleaning processes every character.
     _exact(_PATIENT_ID, value)
     return _exact(_PATIENT_ID, None if value is None else clean_identifier(value))
 
@@ -273,11 +273,11 @@ _ARGUMENTS = {
     _SEARCH_WORDS: "text",
     _STUDY_INSTANCE_UID: contract_name("study_instance_uids"),
 }
-"""What callers know stored fields by, where the names differ."""
+"""Names of arguments that differ from the stored field."""
 
 
 def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
-    """Code strings are upper case (PS3.5 6.2); a file that breaks the rule is found by its own."""
+    """Match upper case (PS3.5 6.2), and the given case for files that violate the standard."""
     if asked is None:
         return {}
     field = _MODALITIES_IN_STUDY
@@ -287,21 +287,21 @@ def _any_modality(asked: Sequence[str] | None) -> MongoFilter:
 
 def _days(first: date | None, last: date | None) -> MongoFilter:
     if first is not None and last is not None and last < first:
-        raise InvalidInput("studyDate: `to` lies before `from`.", argument="filter.studyDate")
+        raise InvalidInput("studyDate: `to` is before `from`.", argument="filter.studyDate")
     bounds = {}
     if first is not None:
         bounds["$gte"] = first.isoformat()
     if last is not None:
         bounds["$lte"] = last.isoformat() + _AFTER_EVERY_TIME
     if bounds and first is None:
-        # "" stands for "no date", which lies in no range.
+        # "" means "no date", which is in no range.
         bounds["$gt"] = ""
     return {_ORDER_STUDY_DATE: bounds} if bounds else {}
 
 
 def _birth_days(first: date | None, last: date | None) -> MongoFilter:
     if first is not None and last is not None and last < first:
-        raise InvalidInput("patientBirthDate: `to` lies before `from`.")
+        raise InvalidInput("patientBirthDate: `to` is before `from`.")
     bounds = {}
     if first is not None:
         bounds["$gte"] = first.isoformat()
@@ -320,14 +320,14 @@ def _facet_words(attribute: str, text: str | None) -> list[MongoFilter]:
 
 
 def _words(field: str, text: str | None, attribute: str | None = None) -> list[MongoFilter]:
-    """Return one condition a term; anchored and escaped, so that each is a range of the index."""
+    """Return one condition for each term, anchored and escaped, so that an index serves it."""
     if text is None or not text.strip():
         return []
-    # Before it is normalised: U+FDFA becomes 18 characters.
+    # Before normalization, in which U+FDFA becomes 18 characters.
     _check_length(attribute or field, text)
     terms = query_terms(text)[:_MOST_TERMS]
     if not terms:
-        # Only punctuation was asked for, and no word consists of it.
+        # The text is only punctuation, which no word contains.
         return [{field: {"$in": []}}]
     prefix = "" if attribute is None else facet(attribute, "")
     return [_term(field, prefix, term) for term in terms]

@@ -1,8 +1,8 @@
-"""One gzip file of pieces that were compressed before: nothing is compressed again.
+"""Joins compressed pieces to one gzip file without compressing them again.
 
-A piece is raw DEFLATE that ends on a byte with a full flush, so pieces can follow each other (RFC
-1951 3.2.4). Browsers read the first member of a gzip file only, so the pieces become one member,
-whose checksum follows from theirs.
+A piece is raw DEFLATE that ends at a byte boundary with a full flush, so pieces can be
+concatenated (RFC 1951 3.2.4). Browsers only read the first member of a gzip file, so the pieces
+become one member, whose checksum is computed from theirs.
 """
 
 import struct
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Self
 
 _LEVEL = 6
-"""zlib's default: headers of a series shrink to a seventieth."""
+"""zlib's default: it compresses the headers of a series to a seventieth."""
 
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 """No name, no time, unknown system (RFC 1952 2.3)."""
@@ -61,7 +61,7 @@ def text_piece(text: str) -> Piece:
 
 
 class GzipJoin:
-    """Puts pieces behind each other: `begin`, each piece by `add`, `end`."""
+    """Joins pieces: `begin`, `add` for each piece, `end`."""
 
     def __init__(self) -> None:
         self._crc32 = 0
@@ -72,7 +72,7 @@ class GzipJoin:
         return _HEADER
 
     def add(self, piece: Piece) -> bytes:
-        """Count a piece and return its bytes."""
+        """Add a piece and return its bytes."""
         self._crc32 = combine_crc32(self._crc32, piece.crc32, piece.size)
         self._size += piece.size
         return piece.body
@@ -92,7 +92,7 @@ def joined(pieces: Iterable[Piece]) -> Iterator[bytes]:
 
 
 def combine_crc32(first: int, second: int, second_size: int) -> int:
-    """Return the CRC-32 of two strings behind each other, as zlib's `crc32_combine`.
+    """Return the CRC-32 of the concatenation of two strings, as zlib's `crc32_combine`.
 
     Args:
         first: CRC-32 of the first.

@@ -23,8 +23,8 @@ from services.tasks import finish_in_thread
 class Header:
     """A whole header.
 
-    It stays JSON until somebody needs its values: decoding 40 MB keeps the interpreter, and with it
-    every other request, for seconds, in whichever thread it is done.
+    It is decoded only when values are needed: decoding 40 MB holds the interpreter lock for seconds
+    in any thread, so that all other requests wait.
 
     Attributes:
         content: JSON object of the elements by tag, eight upper-case hexadecimal digits (PS3.18
@@ -35,7 +35,7 @@ class Header:
 
     @property
     def json_bytes(self) -> int:
-        """How long it is as JSON; as Python objects it takes about five times as much."""
+        """Its length as JSON; Python objects take about five times as much memory."""
         return len(self.content)
 
     @property
@@ -48,10 +48,10 @@ class Header:
         """Return the elements of some keywords, in the order of the header.
 
         Args:
-            keywords: Of PS3.6, as `PatientID`. What the header has not is left out.
+            keywords: Of PS3.6, such as `PatientID`. Absent elements are left out.
 
         Raises:
-            InvalidInput: One is no keyword.
+            InvalidInput: One of them is not a keyword.
         """
         tags = {_tag_of(keyword) for keyword in keywords}
         if self.json_bytes > _DECODED_BYTES:
@@ -61,14 +61,14 @@ class Header:
 
 
 _DECODED_BYTES = 256 * 1024
-"""Longest JSON that is decoded for a few of its elements: it takes 3 ms."""
+"""Longest JSON that is decoded for a few of its elements, which takes 3 ms."""
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}]')
 """Strings, and braces outside of strings."""
 
 
 def _cut_out(content: bytes, tags: Container[str]) -> Header:
-    """Cut elements out of a header without decoding it; in a thread others can run in between."""
+    """Cut elements out of a header without decoding it; other threads can run in between."""
     parts, depth, tag, begin = [], 0, "", 0
     for token in _TOKEN.finditer(content):
         first = content[token.start()]
@@ -89,20 +89,20 @@ _OPENING, _CLOSING = b"{}"
 
 @lru_cache(maxsize=1024)
 def _tag_of(keyword: str) -> str:
-    # Retired elements without a keyword have an empty one in pydicom's dictionary.
+    # In pydicom's dictionary retired elements without a keyword have an empty one.
     tag = tag_for_keyword(keyword) if keyword else None
     if tag is None:
-        message = f"{keyword[:_KEYWORD_MAX_CHARACTERS]!r} is no keyword of PS3.6, as `PatientID`."
+        message = f"{keyword[:_KEYWORD_MAX_CHARACTERS]!r} is not a keyword of PS3.6."
         raise InvalidInput(message, argument="only")
     return f"{tag:08X}"
 
 
 _KEYWORD_MAX_CHARACTERS = 64
-"""Of one that is quoted in an error: the longest keyword has 63."""
+"""Longest quotation in an error: the longest keyword has 63 characters."""
 
 
 DICOMWEB_ROOT = "/dicomweb/"
-"""Where long binary values are: addresses of BulkDataURI are relative to this server."""
+"""Path of long binary values: each BulkDataURI is relative to this server."""
 
 _Key = tuple[str, str]
 """Orthanc's identifier of an instance, and its revision."""
@@ -111,26 +111,26 @@ _AT_ONCE = 4
 """Files read at the same time: a query for the headers of a series must not flood Orthanc."""
 
 _MANY = 8
-"""Headers of one series that are asked for at once: reading the files together is faster then."""
+"""From so many simultaneous requests for headers of one series on, all its files are read."""
 
 _KEPT_BYTES = 8 * 1024 * 1024
-"""JSON of the headers that are remembered: some thousand usual ones. A larger one is not kept."""
+"""Size of the cached headers as JSON: some thousand of usual size. Larger ones are not cached."""
 
 
 @dataclass(slots=True)
 class _Reading:
-    """A header that is being read, and how many callers wait for it."""
+    """A header that is being read, and the number of callers that wait for it."""
 
     task: asyncio.Task[Header]
     waiting: int = 0
 
 
 class HeaderService:
-    """Reads headers from Orthanc; the last ones are remembered.
+    """Reads headers from Orthanc; recent ones are cached.
 
     Args:
         orthanc: None while PACS integration is off.
-        series_headers: Asked first for what was made of the same files before.
+        series_headers: The store that is asked first.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class HeaderService:
 
     @property
     def kept_bytes(self) -> int:
-        """JSON of the headers that are remembered, in bytes."""
+        """Size of the cached headers as JSON, in bytes."""
         return int(self._kept.currsize)
 
     async def dicom_json(
@@ -161,8 +161,8 @@ class HeaderService:
             series_id: Orthanc's identifier of its series; None: the file is read.
 
         Raises:
-            PacsDisabled: There is no Orthanc to ask.
-            OrthancNotFound: The instance is gone.
+            PacsDisabled: PACS integration is off.
+            OrthancNotFound: The instance was deleted.
             OrthancUnavailable: Orthanc does not answer.
             FileRejected: The stored file has no readable structure.
         """
@@ -178,7 +178,7 @@ class HeaderService:
         reading = self._readings.get(key) or self._begin(self._orthanc, key)
         reading.waiting += 1
         try:
-            # Shielded: a caller that gives up must not end the reading for others that wait.
+            # Shielded, because a cancelled caller must not cancel the reading for the others.
             return await asyncio.shield(reading.task)
         finally:
             reading.waiting -= 1
@@ -187,7 +187,7 @@ class HeaderService:
                 reading.task.cancel()
 
     async def _find(self, store: SeriesHeaders, series_id: str, key: _Key) -> bytes | None:
-        """Look into the store; who asks for many of a series has all of it made."""
+        """Look into the store; if many headers of a series are requested, make all of them."""
         self._asking[series_id] += 1
         try:
             content = await store.find(series_id, *key)

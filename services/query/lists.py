@@ -1,4 +1,4 @@
-"""Read pages and counts of studies and patients from MongoDB, within the scope of the caller."""
+"""Reads pages and counts of studies and patients from MongoDB, within the scope of the caller."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ _PATIENT_ID = stored_name(StudyDocument.patient_id)
 StoredFields = Mapping[str, Any]
 
 COUNTED_AT_MOST = 100_000
-"""Matches of a filter that are counted: 0.1 to 0.2 s, and as long in a store of any size."""
+"""Most matches that are counted, which takes 0.1 to 0.2 s in a store of any size."""
 
 
 class _Collection:
@@ -60,7 +60,7 @@ class _Collection:
             return [row async for row in rows]
 
     async def count(self, filter_: MongoFilter) -> ListCount:
-        """Count what matches, up to `COUNTED_AT_MOST`; without a filter the whole collection."""
+        """Count matches up to `COUNTED_AT_MOST`; without a filter, the whole collection."""
         if not filter_:
             return ListCount(await self._count.read(max_milliseconds=self._max_milliseconds))
         with translated_database_faults():
@@ -118,8 +118,8 @@ class StudyList:
 class PatientList:
     """The list of patients, by name.
 
-    Within a limited scope a patient is what the studies in the scope say: name, number of studies
-    and conflicts of other studies must not show.
+    Within a limited scope a patient has only the data of the studies in the scope: name, number of
+    studies and conflicts of other studies must not be visible.
 
     Args:
         trees: Read patients within a scope.
@@ -177,7 +177,7 @@ def _patients_within(criteria: PatientCriteria) -> Pipeline:
             "$group": {
                 "_id": f"${_ORTHANC_PATIENT_ID}",
                 _PATIENT_ID: {"$first": f"${_PATIENT_ID}"},
-                # As `patient_content`: the name of the study whose newest file came last.
+                # As `patient_content`: the name of the study that was indexed last.
                 "latest": {
                     "$max": {
                         _LATEST_INDEXED_AT: f"${_LATEST_INDEXED_AT}",

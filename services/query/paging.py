@@ -1,4 +1,4 @@
-"""Keyset pages: a cursor names a document by its order key, so that no page skips any."""
+"""Keyset pages: a cursor contains the sort key of a document, so that no document is skipped."""
 
 import base64
 import json
@@ -16,16 +16,16 @@ _UPDATED_AT = stored_name(StudyDocument.updated_at)
 
 
 _CURSOR_MAX_CHARACTERS = 8 * 1024
-"""A patient's name of three groups, in UTF-8 and base64, takes a quarter."""
+"""Longest cursor: a patient's name of three groups, in UTF-8 and base64, takes a quarter of it."""
 
 
 _MOMENTS = frozenset({_CREATED_AT, _UPDATED_AT})
-"""Stored fields that hold moments; all others that lists are ordered by hold texts."""
+"""The fields that hold times; the other fields by which lists are sorted hold texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order of a list; `_id` decides between equals.
+    """An order of a list; `_id` decides between equal values.
 
     Attributes:
         field: The stored field, which every document has.
@@ -37,13 +37,13 @@ class Order:
 
     @property
     def name(self) -> str:
-        """Stands in cursors: a cursor is of use in its own order only."""
+        """A name for cursors, which are only valid in their own order."""
         return ("+" if self.ascending else "-") + self.field
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which part of a list is wanted: `first` after `after`, or `last` before `before`."""
+    """The requested part of a list: `first` after `after`, or `last` before `before`."""
 
     first: int | None = None
     after: str | None = None
@@ -56,11 +56,11 @@ class PagePlan:
     """How to read a page.
 
     Attributes:
-        filter: What lies beyond the cursors; to be combined with the list's own filter.
-        sort: For MongoDB, reversed when the page is read from its end.
-        limit: One more than the page holds: the surplus tells whether there is another page.
+        filter: Selects documents beyond the cursors; to be combined with the filter of the list.
+        sort: For MongoDB, reversed if the page is read from its end.
+        limit: One more than `size`, to find out whether there is another page.
         size: Documents of the page.
-        is_backward: The documents come in reverse.
+        is_backward: Whether the documents are read in reverse.
     """
 
     filter: Mapping[str, Any]
@@ -83,10 +83,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ListCount:
-    """How many objects a list has.
+    """The number of objects of a list.
 
     Attributes:
-        number: How many.
+        number: The number.
         is_exact: False: there are at least so many.
     """
 
@@ -98,13 +98,13 @@ def plan_page(request: PageRequest, order: Order, *, max_size: int) -> PagePlan:
     """Plan the reading of a page.
 
     Args:
-        request: What is wanted.
+        request: The requested part.
         order: Of the list.
         max_size: Largest page.
 
     Raises:
-        InvalidInput: The size is negative or too large, the ends are mixed, or a cursor is not of
-            this list in this order.
+        InvalidInput: The size is negative or too large, arguments of both ends are combined, or a
+            cursor belongs to another list or order.
     """
     is_backward = request.last is not None
     if is_backward and request.after is not None:
@@ -131,10 +131,10 @@ def plan_page(request: PageRequest, order: Order, *, max_size: int) -> PagePlan:
 
 
 def make_page(plan: PagePlan, order: Order, documents: Sequence[Mapping[str, Any]]) -> Page:
-    """Turn what was read into a page.
+    """Make a page of the documents that were read.
 
     Args:
-        plan: How it was read.
+        plan: From `plan_page`.
         order: Of the list.
         documents: At most `plan.limit` of them, in the order of `plan.sort`.
     """
@@ -151,8 +151,8 @@ def make_page(plan: PagePlan, order: Order, documents: Sequence[Mapping[str, Any
 
 
 def encode_cursor(document: Mapping[str, Any], order: Order) -> str:
-    """Name a document's place in an order: opaque to callers."""
-    # Absent only until a study that an earlier release indexed is read again.
+    """Return the cursor of a document: its position in an order, opaque to callers."""
+    # Only absent until a study that an earlier release indexed is indexed again.
     value = document.get(order.field, "")
     key = value.isoformat() if isinstance(value, datetime) else value
     return pack_cursor([order.name, key, document["_id"]])
@@ -164,25 +164,25 @@ def pack_cursor(parts: Sequence[object]) -> str:
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-NO_CURSOR = "That is no cursor of this list."
+NO_CURSOR = "This is not a cursor of this list."
 
 
 def unpack_cursor(cursor: str, *, argument: str = "after") -> Any:  # noqa: ANN401  # JSON
-    """Read what `pack_cursor` wrote; callers check what the parts are.
+    """Read the parts of a cursor from `pack_cursor`; callers check the types of the parts.
 
     Args:
         cursor: As a caller sent it.
-        argument: In which argument, for the error.
+        argument: Name of the argument, for the error.
 
     Raises:
-        InvalidInput: It is no cursor.
+        InvalidInput: It is not a cursor.
     """
     if len(cursor) > _CURSOR_MAX_CHARACTERS:
         raise InvalidInput(NO_CURSOR, argument=argument)
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         parts = json.loads(base64.b64decode(padded, altchars="-_", validate=True))
-        # An escaped half of a surrogate pair is no text that MongoDB takes.
+        # MongoDB does not accept unpaired surrogates, which JSON can contain as escapes.
         json.dumps(parts, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError) as exc:
         raise InvalidInput(NO_CURSOR, argument=argument) from exc
@@ -206,7 +206,7 @@ def _decode_cursor(cursor: str, order: Order, argument: str) -> tuple[str | date
         raise InvalidInput(NO_CURSOR, argument=argument)
     name, value, identifier = parts
     if not (isinstance(value, str) and isinstance(identifier, str)) or name != order.name:
-        message = "That cursor belongs to another list or another order."
+        message = "This cursor belongs to another list or another order."
         raise InvalidInput(message, argument=argument)
     if order.field not in _MOMENTS:
         return value, identifier

@@ -1,8 +1,8 @@
 """The store of headers: whole series in the DICOM JSON model, compressed, in MongoDB.
 
-A header is made from its file when it is asked for or when its study has become stable, once for
-all processes. A series has chunks of up to 64 headers, each a piece of a gzip file, so that its
-answer is put together without compressing anything, and one header is read without reading all.
+A header is made from its file when it is requested or when its study becomes stable, once for all
+processes. A series has chunks of up to 64 headers. Each chunk is a piece of a gzip file, so that a
+response is assembled without compression, and a single header is read without reading all others.
 """
 
 import asyncio
@@ -40,17 +40,17 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_HEADERS = 64
 _CHUNK_BYTES = 4 * 1024 * 1024
-"""JSON at which a chunk ends before it has 64 headers; a single one may be longer."""
+"""Size of JSON at which a chunk ends before it has 64 headers; a single header may be longer."""
 
 _CHUNK_MAX_BYTES = 12 * 1024 * 1024
-"""Compressed, of what is kept: MongoDB takes documents of 16 MiB. What is longer is made again each
-time."""
+"""Largest compressed chunk that is stored: MongoDB's documents have up to 16 MiB. A larger chunk is
+made again each time."""
 
 _HELD_BYTES = 16 * 1024 * 1024
-"""Compressed, of new chunks that are answered from memory; others are read back."""
+"""Compressed size of new chunks that are kept in memory for the response; others are read again."""
 
 _RECENT_BYTES = 8 * 1024 * 1024
-"""JSON of chunks that stay in memory, for who asks for single headers."""
+"""Size of the JSON of chunks that are cached for requests of single headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Chunk:
 
     Attributes:
         members: Begin and end of each header in the JSON, by Orthanc's id of the instance and its
-            revision; the same where the file has no readable header.
+            revision; equal if the file has no readable header.
         piece: JSON objects separated by commas, compressed.
-        has_bulk_data: There are addresses that begin with `BULK_ROOT`.
+        has_bulk_data: Whether it has addresses that begin with `BULK_ROOT`.
     """
 
     members: Mapping[tuple[str, str], tuple[int, int]]
@@ -75,7 +75,7 @@ class Chunk:
 
 
 class SeriesHeaders:
-    """Makes, keeps and returns the headers of series.
+    """Makes, stores and returns the headers of series.
 
     Args:
         orthanc: Where the files are; None while PACS integration is off.
@@ -111,19 +111,19 @@ class SeriesHeaders:
             return {document["_id"]: document["revision"] for document in await found.to_list()}
 
     async def chunks(self, series_id: str, revisions: Mapping[str, str]) -> AsyncIterator[Chunk]:
-        """Yield the headers of a series, made where they are not kept; one chunk is in memory.
+        """Yield the headers of a series, one chunk at a time; make those that are not stored.
 
         Args:
             series_id: Orthanc's id of the series.
-            revisions: What `revisions` returned.
+            revisions: From `revisions`.
 
         Raises:
-            PacsDisabled: They are not kept, and there is no Orthanc.
+            PacsDisabled: They are not stored, and PACS integration is off.
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
         wanted = set(revisions.items())
-        # Others who ask for the same series wait, and find what is made for the first.
+        # Other requests for the same series wait, and then find the stored headers.
         async with self._making.setdefault(series_id, asyncio.Lock()):
             kept = await self._kept(series_id, wanted)
             missing = wanted - set(chain.from_iterable(kept.values()))
@@ -136,7 +136,7 @@ class SeriesHeaders:
                 yield found
 
     async def prepare(self, series_id: str) -> None:
-        """Make the headers of a series that are not kept; errors are those of `chunks`."""
+        """Make the headers of a series that are not stored; raises as `chunks`."""
         async for _ in self.chunks(series_id, await self.revisions(series_id)):
             pass
 
@@ -144,7 +144,7 @@ class SeriesHeaders:
         """Return the header of one instance as JSON, without making it.
 
         Returns:
-            None when it is not kept, or when its file has no readable header.
+            None if it is not stored, or if its file has no readable header.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -186,7 +186,7 @@ class SeriesHeaders:
     async def _kept(
         self, series_id: str, wanted: set[tuple[str, str]]
     ) -> dict[str, list[tuple[str, str]]]:
-        """Choose chunks all of whose members are wanted, none of them twice; remove the others."""
+        """Choose chunks whose members are all needed, none of them twice; remove the others."""
         collection = SeriesHeadersDocument.get_pymongo_collection()
         with translated_database_faults():
             stored = await collection.find(
@@ -210,7 +210,7 @@ class SeriesHeaders:
         return chosen
 
     async def _read(self, name: str) -> Chunk | None:
-        """Read a chunk; None when another process has removed it."""
+        """Read a chunk; None if another process has removed it."""
         with translated_database_faults():
             stored = await SeriesHeadersDocument.get_pymongo_collection().find_one(
                 {"_id": name}, max_time_ms=self._max_milliseconds
@@ -220,10 +220,10 @@ class SeriesHeaders:
     async def _make(
         self, series_id: str, revisions: Mapping[str, str], missing: set[tuple[str, str]]
     ) -> dict[str, Chunk | None]:
-        """Make headers and keep them.
+        """Make headers and store them.
 
         Returns:
-            The chunks by name; None for those that are kept and would take too much memory here.
+            The chunks by name; None for stored chunks that would take too much memory.
         """
         if self._orthanc is None:
             raise PacsDisabled
@@ -257,7 +257,7 @@ class SeriesHeaders:
 
         async def read(instance: tuple[str, str]) -> bytes | None:
             file = stored.get(instance[0])
-            # What was replaced or removed a moment ago is not what was asked for.
+            # The instance was replaced or removed a moment ago.
             if file is None or file.revision != instance[1]:
                 return None
             try:
@@ -283,7 +283,7 @@ class SeriesHeaders:
         return header_bytes(header_json(file, self._limits, known=known))
 
     async def _keep(self, series_id: str, name: str, chunk: Chunk) -> bool:
-        """Write a chunk; return whether it is there now."""
+        """Write a chunk; return whether it is stored now."""
         if len(chunk.piece.body) > _CHUNK_MAX_BYTES:
             return False
         ids = [instance_id for instance_id, _ in chunk.members]
@@ -305,7 +305,7 @@ class SeriesHeaders:
         ]
         with translated_database_faults():
             await collection.replace_one({"_id": name}, document, upsert=True)
-            # What was removed in between must not stay here.
+            # If an instance was removed in between, its header must not stay in the store.
             if await instances.count_documents({"_id": {"$in": ids}}) < len(ids):
                 await collection.delete_one({"_id": name})
                 return False
@@ -313,10 +313,10 @@ class SeriesHeaders:
 
 
 def header_bytes(model: Mapping[str, Any]) -> bytes:
-    """Write a header as JSON; addresses of bulk data get the path of the instance.
+    """Encode a header as JSON; addresses of bulk data get the path of the instance.
 
-    They begin with `BULK_ROOT` still: the caller replaces that by the address under which
-    the caller reaches the service.
+    They still begin with `BULK_ROOT`, which is replaced by the address of the service as the client
+    reaches it.
     """
     content = b"".join(_written(model))
     root = BULK_ROOT.encode()
@@ -331,7 +331,7 @@ def header_bytes(model: Mapping[str, Any]) -> bytes:
 
 
 def _written(model: Mapping[str, Any]) -> Iterator[bytes]:
-    """Write elements in pieces: orjson keeps the interpreter until it is done with a call."""
+    """Encode elements in pieces, because orjson holds the interpreter lock during a call."""
     separator = b"{"
     for tag, element in model.items():
         items = element.get("Value", ())
@@ -348,11 +348,11 @@ def _written(model: Mapping[str, Any]) -> Iterator[bytes]:
 
 
 _WRITTEN_ITEMS = 512
-"""Items of a sequence that are written at once: of functional groups about a megabyte."""
+"""Items of a sequence in one call: about a megabyte of functional groups."""
 
 
 def revisions_digest(series: Iterable[tuple[str, Mapping[str, str]]]) -> str:
-    """Name what some series hold: it changes with every instance that comes, goes or is replaced.
+    """Return a digest of some series that changes when an instance is added, removed or replaced.
 
     Args:
         series: Orthanc's id of each, and the revisions of its instances.
@@ -384,7 +384,7 @@ def _made(headers: Sequence[tuple[tuple[str, str], bytes]]) -> Chunk:
     members, position = {}, 0
     for instance, header in headers:
         members[instance] = (position, position + len(header))
-        # A comma follows each that is not empty.
+        # A comma follows each header that is not empty.
         position += len(header) + bool(header)
     content = b",".join(header for _, header in headers if header)
     return Chunk(members, Piece.of(content), has_bulk_data=BULK_ROOT.encode() in content)

@@ -1,7 +1,7 @@
 """Pages of the frames of a series in the order of its stack.
 
-A cursor names the order that its list began in. The order of a series may change while images
-arrive; who reads on goes on in the order that they began with, and misses no frame.
+A cursor contains the order of its list. The order of a series may change while images arrive; the
+following pages then keep the order of the first page, so that no frame is missed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ _INTEGER_LIMIT = 2**32
 
 @dataclass(frozen=True, slots=True)
 class FramesRequest:
-    """Which frames are wanted: `first` after a cursor."""
+    """The requested frames: `first` after a cursor."""
 
     first: int
     after: str | None = None
@@ -39,9 +39,9 @@ class PlacedFrame:
     """A frame of a stack.
 
     Attributes:
-        instance: Stored fields: `_id`, `revision` and what the order is made of.
+        instance: Stored fields: `_id`, `revision` and the sort keys.
         index: 0-based within the instance.
-        cursor: Names its place.
+        cursor: Its position.
     """
 
     instance: StoredFields
@@ -63,7 +63,7 @@ class FramesPlan:
     """How to read a page of the frames of a series.
 
     Attributes:
-        order: Stored name of the key that the list is ordered by.
+        order: Stored name of the key by which the list is sorted.
         stages: An aggregation of the instances of a series.
         first: Frames of the page.
         after: Instance, by SOPInstanceUID, and index of the frame before the page.
@@ -79,12 +79,12 @@ def plan_frames(request: FramesRequest, order: str, *, max_size: int) -> FramesP
     """Plan the reading of a page of frames.
 
     Args:
-        request: What is wanted.
-        order: Of the stack; a cursor brings its own.
+        request: The requested frames.
+        order: Of the stack; a cursor contains its own.
         max_size: Largest page.
 
     Raises:
-        InvalidInput: The size is negative or too large, or the cursor is none of such a list.
+        InvalidInput: The size is negative or too large, or the cursor belongs to another list.
     """
     if not 0 <= request.first <= max_size:
         raise InvalidInput(f"A page holds 0 to {max_size} entries; {request.first} were asked for.")
@@ -98,7 +98,7 @@ def plan_frames(request: FramesRequest, order: str, *, max_size: int) -> FramesP
     stages: list[Mapping[str, Any]] = [
         {"$match": {_NUMBER_OF_FRAMES: {"$gt": 0}, **beyond}},
         {"$sort": instance_sort(order)},
-        # Each has a frame; the one that the cursor names may have had its last.
+        # Each has a frame, but the last frame of the cursor's instance may precede the page.
         {"$limit": request.first + 2},
         {
             "$project": {
@@ -115,7 +115,7 @@ def plan_frames(request: FramesRequest, order: str, *, max_size: int) -> FramesP
 
 
 def make_frame_page(plan: FramesPlan, instances: Sequence[StoredFields]) -> FramePage:
-    """Turn the instances that were read into a page of frames."""
+    """Make a page of frames of the instances that were read."""
     frames: list[PlacedFrame] = []
     for instance, index in _frames(instances, plan.after):
         if len(frames) == plan.first:

@@ -1,4 +1,4 @@
-"""Frames counted through a whole study, as the clients of the former system do."""
+"""Frames numbered through a whole study, as by clients of the previous system."""
 
 from typing import Any
 
@@ -38,15 +38,15 @@ async def find_study_frame(
     Args:
         database: MongoDB.
         study_instance_uid: The study.
-        frame_index: 0-based, through all renderable frames of the study.
+        frame_index: 0-based, over all renderable frames of the study.
         scope: Of the caller; studies outside are not found.
 
     Returns:
         The instance, and the 0-based index within it.
 
     Raises:
-        FrameNotFound: The study or the frame is not there.
-        AmbiguousStudy: Several patients have a study of this UID within the scope.
+        FrameNotFound: The study or the frame does not exist.
+        AmbiguousStudy: Several patients have a study with this UID within the scope.
         DatabaseUnavailable: MongoDB does not answer.
     """
     with translated_database_faults():

@@ -1,8 +1,8 @@
 """The levels of a study tree: one MongoDB command for any number of parents.
 
-A tree belongs to a scope (`services.auth.scope`): what lies outside is not found, however it is
-asked for. A scope of labels takes one command more for series and instances whose study was not
-read before; it takes it also when nothing was found, so that the time says nothing either.
+A tree belongs to a scope (`services.auth.scope`): objects outside are never found. A scope of
+labels needs another command for series and instances whose study was not read before. It is also
+sent if nothing was found, so that the response time does not reveal what exists.
 """
 
 from collections import defaultdict
@@ -48,19 +48,19 @@ StoredFields = Mapping[str, Any]
 _K = TypeVar("_K", bound=str)
 
 _WHOLE_LEVEL = 1_000_000
-"""Batch size that lets one command answer a level, up to MongoDB's 16 MB per answer."""
+"""Batch size with which one command returns a level, up to MongoDB's 16 MB for an answer."""
 
 _IDENTIFIER_MAX_CHARACTERS = 1024
-"""Identifiers have 64 (PS3.5 6.2), and files that break the rule some more."""
+"""Longest identifier: 64 characters (PS3.5 6.2), and some more in files that violate the rule."""
 
 _JOINED_AT_ONCE = 2_000
 """Children in one answer of MongoDB: decoded within a turn."""
 
 _DECODED_AT_ONCE = 64
-"""Documents between two looks at the clock: some take 100 kB."""
+"""Documents between two checks of the clock: some take 100 kB."""
 
 _WITHOUT_STATEMENTS: Mapping[str, int] = {_STUDY_STATEMENTS: 0}
-"""What roll-ups alone read of a series."""
+"""Fields of a series that only roll-ups read."""
 
 INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
     [
@@ -113,7 +113,7 @@ INSTANCE_SHOWN: Mapping[str, int] = dict.fromkeys(
     ],
     1,
 )
-"""Stored fields of an instance that a tree shows; what it says about its parents is left out."""
+"""Stored fields of an instance that a tree shows, without its attributes of study and series."""
 
 NEWEST_STUDY_FIRST = Order(_ORDER_STUDY_DATE, ascending=False)
 
@@ -124,7 +124,7 @@ class Slice:
 
     Attributes:
         offset: 0-based position of the first.
-        first: How many at most; None for all.
+        first: Most objects; None for all.
     """
 
     offset: int = 0
@@ -132,17 +132,17 @@ class Slice:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether it is the whole list."""
         return self.offset == 0 and self.first is None
 
     def length_of(self, count: int) -> int:
-        """Return how many of `count` are in the part."""
+        """Return how many of `count` objects are in the part."""
         left = max(0, count - self.offset)
         return left if self.first is None else min(self.first, left)
 
 
 class OrderedSeries(NamedTuple):
-    """A series and the order that its instances are read in.
+    """A series and the order in which its instances are read.
 
     Attributes:
         id: Orthanc's identifier.
@@ -154,11 +154,11 @@ class OrderedSeries(NamedTuple):
 
 
 class Priors(NamedTuple):
-    """Which earlier studies are wanted.
+    """The requested earlier studies.
 
     Attributes:
-        first: How many at most, above 0.
-        modality: With a series of this one; None for all.
+        first: Most studies, above 0.
+        modality: Only studies with a series of this modality; None for all.
     """
 
     first: int
@@ -179,7 +179,7 @@ class Trees:
         self._counts: dict[type[StoredDocument], CollectionCount] = {}
 
     def within(self, scope: Scope) -> "Tree":
-        """Return the tree of a scope, for one operation: it remembers which studies it found."""
+        """Return the tree of a scope, for one operation: it caches which studies are visible."""
         return Tree(
             scope,
             page_max_size=self._page_max_size,
@@ -215,7 +215,7 @@ class Tree:
     async def patients(self, ids: Sequence[str]) -> list[StoredFields | None]:
         """Read patients, in the order of their ids; None for unknown ones.
 
-        Within a limited scope a patient is what the studies in the scope say.
+        Within a limited scope a patient has only the data of the studies in the scope.
         """
         if self._scope.is_all:
             return await self._by_id(PatientDocument, ids)
@@ -245,7 +245,7 @@ class Tree:
         return found
 
     async def study(self, study_instance_uid: str) -> StoredFields | None:
-        """Read a study by StudyInstanceUID; of several patients' the one that changed last."""
+        """Read a study by StudyInstanceUID; of several, the one that changed last."""
         return await self._newest(
             StudyDocument, _STUDY_INSTANCE_UID, study_instance_uid, _UPDATED_AT
         )
@@ -260,13 +260,13 @@ class Tree:
         return _grouped(found, _STUDY_INSTANCE_UID, study_instance_uids)
 
     async def one_series(self, series_instance_uid: str) -> StoredFields | None:
-        """Read a series by SeriesInstanceUID; of several the one that changed last."""
+        """Read a series by SeriesInstanceUID; of several, the one that changed last."""
         return await self._newest(
             SeriesDocument, _SERIES_INSTANCE_UID, series_instance_uid, _LATEST_INDEXED_AT
         )
 
     async def instance(self, sop_instance_uid: str) -> StoredFields | None:
-        """Read an instance by SOPInstanceUID; of several the one that was indexed last."""
+        """Read an instance by SOPInstanceUID; of several, the one that was indexed last."""
         return await self._newest(
             InstanceDocument, _SOP_INSTANCE_UID, sop_instance_uid, _INDEXED_AT
         )
@@ -307,13 +307,13 @@ class Tree:
     async def instances_of_series(
         self, series: Sequence[OrderedSeries], part: Slice
     ) -> list[list[StoredFields]]:
-        """Read the same part of each series, each in its own order.
+        """Read the instances at the same positions of each series, each in its own order.
 
-        All instances of any number of series are one command; parts are one for each order.
+        Whole series need one command for any number of series; parts need one for each order.
         """
         ids = [one.id for one in series]
         if part.is_whole:
-            # The keys are long: only those that are sorted by here are read.
+            # The keys are long, so only those that are needed for sorting here are read.
             others = {one.order for one in series} - {STACK_ORDER}
             found = await self._find(
                 InstanceDocument,
@@ -388,7 +388,7 @@ class Tree:
     ) -> list[list[StoredFields]]:
         """Read the earlier studies of each study's patient, newest first; one command for all.
 
-        A study without a date has no earlier ones and is none.
+        A study without a date has no earlier studies, and is not an earlier study.
         """
         modality = asked.modality
         found = await self._aggregate(
@@ -431,11 +431,11 @@ class Tree:
     async def _newest(
         self, document: type[StoredDocument], field: str, value: str, changed: str
     ) -> StoredFields | None:
-        """Read the document with a DICOM identifier; of several the one that changed last."""
+        """Read the document with a DICOM identifier; of several, the one that changed last."""
         if len(value) > _IDENTIFIER_MAX_CHARACTERS:
             return None
         if not self._scope.is_all:
-            # Of several, the last one may lie outside the scope.
+            # The last of several may be outside the scope.
             found = await self._find(document, {field: value}, {changed: -1})
             return next(iter(found), None)
         with translated_database_faults():
@@ -458,7 +458,7 @@ class Tree:
         sort: Mapping[str, int] | None = None,
         projection: Mapping[str, int] | None = None,
     ) -> list[dict[str, Any]]:
-        """Find documents within the scope; patients only where it is everything."""
+        """Find documents within the scope; patients only if the scope is unlimited."""
         collection = readable(document.get_pymongo_collection())
         is_study = document is StudyDocument
         limit = studies_within(self._scope) if is_study else objects_within(self._scope)
@@ -485,7 +485,7 @@ class Tree:
         field: str,
         stages: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
-        """Join the children that `stages` leave; unwound, so that a parent may have over 16 MB."""
+        """Join the children that `stages` select, unwound, so that a parent may have over 16 MB."""
         pipeline: list[Mapping[str, Any]] = [
             {"$match": {"_id": {"$in": list(parent_ids)}}},
             {"$project": {"_id": 1}},
@@ -505,7 +505,7 @@ class Tree:
         return children if child is StudyDocument else await self._visible(children)
 
     async def _visible(self, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the series or instances whose study lies within the scope."""
+        """Return the series or instances whose study is within the scope."""
         if self._scope.is_all:
             return objects
         study_ids = {fields[_ORTHANC_STUDY_ID] for fields in objects}
@@ -517,7 +517,7 @@ class Tree:
         return [fields for fields in objects if fields[_ORTHANC_STUDY_ID] in visible]
 
     async def _total_of_studies(self, stages: Sequence[Mapping[str, Any]]) -> int:
-        """Return the one `total` that an aggregation over the studies of the scope has."""
+        """Return the `total` of an aggregation over the studies of the scope."""
         rows = await self._aggregate(
             StudyDocument, [{"$match": studies_within(self._scope)}, *stages]
         )
@@ -532,7 +532,7 @@ class Tree:
         self, document: type[StoredDocument], pipeline: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         with translated_database_faults():
-            # Raw batches of an aggregation take a command more; each of these is decoded at once.
+            # Raw batches of an aggregation need another command, so each batch is decoded at once.
             cursor = await readable(document.get_pymongo_collection()).aggregate(
                 pipeline, batchSize=_JOINED_AT_ONCE, maxTimeMS=self._max_milliseconds
             )
@@ -542,7 +542,7 @@ class Tree:
 async def _decoded(
     batches: AsyncIterable[bytes], options: CodecOptions[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Decode batches in turns: one may have 16 MB, which PyMongo decodes in one go."""
+    """Decode batches in turns: PyMongo would decode a batch of up to 16 MB in one call."""
     turns = CooperativeExecution()
     documents = []
     async for batch in batches:
@@ -554,7 +554,7 @@ async def _decoded(
 
 
 def _ordered(instances: list[StoredFields], order: str) -> list[StoredFields]:
-    """Sort instances that MongoDB has sorted by `STACK_ORDER`, which is the order of most."""
+    """Sort instances; MongoDB has sorted them by `STACK_ORDER`, the most frequent order."""
     if order == STACK_ORDER:
         return instances
     return sorted(instances, key=partial(_sort_key, order))

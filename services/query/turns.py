@@ -1,4 +1,4 @@
-"""Long work on the event loop in short turns, so that other requests are answered in between."""
+"""Divides long work on the event loop into short turns, so that other requests are answered."""
 
 import asyncio
 import time
@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 TURN_SECONDS = 0.01
-"""Longest turn: what other requests wait for, together with the turns of other operations."""
+"""Longest turn; other requests wait for it, and for the turns of other operations."""
 
 _MOST_AT_ONCE = 64
-"""Waiting tasks that are resumed in one turn: some take 0.1 ms, whatever the last ones took."""
+"""Most tasks that are resumed in one turn, because a task may take longer than the last ones."""
 
 _QUIET_ITERATIONS = 4
-"""Iterations of the event loop from a resumed task to the last load that its fields ask for."""
+"""Iterations of the event loop from a resumed task to the last load that its fields request."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class CooperativeExecution:
-    """The turns of one operation, which all its tasks share.
+    """The turns of one operation, shared by its tasks.
 
-    Ten thousand fields that were loaded together would all be resumed in one iteration of the
-    event loop. Here they queue, and so many are resumed in each iteration as fill a turn.
+    Ten thousand fields that were loaded together would all be resumed in one iteration of the event
+    loop. Here they wait in a queue, and each iteration resumes as many as fill a turn.
 
     Args:
         clock: In seconds, rising.
@@ -36,7 +36,7 @@ class CooperativeExecution:
         self._at_once = 1
 
     async def yield_to_loop(self) -> None:
-        """Return when it is the caller's turn: at once while nobody waits and the turn lasts."""
+        """Wait for the caller's turn; return at once if no task waits and the turn is not over."""
         if not self._waiting and self._clock() - self._began < TURN_SECONDS:
             return
         loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class CooperativeExecution:
         await turn
 
     async def wait_idle(self) -> None:
-        """Return when no task of the operation waits for its turn, nor was resumed just now."""
+        """Wait until no task of the operation waits for its turn or was just resumed."""
         quiet = 0
         while quiet < _QUIET_ITERATIONS:
             await asyncio.sleep(0)
@@ -63,7 +63,7 @@ class CooperativeExecution:
 
     def _resume(self) -> None:
         now = self._clock()
-        # How long the last ones took: what else the loop did counts too, in favour of others.
+        # The time since the last turn includes other work of the loop, which shortens our turns.
         passed = now - self._began
         if passed > TURN_SECONDS:
             self._at_once = max(1, self._at_once // 2)

@@ -1,4 +1,4 @@
-"""A scope as MongoDB filters: what every list and every look-up adds to its own."""
+"""Scopes as MongoDB filters, which every list and look-up adds to its own filter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,9 +24,9 @@ def studies_within(scope: Scope) -> MongoFilter:
 
 
 def objects_within(scope: Scope) -> MongoFilter:
-    """Return the filter of series and instances, as far as they know their scope.
+    """Return the filter of series and instances, as far as their own fields allow.
 
-    They do not know the labels of their study: `Tree` looks these up.
+    They do not contain the labels of their study; `Tree` looks these up.
     """
     if scope.study_ids is None:
         return {}
@@ -34,7 +34,7 @@ def objects_within(scope: Scope) -> MongoFilter:
 
 
 def both(*filters: Mapping[str, Any]) -> MongoFilter:
-    """Combine filters: what matches must match each of them."""
+    """Combine filters; documents must match each of them."""
     given = [dict(part) for part in filters if part]
     if len(given) <= 1:
         return given[0] if given else {}

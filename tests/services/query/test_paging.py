@@ -96,5 +96,5 @@ def test_a_cursor_can_not_bring_an_operator_of_mongodb(value: object) -> None:
 
 def test_a_cursor_that_is_nested_endlessly_is_refused() -> None:
     cursor = base64.urlsafe_b64encode(b"[" * 5_000).decode()
-    with pytest.raises(InvalidInput, match="no cursor of this list"):
+    with pytest.raises(InvalidInput, match="not a cursor of this list"):
         plan_page(PageRequest(first=1, after=cursor), NEWEST, max_size=500)
