@@ -131,7 +131,6 @@ ATTRIBUTES = (
 )
 """`NumberOfFrames` counts the frames that can be shown; it is left out where there are none."""
 
-_BY_KEYWORD = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 
 _SPECIFIC_CHARACTER_SET = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
 _ONLINE = {"00080056": {"vr": "CS", "Value": ["ONLINE"]}}
@@ -194,8 +193,3 @@ def write_model(documents: Mapping[Level, Fields], attributes: Iterable[Attribut
             continue
         model[attribute.tag] = element
     return dict(sorted(model.items()))
-
-
-def attribute_named(keyword: str) -> Attribute:
-    """Return an attribute by its keyword."""
-    return _BY_KEYWORD[keyword]

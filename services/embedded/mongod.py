@@ -19,8 +19,11 @@ _OPLOG_MEGABYTES = 256
 """Change streams read the oplog; the default is 5 % of the disk."""
 
 
-_MEMORY_BYTES = 6 * 1024**3
-"""Address space besides the cache: an idle mongod reserves 2.8 GiB and uses 0.13 of them."""
+_CACHE_BYTES = 256 * 1024**2
+"""WiredTiger's cache, the least that MongoDB takes."""
+
+_MEMORY_BYTES = _CACHE_BYTES + 6 * 1024**3
+"""Limit of the address space: an idle mongod reserves 2.8 GiB and uses 0.13 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +41,25 @@ class EmbeddedMongod:
 
 @asynccontextmanager
 async def run_mongod(
-    folder: Path,
-    *,
-    cache_bytes: int = 256 * 1024 * 1024,
-    binary: Path | None = None,
-    on_restart: Callable[[str], None] | None = None,
+    folder: Path, *, on_restart: Callable[[str], None] | None = None
 ) -> AsyncIterator[EmbeddedMongod]:
     """Run MongoDB with its data in a folder: a writable primary when entered.
 
     Args:
         folder: Holds data, password, port and log; created when missing.
-        cache_bytes: WiredTiger's cache, in bytes; MongoDB's least is 256 MiB.
-        binary: The mongod to run; None: `find_mongod`.
         on_restart: Called with the name after each restart of a mongod that died.
 
     Raises:
         NotInstalled: There is no mongod on this machine.
         StartFailed: It stopped while it started, or its password is lost.
     """
-    program, password, port = await finish_in_thread(_prepare, folder, binary)
+    program, password, port = await finish_in_thread(_prepare, folder)
     spec = ChildSpec(
         name="MongoDB",
-        command=mongod_command(program, folder, port=port, cache_bytes=cache_bytes),
+        command=mongod_command(program, folder, port=port),
         log_path=folder / "mongod.log",
         on_restart=on_restart,
-        memory_bytes=_MEMORY_BYTES + cache_bytes,
+        memory_bytes=_MEMORY_BYTES,
     )
     async with supervise(spec, lambda: become_primary(port, password)) as child:
         url = (
@@ -88,7 +85,7 @@ def find_mongod() -> Path:
     )
 
 
-def mongod_command(binary: Path, folder: Path, *, port: int, cache_bytes: int) -> list[str]:
+def mongod_command(binary: Path, folder: Path, *, port: int) -> list[str]:
     """Compose mongod's command line.
 
     Slow queries are never logged: they would carry names and birth dates.
@@ -100,7 +97,7 @@ def mongod_command(binary: Path, folder: Path, *, port: int, cache_bytes: int) -
         "--replSet": REPLICA_SET,
         "--keyFile": folder.absolute() / "password",
         "--oplogSize": _OPLOG_MEGABYTES,
-        "--wiredTigerCacheSizeGB": cache_bytes / 1024**3,
+        "--wiredTigerCacheSizeGB": _CACHE_BYTES / 1024**3,
         "--slowms": 2**31 - 1,
     }
     parameters = {
@@ -117,8 +114,8 @@ def mongod_command(binary: Path, folder: Path, *, port: int, cache_bytes: int) -
     return command
 
 
-def _prepare(folder: Path, binary: Path | None) -> tuple[Path, str, int]:
-    program = binary or find_mongod()
+def _prepare(folder: Path) -> tuple[Path, str, int]:
+    program = find_mongod()
     make_private_folder(folder)
     make_private_folder(folder / "data")
     # One secret, two uses: the user's password and the key file that access control asks for.

@@ -18,7 +18,7 @@ from services.embedded.orthanc_configuration import (
     OrthancOptions,
     compose_configuration,
 )
-from services.embedded.orthanc_installation import OrthancInstallation, find_orthanc
+from services.embedded.orthanc_installation import find_orthanc
 from services.embedded.ports import LOOPBACK, keep_port
 from services.files import keep_password, make_private_folder, write_private
 from services.tasks import finish_in_thread
@@ -60,7 +60,6 @@ async def run_orthanc(
     stable_age_seconds: int = 5,
     worklist_folder: Path | None = None,
     memory_bytes: int = DEFAULT_MEMORY_BYTES,
-    installation: OrthancInstallation | None = None,
     on_restart: Callable[[str], None] | None = None,
 ) -> AsyncIterator[EmbeddedOrthanc]:
     """Run Orthanc with its data in a folder: it answers `GET /system` when entered.
@@ -73,7 +72,6 @@ async def run_orthanc(
         stable_age_seconds: A study is stable when nothing came for so long.
         worklist_folder: Whose `*.wl` files are served as modality worklist; None: none.
         memory_bytes: Most address space that it may take, in bytes.
-        installation: The Orthanc to run; None: `find_orthanc`.
         on_restart: Called with the name after each restart of an Orthanc that died.
 
     Raises:
@@ -84,7 +82,6 @@ async def run_orthanc(
         partial(
             _prepare,
             folder,
-            installation,
             ae_title=ae_title,
             dicom=dicom,
             lua_scripts=lua_scripts,
@@ -107,7 +104,6 @@ async def run_orthanc(
 
 def _prepare(
     folder: Path,
-    installation: OrthancInstallation | None,
     *,
     ae_title: str,
     dicom: DicomServer | None,
@@ -115,7 +111,7 @@ def _prepare(
     stable_age_seconds: int,
     worklist_folder: Path | None,
 ) -> tuple[Path, OrthancOptions, Path]:
-    installed = installation or find_orthanc()
+    installed = find_orthanc()
     make_private_folder(folder)
     make_private_folder(folder / "storage")
     make_private_folder(folder / "index")

@@ -26,9 +26,7 @@ async def open_stores(
     dicom: DicomServer | None = None,
     address: str = "",
     lua_scripts: Sequence[Path] = (),
-    stable_age_seconds: int = 5,
     worklist_folder: Path | None = None,
-    mongodb_cache_bytes: int = 256 * 1024 * 1024,
     orthanc_memory_bytes: int = DEFAULT_MEMORY_BYTES,
     on_restart: Callable[[str], None] | None = None,
 ) -> AsyncIterator[Stores]:
@@ -44,9 +42,7 @@ async def open_stores(
         dicom: Orthanc's DICOM server; None: none.
         address: Where this process serves HTTP, shown when a second one is started.
         lua_scripts: Orthanc's server-side scripts.
-        stable_age_seconds: A study is stable when nothing came for so long.
         worklist_folder: Whose `*.wl` files Orthanc serves as modality worklist; None: none.
-        mongodb_cache_bytes: MongoDB's cache, in bytes, 256 MiB at least.
         orthanc_memory_bytes: Most address space that Orthanc may take, in bytes.
         on_restart: Called with "MongoDB" or "Orthanc" after each restart of one that died.
 
@@ -57,16 +53,13 @@ async def open_stores(
     """
     mongod = orthanc = None
     if embed_mongodb:
-        mongod = run_mongod(
-            data_dir / "mongodb", cache_bytes=mongodb_cache_bytes, on_restart=on_restart
-        )
+        mongod = run_mongod(data_dir / "mongodb", on_restart=on_restart)
     if embed_orthanc:
         orthanc = run_orthanc(
             data_dir / "orthanc",
             ae_title=ae_title,
             dicom=dicom,
             lua_scripts=lua_scripts,
-            stable_age_seconds=stable_age_seconds,
             worklist_folder=worklist_folder,
             memory_bytes=orthanc_memory_bytes,
             on_restart=on_restart,

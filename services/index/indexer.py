@@ -21,7 +21,6 @@ from services.index.writes import (
     Lineage,
     Parents,
     delete_instances,
-    find_lineages,
     find_parents,
     upsert_instances,
 )
@@ -110,23 +109,12 @@ class Indexer:
             The number of removed instances.
 
         Raises:
-            DatabaseUnavailable: They may be partly removed; `recount` the studies.
+            DatabaseUnavailable: They may be partly removed; the comparison repairs their studies.
         """
         removed = 0
         for start in range(0, len(instance_ids), _MAX_REMOVED):
             removed += await self._remove(instance_ids[start : start + _MAX_REMOVED])
         return removed
-
-    async def recount(self, study_ids: Sequence[str]) -> None:
-        """Recompute studies, their series and their patients, for example after a crash.
-
-        Raises:
-            DatabaseUnavailable: They may be partly written; repeat the call.
-        """
-        async with self._one_commit:
-            with translated_database_faults():
-                parents = Parents.of(await find_lineages(self._database, study_ids))
-                await roll_up(self._database, parents, self._now(), children_written=True)
 
     async def aclose(self) -> None:
         """Wait for the writes in progress."""

@@ -6,7 +6,6 @@ Messages hold no address: the name of the modality says which one it is.
 from enum import IntEnum
 
 from services.errors import (
-    ModalityError,
     ModalityRefused,
     ModalityRejected,
     ModalityTimedOut,
@@ -165,11 +164,3 @@ def refused(name: str, status: int) -> ModalityRefused:
     error = ModalityRefused(f"{said}: {meaning}." if meaning else f"{said}.", dimse_status=text)
     error.may_pass = status in _PASSING or status >> 8 == _OUT_OF_RESOURCES
     return error
-
-
-def invalid_answer(name: str) -> ModalityError:
-    """It sent something that is no DICOM answer."""
-    return ModalityUnreachable(
-        f"{name} sent an answer that is not valid. Look at its log, and check that its port is one "
-        "of DICOM."
-    )

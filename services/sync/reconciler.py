@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -377,13 +376,3 @@ class Reconciler:
             )
             for instance in found
         }
-
-    async def _indexed_by_series(self, series_ids: Collection[str]) -> Counter[str]:
-        with translated_database_faults():
-            cursor = await self._instances.aggregate(
-                [
-                    {"$match": {_ORTHANC_SERIES_ID: {"$in": list(series_ids)}}},
-                    {"$group": {"_id": f"${_ORTHANC_SERIES_ID}", "count": {"$sum": 1}}},
-                ]
-            )
-            return Counter({group["_id"]: group["count"] async for group in cursor})

@@ -25,6 +25,7 @@ from services.errors import DatabaseUnavailable, RecordRefused
 from services.index.indexer import Indexer
 from services.index.record import INDEX_VERSION, IndexRecord
 from services.orthanc.identifiers import orthanc_ids
+from services.sync.rollup_check import RollUps
 
 Database = AsyncDatabase[dict[str, Any]]
 START = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -455,14 +456,14 @@ async def test_removing_the_last_instance_removes_all_its_parents(
     }
 
 
-async def test_recount_repairs_what_a_crash_left(database: Database, indexer: Indexer) -> None:
-    entries = [entry(1), entry(2)]
+async def test_a_roll_up_repairs_what_a_crash_left(database: Database, indexer: Indexer) -> None:
+    roll_ups, entries = RollUps(database), [entry(1), entry(2)]
     await indexer.index(entries)
     await database["instances"].delete_one({"_id": entries[0].ids.instance})
-    await indexer.recount([entries[0].ids.study])
+    await roll_ups.roll_up([entries[0].ids.study])
     assert (await dump(database))["studies"][0]["numberOfInstances"] == 1
     await database["instances"].delete_many({})
-    await indexer.recount([entries[0].ids.study])
+    await roll_ups.roll_up([entries[0].ids.study])
     assert await dump(database) == {"patients": [], "studies": [], "series": [], "instances": []}
 
 

@@ -30,6 +30,7 @@ from services.index.stack_order import order_keys
 from services.orthanc.identifiers import orthanc_ids
 from services.query.paging import pack_cursor
 from services.query.study_frames import find_study_frame
+from services.sync.rollup_check import RollUps
 from tests.real.query_stage import QueryStage, open_query_stage
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -372,7 +373,7 @@ async def test_an_index_of_an_earlier_release_stays_in_its_order_until_it_is_rea
     assert await read(stage, by_uid) == images
     assert await read(stage, by_uid, "first: 3") == images[:3]
     study = (await database["studies"].distinct("_id"))[0]
-    await Indexer(database).recount([study])
+    await RollUps(database).roll_up([study])
     assert await read(stage, by_uid) == images
     await index(stage, images)
     assert await read(stage, by_uid) == images[::-1]

@@ -25,7 +25,7 @@ def test_without_mongod_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
 
 
 def test_mongod_listens_on_the_loopback_interface_and_logs_no_query() -> None:
-    command = mongod_command(Path("/m"), Path("/data"), port=20_000, cache_bytes=2**28)
+    command = mongod_command(Path("/m"), Path("/data"), port=20_000)
     pairs = dict(pairwise(command))
     assert pairs["--bind_ip"] == "127.0.0.1"
     assert pairs["--keyFile"] == "/data/password"
