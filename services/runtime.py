@@ -1,7 +1,7 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +26,6 @@ from services.connections import (
 )
 from services.database import open_database
 from services.deletion import Deletion
-from services.dicom.layout import WalkLimits
 from services.dicomweb.prepared_headers import HeaderPreparation
 from services.dicomweb.resources import Resources
 from services.downloads.service import Downloads
@@ -164,7 +163,7 @@ def make_ingest(
             orthanc.client,
             orthanc.files,
             indexer.index,
-            walk_limits(settings),
+            settings.walk_limits,
             keep_tiff_preamble=settings.keep_tiff_preamble,
             pending=indexer.pending,
             find_names=partial(load_patient_names, database),
@@ -177,50 +176,6 @@ def make_ingest(
     )
 
 
-def walk_limits(settings: Settings) -> WalkLimits:
-    """Return what a file may ask of the check, the same for every way in."""
-    return WalkLimits(
-        sequence_max_depth=settings.sequence_max_depth,
-        sequence_max_items=settings.sequence_max_items,
-        header_max_items=settings.header_max_items,
-        dataset_max_elements=settings.dataset_max_elements,
-        header_max_elements=settings.header_max_elements,
-        frame_max_pixels=settings.frame_max_pixels,
-    )
-
-
-def make_sync(
-    settings: Settings,
-    orthanc: Orthanc,
-    database: AsyncDatabase[dict[str, Any]],
-    indexer: Indexer,
-) -> SyncService:
-    """Make what keeps the index in step."""
-    return SyncService(
-        orthanc.client,
-        orthanc.files.beginnings,
-        database,
-        indexer,
-        poll_seconds=settings.sync_poll_seconds,
-        interval_seconds=settings.sync_interval_seconds,
-        limits=walk_limits(settings),
-    )
-
-
-def make_decoded_files(
-    settings: Settings,
-    orthanc: Orthanc | None,
-    database: AsyncDatabase[dict[str, Any]],
-    ingest: Ingest,
-    frames: FrameService,
-) -> DecodedFiles | None:
-    """Make what decodes files for exports; None while PACS integration is off."""
-    if orthanc is None:
-        return None
-    files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
-    return DecodedFiles(files, frames, orthanc.client)
-
-
 def make_job_handlers(
     settings: Settings,
     orthanc: Orthanc | None,
@@ -228,6 +183,7 @@ def make_job_handlers(
     *,
     modalities: Modalities,
     ingest: Ingest,
+    files: StudyFiles | None,
     deletion: Deletion | None,
     labels: Labels,
     decoded: DecodedFiles | None,
@@ -242,8 +198,7 @@ def make_job_handlers(
         ),
         VerifyBackupHandler(backup_folder),
     ]
-    if orthanc is not None and deletion is not None and decoded is not None:
-        files = StudyFiles(orthanc, ingest, database, walk_limits(settings))
+    if orthanc is not None and files is not None and deletion is not None and decoded is not None:
         replacements = Replacements(database, orthanc.client, files)
         handlers += [
             AnonymizeHandler(files, database, deletion, labels),
@@ -254,25 +209,10 @@ def make_job_handlers(
                 decoded,
                 orthanc.client,
                 folder=ExportFolder(settings.export_folder) if settings.export_folder else None,
-                retention=timedelta(days=settings.job_retention_days),
+                retention=settings.job_retention,
             ),
         ]
     return handlers
-
-
-def make_job_runner(
-    settings: Settings,
-    handlers: Sequence[JobHandler],
-    database: AsyncDatabase[dict[str, Any]],
-    audit: Audit,
-) -> JobRunner:
-    """Make what runs jobs while this process holds the lease."""
-    limits = RunnerLimits(
-        concurrency=settings.job_concurrency,
-        attempts_max=settings.job_attempts,
-        retention=timedelta(days=settings.job_retention_days),
-    )
-    return JobRunner(database, handlers, audit, limits)
 
 
 async def enter_worklist(stack: AsyncExitStack, runtime: "Runtime") -> None:
@@ -286,17 +226,6 @@ async def enter_worklist(stack: AsyncExitStack, runtime: "Runtime") -> None:
         on_changed=folder.refresh if folder else None,
     )
     await stack.enter_async_context(supervisor.running("worklist arrivals", arrivals.run))
-
-
-def make_deletion(
-    orthanc: OrthancClient | None,
-    database: AsyncDatabase[dict[str, Any]],
-    sync: SyncService | None,
-) -> Deletion | None:
-    """Make what deletes; None while PACS integration is off."""
-    if orthanc is None or sync is None:
-        return None
-    return Deletion(orthanc, database, sync.reconciler)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -387,11 +316,6 @@ def closed_because(settings: Settings) -> str | None:
     )
 
 
-def is_observed(settings: Settings) -> bool:
-    """Return whether commands of MongoDB are timed, for metrics or traces."""
-    return settings.metrics_port is not None or is_configured()
-
-
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
@@ -427,7 +351,9 @@ async def open_runtime(
             settings = share_of(settings, group.workers)
         database = await stack.enter_async_context(
             open_database(
-                connections.mongodb_url, settings.mongodb_database, observe=is_observed(settings)
+                connections.mongodb_url,
+                settings.mongodb_database,
+                observe=settings.metrics_port is not None or is_configured(),
             )
         )
         sharing = await stack.enter_async_context(
@@ -462,15 +388,25 @@ async def open_runtime(
             supervisor=supervisor,
         )
         indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
-        sync = make_sync(settings, orthanc, database, indexer) if orthanc else None
+        sync = (
+            SyncService(
+                orthanc.client,
+                orthanc.files.beginnings,
+                database,
+                indexer,
+                poll_seconds=settings.sync_poll_seconds,
+                interval_seconds=settings.sync_interval_seconds,
+                limits=settings.walk_limits,
+            )
+            if orthanc
+            else None
+        )
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
         series_headers = SeriesHeaders(
-            orthanc, limits=walk_limits(settings), max_seconds=settings.operation_seconds
+            orthanc, limits=settings.walk_limits, max_seconds=settings.operation_seconds
         )
         audit = await stack.enter_async_context(
-            open_audit(
-                database, retention=_days(settings.audit_retention_days), supervisor=supervisor
-            )
+            open_audit(database, retention=settings.audit_retention, supervisor=supervisor)
         )
         ingest = make_ingest(settings, orthanc, database, indexer, capacity)
         modalities = await stack.enter_async_context(
@@ -484,32 +420,39 @@ async def open_runtime(
                 answers_max=settings.remote_answers_max,
             )
         )
-        deletion = make_deletion(client, database, sync)
+        deletion = Deletion(client, database, sync.reconciler) if client and sync else None
         labels = Labels(
             database,
             client,
             max_seconds=settings.operation_seconds,
             of_rules={rule.label for rule in settings.label_rules},
         )
-        decoded = make_decoded_files(settings, orthanc, database, ingest, frames)
-        job_runner = make_job_runner(
+        files = StudyFiles(orthanc, ingest, database, settings.walk_limits) if orthanc else None
+        decoded = DecodedFiles(files, frames, orthanc.client) if orthanc and files else None
+        handlers = make_job_handlers(
             settings,
-            make_job_handlers(
-                settings,
-                orthanc,
-                database,
-                modalities=modalities,
-                ingest=ingest,
-                deletion=deletion,
-                labels=labels,
-                decoded=decoded,
-            ),
+            orthanc,
             database,
+            modalities=modalities,
+            ingest=ingest,
+            files=files,
+            deletion=deletion,
+            labels=labels,
+            decoded=decoded,
+        )
+        job_runner = JobRunner(
+            database,
+            handlers,
             audit,
+            RunnerLimits(
+                concurrency=settings.job_concurrency,
+                attempts_max=settings.job_attempts,
+                retention=settings.job_retention,
+            ),
         )
         jobs = Jobs(
             JobStore(database),
-            retention=timedelta(days=settings.job_retention_days),
+            retention=settings.job_retention,
             page_max_size=settings.page_max_size,
             on_queued=job_runner.wake,
         )
@@ -574,7 +517,7 @@ async def open_runtime(
             downloads=Downloads(
                 FileUrlSigner(keys, valid_seconds=settings.frame_url_seconds),
                 orthanc,
-                limits=walk_limits(settings),
+                limits=settings.walk_limits,
                 max_seconds=settings.operation_seconds,
             ),
             deletion=deletion,
@@ -615,7 +558,3 @@ async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
     for name, run in [*tasks, ("jobs", runtime.job_runner.run)]:
         await stack.enter_async_context(supervisor.running(name, run))
     await enter_worklist(stack, runtime)
-
-
-def _days(days: int | None) -> timedelta | None:
-    return None if days is None else timedelta(days=days)

@@ -1,5 +1,6 @@
 """Every setting in one frozen class, read from the environment, `.env` and the command line."""
 
+from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.auth.oidc import OidcRules, is_safe_provider_url
 from services.auth.roles import Role
+from services.dicom.layout import WalkLimits
 
 
 def none_if_blank(value: object) -> object:
@@ -509,6 +511,29 @@ class Settings(BaseSettings):
             label_claim=self.oidc_label_claim,
             roles={name: Role[role.upper()] for name, role in self.oidc_roles.items()},
         )
+
+    @property
+    def walk_limits(self) -> WalkLimits:
+        """Limits of the structure of a file, the same for every way in."""
+        return WalkLimits(
+            sequence_max_depth=self.sequence_max_depth,
+            sequence_max_items=self.sequence_max_items,
+            header_max_items=self.header_max_items,
+            dataset_max_elements=self.dataset_max_elements,
+            header_max_elements=self.header_max_elements,
+            frame_max_pixels=self.frame_max_pixels,
+        )
+
+    @property
+    def audit_retention(self) -> timedelta | None:
+        """How long audit records are kept; None: they are never deleted."""
+        days = self.audit_retention_days
+        return None if days is None else timedelta(days=days)
+
+    @property
+    def job_retention(self) -> timedelta:
+        """How long jobs are kept after their end."""
+        return timedelta(days=self.job_retention_days)
 
     @property
     def embeds_mongodb(self) -> bool:

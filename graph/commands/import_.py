@@ -13,7 +13,7 @@ from graph.logs import COMMAND_LOG_LEVEL, configure_logging
 from services.importing.journal import Journal
 from services.importing.report import Report
 from services.importing.run import ImportRun
-from services.runtime import open_runtime, walk_limits
+from services.runtime import open_runtime
 from services.settings import Settings
 
 
@@ -80,7 +80,7 @@ async def _import(
                 runtime.database,
                 journal,
                 concurrency=concurrency,
-                limits=walk_limits(settings),
+                limits=settings.walk_limits,
             )
             await _follow(importing, paths, report, is_dry=is_dry)
             report.finish(importing.tally)

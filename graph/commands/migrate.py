@@ -14,7 +14,7 @@ from services.importing.report import Report
 from services.migration.path_map import PathMap
 from services.migration.run import MigrationRun
 from services.migration.source import open_source
-from services.runtime import open_runtime, walk_limits
+from services.runtime import open_runtime
 from services.settings import Settings
 
 
@@ -97,7 +97,7 @@ async def _migrate(
             orthanc_url=runtime.orthanc_url,
             path_map=path_map,
             concurrency=concurrency,
-            limits=walk_limits(settings),
+            limits=settings.walk_limits,
         )
         with Report(report_path) as report:
             await migration.count()
