@@ -46,11 +46,11 @@ _PREFLIGHT_SECONDS = 600
 
 
 def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlette:
-    """Compose the application.
+    """Create the application.
 
     Args:
         settings: All settings.
-        runtime: Services that are open already; None opens them in the lifespan.
+        runtime: Services that are already open; None: the lifespan opens them.
     """
 
     @asynccontextmanager
@@ -66,10 +66,10 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
     return Starlette(
         routes=_routes(settings, origins),
         middleware=[
-            # Outermost first. This one must see the last message of every response, refusals of
-            # the middleware below included.
+            # Outermost first. This one must see the last message of every response, including
+            # refusals of the middleware below.
             Middleware(EarlyResponseMiddleware),
-            # Before anything can refuse: refusals are logged under a correlation id as well.
+            # Before any middleware that can refuse: refusals are logged with a correlation id.
             # Unhandled exceptions bypass the CORS middleware below: the 500 response gets its own.
             Middleware(
                 RequestContextMiddleware, unexpected=CrossOriginMiddleware(unexpected_error, **cors)
@@ -77,7 +77,7 @@ def create_app(settings: Settings, *, runtime: Runtime | None = None) -> Starlet
             # Before CORS: a page behind a foreign `Host` must not pass a preflight either.
             Middleware(LocalHostMiddleware, settings.allowed_hosts),
             Middleware(CrossOriginMiddleware, **cors),
-            # Pictures skip the router and what follows, and have all of the above.
+            # Requests for pictures skip the router and the middleware below.
             Middleware(frames.FrameRouteShortcut),
             Middleware(CompressionMiddleware),
         ],
@@ -105,7 +105,7 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
     )
     shared = Mount(f"/s/{{{SHARE_PARAMETER}}}/dicomweb", identify=principal_of_share)
     return [
-        # Routes are tried in this order: pictures are asked for most often.
+        # Routes are tried in this order; pictures are requested most often.
         *frames.routes,
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),

@@ -1,4 +1,4 @@
-"""Who sent a request."""
+"""Identifies the sender of a request."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -11,10 +11,10 @@ from services.errors import NotFound
 from services.runtime import Runtime
 
 Identify = Callable[[], Awaitable[Principal | None]]
-"""Returns the present principal; None without credentials that are valid now."""
+"""Returns the current principal; None without valid credentials."""
 
 _INIT_KEYS = ("Authorization", "authorization", "authToken")
-"""Where clients put the credential into `connection_init`; the last one without `Bearer`."""
+"""Keys of the credential in `connection_init`; the last one has no `Bearer`."""
 
 SHARE_PARAMETER = "share"
 """Name of the path parameter that holds the token of a share. It must not reach logs or records."""

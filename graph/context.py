@@ -1,4 +1,4 @@
-"""What every resolver may use, made for one request or one WebSocket."""
+"""The context of resolvers: the services, the caller, loaders and limits of one operation."""
 
 import asyncio
 import time
@@ -21,22 +21,22 @@ from services.query.turns import CooperativeExecution
 from services.runtime import Runtime
 
 Level = Literal["Patient", "Study", "Series", "Instance"]
-"""Levels of DICOM, by the names of their types."""
+"""Levels of DICOM, named as their types."""
 
 
 @dataclass(slots=True)
 class AccessLog:
-    """Filled in by resolvers without I/O: a tree of 2,000 URLs is one record, not 2,000.
+    """Collects the accesses of an operation, so that a tree of 2,000 URLs is one audit record.
 
     Attributes:
-        fields: Root fields that were let through, in their order.
-        searches: What was searched for, found or not.
-        patient_ids: Orthanc's identifiers of the patients that are in the answer.
-        study_ids: Orthanc's identifiers of the studies that are in the answer.
+        fields: Permitted root fields, in their order.
+        searches: The searches, whether they found anything or not.
+        patient_ids: Orthanc's identifiers of the patients in the answer.
+        study_ids: Orthanc's identifiers of the studies in the answer.
         number_of_objects: Objects of the answer that were counted.
-        minted: How many URLs, by the field that minted them.
-        refusals: Root field and code of what was refused.
-        viewed: Patients and studies whose view has a record already.
+        minted: Number of signed URLs, by the field that signed them.
+        refusals: Root field and error code of each refusal.
+        viewed: Patients and studies whose view is already recorded.
     """
 
     fields: list[str] = field(default_factory=list)
@@ -49,17 +49,17 @@ class AccessLog:
     viewed: set[str] = field(default_factory=set)
 
     def add(self, documents: Iterable[Mapping[str, Any]], level: Level) -> None:
-        """Add the patients and studies that stored documents belong to.
+        """Add the patients and studies to which stored documents belong.
 
-        What is below a study that was added belongs to the same patient: call it where a tree
+        Documents below a study belong to the same patient, so this is called only where a tree
         begins, and where it leads to other studies.
 
         Args:
             documents: Stored documents of one level.
-            level: Which.
+            level: Their level.
 
         Raises:
-            KeyError: A document does not say whose it is: it must not be shown.
+            KeyError: A document has no patient or study, so it must not be shown.
         """
         for document in documents:
             if level == "Patient":
@@ -70,11 +70,11 @@ class AccessLog:
 
     @property
     def is_new_view(self) -> bool:
-        """Whether the answer shows a patient or study whose view has no audit record yet."""
+        """Whether the answer shows a patient or study whose view is not recorded yet."""
         return not self.viewed >= self.patient_ids | self.study_ids
 
     def drain(self) -> "AccessLog":
-        """Return what was collected and empty this log; `viewed` stays, with who was added."""
+        """Return the collected accesses and empty this log; `viewed` is kept and extended."""
         drained = replace(self, viewed=set(self.viewed))
         self.viewed |= self.patient_ids | self.study_ids
         self.fields, self.searches, self.patient_ids, self.study_ids = [], [], set(), set()
@@ -88,7 +88,7 @@ C = TypeVar("C")
 ParentT = TypeVar("ParentT", bound=Hashable)
 
 PagedKey = tuple[ParentT, P]
-"""A parent and which part of its children is wanted."""
+"""A parent and the requested part of its children."""
 
 
 K = TypeVar("K", bound=Hashable)
@@ -96,16 +96,14 @@ V = TypeVar("V")
 
 
 class BatchLoader(Generic[K, V]):
-    """Loads what the fields of one level ask for in one call, each key once.
+    """Loads the values that the fields of one level need with one call, each key once.
 
     Strawberry's DataLoader loads in the next iteration of the event loop. The fields of a wide
-    level ask in many of them, one turn after the other: this one waits for the last.
+    level are executed in many turns; this loader waits for the last.
 
     Args:
         load: Loads values in the order of their keys.
         turns: Of the operation.
-        jobs_of_studies: Reads jobs that the caller may know of.
-        sources_of_studies: Finds what anonymised studies were made of.
     """
 
     def __init__(
@@ -118,7 +116,7 @@ class BatchLoader(Generic[K, V]):
         self._loading: set[asyncio.Task[None]] = set()
 
     def load(self, key: K) -> Awaitable[V]:
-        """Return the value of a key, when it is loaded."""
+        """Return an awaitable for the value of a key."""
         value = self._values.get(key)
         if value is None or value.cancelled():
             value = self._values[key] = asyncio.get_running_loop().create_future()
@@ -136,7 +134,7 @@ class BatchLoader(Generic[K, V]):
     async def _load_wanted(self) -> None:
         await self._turns.wait_idle()
         wanted, self._wanted = self._wanted, {}
-        # The operation may have ended since, by its time limit or with its connection.
+        # The operation may have ended in between, by its time limit or with its connection.
         wanted = {key: value for key, value in wanted.items() if not value.cancelled()}
         if not wanted:
             return
@@ -154,11 +152,13 @@ class BatchLoader(Generic[K, V]):
 
 
 class Loaders:
-    """The loaders, named after what they load and by what.
+    """The loaders, named by the objects that they load and by their keys.
 
     Args:
         tree: Reads from MongoDB.
         turns: Of the operation.
+        jobs_of_studies: Reads the jobs that the caller may see.
+        sources_of_studies: Finds the sources of anonymised studies.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Loaders:
 def _by_part(
     load: Callable[[Sequence[ParentT], P], Awaitable[list[C]]],
 ) -> Callable[[list[PagedKey[ParentT, P]]], Awaitable[list[C]]]:
-    """Load the parents that want the same part together; usually that is all of them."""
+    """Load parents with the same requested part together; usually these are all."""
 
     async def load_all(keys: list[PagedKey[ParentT, P]]) -> list[C]:
         parents: dict[P, list[ParentT]] = defaultdict(list)
@@ -209,38 +209,38 @@ def _by_part(
 
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024
-"""JSON of all headers of one operation: it is in memory as a whole before the answer goes out."""
+"""Largest JSON of all headers of one operation, which is in memory until the answer is sent."""
 
 _AFTERWARDS_SECONDS = 5.0
-"""What follows a wait for somebody outside: reading from MongoDB and writing the answer."""
+"""Time after a wait for another system, for reading from MongoDB and writing the answer."""
 
 MAX_MEASUREMENTS = 20
-"""Regions of frames that one operation measures: each decodes a frame."""
+"""Most regions of frames that one operation measures; each decodes a frame."""
 
 MAX_HEADERS = 500
-"""Headers of one operation: of a series that was never opened, each is a file to read."""
+"""Most headers of one operation; if a series was never opened, a file is read for each."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Context:
-    """The services, who is asking, and what is shared by the resolvers of an operation.
+    """The services, the caller, and the state that the resolvers of an operation share.
 
     Attributes:
-        principal: None when the caller could not be identified.
-        base_url: Absolute address that URLs in the answer start with, without a slash at its end.
+        principal: None if the caller could not be identified.
+        base_url: Absolute address with which URLs in the answer start, without a slash at its end.
         now: The clock, in epoch seconds.
         connection_params: Payload of a WebSocket's `connection_init`.
-        identify: Identifies the caller again; None for requests: they end before a credential.
-        turns: In which the operation shares the event loop with others.
+        identify: Identifies the caller again; None for requests, which are short.
+        turns: Divide the work of the operation, so that others can use the event loop.
         tree: Reads single objects, within the scope of the caller.
         loaders: One command of MongoDB per level of a tree, within the same scope.
-        nodes_left: Objects that the operation may still answer.
+        nodes_left: Objects that the answer may still have.
         headers_left: Headers that it may still read from Orthanc.
         measurements_left: Regions of frames that it may still measure.
         headers_read: Instances whose headers were counted already, for attributes of frames.
-        header_bytes_left: JSON of them that it may still answer.
-        accesses: What the audit trail must know before the answer goes out.
-        time_limit: Of the operation that runs; None: none.
+        header_bytes_left: Bytes of JSON of headers that the answer may still have.
+        accesses: Must be in the audit trail before the answer is sent.
+        time_limit: Of the running operation; None: none.
     """
 
     runtime: Runtime
@@ -261,51 +261,51 @@ class Context:
     time_limit: asyncio.Timeout | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing loaded and nothing counted."""
+        """Initialize loaders and counts."""
         self.reset()
 
     async def for_operation(self) -> "Context":
-        """Return the context of one operation: those of a WebSocket run side by side."""
+        """Return the context of one operation, because a WebSocket runs several at once."""
         context = replace(self, accesses=AccessLog())
         await context.identify_again()
         context.reset()
         return context
 
     async def start_event(self) -> None:
-        """Forget what was loaded and counted: a new event of a subscription begins."""
+        """Reset loaders and counts for a new event of a subscription."""
         self.accesses.fields.clear()
         await self.identify_again()
         self.reset()
 
     async def identify_again(self) -> None:
-        """Ask who it is: a WebSocket may stay open when its token is revoked or has expired."""
+        """Identify the caller again: the token of a WebSocket may have been revoked or expired."""
         if self.identify is not None:
             self.principal = await self.identify()
 
     @property
     def scope(self) -> Scope:
-        """The studies that the caller may know of."""
+        """The studies that the caller may see."""
         return self.principal.scope if self.principal is not None else NOTHING
 
     @property
     def grant(self) -> ShareGrant | None:
-        """The share that URLs are minted under; None for callers with a credential of their own."""
+        """The share for which URLs are signed; None for callers with other credentials."""
         principal = self.principal
         if principal is None or principal.share_id is None or principal.expires_at is None:
             return None
         return ShareGrant(principal.share_id, int(principal.expires_at.timestamp()))
 
     def require_download(self) -> None:
-        """Let those pass who may take archives and files, before a URL of one is minted.
+        """Require the right to download archives and files, before a URL is signed.
 
         Raises:
-            Forbidden: The share is for looking at pictures alone.
+            Forbidden: The share does not allow downloads.
         """
         if self.principal is not None and not self.principal.may_download:
             raise Forbidden("This share does not allow downloads.")
 
     def reset(self) -> None:
-        """Begin with nothing loaded and nothing counted, within the scope of who it is now."""
+        """Reset loaders and counts, within the scope of the current caller."""
         self.turns = CooperativeExecution()
         self.tree = self.runtime.trees.within(self.scope)
         self.loaders = Loaders(
@@ -326,7 +326,7 @@ class Context:
         return await self.runtime.jobs.of_studies(study_ids, self.principal)
 
     def prolong(self, seconds: float) -> None:
-        """Allow the operation this time from now on: it waits for somebody outside.
+        """Allow the operation this time from now on, because it waits for another system.
 
         Args:
             seconds: Longest wait; a moment for what follows is added.
@@ -337,14 +337,14 @@ class Context:
             limit.reschedule(max(ends_at, now + seconds + _AFTERWARDS_SECONDS))
 
     def show(self, documents: Sequence[Mapping[str, Any]], level: Level) -> None:
-        """Count documents that the answer begins with, and log their patients and studies.
+        """Count the topmost documents of an answer, and log their patients and studies.
 
         Args:
             documents: Stored documents of one level.
-            level: Which.
+            level: Their level.
 
         Raises:
-            LimitExceeded: The answer grows too large.
+            LimitExceeded: The answer becomes too large.
         """
         self.count_nodes(len(documents))
         self.accesses.add(documents, level)
@@ -353,10 +353,10 @@ class Context:
         """Count objects of the answer, before they are resolved.
 
         Args:
-            count: How many; less than 0 when fewer came than were counted.
+            count: The number; negative if fewer objects were found than were counted.
 
         Raises:
-            LimitExceeded: The answer grows too large.
+            LimitExceeded: The answer becomes too large.
         """
         self.nodes_left -= count
         self.accesses.number_of_objects += count
@@ -367,7 +367,7 @@ class Context:
             )
 
     def allow_nodes(self, count: int) -> None:
-        """Let the answer have more objects, where other limits bound their number already."""
+        """Allow more objects in the answer, if other limits already bound their number."""
         self.nodes_left += count
 
     def spend_header(self) -> None:
@@ -379,7 +379,7 @@ class Context:
         self.headers_left -= 1
         if self.headers_left < 0:
             raise LimitExceeded(
-                f"A query answers `tags` of at most {MAX_HEADERS} instances. Ask for fewer with "
+                f"A query returns `tags` of at most {MAX_HEADERS} instances. Ask for fewer with "
                 "`instances(first: ..., offset: ...)`, in several queries."
             )
 
@@ -402,22 +402,22 @@ class Context:
         self.measurements_left -= 1
         if self.measurements_left < 0:
             raise LimitExceeded(
-                f"A query answers `statistics` of at most {MAX_MEASUREMENTS} regions."
+                f"A query returns `statistics` of at most {MAX_MEASUREMENTS} regions."
             )
 
     def spend_header_bytes(self, json_bytes: int) -> None:
-        """Count the size of a header, when it was read.
+        """Count the size of a header after it was read.
 
         Raises:
-            LimitExceeded: All headers of the operation are too large together.
+            LimitExceeded: The headers of the operation are too large in total.
         """
         self.header_bytes_left -= json_bytes
         if self.header_bytes_left < 0:
             raise LimitExceeded(
-                f"The `tags` of a query have at most {MAX_HEADER_BYTES} bytes together. Ask for "
+                f"The `tags` of a query have at most {MAX_HEADER_BYTES} bytes in total. Ask for "
                 "fewer instances in one query."
             )
 
 
 Info: TypeAlias = strawberry.Info[Context, None]
-"""`info` of resolvers."""
+"""The `info` of resolvers."""

@@ -1,4 +1,4 @@
-"""GraphiQL's page; all its files come from this server."""
+"""GraphiQL's page, with all its files from this server."""
 
 from html import escape
 
@@ -15,7 +15,7 @@ def graphiql_page() -> str:
     bundle = graphiql_bundle()
     if bundle is None:
         return template("graphiql-missing.html").replace("{static}", static)
-    # React must be there before what uses it: the files are in the order of loading.
+    # In the order of loading: React before the scripts that use it.
     loaded = "\n    ".join(
         _element(name, f"graphiql/{bundle.digest}/{name}") for name in bundle.files
     )

@@ -1,6 +1,6 @@
-"""Logging of the server process: our lines with their correlation id, the talkative ones quiet.
+"""Logging of the server process, with correlation ids, and without loggers that log patient data.
 
-A line is text for people, or with `LOG_FORMAT=json` a JSON object for a collector of logs.
+A line is text, or with `LOG_FORMAT=json` a JSON object for a log collector.
 """
 
 import logging
@@ -28,13 +28,13 @@ _QUIET = (
     "uvicorn.error",  # hands itself to websockets, which logs headers and messages at DEBUG
     "websockets",
 )
-"""These log whole URLs, commands or headers at INFO or DEBUG: patient data and signatures."""
+"""Loggers that log whole URLs, commands or headers at INFO or DEBUG: patient data, signatures."""
 
 COMMAND_LOG_LEVEL = "WARNING"
-"""Least level of commands that end: the rest is in their progress and figures."""
+"""Lowest level of commands other than `serve`, which print their progress and figures."""
 
 _VALUES = r"pydicom\."
-"""What pydicom says of a value that breaks a rule quotes the value: a name, a date, a UID."""
+"""pydicom's warnings of invalid values, which quote the value: a name, a date, a UID."""
 
 
 class _CorrelationFilter(logging.Filter):
@@ -45,7 +45,7 @@ class _CorrelationFilter(logging.Filter):
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes where `sys.stderr` is now: a progress bar puts itself there and lines above it."""
+    """Writes to the present `sys.stderr`, which a progress bar replaces to print lines above it."""
 
     @property
     def stream(self) -> TextIO:
@@ -57,7 +57,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
 
 class _DiscreetFormatter(logging.Formatter):
-    """Leaves out what foreign exceptions say: MongoDB's quote documents, Python's quote values."""
+    """Leaves out the messages of foreign exceptions, which may quote documents and values."""
 
     def formatException(  # noqa: N802  # logging's name
         self,
@@ -68,7 +68,7 @@ class _DiscreetFormatter(logging.Formatter):
 
 
 class _JsonFormatter(_DiscreetFormatter):
-    """Writes a line as a JSON object; what is absent is left out."""
+    """Writes a line as a JSON object without absent values."""
 
     def format(self, record: logging.LogRecord) -> str:
         parent = getattr(record, "trace_parent", None)
@@ -88,7 +88,7 @@ class _JsonFormatter(_DiscreetFormatter):
 
 
 def _describe_exception(exc: BaseException) -> Iterator[str]:
-    """Describe where an exception was raised and of what kind it is, its causes first."""
+    """Describe the class and the place of an exception, its causes first."""
     earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     if earlier is not None:
         yield from _describe_exception(earlier)
@@ -113,7 +113,7 @@ def configure_logging(level: str, log_format: Literal["text", "json"] = "text") 
     """Send the logs to stderr, one line each, with time, level, logger and correlation id.
 
     Args:
-        level: Name of the lowest level that is shown, as `INFO`.
+        level: Name of the lowest level that is shown, such as `INFO`.
         log_format: Of a line.
     """
     handler = _StderrHandler()

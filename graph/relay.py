@@ -1,4 +1,4 @@
-"""Lists in pages, by the conventions of GraphQL cursor connections."""
+"""Pages of lists by the conventions of GraphQL cursor connections, and global identifiers."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ _RANDOM_ID = re.compile(r"[0-9a-f]{16}")
 _WORKLIST_ENTRY_ID = re.compile(r"[0-9a-f]{32}")
 _MODALITY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _FRAME_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
-"""0-based; 9 digits are more than NumberOfFrames has."""
+"""A 0-based frame index; 9 digits are more than NumberOfFrames has."""
 
 
 _NODE_ID_MAX_CHARACTERS = 128
@@ -52,7 +52,7 @@ def decode_node_id(node_id: str) -> tuple[TypeName, str] | None:
         return None
     name, _, orthanc_id = text.partition(":")
     for type_name in get_args(TypeName):
-        # One spelling for one object: base64 has several for the same bytes.
+        # Accept only one spelling: base64 has several for the same bytes.
         if (
             name == type_name
             and _is_id(type_name, orthanc_id)
@@ -76,7 +76,7 @@ def _is_id(type_name: TypeName, text: str) -> bool:
 
 
 def frame_local_id(orthanc_instance_id: str, index: int) -> str:
-    """Return what a frame's `id` holds; `index` is 0-based."""
+    """Return the content of a frame's `id`; `index` is 0-based."""
     return f"{orthanc_instance_id}/{index}"
 
 
@@ -90,11 +90,11 @@ def require_node_id(type_name: TypeName, node_id: str) -> str:
     """Read the Orthanc identifier from the `id` of an object of one type.
 
     Raises:
-        InvalidInput: It is no such `id`.
+        InvalidInput: It is not such an `id`.
     """
     decoded = decode_node_id(node_id)
     if decoded is None or decoded[0] != type_name:
-        message = f"That is not the id of a {type_name}. Take it from its field `id`."
+        message = f"This is not the id of a {type_name}. Use the value of its field `id`."
         raise InvalidInput(message, argument="id")
     return decoded[1]
 
@@ -154,7 +154,7 @@ class Connection(Generic[NodeT]):
         "100,000 are counted."
     )
     async def total_count_is_exact(self) -> bool:
-        """Tell whether the count is a lower bound only."""
+        """Return whether the count is exact, and not only a lower bound."""
         return (await self.count()).is_exact
 
 
@@ -163,7 +163,7 @@ Count = Callable[[], Awaitable[int | ListCount]]
 
 
 def counted_once(count: Count) -> Callable[[], Awaitable[ListCount]]:
-    """Return a function that counts when it is called first, for all who ask."""
+    """Return a function that counts at its first call and then returns the same result."""
     lock = asyncio.Lock()
     known: ListCount | None = None
 
@@ -183,12 +183,12 @@ def connection_from(
     make_node: Callable[[Mapping[str, Any]], NodeT],
     count: Count,
 ) -> Connection[NodeT]:
-    """Make the answer for a page.
+    """Make the connection of a page.
 
     Args:
         page: Documents with their cursors.
         make_node: Makes an object of a document.
-        count: Counts the whole list, when asked.
+        count: Counts the whole list; called if the count is requested.
     """
     return Connection(
         edges=edges_of(page, make_node),
@@ -206,7 +206,7 @@ def edges_of(page: Page, make_node: Callable[[Mapping[str, Any]], NodeT]) -> lis
 
 
 def page_info_of(page: Page) -> PageInfo:
-    """Tell where a page stands in its list."""
+    """Return the position of a page in its list."""
     return PageInfo(
         has_next_page=page.has_next_page,
         has_previous_page=page.has_previous_page,

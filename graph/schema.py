@@ -1,4 +1,4 @@
-"""The schema, assembled: types, names, scalars, limits and the policy for errors."""
+"""Builds the schema: types, names, scalars, limits and the handling of errors."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ from services.settings import Settings
 
 
 class DicomNameConverter(NameConverter):
-    """Spells fields and arguments as DICOM keywords with a lower first letter."""
+    """Names fields and arguments as DICOM keywords with a lower-case first letter."""
 
     def apply_naming_config(self, name: str) -> str:
         """Return the public name of a Python name."""
@@ -42,22 +42,22 @@ class DicomNameConverter(NameConverter):
 
 
 class Schema(strawberry.Schema):
-    """A schema whose errors are ours, or masked, and whose arguments have no default null."""
+    """A schema that masks foreign errors, and whose arguments have no default null."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         for argument in _arguments(self._schema):
-            # To callers null and nothing are the same here; to graphql-core a default costs a
-            # coercion at every call: a third of the time of a tree with a URL per frame.
+            # Null and absent mean the same here, but graphql-core coerces a default at every
+            # call: a third of the time of a tree with a URL per frame.
             if argument.default_value is None:
                 argument.default_value = Undefined
 
     async def _prepare_operation_async(
         self, context: ExecutionContext, extensions_runner: SchemaExtensionsRunner
     ) -> PreExecutionError | None:
-        """Answer what the limits refuse like any other error before the execution.
+        """Return refusals of the limits like other errors before the execution.
 
-        Strawberry does so for single answers alone: a stream would end without a word.
+        Strawberry does so only for single results; a stream would end without an error.
         """
         try:
             return await super()._prepare_operation_async(context, extensions_runner)
@@ -72,7 +72,7 @@ class Schema(strawberry.Schema):
         errors: list[GraphQLError],
         execution_context: ExecutionContext | None = None,
     ) -> None:
-        """Publish errors; Strawberry would log every one with its traceback and its query."""
+        """Publish errors; Strawberry would log each with its traceback and its query."""
         del execution_context
         publish_errors(errors)
 
@@ -87,12 +87,12 @@ def _arguments(schema: GraphQLSchema) -> Iterator[GraphQLArgument | GraphQLInput
 
 
 def build_schema(settings: Settings | None = None) -> Schema:
-    """Assemble the schema.
+    """Build the schema.
 
     Args:
         settings: Limits of operations; None for the defaults.
     """
-    # Constructed without a look at the environment: the exported schema is the same everywhere.
+    # Without reading the environment, so that the exported schema is the same everywhere.
     limits = OperationLimits.from_settings(settings or Settings.model_construct())
     return Schema(
         query=Query,
@@ -107,5 +107,5 @@ def build_schema(settings: Settings | None = None) -> Schema:
 
 
 def schema_sdl() -> str:
-    """Return the schema as SDL, with an end of line at its end."""
+    """Return the schema as SDL, with a newline at its end."""
     return build_schema().as_str() + "\n"

@@ -1,4 +1,4 @@
-"""The typed state that the lifespan yields to every request."""
+"""The typed state that the lifespan gives to every request."""
 
 import secrets
 from contextvars import ContextVar
@@ -10,23 +10,23 @@ from starlette.types import Scope
 from services.runtime import Runtime
 
 correlation_id: ContextVar[str] = ContextVar("correlation_id", default="-")
-"""The id of the request that is being answered; `-` outside of requests."""
+"""The id of the current request; `-` outside of requests."""
 
 client_address: ContextVar[str | None] = ContextVar("client_address", default=None)
-"""The peer of its connection, for the audit trail; None outside of requests."""
+"""The address of its client, for the audit trail; None outside of requests."""
 
 
 trace_parent: ContextVar[str | None] = ContextVar("trace_parent", default=None)
-"""The header `traceparent` of the request (W3C Trace Context), when it has a valid one."""
+"""The header `traceparent` of the request (W3C Trace Context), if it is valid."""
 
 
 def new_correlation_id() -> str:
-    """Make an id: 16 hex digits. Never taken from the request: it ends in the log."""
+    """Make an id of 16 hex digits. It is never taken from the request, because it is logged."""
     return secrets.token_hex(8)
 
 
 class State(TypedDict):
-    """What `request.state` holds."""
+    """The content of `request.state`."""
 
     runtime: Runtime
 

@@ -63,7 +63,7 @@ async def _show(settings: Settings, search: AuditSearch, *, as_json: bool) -> No
             is_empty = False
             click.echo(_json_line(record) if as_json else _line(record))
     if is_empty:
-        # Aside of the records, for who reads them by a program.
+        # To stderr, so that programs read only records from stdout.
         click.echo("No record was found.", err=True)
 
 
@@ -73,7 +73,7 @@ def _json_line(record: AuditRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    # Search texts are typed by clients and could hold control sequences of a terminal.
+    # Search texts come from clients and could contain control sequences of a terminal.
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

@@ -27,10 +27,10 @@ _PART_CHARACTERS = 18
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for programs.")
 @data_dir_option
 def command(*, as_json: bool, data_dir: Path | None) -> None:
-    """Check every part and say what to do. Exits with 1 when one is broken.
+    """Check every part and say what to do. The exit code is 1 if one is broken.
 
-    Beside a running server its embedded stores are looked at; without one they are started for
-    the check.
+    If a server is running, its embedded stores are checked; otherwise they are started for the
+    check.
     """
     configure_logging(COMMAND_LOG_LEVEL)
     run(lambda: _report(data_dir, as_json=as_json))
@@ -45,7 +45,7 @@ async def _report(data_dir: Path | None, *, as_json: bool) -> int:
 
 
 async def _examine(data_dir: Path | None) -> AsyncIterator[Finding]:
-    # First: a missing setting may be a misspelt one.
+    # First, because a missing setting may be a misspelt one.
     for misspelt in read_setting_typos():
         yield warning("Settings", misspelt)
     try:

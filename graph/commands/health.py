@@ -1,4 +1,4 @@
-"""`orthanc-graphql health`: what containers and scripts ask."""
+"""`orthanc-graphql health`, for containers and scripts."""
 
 import sys
 from contextlib import closing

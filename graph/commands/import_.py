@@ -55,9 +55,9 @@ def command(
 ) -> None:
     """Upload folders, files and ZIPs of DICOM files.
 
-    Nothing is changed on the disk. What was stored by an earlier run and did not change since is
-    not sent again, so an import that was stopped goes on where it was. Files that are no DICOM are
-    skipped; the exit code is 1 when DICOM files failed.
+    The files are not changed. Files that an earlier run stored and that did not change since are
+    not sent again, so an interrupted import continues where it stopped. Files that are not DICOM
+    are skipped; the exit code is 1 if DICOM files failed.
     """
     configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)

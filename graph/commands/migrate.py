@@ -69,9 +69,9 @@ def command(
 ) -> None:
     """Move the local files of the old system into Orthanc.
 
-    Each file is sent once and verified; then all its records get their Orthanc ids. Files that are
-    missing or unreadable are reported and left alone, with exit code 1. Repeat it at any time: what
-    has an Orthanc id is done. No file is changed or removed.
+    Each file is sent once and verified; then all its records get their Orthanc ids. Missing and
+    unreadable files are reported, with exit code 1. The command can be repeated at any time: it
+    skips records with an Orthanc id. No file is changed or removed.
     """
     configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""What the commands share: settings with their options, and errors as one clear line."""
+"""Parts of all commands: options, settings, and errors as one clear line."""
 
 import asyncio
 import os
@@ -34,13 +34,13 @@ STORES = (
 
 
 def examples(*lines: str, settings: Sequence[str] = ()) -> str:
-    """Write the end of a command's help.
+    """Return the end of a command's help.
 
     Args:
-        lines: What a person may type.
-        settings: Names of the settings that matter most.
+        lines: Example command lines.
+        settings: Names of the most important settings.
     """
-    # click leaves the lines of a paragraph alone that begins with a backspace.
+    # click does not wrap a paragraph that begins with a backspace.
     shown = "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
     if not settings:
         return shown
@@ -49,7 +49,7 @@ def examples(*lines: str, settings: Sequence[str] = ()) -> str:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; options that were given win over the environment.
+    """Read the settings; given options have precedence over the environment.
 
     Args:
         overrides: Values by setting name; None means that the option was not given.
@@ -68,12 +68,12 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
-    """Run a command's coroutine; an error that people can act on is one line, not a traceback.
+    """Run a command's coroutine; an expected error is one line, not a traceback.
 
-    SIGTERM ends it as Ctrl-C does: what was opened is closed.
+    SIGTERM ends it as Ctrl-C does, so that everything is closed.
 
     Args:
-        main: Makes the coroutine; it answers the exit code, None for 0.
+        main: Makes the coroutine, which returns the exit code; None for 0.
     """
     try:
         with asyncio.Runner(loop_factory=_new_event_loop) as runner:

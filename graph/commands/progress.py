@@ -24,11 +24,11 @@ _LINE_SECONDS = 10.0
 
 @contextmanager
 def shown_progress(tally: Tally, what: str, *, is_dry: bool) -> Iterator[Callable[[], None]]:
-    """Show a tally; yields what to call after each step.
+    """Show the progress; yields a function to call after each step.
 
     Args:
-        tally: Figures that move.
-        what: What is done, in a word.
+        tally: The figures, which change.
+        what: The work, in a word.
         is_dry: Files are only checked.
     """
     console = Console(stderr=True)
@@ -44,7 +44,7 @@ def summary(tally: Tally, *, is_dry: bool) -> str:
 
     Args:
         tally: The figures.
-        is_dry: Nothing was sent: they are those of what would be.
+        is_dry: Nothing was sent; the figures are those of a real run.
     """
     done = f"{tally.done} {'file' if tally.done == 1 else 'files'}"
     if tally.done_with_members != tally.done:
@@ -65,7 +65,7 @@ def first_failures(tally: Tally, report_path: Path | None) -> list[str]:
 
     Args:
         tally: The figures.
-        report_path: Where all of them stand, None when nowhere.
+        report_path: The file that has all of them; None: there is none.
     """
     lines = [_printable(f"{one.path}: {one.message}") for one in tally.first_failures]
     more = tally.failed - len(lines)
@@ -78,18 +78,18 @@ def first_failures(tally: Tally, report_path: Path | None) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Replace control characters: names of files may hold sequences for a terminal."""
+    """Replace control characters, because file names may contain control sequences."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def print_result(tally: Tally, report_path: Path | None, *, is_dry: bool, more: str = "") -> None:
-    """Write the first failures to stderr and the figures to stdout, once the progress is gone.
+    """Write the first failures to stderr and the figures to stdout, after the progress.
 
     Args:
         tally: The figures.
-        report_path: Where all failures stand, None when nowhere.
+        report_path: The file that has all failures; None: there is none.
         is_dry: Nothing was sent.
-        more: What follows the figures.
+        more: Text after the figures.
     """
     for line in first_failures(tally, report_path):
         click.echo(line, err=True)

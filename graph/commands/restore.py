@@ -34,8 +34,8 @@ from services.settings import Settings
 def command(folder: Path, name: str | None, data_dir: Path) -> None:
     """Restore a backup into a new data directory, and compare MongoDB with Orthanc once.
 
-    The backup stays as it is. With MONGODB_URL set its documents go into that MongoDB, whose
-    database must be empty.
+    The backup is not changed. If MONGODB_URL is set, the documents are restored into that MongoDB,
+    whose database must be empty.
     """
     configure_logging(COMMAND_LOG_LEVEL)
     settings = load_settings(data_dir=data_dir)
@@ -64,10 +64,10 @@ async def _restore(settings: Settings, folder: Path, name: str | None) -> None:
 
 
 def _refuse_mixed(settings: Settings, backup: Backup) -> None:
-    """Refuse what would leave documents without files: the comparison would remove them.
+    """Refuse to restore documents without files, because the comparison would remove them.
 
     Raises:
-        BackupFailed: The backup and the settings do not go together.
+        BackupFailed: The settings do not match the backup.
     """
     if backup.manifest.orthanc is None and settings.embeds_orthanc:
         raise BackupFailed(

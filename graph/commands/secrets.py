@@ -1,4 +1,4 @@
-"""`orthanc-graphql secrets`: what compose.yaml runs first."""
+"""`orthanc-graphql secrets`, which compose.yaml runs first."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from services.installation.container_secrets import make_secrets
 def command(folder: Path) -> None:
     """Make the passwords and keys of an installation in containers, once.
 
-    FOLDER has a folder for each container: server, mongodb and orthanc. Where the secrets are
-    there, nothing is changed.
+    FOLDER has a folder for each container: server, mongodb and orthanc. Existing secrets are not
+    changed.
     """
     made = make_secrets(folder)
-    click.echo("The secrets were made." if made else "The secrets are there.", err=True)
+    click.echo("The secrets were made." if made else "The secrets exist already.", err=True)

@@ -100,7 +100,7 @@ def command(
     Without MONGODB_URL and ORTHANC_URL it starts a private MongoDB and a private Orthanc in the
     data directory, on loopback, and stops them when it stops.
     """
-    # A worker need not repeat what its parent has said.
+    # A worker does not repeat the warnings of its parent.
     misspelt = read_setting_typos() if channel is None else ()
     settings = _loaded_settings(data_dir, log_level.upper(), misspelt)
     raise_descriptor_limit()
@@ -114,7 +114,7 @@ def command(
 
 
 def _loaded_settings(data_dir: Path | None, log_level: str, misspelt: Sequence[str]) -> Settings:
-    """Load the settings; what is misspelt is logged also where it keeps them from being loaded."""
+    """Load the settings; log misspelt ones also if the settings can't be loaded."""
     try:
         settings = load_settings(data_dir=data_dir)
     except click.ClickException:
@@ -192,7 +192,7 @@ async def _serve_as_worker(settings: Settings, descriptor: int) -> int:
     ) as runtime:
         if given.is_first:
             await _fill_empty_store(runtime)
-        # The parent waits for the balancers, for all workers.
+        # The parent waits for the load balancers, for all workers.
         return await _serve_http(
             runtime,
             listener,
@@ -232,7 +232,7 @@ async def _serve_http(
 
 
 class _Worker:
-    """Does what the parent of this process says.
+    """Follows the commands of the parent process.
 
     Args:
         server: Of this process.
@@ -262,7 +262,7 @@ def _inherited(descriptor: int) -> socket.socket:
 
 
 async def _refuse_early(settings: Settings, host: str) -> None:
-    """Refuse a server without credentials at once, before the stores are started for nothing."""
+    """Refuse a server without credentials before the stores are started."""
     if not await finish_in_thread(can_have_credentials, settings):
         refuse_open_start(await finish_in_thread(closed_because, settings), host=host)
 
@@ -273,7 +273,7 @@ def _check_credentials(authenticator: Authenticator, *, host: str) -> None:
 
 
 async def _fill_empty_store(runtime: Runtime) -> None:
-    """Give a first query an answer: samples, where the stores are ours and hold nothing."""
+    """Load samples into empty embedded stores, so that a first query has a result."""
     settings = runtime.settings
     if not (settings.load_samples and settings.is_fully_embedded and runtime.orthanc):
         return
@@ -283,7 +283,7 @@ async def _fill_empty_store(runtime: Runtime) -> None:
 
 
 class _AnnouncingServer(GracefulServer):
-    """Says when it can be reached."""
+    """Announces its address when it is ready."""
 
     def __init__(
         self,
@@ -297,7 +297,7 @@ class _AnnouncingServer(GracefulServer):
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening, then say so."""
+        """Start listening, then announce the address."""
         await super().startup(sockets)
         if self.started:
             self._on_started()
@@ -316,24 +316,24 @@ def _announce(settings: Settings, address: str, metrics: Sequence[socket.socket 
 
 
 def _listen(host: str, port: int, *, number: int = 1) -> list[socket.socket]:
-    """Take the port before anything is started: an error shows at once.
+    """Bind the port before anything is started, so that an error is shown at once.
 
     Args:
         host: Address to listen on.
         port: 0 takes a free one.
-        number: How many sockets share the port.
+        number: Number of sockets that share the port.
     """
     listener = _bind(host, port)
     if number == 1:
         return [listener]
-    # Sockets that share a port do not notice a foreign one that shares it as well: this one did.
+    # Sockets that share a port would also share it with another program; the first does not.
     port = listener.getsockname()[1]
     listener.close()
     return [_bind(host, port, shared=True) for _ in range(number)]
 
 
 def _listen_for_metrics(settings: Settings, number: int = 1) -> list[socket.socket | None]:
-    """Take a port for the metrics of each process: each has counters of its own."""
+    """Bind a port for the metrics of each process, because each has its own counters."""
     if settings.metrics_port is None:
         return [None] * number
     ports = range(settings.metrics_port, settings.metrics_port + number)
@@ -365,7 +365,7 @@ class AddressUnavailable(Error):
 
 
 def _address(listener: socket.socket) -> str:
-    """Say how this machine reaches the server, also where it listens on all interfaces."""
+    """Return the address of the server on this machine, also if it listens on all interfaces."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

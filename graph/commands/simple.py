@@ -21,7 +21,7 @@ def open_(data_dir: Path | None, *, only_prints: bool) -> None:
     address = _address(data_dir)
     click.echo(address)
     if not only_prints and not webbrowser.open(address):
-        raise click.ClickException("There is no web browser here; open the address above.")
+        raise click.ClickException("No web browser was found; open the address above.")
 
 
 def _address(data_dir: Path | None) -> str:
@@ -42,7 +42,7 @@ def schema() -> None:
     """Print the GraphQL schema (SDL), for code generators."""
     from graph.schema import schema_sdl  # noqa: PLC0415  # building the schema is this command's work
 
-    # It ends its last line itself.
+    # The SDL ends with a newline.
     click.echo(schema_sdl(), nl=False)
 
 
@@ -53,7 +53,7 @@ def schema() -> None:
 def key() -> None:
     """Print a new key for FRAME_URL_KEYS.
 
-    Put the new key first in the list: the first one signs, all verify. Keep the old keys behind it
+    Put the new key first in the list: the first one signs, all verify. Keep the old keys after it
     until their URLs have expired, 40 minutes unless FRAME_URL_SECONDS is set.
     """
     click.echo(generate_key())

@@ -34,7 +34,8 @@ from services.sync.orthanc_script import deletion_script
 def command(*, check: bool, server_url: str | None, data_dir: Path | None) -> None:
     """Compare MongoDB with Orthanc and repair, once.
 
-    What could not be indexed before is tried again. Exits with 1 when something can't be indexed.
+    Instances that could not be indexed before are tried again. The exit code is 1 if an instance
+    can't be indexed.
     """
     settings = load_settings(data_dir=data_dir)
     if server_url is not None:

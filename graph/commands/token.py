@@ -32,8 +32,8 @@ _SETTINGS = ("DATA_DIR", "MONGODB_URL", "MONGODB_DATABASE")
 def command() -> None:
     """Make, list and revoke tokens for `Authorization: Bearer <token>`.
 
-    Only their hashes are stored, in MongoDB: the one of MONGODB_URL, or the embedded one, which is
-    started for the command where no server runs. Running servers notice a change within 2 seconds.
+    Only their hashes are stored, in MongoDB: that of MONGODB_URL, or the embedded one, which is
+    started for the command if no server is running. Running servers notice changes within 2 s.
     """
 
 

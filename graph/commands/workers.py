@@ -1,14 +1,14 @@
 """Worker processes of one server: supervised, restarted one after another, on one port.
 
 The parent owns the embedded stores and a listening socket for each worker. The kernel distributes
-new connections among these sockets (SO_REUSEPORT). They stay open while a worker is replaced: what
-arrives in between is not reset. When a worker dies, the others serve its socket as well until the
-next one is there.
+new connections among these sockets (SO_REUSEPORT). They stay open while a worker is replaced, so
+that no connection is reset. When a worker dies, the others also serve its socket until the next
+one is ready.
 
-Parent and worker talk over a pair of sockets, in lines. The parent sends what the worker needs, as
-JSON, then `adopt N` and `release N` for the socket of another worker, and `drain`; the worker sends
-`alive` every few seconds, and `ready` when it serves. The end of the file tells each of them that
-the other is gone.
+Parent and worker exchange lines over a pair of sockets. The parent sends a `Handover` as JSON, then
+`adopt N` and `release N` for the socket of another worker, and `drain`; the worker sends `alive`
+every few seconds, and `ready` when it serves. The end of the stream shows that the other process
+has ended.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ from services.tasks import cancel_and_wait, wait_for_all
 _log = logging.getLogger(__name__)
 
 _START_SECONDS = 120.0
-"""A worker may wait for MongoDB and create indexes at its start."""
+"""Longest start: a worker may wait for MongoDB and create indexes."""
 
 _ALIVE_SECONDS = 5.0
 _HANGING_SECONDS = 60.0
-"""A worker whose event loop does not turn for so long is killed and replaced."""
+"""A worker whose event loop is blocked for so long is killed and replaced."""
 
 _SHORT_LIFE_SECONDS = 10.0
-"""A worker that dies sooner probably died of its start, and the next one would as well."""
+"""If a worker dies sooner, its start probably failed, and the next one would fail as well."""
 
 _CLOSE_SECONDS = 20.0
-"""After its requests a worker writes audit records and closes renderers and connections."""
+"""Time after its requests, in which a worker writes audit records and closes everything."""
 
 
 class WorkerFailed(Error):
@@ -53,14 +53,14 @@ class WorkerFailed(Error):
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """What a worker gets from its parent.
+    """The data that a worker gets from its parent.
 
     Attributes:
         number: Its place among the workers, 0-based.
         listeners: Descriptors of the listening sockets of all places.
         metrics: Descriptor of the socket for its metrics; None: they are off.
         address: Where the server can be reached on this machine.
-        host: What it listens on, as it was asked for.
+        host: The option `--host`.
         workers: How many there are.
         connections: The fields of `Connections`.
         events_secret: As in `WorkerGroup`.
@@ -105,7 +105,7 @@ class Handover:
 
 
 class Obedient(Protocol):
-    """What a parent may ask of a worker."""
+    """The commands of a parent to a worker."""
 
     def drain(self) -> None:
         """Ask balancers for no further requests."""
@@ -142,7 +142,7 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor)))
 
     async def handover(self) -> Handover:
-        """Return what the parent sent first."""
+        """Return the first line of the parent."""
         return Handover.from_line(await self._reader.readline())
 
     def ready(self) -> None:
@@ -150,10 +150,10 @@ class Channel:
         self._send(b"ready\n")
 
     async def follow(self, worker: "Obedient") -> None:
-        """Send signs of life, and do what the parent says, until it is gone.
+        """Send signs of life, and follow the commands of the parent, until it ends.
 
         Args:
-            worker: Does it.
+            worker: Performs the commands.
         """
         beating = asyncio.create_task(self._beat())
         try:
@@ -176,7 +176,7 @@ class Channel:
             await asyncio.sleep(_ALIVE_SECONDS)
 
     def _send(self, line: bytes) -> None:
-        # The parent may be gone: `follow` finds that out.
+        # The parent may have ended, which `follow` notices.
         with suppress(OSError):
             self._writer.write(line)
 
@@ -207,7 +207,7 @@ class Worker:
         """Wait until it serves.
 
         Raises:
-            WorkerFailed: It ended instead, or took too long; its log says why.
+            WorkerFailed: It ended, or took too long; its log has the reason.
         """
         ready = asyncio.ensure_future(self._ready.wait())
         ended = asyncio.ensure_future(self._process.wait())
@@ -218,7 +218,7 @@ class Worker:
         finally:
             await cancel_and_wait(ready, ended)
         if not self._ready.is_set():
-            raise WorkerFailed("A worker stopped at its start; the reason stands above.")
+            raise WorkerFailed("A worker stopped at its start; the log above has the reason.")
 
     async def ended(self) -> int:
         """Wait for its end; its exit code, negative for a signal."""
@@ -233,7 +233,7 @@ class Worker:
             self._writer.write(f"{line}\n".encode())
 
     async def stop(self, *, within_seconds: float) -> None:
-        """End it: its requests have their time, then it is killed."""
+        """End it; kill it if its requests take too long."""
         try:
             with suppress(ProcessLookupError):
                 self._process.terminate()
@@ -293,12 +293,12 @@ Start = Callable[[], Awaitable[Worker]]
 
 
 class WorkerSlot:
-    """The place of one worker, in which there is always one.
+    """The place of one worker, which is started again whenever it ends.
 
     Args:
         start: Starts a worker for this place.
-        on_change: Called with False when the place has become empty, with True when it is taken
-            again.
+        on_change: Called with False when the worker has ended, with True when the next one is
+            ready.
         stop_seconds: A worker that does not end within this time is killed.
     """
 
@@ -313,7 +313,7 @@ class WorkerSlot:
 
     @property
     def worker(self) -> Worker | None:
-        """The worker of now; None before the first and between two."""
+        """The current worker; None before the first and between two."""
         return self._worker
 
     async def open(self) -> None:
@@ -351,7 +351,7 @@ class WorkerSlot:
         """Start another worker and, when it serves, end the one before.
 
         Raises:
-            WorkerFailed: The other one stopped at its start; the one before goes on.
+            WorkerFailed: The new worker stopped at its start; the former one goes on.
         """
         async with self._changing:
             before, self._worker = self._worker, await self._started()
@@ -443,7 +443,7 @@ class WorkerServer:
             self._restarting = asyncio.create_task(self._restart(), name="restart workers")
 
     def _cover(self, number: int, is_taken: bool) -> None:  # noqa: FBT001  # see WorkerSlot
-        """Let the workers of other places serve a place that is empty."""
+        """Let the workers of other places serve the socket of an empty place."""
         (self._empty.discard if is_taken else self._empty.add)(number)
         for slot in self._slots:
             if slot.worker is not None:
