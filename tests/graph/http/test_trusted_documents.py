@@ -168,7 +168,7 @@ async def test_a_folder_of_manifests_is_read_as_one(tmp_path: Path) -> None:
      APOLLO | {"operations": [1]}, APOLLO | {"operations": {}}],
 )  # fmt: skip
 def test_what_is_no_manifest_is_refused_at_the_start(tmp_path: Path, content: object) -> None:
-    with pytest.raises(InvalidInput, match="no manifest of trusted documents"):
+    with pytest.raises(InvalidInput, match="not a manifest of trusted documents"):
         read_trusted_documents(manifest(tmp_path, content), only=False)
 
 

@@ -54,7 +54,7 @@ async def test_keywords_choose_elements_in_the_order_of_the_header(
 
 @pytest.mark.parametrize("keyword", ["modality", "00080060", "", "x" * 1_000])
 async def test_what_is_no_keyword_is_refused_with_the_argument(keyword: str) -> None:
-    with pytest.raises(InvalidInput, match=r"no keyword of PS3\.6") as refused:
+    with pytest.raises(InvalidInput, match=r"not a keyword of PS3\.6") as refused:
         await HEADER.selected([keyword])
     assert refused.value.argument == "only"
     assert len(refused.value.message) < 130
