@@ -385,6 +385,11 @@ class WorklistEntryInput:
         "patient may have it."
     )
     patient_id: str = strawberry.field(description="PatientID, at most 64 characters.")
+    issuer_of_patient_id: str | None = strawberry.field(
+        default=None,
+        description="IssuerOfPatientID, at most 64 characters: the same PatientID of another "
+        "issuer is another patient's.",
+    )
     patient_name: str = strawberry.field(
         description="PatientName: `family^given^middle^prefix^suffix`, in up to three groups "
         "(`Yamada^Tarou=山田^太郎`) of at most 64 characters."

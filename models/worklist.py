@@ -34,6 +34,7 @@ class WorklistEntryDocument(NamedDocument):
 
     accession_number: str
     patient_id: str
+    issuer_of_patient_id: str | None = None
     patient_name: str
     patient_birth_date: str | None = None
     patient_sex: str | None = None

@@ -36,6 +36,9 @@ class WorklistEntry(Node):
     status: WorklistStatus = strawberry.field(description="How far it is.")
     accession_number: str = strawberry.field(description="AccessionNumber: the order.")
     patient_id: str = strawberry.field(description="PatientID.")
+    issuer_of_patient_id: str | None = strawberry.field(
+        description="IssuerOfPatientID: who assigned the PatientID."
+    )
     patient_name: str = strawberry.field(
         description="PatientName: `family^given^middle^prefix^suffix`, in up to three groups."
     )

@@ -3,7 +3,8 @@
 A study is that of an entry when it is of the same patient and has the entry's StudyInstanceUID. A
 scanner that makes its own UIDs still copies the AccessionNumber: then the modality must agree as
 well, because one order may plan several. A study of another patient completes nothing: the entry
-stays open, so that somebody looks at it.
+stays open, so that somebody looks at it. The same PatientID of another issuer is another patient's;
+where only one of the two names an issuer, the UID or the birth date decides.
 """
 
 import asyncio
@@ -31,6 +32,8 @@ _ACCESSION_NUMBER = stored_name(WorklistEntryDocument.accession_number)
 _MODALITY = stored_name(WorklistEntryDocument.modality)
 _OPENED_AT = stored_name(WorklistEntryDocument.opened_at)
 _ORTHANC_STUDY_ID = stored_name(WorklistEntryDocument.orthanc_study_id)
+_ISSUER_OF_PATIENT_ID = stored_name(WorklistEntryDocument.issuer_of_patient_id)
+_PATIENT_BIRTH_DATE = stored_name(WorklistEntryDocument.patient_birth_date)
 _PATIENT_ID = stored_name(WorklistEntryDocument.patient_id)
 _STATUS = stored_name(WorklistEntryDocument.status)
 _STUDY_INSTANCE_UID = stored_name(WorklistEntryDocument.study_instance_uid)
@@ -113,6 +116,8 @@ class WorklistArrivals:
                 {_STUDY_UPDATED_AT: {"$gt": since - _OVERLAP, "$lte": until}},
                 {
                     _PATIENT_ID: 1,
+                    _ISSUER_OF_PATIENT_ID: 1,
+                    _PATIENT_BIRTH_DATE: 1,
                     _STUDY_INSTANCE_UID: 1,
                     _ACCESSION_NUMBERS: 1,
                     _MODALITIES_IN_STUDY: 1,
@@ -179,7 +184,7 @@ def completed_by(
     of_patient = [
         entry
         for entry in entries
-        if entry[_PATIENT_ID] == study[_PATIENT_ID] and entry[_OPENED_AT] < study[_STUDY_UPDATED_AT]
+        if _may_be_of_patient(entry, study) and entry[_OPENED_AT] < study[_STUDY_UPDATED_AT]
     ]
     modalities = study.get(_MODALITIES_IN_STUDY, ())
     of_uid = [one for one in of_patient if one[_STUDY_INSTANCE_UID] == study[_STUDY_INSTANCE_UID]]
@@ -192,5 +197,20 @@ def completed_by(
         if one[_ACCESSION_NUMBER] in study.get(_ACCESSION_NUMBERS, ())
         and one[_MODALITY] in modalities
         and one not in of_uid
+        and _is_of_patient(one, study)
     ]
     return of_uid + of_accession
+
+
+def _may_be_of_patient(entry: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
+    """Return whether nothing says that an entry and a study are of two patients."""
+    issuers = {entry.get(_ISSUER_OF_PATIENT_ID), study.get(_ISSUER_OF_PATIENT_ID)} - {None}
+    return entry[_PATIENT_ID] == study[_PATIENT_ID] and len(issuers) <= 1
+
+
+def _is_of_patient(entry: Mapping[str, Any], study: Mapping[str, Any]) -> bool:
+    """Return whether they are of one patient, also when only one of them names an issuer."""
+    if entry.get(_ISSUER_OF_PATIENT_ID) == study.get(_ISSUER_OF_PATIENT_ID):
+        return True
+    born = entry.get(_PATIENT_BIRTH_DATE)
+    return born is not None and born == study.get(_PATIENT_BIRTH_DATE)

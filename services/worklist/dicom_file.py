@@ -56,6 +56,7 @@ def encode_entry(entry: WorklistEntryDocument) -> bytes:
     dataset.ReferringPhysicianName = entry.referring_physician_name
     dataset.PatientName = entry.patient_name
     dataset.PatientID = entry.patient_id
+    dataset.IssuerOfPatientID = entry.issuer_of_patient_id
     dataset.PatientBirthDate = _dicom_date(entry.patient_birth_date)
     dataset.PatientSex = entry.patient_sex
     dataset.StudyInstanceUID = entry.study_instance_uid

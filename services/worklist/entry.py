@@ -47,6 +47,7 @@ class EntryValues:
 
     accession_number: str
     patient_id: str
+    issuer_of_patient_id: str | None = None
     patient_name: str
     patient_birth_date: str | None = None
     patient_sex: str | None = None
@@ -171,6 +172,7 @@ def _ae_title(name: str, text: str) -> str:
 _CHECKS: dict[str, Callable[[str, str], str | None]] = {
     "accession_number": _short,
     "patient_id": _long,
+    "issuer_of_patient_id": _long,
     "patient_name": _person_name,
     "patient_sex": _sex,
     "study_instance_uid": _uid,

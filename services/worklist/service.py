@@ -30,6 +30,7 @@ from services.worklist.entry import EntryValues, checked, with_identifiers
 _STATUS = stored_name(WorklistEntryDocument.status)
 _VERSION = stored_name(WorklistEntryDocument.version)
 _PATIENT_ID = stored_name(WorklistEntryDocument.patient_id)
+_ISSUER_OF_PATIENT_ID = stored_name(WorklistEntryDocument.issuer_of_patient_id)
 _ACCESSION_NUMBER = stored_name(WorklistEntryDocument.accession_number)
 _MODALITY = stored_name(WorklistEntryDocument.modality)
 _AE_TITLE = stored_name(WorklistEntryDocument.scheduled_station_ae_title)
@@ -279,10 +280,14 @@ class Worklist:
             InvalidInput: The StudyInstanceUID or the AccessionNumber is another patient's, or the
                 step is planned already.
         """
-        patient_id, uid = fields["patient_id"], fields["study_instance_uid"]
+        uid = fields["study_instance_uid"]
         accession, step = fields["accession_number"], fields["scheduled_procedure_step_id"]
         other = {"_id": {"$ne": except_id}}
-        other_patient = {_PATIENT_ID: {"$ne": patient_id}}
+        other_patient: dict[str, Any] = {_PATIENT_ID: {"$ne": fields["patient_id"]}}
+        if (issuer := fields["issuer_of_patient_id"]) is not None:
+            # Studies and entries have the same names for both.
+            of_other_issuer = {_ISSUER_OF_PATIENT_ID: {"$nin": [None, issuer]}}
+            other_patient = {"$or": [other_patient, of_other_issuer]}
         with translated_database_faults():
             of_uid = {_STUDY_INSTANCE_UID: uid, **other_patient}
             if await self._studies.find_one(of_uid) or await self._entries.find_one(

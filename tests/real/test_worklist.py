@@ -20,8 +20,9 @@ UPLOADER = Principal("ann", Role.UPLOADER)
 VIEWER = Principal("vic", Role.VIEWER)
 WARD = replace(UPLOADER, scope=Scope(labels=frozenset({"ward 3"})))
 
-FIELDS = """id status accessionNumber patientID patientName patientDisplayName patientBirthDate
-  patientSex studyInstanceUID referringPhysicianName requestedProcedureID
+FIELDS = """id status accessionNumber patientID issuerOfPatientID patientName
+  patientDisplayName patientBirthDate patientSex studyInstanceUID referringPhysicianName
+  requestedProcedureID
   requestedProcedureDescription modality scheduledStationAETitle scheduledProcedureStepID
   scheduledProcedureStepStartDate scheduledProcedureStepStartTime
   scheduledProcedureStepDescription scheduledPerformingPhysicianName
@@ -46,6 +47,7 @@ MINIMAL: dict[str, Any] = {
     "scheduledProcedureStepStartDate": "2026-03-31",
 }
 FULL: dict[str, Any] = MINIMAL | {
+    "issuerOfPatientID": "HOSPITAL",
     "patientBirthDate": "1960-02-03",
     "patientSex": "F",
     "studyInstanceUID": "1.2.3",
@@ -182,12 +184,16 @@ async def test_what_dicom_does_not_allow_is_refused_and_not_stored(
 
 async def test_identifiers_of_another_patient_are_refused(stage: QueryStage) -> None:
     await stage.store_study("P9", 9)
-    await create(stage, studyInstanceUID="1.2.3", scheduledProcedureStepID="SP1")
+    await create(
+        stage, studyInstanceUID="1.2.3", scheduledProcedureStepID="SP1", issuerOfPatientID="US"
+    )
     other = MINIMAL | {"patientID": "P2"}
     for wrong in (
         other,
         other | {"accessionNumber": "A2", "studyInstanceUID": "1.2.3"},
         other | {"accessionNumber": "A2", "studyInstanceUID": "1.2.9"},
+        # Of the same PatientID, and of another issuer.
+        MINIMAL | {"issuerOfPatientID": "THEM", "scheduledProcedureStepID": "SP3"},
         MINIMAL | {"scheduledProcedureStepID": "SP1"},
     ):
         result = await stage.run(CREATE, principal=UPLOADER, i=wrong)

@@ -40,6 +40,7 @@ function planForm(read) {
   const fields = [
     field("Accession number", "accessionNumber", { required: true, maxlength: "16" }),
     field("Patient ID", "patientID", { required: true, maxlength: "64" }),
+    field("Issuer of patient ID", "issuerOfPatientID", { maxlength: "64" }),
     field("Patient name", "patientName", { required: true, placeholder: "Family^Given" }),
     field("Birth date", "patientBirthDate", { type: "date" }),
     field("Sex", "patientSex", { options: SEXES }),

@@ -58,5 +58,24 @@ def test_a_study_of_another_patient_completes_nothing() -> None:
     assert names(study(patientID="P2"), entry("a")) == []
 
 
+def test_the_same_patient_id_of_another_issuer_is_another_patients() -> None:
+    ours = entry("a", issuerOfPatientID="US", patientBirthDate="1960-02-03")
+    theirs = study(issuerOfPatientID="THEM", patientBirthDate="1960-02-03")
+    assert names(theirs, ours) == []
+    assert names(theirs | {"issuerOfPatientID": "US"}, ours) == ["a"]
+
+
+def test_who_names_no_issuer_is_known_by_the_uid_or_the_birth_date() -> None:
+    for named, unnamed in (
+        (study(issuerOfPatientID="THEM"), entry("a", patientBirthDate="1960-02-03")),
+        (study(), entry("a", issuerOfPatientID="US", patientBirthDate="1960-02-03")),
+    ):
+        assert names(named, unnamed) == ["a"]
+        own_uid = named | {"studyInstanceUID": "9.9"}
+        assert names(own_uid, unnamed) == []
+        assert names(own_uid | {"patientBirthDate": "1961-02-03"}, unnamed) == []
+        assert names(own_uid | {"patientBirthDate": "1960-02-03"}, unnamed) == ["a"]
+
+
 def test_an_entry_that_was_opened_again_waits_for_new_images() -> None:
     assert names(study(), entry("a", openedAt=NOON)) == []

@@ -40,6 +40,7 @@ def test_everything_that_is_planned_is_in_the_file() -> None:
     content = encode_entry(
         entry(
             status=WorklistStatus.IN_PROGRESS,
+            issuer_of_patient_id="HOSPITAL",
             patient_birth_date="1960-02-03",
             patient_sex="F",
             referring_physician_name="Łukasz",
@@ -60,6 +61,7 @@ def test_everything_that_is_planned_is_in_the_file() -> None:
         "ReferringPhysicianName": "Łukasz",
         "PatientName": "Müller^Jörg=山田^太郎",
         "PatientID": "P1",
+        "IssuerOfPatientID": "HOSPITAL",
         "PatientBirthDate": "19600203",
         "PatientSex": "F",
         "StudyInstanceUID": "1.2.3",
