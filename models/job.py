@@ -126,6 +126,7 @@ class JobDocument(NamedDocument):
             IndexModel([("createdAt", DESCENDING), ("_id", DESCENDING)]),
             IndexModel([("seenBy", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)]),
             IndexModel([("state", ASCENDING), ("createdAt", ASCENDING)]),
+            IndexModel([("state", ASCENDING), ("createdBy", ASCENDING), ("createdAt", ASCENDING)]),
             IndexModel([("orthancStudyIds", ASCENDING), ("createdAt", DESCENDING)]),
             IndexModel([("resultStudyIds", ASCENDING), ("createdAt", DESCENDING)]),
             IndexModel([("studyInstanceUIDs", ASCENDING), ("createdAt", DESCENDING)]),

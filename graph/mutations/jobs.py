@@ -32,6 +32,25 @@ class JobsMutation:
         return await _change(info, "cancelJob", node_id, info.context.runtime.jobs.cancel)
 
     @strawberry.mutation(
+        description="Cancel all jobs that somebody started and that have not ended, such as those "
+        "of a person who left; returns how many. Jobs of a token or share that is revoked are "
+        "cancelled without it.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def cancel_jobs(
+        self,
+        info: Info,
+        created_by: Annotated[str, strawberry.argument(description="`createdBy` of the jobs.")],
+    ) -> int:
+        """Cancel the jobs of a principal."""
+        runtime, principal = info.context.runtime, info.context.principal
+        async with recorded(
+            runtime.audit, Action.JOB, principal, detail=f"cancelJobs {created_by[:64]}"
+        ) as event:
+            event.number_of_objects = count = await runtime.jobs.cancel_all(created_by)
+        return count
+
+    @strawberry.mutation(
         description="Begin a job again that is `FAILED`, `PARTIAL` or `CANCELLED`; it does only "
         "what is missing. Who started it and administrators may do this; `JOB_CONFLICT` when it is "
         "in another state, or when another job does the same.",

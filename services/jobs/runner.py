@@ -15,6 +15,7 @@ from models import DicomErrorRecord, JobDocument, JobKind, JobState, StudyDocume
 from models.stored import stored_name
 from services.audit import OK, Action, Audit, AuditEvent
 from services.auth.roles import Principal
+from services.auth.withdrawal import Withdrawals
 from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
 from services.index.record import to_stored_precision
@@ -75,6 +76,13 @@ class JobCrashed(JobError):
 
     code = "JOB_CRASHED"
     default_message = "The server stopped while it ran this job, several times."
+
+
+class AccessWithdrawn(JobError):
+    """Who started a job may do nothing here any more."""
+
+    code = "ACCESS_WITHDRAWN"
+    default_message = "The token or share that started this job was revoked."
 
 
 class LeftoversRemain(JobError):
@@ -140,14 +148,17 @@ class _Attempt:
     run: "asyncio.Task[None] | None" = None
     is_cancelled: bool = False
     is_lost: bool = False
+    cancelled_because: DicomErrorRecord | None = None
     _asked_at: float = 0.0
 
-    def cancel(self, at: float) -> None:
+    def cancel(self, at: float, because: DicomErrorRecord | None) -> None:
         """Cancel the run, and once more when it has not ended for long.
 
         Args:
             at: Now, in seconds of a clock that never goes back.
+            because: What the job shows as its error.
         """
+        self.cancelled_because = because
         if self.run is None or (self.is_cancelled and at - self._asked_at < CANCEL_SECONDS):
             return
         self.is_cancelled = True
@@ -193,8 +204,10 @@ class JobRunner:
             lease_seconds=limits.lease_seconds,
             renew_seconds=limits.lease_seconds / 3,
         )
+        self._withdrawals = Withdrawals(database)
         self._due = Alarm()
         self._attempts: dict[str, _Attempt] = {}
+        self._last_turn = ""
 
     @property
     def is_running(self) -> bool:
@@ -230,30 +243,41 @@ class JobRunner:
         try:
             if not self._attempts and not await self._store.any_active():
                 return
+            await self._cancel_withdrawn()
             await self._store.take_over(token, self._handlers, running=self._attempts)
             for document in await self._store.cancelled(token):
                 attempt = self._attempts.get(document.id)
                 if attempt is None:
                     self._begin(document, token)
                 else:
-                    attempt.cancel(asyncio.get_running_loop().time())
+                    attempt.cancel(asyncio.get_running_loop().time(), document.error)
             while (claimed := await self._claimed(token)) is not None:
                 self._begin(claimed, token)
         except DatabaseUnavailable as exc:
             _log.warning("jobs wait for MongoDB: %s", exc.detail or exc.message)
+
+    async def _cancel_withdrawn(self) -> None:
+        """Cancel the jobs of those who were shut out since they started them."""
+        withdrawn = await self._withdrawals.find(await self._store.starters())
+        for name, until in withdrawn.items():
+            await self._store.cancel_all(name, before=until, error=error_record(AccessWithdrawn()))
 
     async def _claimed(self, token: int) -> JobDocument | None:
         running = [one.document for one in self._attempts.values()]
         if len(running) >= self._limits.concurrency:
             return None
         with_modality = sum(job.modality is not None for job in running)
-        return await self._store.claim(
+        claimed = await self._store.claim(
             token,
             self._handlers,
             busy_lanes=[job.lane for job in running if job.lane is not None],
             with_modality=with_modality < self._limits.modality_concurrency,
+            after=self._last_turn,
             now=self._now(),
         )
+        if claimed is not None:
+            self._last_turn = claimed.created_by
+        return claimed
 
     def _begin(self, document: JobDocument, token: int) -> None:
         attempt = _Attempt(document)
@@ -293,14 +317,16 @@ class JobRunner:
         """Run a job; None when it is queued again."""
         handler = self._handlers[job.kind]
         if attempt.document.state is JobState.CANCELLING:
-            return await self._discarded(handler, job, token, _End(JobState.CANCELLED))
+            cancelled = _End(JobState.CANCELLED, attempt.document.error)
+            return await self._discarded(handler, job, token, cancelled)
         if job.attempt > self._limits.attempts_max:
             return await self._discarded(handler, job, token, _failed(JobCrashed()))
         fault = await self._run(handler, attempt, job)
         if fault is None:
             return _End(state_after(job))
         if attempt.is_cancelled:
-            return await self._discarded(handler, job, token, _End(JobState.CANCELLED))
+            cancelled = _End(JobState.CANCELLED, attempt.cancelled_because)
+            return await self._discarded(handler, job, token, cancelled)
         if isinstance(fault, JobPostponed):
             later = await self._queue_later(
                 job, token, fault.error, seconds=fault.seconds, is_counted=False

@@ -21,8 +21,7 @@ _ACTIVE_OF_ONE_MAX = 1000
 """Jobs of one principal that have not ended: who has more waits for some of them."""
 
 _ACTIVE_OF_VIEWER_MAX = 20
-"""The same of a viewer or the holder of a share: the oldest job is next, so a queue of exports
-would keep everybody else waiting."""
+"""The same of a viewer or the holder of a share, of whom there may be many."""
 
 NO_JOB = "There is no such job."
 
@@ -191,6 +190,22 @@ class Jobs:
             raise JobConflict("The job has ended already.")
         self._on_queued()
         return job
+
+    async def cancel_all(self, created_by: str) -> int:
+        """Cancel all jobs of a principal, such as a person who may not come any more.
+
+        Args:
+            created_by: Name of the principal; the caller is an administrator.
+
+        Returns:
+            How many had not ended.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        cancelled = await self._store.cancel_all(created_by, error=None)
+        self._on_queued()
+        return cancelled
 
     async def retry(self, job_id: str, principal: Principal) -> JobDocument:
         """Queue a job again that is FAILED, PARTIAL or CANCELLED; it does what is missing.

@@ -250,8 +250,38 @@ class JobStore:
         active = {"_id": job_id, _STATE: _ACTIVE}
         with translated_database_faults():
             return await self._change(untouched, end) or await self._change(
-                active, {"state": JobState.CANCELLING}
+                active, {"state": JobState.CANCELLING, "error": None}
             )
+
+    async def cancel_all(
+        self, created_by: str, *, before: datetime | None = None, error: DicomErrorRecord | None
+    ) -> int:
+        """Cancel the jobs of a principal; their runner ends them.
+
+        Args:
+            created_by: Name of the principal.
+            before: Only those that were started before, with time zone; None: all.
+            error: Why, as they show it.
+
+        Returns:
+            How many.
+        """
+        of_principal: MongoFilter = {
+            _STATE: {"$in": [JobState.QUEUED, JobState.RUNNING]},
+            _CREATED_BY: created_by,
+        }
+        if before is not None:
+            of_principal[_CREATED_AT] = {"$lt": before}
+        with translated_database_faults():
+            result = await self._jobs.update_many(
+                of_principal, _update({"state": JobState.CANCELLING, "error": error})
+            )
+        return int(result.modified_count)
+
+    async def starters(self) -> list[str]:
+        """Return the names of the principals who have jobs that have not ended."""
+        with translated_database_faults():
+            return [str(one) for one in await self._jobs.distinct(_CREATED_BY, {_STATE: _ACTIVE})]
 
     async def queue_again(self, job: JobDocument) -> JobDocument | None:
         """Queue a job that ended other than SUCCEEDED, with its checkpoint.
@@ -284,15 +314,19 @@ class JobStore:
         *,
         busy_lanes: Collection[str],
         with_modality: bool,
+        after: str,
         now: datetime,
     ) -> JobDocument | None:
-        """Take the oldest job that is due, for a runner; None when there is none.
+        """Take the oldest job that is due of the next principal, for a runner; None: there is none.
+
+        Principals take turns, so that the thousand jobs of one do not keep the others waiting.
 
         Args:
             runner: Token of its lease.
             kinds: What it can run.
             busy_lanes: Lanes in which a job runs.
             with_modality: Whether it may be one that talks to a modality.
+            after: Name of the principal whose turn was the last.
             now: The time, with time zone.
         """
         due: MongoFilter = {
@@ -304,14 +338,17 @@ class JobStore:
         }
         if not with_modality:
             due[_MODALITY] = None
-        with translated_database_faults():
-            found = await self._jobs.find_one_and_update(
-                due,
-                _begun(runner, now),
-                sort=[(_CREATED_AT, 1)],
-                return_document=ReturnDocument.AFTER,
-            )
-        return None if found is None else JobDocument.model_validate(found)
+        for names in ({"$gt": after}, {"$lte": after}):
+            with translated_database_faults():
+                found = await self._jobs.find_one_and_update(
+                    {**due, _CREATED_BY: names},
+                    _begun(runner, now),
+                    sort=[(_CREATED_BY, 1), (_CREATED_AT, 1)],
+                    return_document=ReturnDocument.AFTER,
+                )
+            if found is not None:
+                return JobDocument.model_validate(found)
+        return None
 
     async def any_active(self) -> bool:
         """Return whether there is a job that has not ended."""

@@ -28,6 +28,7 @@ JOB = "query ($id: ID!) { job(id: $id) { id state } node(id: $id) { id } }"
 OF_STUDY = "query ($id: ID!) { node(id: $id) { ... on Study { jobs { id } } } }"
 CANCEL = "mutation ($id: ID!) { cancelJob(id: $id) { state } }"
 RETRY = CANCEL.replace("cancelJob", "retryJob")
+CANCEL_ALL = "mutation ($name: String!) { cancelJobs(createdBy: $name) }"
 EVENTS = "subscription ($id: ID) { jobEvents(id: $id) { id state completed } }"
 URL = "query ($id: ID!) { job(id: $id) { url urlExpiresAt } }"
 STUDY = orthanc_id("P1", "1.2.1")
@@ -110,6 +111,19 @@ async def test_only_its_starter_and_administrators_end_a_job(stage: QueryStage) 
     assert [record["outcome"] for record in records] == [
         "NOT_FOUND", "NOT_FOUND", "JOB_CONFLICT", "ok", "JOB_CONFLICT", "ok", "INVALID_INPUT",
     ]  # fmt: skip
+
+
+async def test_an_administrator_ends_all_jobs_of_one_person(stage: QueryStage) -> None:
+    jobs = [await started(stage) for _ in range(2)]
+    await stage.runtime.jobs.start(NewJob(kind=JobKind.EXPORT), BEN)
+    for name, count in ((ANNA.name, 2), (ANNA.name, 0), ("nobody", 0)):
+        data = await stage.data(CANCEL_ALL, principal=ADMIN, name=name)
+        assert data == {"cancelJobs": count}
+    states = {one["createdBy"]: one["state"] async for one in stage.runtime.database["jobs"].find()}
+    assert states == {"anna": "CANCELLING", "ben": "QUEUED"}
+    async with running(make_runner(stage.runtime.database, Told())):
+        for job in jobs:
+            assert (await ended(stage.runtime, job.id)).state == "CANCELLED"
 
 
 async def test_who_has_lost_a_role_does_not_retry_what_needed_it(stage: QueryStage) -> None:

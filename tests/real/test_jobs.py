@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from models import AuditRecord, JobDocument, JobKind, JobState
 from models.job import ACTIVE_STATES
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
+from services.auth.tokens import TokenStore
 from services.database import open_database
 from services.embedded.mongod import EmbeddedMongod
 from services.errors import JobConflict, NotFound, OrthancUnavailable, TooManyRequests
@@ -142,6 +143,46 @@ async def test_no_more_jobs_run_at_once_than_may(database: Database, store: JobS
     assert states == [JobState.SUCCEEDED] * 5
     assert told.most_at_once == 2
     assert told.begun == [job.id for job in started]
+
+
+async def test_principals_take_turns(database: Database, store: JobStore) -> None:
+    told, jobs = Told(), make_jobs(database)
+    told.may_end.set()
+    anna = [await jobs.start(new(), ANNA) for _ in range(4)]
+    ben = [await jobs.start(new(), BEN) for _ in range(2)]
+    root = await jobs.start(new(), ADMIN)
+    async with running(make_runner(database, told, concurrency=1)):
+        for job in (*anna, *ben, root):
+            await ended_job(store, job.id)
+    turns = [anna[0], ben[0], root, anna[1], ben[1], anna[2], anna[3]]
+    assert told.begun == [job.id for job in turns]
+
+
+async def test_jobs_end_whose_starter_was_shut_out(database: Database, store: JobStore) -> None:
+    """A token that was revoked, one whose name is another one's now, and a share that has ended."""
+    now, told = datetime.now(UTC), Told()
+    runner = make_runner(database, told, concurrency=4)
+    jobs, tokens = make_jobs(database, runner), TokenStore(database)
+    share = Principal(name="share:s1", role=Role.VIEWER)
+    await tokens.create(name=ANNA.name, role=Role.UPLOADER, now=now)
+    await tokens.create(name=BEN.name, role=Role.VIEWER, now=now, lifetime=timedelta(0))
+    async with running(runner):
+        principals = (ANNA, BEN, ADMIN, share)
+        begun = [await jobs.start(new(), principal) for principal in principals]
+        await told.until_begun(4)
+        waiting = await jobs.start(new(), ANNA)
+        await tokens.revoke(ANNA.name, now=now)
+        await tokens.create(name=ADMIN.name, role=Role.ADMIN, now=now + timedelta(hours=1))
+        await database["shares"].insert_one({"_id": "s1", "expiresAt": now})
+        for job in (begun[0], waiting, begun[2], begun[3]):
+            done = await ended_job(store, job.id)
+            assert done.state is JobState.CANCELLED
+            assert done.error is not None
+            assert done.error.code == "ACCESS_WITHDRAWN"
+        # A token that has expired was not withdrawn.
+        told.may_end.set()
+        assert (await ended_job(store, begun[1].id)).state is JobState.SUCCEEDED
+    assert waiting.id not in told.begun
 
 
 async def test_one_job_at_a_time_talks_to_a_modality_and_hanging_ones_leave_room(

@@ -73,6 +73,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.exportStudies": Role.VIEWER,
     "Mutation.exportToFolder": Role.ADMIN,
     "Mutation.cancelJob": Role.VIEWER,
+    "Mutation.cancelJobs": Role.ADMIN,
     "Mutation.retryJob": Role.VIEWER,
     "Mutation.cancelOrthancJob": Role.ADMIN,
     "Mutation.createBackup": Role.ADMIN,
