@@ -6,7 +6,6 @@ from graph.mutations.anonymization import AnonymizationMutation
 from graph.mutations.archive import ArchiveMutation
 from graph.mutations.backup import BackupMutation
 from graph.mutations.exports import ExportsMutation
-from graph.mutations.forwarding import ForwardingMutation
 from graph.mutations.jobs import JobsMutation
 from graph.mutations.modalities import ModalitiesMutation
 from graph.mutations.sharing import SharingMutation
@@ -22,7 +21,6 @@ class Mutation(
     JobsMutation,
     WorklistMutation,
     ModalitiesMutation,
-    ForwardingMutation,
     BackupMutation,
 ):
     """Everything that changes something."""

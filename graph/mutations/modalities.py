@@ -1,4 +1,4 @@
-"""Mutations of modalities: declared, removed, tried."""
+"""Mutations of modalities and forwarding rules: declared, removed, tried, used."""
 
 from typing import Annotated
 
@@ -8,13 +8,16 @@ from graph.context import Info
 from graph.execution.audit import recorded
 from graph.execution.authorization import RequiresRole, require_network
 from graph.relay import require_node_id
+from graph.types.forwarding import ForwardingRule
 from graph.types.job import Job
 from graph.types.modality import Echo, Modality
+from models.forwarding import StudyOrigin
 from models.modality import DicomService, RetrieveMethod
 from services.audit import Action
 from services.auth.roles import Role
 from services.errors import InvalidInput, NotFound, PacsDisabled
 from services.modalities.declaration import check_declaration, require_name
+from services.modalities.forwarding import ForwardingRule as DeclaredRule
 from services.modalities.retrieve import new_retrieve, start_retrieve
 from services.modalities.send import new_send
 
@@ -200,3 +203,78 @@ class ModalitiesMutation:
             if record.error is not None:
                 event.outcome = record.error.code
         return Echo.of(record)
+
+    @strawberry.mutation(
+        description="Declare a rule that sends studies to a modality when they are stable, or "
+        "change the one of this name. It counts for what arrives or changes from now on.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def declare_forwarding_rule(  # noqa: PLR0917  # resolvers are called by name
+        self,
+        info: Info,
+        name: Name,
+        modality: Annotated[
+            str, strawberry.argument(description="`name` of the modality that gets the studies.")
+        ],
+        modalities: Annotated[
+            list[str] | None,
+            strawberry.argument(description="A series of one of these, as `CT`; null: any."),
+        ] = None,
+        calling_ae_titles: Annotated[
+            list[str] | None,
+            strawberry.argument(
+                name="callingAETitles",
+                description="Stored in Orthanc from one of these AE titles; null: any way.",
+            ),
+        ] = None,
+        labels: Annotated[
+            list[str] | None, strawberry.argument(description="One of these labels; null: any.")
+        ] = None,
+        study_description: Annotated[
+            str | None,
+            strawberry.argument(
+                description="StudyDescription without regard to case, with `*` and `?`; null: any."
+            ),
+        ] = None,
+        origins: Annotated[
+            list[StudyOrigin] | None,
+            strawberry.argument(
+                description="How the study came into the archive; null: RECEIVED, so that copies "
+                "that this server makes are sent only by rules that name them."
+            ),
+        ] = None,
+        *,
+        commit: Annotated[
+            bool, strawberry.argument(description="Ask for storage commitment.")
+        ] = False,
+    ) -> ForwardingRule:
+        """Declare a rule."""
+        context = info.context
+        audit, detail = context.runtime.audit, "declareForwardingRule"
+        async with recorded(audit, Action.MODALITY, context.principal, detail=detail) as event:
+            rule = DeclaredRule(
+                name=require_name(name),
+                destination=require_name(modality),
+                modalities=modalities,
+                calling_ae_titles=calling_ae_titles,
+                labels=labels,
+                study_description=study_description,
+                commit=commit,
+                origins=[StudyOrigin.RECEIVED] if origins is None else origins,
+            )
+            event.detail = f"declareForwardingRule {name} {modality}"
+            return ForwardingRule.of(await context.runtime.forwarding.declare(rule))
+
+    @strawberry.mutation(
+        description="Remove a rule. Its jobs stay, and no longer wait for a modality that is down. "
+        "False when there was none of this name.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def remove_forwarding_rule(self, info: Info, name: Name) -> bool:
+        """Remove a rule."""
+        context = info.context
+        async with recorded(
+            context.runtime.audit, Action.MODALITY, context.principal, detail="removeForwardingRule"
+        ) as event:
+            event.detail = f"removeForwardingRule {require_name(name)}"
+            return await context.runtime.forwarding.remove(name)

@@ -4,7 +4,6 @@ import strawberry
 
 from graph.queries.archive import ArchiveQuery
 from graph.queries.backup import BackupQuery
-from graph.queries.forwarding import ForwardingQuery
 from graph.queries.jobs import JobsQuery
 from graph.queries.modalities import ModalitiesQuery
 from graph.queries.sharing import SharingQuery
@@ -18,7 +17,6 @@ class Query(
     JobsQuery,
     WorklistQuery,
     ModalitiesQuery,
-    ForwardingQuery,
     BackupQuery,
 ):
     """Everything that can be read."""

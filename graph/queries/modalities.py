@@ -1,5 +1,7 @@
-"""Queries for modalities, and at modalities."""
+"""Queries for modalities and forwarding rules, and at modalities."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import strawberry
@@ -8,6 +10,7 @@ from graph.context import Info
 from graph.execution.audit import describe_search, recorded
 from graph.execution.authorization import RequiresRole, require_network
 from graph.inputs import RemoteFilter, WorklistFilter
+from graph.types.forwarding import ForwardingRule
 from graph.types.modality import Modality
 from graph.types.remote import (
     RemotePatient,
@@ -17,7 +20,7 @@ from graph.types.remote import (
     RetrievesOfStudies,
     SeriesOfStudies,
 )
-from services.audit import Action
+from services.audit import Action, AuditEvent
 from services.auth.roles import Role
 from services.errors import InvalidInput
 
@@ -34,7 +37,7 @@ RemoteCriteriaArgument = Annotated[
 
 @strawberry.type
 class ModalitiesQuery:
-    """Root fields that read modalities and ask them."""
+    """Root fields that read modalities and forwarding rules, and ask modalities."""
 
     @strawberry.field(
         description="The DICOM applications of the network that this server knows, by name. None "
@@ -74,19 +77,10 @@ class ModalitiesQuery:
         first: RemoteFirst = 100,
     ) -> list[RemotePatient]:
         """Search patients elsewhere."""
-        context = info.context
-        principal = require_network(info)
-        async with recorded(
-            context.runtime.audit, Action.QUERY, principal, detail=f"remotePatients {modality[:64]}"
-        ) as event:
-            event.searched = describe_search("remotePatients", {"filter_": filter_})
-            _require_page(info, first)
-            context.prolong(context.runtime.settings.modality_seconds)
-            found = await context.runtime.modalities.find_patients(
-                modality, filter_.to_criteria(), first
-            )
+        async with _asking(info, "remotePatients", modality, filter_, first) as event:
+            criteria = filter_.to_criteria()
+            found = await info.context.runtime.modalities.find_patients(modality, criteria, first)
             event.number_of_objects = len(found)
-        context.count_nodes(len(found))
         return [RemotePatient.of(record) for record in found]
 
     @strawberry.field(
@@ -101,22 +95,15 @@ class ModalitiesQuery:
         first: RemoteFirst = 100,
     ) -> RemoteStudies:
         """Search studies elsewhere."""
-        context = info.context
-        principal = require_network(info)
-        async with recorded(
-            context.runtime.audit, Action.QUERY, principal, detail=f"remoteStudies {modality[:64]}"
-        ) as event:
-            event.searched = describe_search("remoteStudies", {"filter_": filter_})
-            _require_page(info, first)
-            context.prolong(context.runtime.settings.modality_seconds)
-            found, is_incomplete = await context.runtime.modalities.find_studies(
+        runtime = info.context.runtime
+        async with _asking(info, "remoteStudies", modality, filter_, first) as event:
+            found, is_incomplete = await runtime.modalities.find_studies(
                 modality, filter_.to_criteria(), first
             )
             event.number_of_objects = len(found)
-        context.count_nodes(len(found))
         uids = [one.study_instance_uid for one in found]
-        series = SeriesOfStudies(context.runtime.modalities, modality, uids)
-        retrieves = RetrievesOfStudies(context.runtime.jobs, modality, uids, principal)
+        series = SeriesOfStudies(runtime.modalities, modality, uids)
+        retrieves = RetrievesOfStudies(runtime.jobs, modality, uids, require_network(info))
         return RemoteStudies(
             nodes=[RemoteStudy.of(record, series, retrieves) for record in found],
             is_incomplete=is_incomplete,
@@ -137,23 +124,52 @@ class ModalitiesQuery:
         first: RemoteFirst = 100,
     ) -> list[RemoteWorklistEntry]:
         """Search planned examinations elsewhere."""
-        context = info.context
-        principal = require_network(info)
-        async with recorded(
-            context.runtime.audit, Action.QUERY, principal, detail=f"remoteWorklist {modality[:64]}"
-        ) as event:
-            event.searched = describe_search("remoteWorklist", {"filter_": filter_})
-            _require_page(info, first)
-            context.prolong(context.runtime.settings.modality_seconds)
-            found = await context.runtime.modalities.find_worklist(
-                modality, filter_.to_query(), first
-            )
+        async with _asking(info, "remoteWorklist", modality, filter_, first) as event:
+            query = filter_.to_query()
+            found = await info.context.runtime.modalities.find_worklist(modality, query, first)
             event.number_of_objects = len(found)
-        context.count_nodes(len(found))
         return [RemoteWorklistEntry.of(record) for record in found]
 
+    @strawberry.field(
+        description="The rules that send what arrives to modalities, by name.",
+        extensions=[RequiresRole(Role.ADMIN)],
+    )
+    async def forwarding_rules(self, info: Info) -> list[ForwardingRule]:
+        """List rules."""
+        found = await info.context.runtime.forwarding.read_all()
+        info.context.count_nodes(len(found))
+        return [ForwardingRule.of(rule) for rule in found]
 
-def _require_page(info: Info, first: int) -> None:
-    maximum = info.context.runtime.modalities.answers_max
-    if not 1 <= first <= maximum:
-        raise InvalidInput(f"first: 1 to {maximum} (REMOTE_ANSWERS_MAX).", argument="first")
+
+@asynccontextmanager
+async def _asking(
+    info: Info, field: str, modality: str, filter_: RemoteFilter | WorklistFilter, first: int
+) -> AsyncIterator[AuditEvent]:
+    """Search at a modality while the block runs: recorded, with the time that it may take.
+
+    Args:
+        info: Of the operation.
+        field: Public name of the root field.
+        modality: Name of the modality.
+        filter_: What is searched for.
+        first: How many at most.
+
+    Yields:
+        The record, to which the block adds how many were found.
+
+    Raises:
+        Forbidden: The caller is limited to some studies.
+        InvalidInput: `first` is out of range.
+    """
+    context = info.context
+    runtime, principal = context.runtime, require_network(info)
+    detail = f"{field} {modality[:64]}"
+    async with recorded(runtime.audit, Action.QUERY, principal, detail=detail) as event:
+        event.searched = describe_search(field, {"filter_": filter_})
+        maximum = runtime.modalities.answers_max
+        if not 1 <= first <= maximum:
+            message = f"first: 1 to {maximum} (REMOTE_ANSWERS_MAX)."
+            raise InvalidInput(message, argument="first")
+        context.prolong(runtime.settings.modality_seconds)
+        yield event
+    context.count_nodes(event.number_of_objects)
