@@ -191,7 +191,7 @@ def make_job_handlers(
     """Make what runs the jobs, one handler for each kind."""
     backup_folder = BackupFolder(settings.backup_folder)
     handlers: list[JobHandler] = [
-        RetrieveJobs(modalities, ingest, database),
+        RetrieveJobs(modalities, ingest, database, file_bytes_max=settings.upload_max_bytes),
         SendJobs(modalities, orthanc, database),
         BackupHandler(
             database, settings.data_dir, backup_folder, has_orthanc=settings.embeds_orthanc

@@ -147,6 +147,7 @@ class FakeArchive:
         cancelled: Set when it was told to stop.
         offers_get: Whether it offers C-GET.
         destination: Host and port that it knows ORTHANC by; None: it does not know it.
+        impostors: What it sends in place of datasets, by SOPInstanceUID.
     """
 
     datasets: dict[str, Dataset]
@@ -155,6 +156,7 @@ class FakeArchive:
     delay_seconds: float = 0.0
     offers_get: bool = True
     destination: tuple[str, int] | None = None
+    impostors: dict[str, Dataset] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -248,4 +250,4 @@ class FakeArchive:
                 yield 0xFF00, broken
                 continue
             self.sent.append(str(one.SOPInstanceUID))
-            yield 0xFF00, one
+            yield 0xFF00, self.impostors.get(str(one.SOPInstanceUID), one)

@@ -23,7 +23,7 @@ from services.ingest.archives import (
 )
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult, StoreStatus, refused
-from services.ingest.storing import FileStorage
+from services.ingest.storing import FileStorage, Require
 from services.observability.metrics import UPLOADED_FILES, UPLOADS_IN_PROGRESS
 from services.tasks import finish_in_thread
 
@@ -99,9 +99,11 @@ class Ingest:
         override: PatientOverride | None = None,
         *,
         caller: str | None = None,
+        require: Require | None = None,
     ) -> list[StoreResult]:
         """Store files and return their results; see `results`."""
-        return [result async for result in self.results(files, override, caller=caller)]
+        results = self.results(files, override, caller=caller, require=require)
+        return [result async for result in results]
 
     async def results(
         self,
@@ -109,6 +111,7 @@ class Ingest:
         override: PatientOverride | None = None,
         *,
         caller: str | None = None,
+        require: Require | None = None,
     ) -> AsyncGenerator[StoreResult, None]:
         """Store files; yield one result per DICOM file, in the order sent.
 
@@ -119,6 +122,7 @@ class Ingest:
             files: DICOM files and ZIP archives.
             override: Written into the dataset of each file.
             caller: The sender; all calls of one caller share `caller_concurrency`.
+            require: Refuses files that must not be stored, by their headers; called in a thread.
 
         Raises:
             PacsDisabled: PACS integration is off.
@@ -140,7 +144,7 @@ class Ingest:
             try:
                 async with aclosing(item):
                     return await storage.store(
-                        item.name, item.file, override, when_pushed=item.aclose
+                        item.name, item.file, override, when_pushed=item.aclose, require=require
                     )
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import BinaryIO
 
 from services.dicom.checking import CheckedFile, check_file
+from services.dicom.header import InstanceHeader
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.patient_override import PatientOverride, overridden, read_modified_at
 from services.dicom.person_names import names_agree
@@ -35,6 +36,9 @@ from services.orthanc.client import OrthancClient
 from services.orthanc.files import OrthancFiles
 from services.orthanc.identifiers import OrthancIds
 from services.tasks import Coalescer
+
+Require = Callable[[InstanceHeader], None]
+"""Raises `FileRejected` for a file that must not be stored."""
 
 
 class InFlightCounter:
@@ -201,6 +205,7 @@ class FileStorage:
         override: PatientOverride,
         *,
         when_pushed: Callable[[], Awaitable[None]],
+        require: Require | None = None,
     ) -> StoreResult:
         """Check one file, send it to Orthanc, and index it together with other files.
 
@@ -209,6 +214,7 @@ class FileStorage:
             file: Seekable; read in threads, in parts.
             override: Written into the dataset that is stored.
             when_pushed: Called when the file is no longer needed, whether it was stored or not.
+            require: Refuses what must not be stored; called in a thread.
 
         Raises:
             OSError: The file can't be read.
@@ -216,7 +222,7 @@ class FileStorage:
         with self._pending.track() as add:
             try:
                 with timed(UPLOAD_SECONDS, "store"):
-                    outcome = await self._push(file_name, file, override, add)
+                    outcome = await self._push(file_name, file, override, add, require)
             finally:
                 await when_pushed()
             if isinstance(outcome, StoreResult):
@@ -230,10 +236,11 @@ class FileStorage:
         file: BinaryIO,
         override: PatientOverride,
         add: Callable[[str], None],
+        require: Require | None,
     ) -> ArrivedFile | StoreResult:
         try:
             with self._traffic.track():
-                checked, pushed = await self._checked_and_pushed(file, override, add)
+                checked, pushed = await self._checked_and_pushed(file, override, add, require)
         except OSError:
             raise
         except Exception as exc:  # noqa: BLE001  # one file must not fail its neighbours
@@ -267,11 +274,15 @@ class FileStorage:
                 await self._traffic.wait_idle()
 
     async def _checked_and_pushed(
-        self, file: BinaryIO, override: PatientOverride, add: Callable[[str], None]
+        self,
+        file: BinaryIO,
+        override: PatientOverride,
+        add: Callable[[str], None],
+        require: Require | None,
     ) -> tuple[CheckedFile, DeliveredFile]:
         await self._require_same_patient(file, override)
         # One thread does everything that blocks: a thread switch costs as much as the check.
-        work = partial(self._check_and_send, file, override, add)
+        work = partial(self._check_and_send, file, override, add, require)
         checked, ids, prepared, answer = await self._files.in_thread(work)
         # Closing a file that was only read does not block.
         with closing(prepared):
@@ -284,9 +295,15 @@ class FileStorage:
         return checked, pushed
 
     def _check_and_send(
-        self, file: BinaryIO, override: PatientOverride, add: Callable[[str], None]
+        self,
+        file: BinaryIO,
+        override: PatientOverride,
+        add: Callable[[str], None],
+        require: Require | None,
     ) -> tuple[CheckedFile, OrthancIds, PreparedFile, PushAnswer]:
         checked = check_file(file, limits=self._limits)
+        if require is not None:
+            require(checked.header)
         if not override.changes(checked.header):
             override = PatientOverride()
         prepared = self._prepared(file, checked.layout, override)

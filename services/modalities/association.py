@@ -58,6 +58,15 @@ _CANCEL_SECONDS = 2.0
 
 _WATCH_SECONDS = 0.1
 
+_PDU_BYTES_MAX = 1024 * 1024
+"""This side asks for PDUs of 16 kB (PS3.8 D.1); pynetdicom would read one of 4 GiB into memory."""
+
+_MESSAGES_WAITING = 64
+"""Messages that came and were not looked at yet: meanwhile nothing more is read from the peer."""
+
+_MESSAGE_BYTES_MAX = 1024 * 1024
+"""Of one answer to a query, which has some kB: it is in memory until it is complete."""
+
 _THREADS = 16
 """Associations of queries and echoes at once."""
 
@@ -77,7 +86,8 @@ class _Socket(AssociationSocket):
     """A socket that is closed when it is no longer used, whatever its number.
 
     pynetdicom leaves a socket open that did not connect, or whose peer was first to close, and
-    takes one with a number above 1023 for closed (`select`).
+    takes one with a number above 1023 for closed (`select`). It also reads into memory whatever a
+    peer sends; here no more than is used.
     """
 
     def connect(self, primitive: T_CONNECT) -> None:
@@ -86,9 +96,17 @@ class _Socket(AssociationSocket):
         if not self._is_connected and opened is not None:
             opened.close()
 
+    def recv(self, nr_bytes: int) -> bytearray:
+        if nr_bytes > _PDU_BYTES_MAX:
+            message = "a PDU is too long"
+            raise OSError(message)
+        return super().recv(nr_bytes)
+
     @property
     def ready(self) -> bool:
         if self.socket is None or not self._is_connected:
+            return False
+        if self._assoc.dimse.msg_queue.qsize() >= _MESSAGES_WAITING:
             return False
         waiting = select.poll()
         try:
@@ -157,10 +175,27 @@ class Link:
         self._fault: ModalityError | None = None
         self._is_given_up = False
         self._operation: tuple[int, int] | None = None
+        self._message_bytes = 0
 
     def touch(self) -> None:
         """Note a sign of life."""
         self._heard_at = self._clock()
+
+    def received(self, size: int, most: int) -> None:
+        """Note a part of a message, and leave a peer whose message has no end.
+
+        Args:
+            size: Of the part, in bytes.
+            most: Of the message.
+        """
+        self.touch()
+        self._message_bytes += size
+        if self._message_bytes > most:
+            self.give_up(faults.too_large(self.peer.name, most))
+
+    def message_ended(self) -> None:
+        """Note that a message is complete."""
+        self._message_bytes = 0
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -267,6 +302,7 @@ def associated(
     what: str,
     handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
     negotiation: Sequence[Any] = (),
+    message_bytes_max: int | None = None,
 ) -> Iterator[Association]:
     """Open an association while the block runs; blocks.
 
@@ -276,11 +312,18 @@ def associated(
         what: For the message when none is accepted, such as `C-FIND`.
         handlers: Of events, as pynetdicom takes them.
         negotiation: Extended negotiation, likewise.
+        message_bytes_max: Of one message; None: 1 MiB, which is enough for answers.
 
     Raises:
         ModalityError: There is no association, and why.
     """
-    association = _request(link, contexts, handlers, negotiation)
+    most = _MESSAGE_BYTES_MAX if message_bytes_max is None else message_bytes_max
+    watched = [
+        *handlers,
+        (evt.EVT_DATA_RECV, lambda event: link.received(len(event.data), most)),
+        (evt.EVT_DIMSE_RECV, lambda _: link.message_ended()),
+    ]
+    association = _request(link, contexts, watched, negotiation)
     try:
         _require_established(link, association, what)
         yield association
@@ -310,7 +353,6 @@ def _request(
     entity.network_timeout = None
     watched = [
         (evt.EVT_CONN_OPEN, lambda event: link.opened(event.assoc)),
-        (evt.EVT_DATA_RECV, lambda _: link.touch()),
         (evt.EVT_DATA_SENT, lambda _: link.touch()),
     ]
     begun = time.monotonic()

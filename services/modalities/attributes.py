@@ -20,6 +20,13 @@ Answer = Mapping[str, Any]
 """An answer by keyword: text, or a list of answers for a sequence. What is absent is left out."""
 
 _CHARACTER_SET = "SpecificCharacterSet"
+
+_TEXT_BYTES_MAX = 64 * 1024
+"""Of a value; the longest text with a limit, LT, has 40 kB (PS3.5 6.2)."""
+
+_DEPTH_MAX = 8
+"""Sequences in sequences that are read; no query has more than two."""
+
 _TEXTUAL = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI"}
     | {"UR", "UT"}
@@ -62,7 +69,9 @@ def _is_ascii(keys: Keys) -> bool:
     )
 
 
-def answer_of(dataset: Dataset, keywords: Iterable[str], inherited: str | None = None) -> Answer:
+def answer_of(
+    dataset: Dataset, keywords: Iterable[str], inherited: str | None = None, *, depth: int = 0
+) -> Answer:
     """Read the text of an answer; values of other kinds are left out.
 
     Text is decoded here and not by pydicom: archives name character sets in many ways, and names
@@ -72,6 +81,7 @@ def answer_of(dataset: Dataset, keywords: Iterable[str], inherited: str | None =
         dataset: As it came.
         keywords: What is read; of a sequence with all that its items hold.
         inherited: SpecificCharacterSet of the dataset around this one.
+        depth: How many datasets are around this one.
     """
     declared = _text(dataset, _CHARACTER_SET, ["latin_1"]) or inherited
     encodings = encodings_of(declared)
@@ -81,8 +91,10 @@ def answer_of(dataset: Dataset, keywords: Iterable[str], inherited: str | None =
         if tag is None or tag not in dataset:
             continue
         if dictionary_VR(tag) == "SQ":
-            items = dataset[tag].value or []
-            answer[keyword] = [answer_of(item, _keywords(item), declared) for item in items]
+            items = dataset[tag].value or [] if depth < _DEPTH_MAX else []
+            answer[keyword] = [
+                answer_of(item, _keywords(item), declared, depth=depth + 1) for item in items
+            ]
         else:
             text = _text(dataset, keyword, encodings)
             if text is not None:
@@ -102,5 +114,7 @@ def _text(dataset: Dataset, keyword: str, encodings: list[str]) -> str | None:
         return None
     element = dataset.get_item(tag)
     if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
+        return None
+    if len(element.value) > _TEXT_BYTES_MAX:
         return None
     return clean_text(decode(element.value, encodings).strip("\0 "))

@@ -71,6 +71,15 @@ def too_slow(name: str, seconds: float) -> ModalityTimedOut:
     )
 
 
+def too_large(name: str, most: int) -> ModalityError:
+    """It sent a message that is larger than any answer, or a file that is larger than an upload."""
+    mebibytes = max(1, most >> 20)
+    return ModalityError(
+        f"{name} sent more than {mebibytes} MiB in one message and was left. Look at its log, and "
+        "at UPLOAD_MAX_BYTES when its files are that large."
+    )
+
+
 def rejected(
     name: str, *, source: int, diagnostic: int, calling: str, called: str
 ) -> ModalityRejected:
@@ -118,7 +127,8 @@ def not_allowed(name: str, what: str) -> ModalityUnsupported:
 _MEANINGS = {
     0x0106: "a value that it does not understand",
     0x0110: "it could not process the request; its log says why",
-    0x0111: "it has this object already",
+    0x0111: "it has an object of this UID and keeps that one, which may differ from this one. "
+    "Compare them there; to replace it, delete it there and send this one again",
     0x0112: "it has no such object",
     0x0117: "it takes the UID of the object for invalid",
     0x0118: "it does not know this kind of object",

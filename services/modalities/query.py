@@ -480,9 +480,9 @@ def list_studies(
         search = partial(find_in, link, association, STUDIES)
         for study_uid in study_instance_uids:
             studies = _complete(search(_one_study(study_uid), limit), study_record)
-            if not any(one.study_instance_uid == study_uid for one in studies):
+            patient_ids = {one.patient_id for one in studies if one.study_instance_uid == study_uid}
+            if not patient_ids:
                 continue
-            patient_ids = {one.patient_id for one in studies}
             instances: list[RemoteInstance] = []
             for series in _complete(search(series_keys(study_uid), limit), series_record):
                 uid = series.series_instance_uid

@@ -21,10 +21,12 @@ from models.modality import DicomService, ModalityDocument, RetrieveMethod
 from models.stored import stored_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
+from services.dicom.header import InstanceHeader
 from services.dicom.values import clean_identifier
 from services.errors import (
     DatabaseUnavailable,
     Error,
+    FileRejected,
     InvalidInput,
     ModalityError,
     ModalityUnreachable,
@@ -41,6 +43,7 @@ from services.jobs.service import Jobs
 from services.modalities.association import Link, Peer
 from services.modalities.query import ListedStudy, list_studies, require_uid
 from services.modalities.service import Modalities
+from services.modalities.sources import StudySources
 from services.modalities.transfer import (
     Outcome,
     Request,
@@ -167,17 +170,25 @@ class RetrieveJobs:
         modalities: From whom.
         ingest: Stores what comes by C-GET, like an upload.
         database: Whose index says what is here.
+        file_bytes_max: Of one file by C-GET.
     """
 
     kind: ClassVar[JobKind] = JobKind.RETRIEVE
 
     def __init__(
-        self, modalities: Modalities, ingest: Ingest, database: AsyncDatabase[dict[str, Any]]
+        self,
+        modalities: Modalities,
+        ingest: Ingest,
+        database: AsyncDatabase[dict[str, Any]],
+        *,
+        file_bytes_max: int,
     ) -> None:
+        self._file_bytes_max = file_bytes_max
         self._modalities = modalities
         self._ingest = ingest
         self._studies = database[StudyDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
+        self._sources = StudySources(database, None)
 
     async def run(self, job: RunningJob) -> None:
         """Fetch what is missing of the studies of a job."""
@@ -189,6 +200,9 @@ class RetrieveJobs:
         await job.flush()
         for study in studies:
             if study.missing:
+                await self._sources.record_retrieval(
+                    job.id, modality.ae_title, study.listed.study_instance_uid, study.missing
+                )
                 await self._fetch(job, modality, study, is_whole=not series)
             for uid in study.missing:
                 job.fail(uid, study.failures.get(uid) or _did_not_come(modality.id))
@@ -255,6 +269,7 @@ class RetrieveJobs:
                 sop_classes=study.listed.sop_classes,
                 store=receiver.store,
                 report=lambda _: None,
+                file_bytes_max=self._file_bytes_max,
             ),
         )
         if receiver.halted is not None:
@@ -356,6 +371,25 @@ def _is_of(listed: ListedStudy, stored: Mapping[str, Any]) -> bool:
     return listed.patient_id is None or listed.patient_id == own
 
 
+def _require_listed(listed: ListedStudy, sop_instance_uid: str, header: InstanceHeader) -> None:
+    """Require that a file is what was asked for, and not one of another study or patient.
+
+    Raises:
+        FileRejected: NOT_REQUESTED.
+    """
+    patient_id = clean_identifier(header.patient.patient_id)
+    if (
+        header.sop_instance_uid != sop_instance_uid
+        or header.study.study_instance_uid != listed.study_instance_uid
+        or listed.patient_id not in (None, patient_id)
+    ):
+        message = (
+            "The archive sent a file of another patient, study or instance than it was asked for. "
+            "It was not stored."
+        )
+        raise FileRejected("NOT_REQUESTED", message)
+
+
 def _requests(study: _Study, *, is_whole: bool) -> Sequence[Request]:
     return plan_requests(
         study.listed.study_instance_uid,
@@ -401,7 +435,12 @@ class _Receiver:
         if sop_instance_uid not in self._expected:
             return _NOT_ASKED_FOR
         storing = asyncio.run_coroutine_threadsafe(
-            self._ingest.store([SentFile.from_path(path)], caller=f"job:{self._job.id}"), self._loop
+            self._ingest.store(
+                [SentFile.from_path(path)],
+                caller=f"job:{self._job.id}",
+                require=partial(_require_listed, self._study.listed, sop_instance_uid),
+            ),
+            self._loop,
         )
         try:
             [result] = storing.result()

@@ -39,6 +39,9 @@ _CONTEXTS_MAX = 128
 _UIDS_OF_REQUEST = 100
 """Instances of one request: a list of UIDs is a value of 6.5 kB."""
 
+_RESPONSE_BYTES_MAX = 16 * 1024 * 1024
+"""Of one response: it may name 100,000 instances that were not transferred."""
+
 _WARNING = 0xB000
 
 _COMPRESSED = (
@@ -157,7 +160,9 @@ def move(link: Link, requests: Sequence[Request], destination: str, report: Repo
     Raises:
         ModalityError: It did not do it at all, and why.
     """
-    with associated(link, [context_of(MOVE)], what="C-MOVE") as association:
+    with associated(
+        link, [context_of(MOVE)], what="C-MOVE", message_bytes_max=_RESPONSE_BYTES_MAX
+    ) as association:
         outcome = Outcome()
         for request in requests:
             responses = association.send_c_move(
@@ -174,6 +179,8 @@ def get(
     sop_classes: Collection[str],
     store: Callable[[Path, str], int],
     report: Report,
+    *,
+    file_bytes_max: int,
 ) -> Outcome:
     """Fetch instances on the association itself; blocks.
 
@@ -184,6 +191,7 @@ def get(
         store: Called with a DICOM file and its SOPInstanceUID; returns the status that the
             modality gets (PS3.4 B.2.3). The file is deleted afterwards.
         report: Called with the counts of each response.
+        file_bytes_max: A modality that sends a larger one is left.
 
     Raises:
         ModalityUnsupported: It offers no C-GET, or none for these SOP classes.
@@ -211,6 +219,7 @@ def get(
         what="C-GET",
         handlers=[(evt.EVT_C_STORE, take)],
         negotiation=roles,
+        message_bytes_max=file_bytes_max,
     ) as association:
         accepted = association.accepted_contexts
         takes = any(one.abstract_syntax != GET and one.as_scp for one in accepted)

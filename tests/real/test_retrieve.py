@@ -21,6 +21,7 @@ from services.ingest.service import SentFile
 from services.jobs.runner import JobRunner
 from services.modalities.declaration import check_declaration
 from services.modalities.retrieve import RetrieveJobs, new_retrieve
+from services.modalities.sources import StudySources
 from services.runtime import Runtime
 from tests.dicom_peers import FakeArchive
 from tests.patience import PATIENCE_SECONDS
@@ -54,7 +55,9 @@ def stage(runtime: Runtime) -> QueryStage:
 @pytest.fixture
 async def runner(runtime: Runtime) -> AsyncIterator[JobRunner]:
     """Runs jobs, and tries failed ones again at once."""
-    handler = RetrieveJobs(runtime.modalities, runtime.ingest, runtime.database)
+    handler = RetrieveJobs(
+        runtime.modalities, runtime.ingest, runtime.database, file_bytes_max=1 << 30
+    )
     runner = make_runner(runtime.database, handler, attempts_max=2)
     runtime.jobs._on_queued = runner.wake
     async with running(runner):
@@ -133,6 +136,11 @@ async def test_a_study_comes_by_c_get_without_what_is_here_already(
     }
     records = await runtime.database["audit"].find({"action": "retrieve"}).to_list()
     assert {record["outcome"] for record in records} == {"ok"}
+    # No rule sends back what was fetched.
+    [study] = await runtime.database["studies"].find().to_list()
+    sources = StudySources(runtime.database, runtime.orthanc)
+    assert len(await sources.from_application("ARCHIVE", study["_id"])) == 3
+    assert not await sources.from_application("OTHER", study["_id"])
 
 
 def _local(node_id: str) -> str:
@@ -289,6 +297,20 @@ async def test_files_of_an_archive_pass_the_checks_of_uploads(
     [failure] = job.failures
     assert failure.sop_instance_uid == hostile.SOPInstanceUID
     assert "nest" in failure.error.message.lower()
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "StudyInstanceUID"])
+async def test_a_file_that_was_not_asked_for_is_not_stored(runtime: Runtime, keyword: str) -> None:
+    """Not of another patient or study, whatever the archive calls it."""
+    asked, other = dataset(8, 1, 1), dataset(8, 1, 1)
+    setattr(other, keyword, "1.2.3")
+    archive = archive_of([asked], impostors={str(asked.SOPInstanceUID): other})
+    with archive.running() as port:
+        await declare(runtime, port, method=RetrieveMethod.GET)
+        job = await ended(runtime, await retrieve(runtime, 8))
+    assert (job.state, job.completed) == (JobState.FAILED, 0)
+    assert [one.error.code for one in job.failures] == ["NOT_REQUESTED"]
+    assert await runtime.database["instances"].count_documents({}) == 0
 
 
 async def test_a_study_that_the_archive_does_not_have_is_told(

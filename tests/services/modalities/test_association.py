@@ -4,8 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
+from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     CTImageStorage,
@@ -14,7 +16,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from services.embedded.ports import find_free_port
 from services.errors import Error, ModalityError
-from services.modalities.association import Network, echo, open_network
+from services.modalities import association
+from services.modalities.association import Link, Network, associated, echo, open_network
+from services.modalities.query import STUDIES, RemoteCriteria, context_of, find, study_keys
 from tests.dicom_peers import peer_at, running_peer, silent_peer
 
 
@@ -69,6 +73,51 @@ async def test_a_status_of_failure_is_told(network: Network) -> None:
         error = await failure(network, port)
     assert isinstance(error, ModalityError)
     assert (error.code, error.dimse_status) == ("MODALITY_REFUSED", "0122")
+
+
+async def test_no_pdu_is_read_that_is_longer_than_any(network: Network) -> None:
+    """A head that announces 4 GiB: its bytes would be kept in memory as long as they come."""
+    async with silent_peer(b"\x02\x00\xff\xff\xff\xff" + bytes(100)) as peer:
+        error = await failure(network, peer.port, silence_seconds=600.0)
+    assert error.code == "MODALITY_UNREACHABLE"
+
+
+async def test_an_answer_without_end_is_left(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "_MESSAGE_BYTES_MAX", 100_000)
+    large = Dataset()
+    large.QueryRetrieveLevel = "STUDY"
+    large.TextValue = "x" * 200_000
+    keys = study_keys(RemoteCriteria(patient_id="P1"))
+    work = partial(find, model=STUDIES, keys=keys, limit=10)
+    handlers = [(evt.EVT_C_FIND, lambda _: [(0xFF00, large)])]
+    with (
+        running_peer([STUDIES], handlers) as port,
+        pytest.raises(ModalityError, match="more than 1 MiB in one message"),
+    ):
+        await network.run(peer_at(port), work)
+
+
+async def test_no_more_is_read_from_a_peer_than_is_used(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(association, "_MESSAGES_WAITING", 4)
+    answer = Dataset()
+    answer.QueryRetrieveLevel = "STUDY"
+    answer.StudyInstanceUID = "1.2.3"
+
+    def read_late(link: Link) -> list[int]:
+        with associated(link, [context_of(STUDIES)], what="C-FIND") as opened:
+            answers = opened.send_c_find(answer, query_model=STUDIES)
+            waiting = opened.dimse.msg_queue
+            while waiting.qsize() < 4:
+                time.sleep(0.01)
+            time.sleep(0.2)
+            return [waiting.qsize(), sum(1 for _ in answers)]
+
+    with running_peer([STUDIES], [(evt.EVT_C_FIND, lambda _: [(0xFF00, answer)] * 200)]) as port:
+        assert await network.run(peer_at(port), read_late) == [4, 201]
 
 
 @pytest.mark.parametrize(

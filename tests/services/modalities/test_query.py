@@ -4,14 +4,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import date
 from functools import partial
+from io import BytesIO
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from pynetdicom.dsutils import decode, encode
 
 from services.errors import InvalidInput, ModalityError
 from services.modalities.association import Network, open_network
+from services.modalities.attributes import answer_of
 from services.modalities.query import (
     STUDIES,
     Found,
@@ -298,3 +301,25 @@ def test_patients_are_searched_by_their_own_attributes() -> None:
 
 def test_an_answer_without_its_uid_is_left_out() -> None:
     assert records([{"PatientID": "A"}, {"StudyInstanceUID": "x"}], study_record) == []
+
+
+def test_texts_and_sequences_of_an_answer_are_bounded() -> None:
+    nested = Dataset()
+    nested.TextValue = "x" * 65_537
+    nested.PatientID = "P1"
+    for _ in range(20):
+        outer = Dataset()
+        outer.PatientID = "P1"
+        outer.RequestAttributesSequence = [nested]
+        nested = outer
+    stored = encode(nested, is_implicit_vr=True, is_little_endian=True)
+    assert stored is not None
+    received = decode(BytesIO(stored), is_implicit_vr=True, is_little_endian=True)
+    answer = answer_of(received, ["PatientID", "RequestAttributesSequence"])
+    depth = 0
+    while answer["RequestAttributesSequence"]:
+        [answer] = answer["RequestAttributesSequence"]
+        depth += 1
+        assert answer["PatientID"] == "P1"
+    assert depth == 8
+    assert answer_of(nested, ["TextValue"]) == {}
