@@ -11,7 +11,12 @@ from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
 from models.dicom_error import DicomErrorRecord
 from models.export_part import ExportPartDocument
 from models.feed_cursor import FeedCursorDocument
-from models.forwarding import ForwardedStudyDocument, ForwardingRuleDocument
+from models.forwarding import (
+    ForwardedStudyDocument,
+    ForwardingRuleDocument,
+    RetrievedStudyDocument,
+    StudyCopyDocument,
+)
 from models.index_fault import IndexFaultDocument
 from models.instance import InstanceDocument
 from models.job import JobDocument, JobFailureRecord, JobKind, JobState
@@ -53,6 +58,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     ModalityDocument,
     ForwardingRuleDocument,
     ForwardedStudyDocument,
+    RetrievedStudyDocument,
+    StudyCopyDocument,
     DeletedStudyDocument,
     WebhookDeliveryDocument,
     StudyCursorDocument,
@@ -80,11 +87,13 @@ __all__ = [
     "ModalityDocument",
     "NamedDocument",
     "PatientDocument",
+    "RetrievedStudyDocument",
     "SecretDocument",
     "SeriesDocument",
     "SeriesHeadersDocument",
     "ShareDocument",
     "StoredDocument",
+    "StudyCopyDocument",
     "StudyCursorDocument",
     "StudyDocument",
     "SuspectFrameDocument",

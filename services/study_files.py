@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 from pydicom.dataset import Dataset
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import InstanceDocument, SeriesDocument, StudyDocument
+from models import InstanceDocument, SeriesDocument, StudyCopyDocument, StudyDocument
+from models.forwarding import StudyOrigin
 from models.stored import stored_name
 from services.auth.scope import Scope
 from services.database import translated_database_faults
@@ -99,6 +100,7 @@ class StudyFiles:
         self._studies = database[StudyDocument.Settings.name]
         self._series = database[SeriesDocument.Settings.name]
         self._instances = database[InstanceDocument.Settings.name]
+        self._copies = database[StudyCopyDocument.Settings.name]
         self._limits = limits
 
     async def find(self, study_id: str, scope: Scope) -> SourceStudy:
@@ -159,6 +161,21 @@ class StudyFiles:
         with translated_database_faults():
             found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
             return {one["_id"] async for one in found}
+
+    async def origin(self, study_id: str) -> StudyOrigin:
+        """Return how a study came into the archive."""
+        with translated_database_faults():
+            copy = await self._copies.find_one({"_id": study_id})
+        return StudyOrigin.RECEIVED if copy is None else StudyOrigin(copy["origin"])
+
+    async def record_origin(self, study_id: str, origin: StudyOrigin) -> None:
+        """Note how a study comes into the archive, before its first file is stored."""
+        if origin is StudyOrigin.RECEIVED:
+            return
+        with translated_database_faults():
+            await self._copies.update_one(
+                {"_id": study_id}, {"$set": {"origin": origin.value}}, upsert=True
+            )
 
     async def faults(
         self,

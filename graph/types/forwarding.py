@@ -9,6 +9,13 @@ from graph.context import Info
 from graph.types.job import Job
 from graph.types.modality import Modality
 from models import ForwardingRuleDocument
+from models.forwarding import StudyOrigin
+
+strawberry.enum(
+    StudyOrigin,
+    description="How a study came into the archive. RECEIVED: from outside, also when it was "
+    "corrected since. ANONYMIZED and MODIFIED: a copy that this server has made.",
+)
 
 
 @strawberry.type(
@@ -30,6 +37,9 @@ class ForwardingRule:
         description="StudyDescription without regard to case; `*` stands for any characters, `?` "
         "for one."
     )
+    origins: list[StudyOrigin] = strawberry.field(
+        description="The study came into the archive in one of these ways."
+    )
     commit: bool = strawberry.field(
         description="Whether the modality is asked to confirm that it keeps the studies."
     )
@@ -48,6 +58,7 @@ class ForwardingRule:
             calling_ae_titles=rule.calling_ae_titles,
             labels=rule.labels,
             study_description=rule.study_description,
+            origins=rule.origins,
             commit=rule.commit,
             created_at=rule.created_at,
             updated_at=rule.updated_at,

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import JobDocument, JobKind, StudyDocument
+from models.forwarding import StudyOrigin
 from models.stored import stored_name
 from services.anonymization.modification import (
     ModificationOptions,
@@ -168,6 +169,10 @@ class ModifyHandler:
         if is_in_place:
             await self._replace(job, study, rules)
         else:
+            # A correction stays what it was; a copy is one of ours.
+            is_copy = not options.delete_source
+            origin = StudyOrigin.MODIFIED if is_copy else await self._files.origin(study_id)
+            await self._files.record_origin(result, origin)
             await self._copy(job, study, rules)
         if not job.completed:
             return

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import AnonymizationDocument, JobDocument, JobKind, StudyDocument
+from models.forwarding import StudyOrigin
 from models.stored import stored_name
 from services.anonymization.burned_in import INSPECTED_TAGS, BurnedInAnnotation, fault_of
 from services.anonymization.content import METHOD, AnonymizationRules, anonymized
@@ -157,6 +158,7 @@ class AnonymizeHandler:
             await job.save({_RESULT: result, _IS_NEW: is_new})
         missing = await self._missing(job, study, clean, rules)
         await self._link(result, study_id)
+        await self._files.record_origin(result, StudyOrigin.ANONYMIZED)
         await self._files.copy(job, missing, partial(anonymized, rules=rules))
         if job.completed:
             job.add_results(result)

@@ -14,31 +14,40 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo import ReturnDocument
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import (
     ForwardedStudyDocument,
     ForwardingRuleDocument,
-    InstanceDocument,
     JobDocument,
     JobKind,
+    StudyCopyDocument,
     StudyDocument,
 )
+from models.forwarding import StudyOrigin
 from models.modality import DicomService
 from models.stored import stored_name
 from services.auth.roles import Principal, Role
 from services.database import translated_database_faults
 from services.dicom.search_words import fold
 from services.dicom.values import clean_text
-from services.errors import Error, InvalidInput, TooManyRequests
+from services.errors import (
+    Error,
+    InvalidInput,
+    OrthancError,
+    OrthancUnavailable,
+    TooManyRequests,
+)
 from services.index.record import to_stored_precision
 from services.jobs.handler import NewJob
 from services.jobs.service import Jobs
 from services.modalities.declaration import require_name
 from services.modalities.service import Modalities
+from services.modalities.sources import StudySources
 from services.orthanc.client import OrthancClient
 from services.sync.lease import Lease
-from services.tasks import HANGING_SECONDS, heartbeat
+from services.tasks import HANGING_SECONDS, beat, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -48,10 +57,9 @@ _CREATED_AT = stored_name(ForwardingRuleDocument.created_at)
 _EXPIRES_AT = stored_name(ForwardedStudyDocument.expires_at)
 _LATEST_INDEXED_AT = stored_name(ForwardedStudyDocument.latest_indexed_at)
 _MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
-_ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
-_ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
 _RULE = stored_name(ForwardedStudyDocument.rule)
 _STUDY_DESCRIPTION = stored_name(StudyDocument.study_description)
+_STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _STUDY_UPDATED_AT = stored_name(StudyDocument.updated_at)
 _UPDATED_AT = stored_name(ForwardingRuleDocument.updated_at)
 
@@ -68,8 +76,6 @@ _REMEMBERED = timedelta(days=730)
 _RULES_MAX = 100
 _VALUES_MAX = 100
 _CHARACTERS_MAX = 128
-_REMOTE_AET = "RemoteAET"
-"""Orthanc's metadata of who has sent an instance by C-STORE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +89,7 @@ class ForwardingRule:
     labels: Sequence[str] | None
     study_description: str | None
     commit: bool
+    origins: Sequence[StudyOrigin] = (StudyOrigin.RECEIVED,)
 
     def checked(self) -> "ForwardingRule":
         """Return it with clean values.
@@ -95,6 +102,8 @@ class ForwardingRule:
         if description is not None and len(description) > _CHARACTERS_MAX:
             message = f"studyDescription: at most {_CHARACTERS_MAX} characters."
             raise InvalidInput(message, argument="studyDescription")
+        if not self.origins:
+            raise InvalidInput("origins: at least one.", argument="origins")
         modalities = _values("modalities", self.modalities)
         return ForwardingRule(
             name=self.name,
@@ -104,6 +113,7 @@ class ForwardingRule:
             labels=_values("labels", self.labels),
             study_description=description,
             commit=self.commit,
+            origins=list(dict.fromkeys(self.origins)),
         )
 
 
@@ -118,7 +128,10 @@ def _values(argument: str, given: Sequence[str] | None) -> list[str] | None:
 
 
 def matches(
-    rule: ForwardingRuleDocument, study: Mapping[str, Any], senders: Collection[str]
+    rule: ForwardingRuleDocument,
+    study: Mapping[str, Any],
+    senders: Collection[str],
+    origin: StudyOrigin = StudyOrigin.RECEIVED,
 ) -> bool:
     """Return whether a study is forwarded by a rule.
 
@@ -126,9 +139,11 @@ def matches(
         rule: Which.
         study: As it is stored.
         senders: AE titles that its instances came from.
+        origin: How it came into the archive.
     """
     return (
-        _has_any(rule.modalities, study.get(_MODALITIES_IN_STUDY, ()))
+        origin in rule.origins
+        and _has_any(rule.modalities, study.get(_MODALITIES_IN_STUDY, ()))
         and _has_any(rule.labels, study.get("labels", ()))
         and _has_any(rule.calling_ae_titles, senders)
         and _is_described(rule.study_description, study.get(_STUDY_DESCRIPTION))
@@ -172,10 +187,10 @@ class Forwarding:
         self._rules = database[ForwardingRuleDocument.Settings.name]
         self._forwarded = database[ForwardedStudyDocument.Settings.name]
         self._studies = database[StudyDocument.Settings.name]
-        self._instances = database[InstanceDocument.Settings.name]
+        self._copies = database[StudyCopyDocument.Settings.name]
+        self._sources = StudySources(database, orthanc)
         self._modalities = modalities
         self._jobs = jobs
-        self._orthanc = orthanc
         self._stable = timedelta(seconds=stable_seconds)
         self._now = now
         self._lease = Lease(database, _LEASE)
@@ -208,6 +223,7 @@ class Forwarding:
                         "labels": rule.labels,
                         _STUDY_DESCRIPTION: rule.study_description,
                         "commit": rule.commit,
+                        "origins": [one.value for one in rule.origins],
                         _UPDATED_AT: now,
                     },
                     "$setOnInsert": {_CREATED_AT: now, _CHECKED_UNTIL: now},
@@ -274,68 +290,83 @@ class Forwarding:
         self, rule: ForwardingRuleDocument, since: datetime, until: datetime
     ) -> datetime:
         """Return until when studies have been looked at."""
-        with translated_database_faults():
-            studies = await self._studies.find(
-                # Nothing that was there before the rule is forwarded.
-                {_STUDY_UPDATED_AT: {"$gt": max(since - _OVERLAP, rule.created_at), "$lte": until}},
-                sort=[(_STUDY_UPDATED_AT, 1)],
-                limit=_BATCH,
-            ).to_list()
-        reached, is_full = since, len(studies) == _BATCH
+        # Nothing that was there before the rule is forwarded.
+        begin = max(since - _OVERLAP, rule.created_at)
+        found = self._studies.find(
+            {_STUDY_UPDATED_AT: {"$gt": begin, "$lte": until}}, sort=[(_STUDY_UPDATED_AT, 1)]
+        )
+        reached, is_full = since, False
         has_started = False
-        for study in studies:
-            try:
-                has_started |= await self._forward(rule, study)
-            except TooManyRequests:
-                # Its queue is full: the rest waits.
-                is_full = True
-                break
-            reached = max(reached, study[_STUDY_UPDATED_AT])
+        while not is_full and (studies := await self._next(found)):
+            for study, origin in studies:
+                beat(HANGING_SECONDS)
+                try:
+                    has_started |= await self._forward(rule, study, origin)
+                except TooManyRequests:
+                    # Its queue is full: the rest waits.
+                    is_full = True
+                    break
+                except OrthancUnavailable:
+                    raise
+                except OrthancError as exc:
+                    # One study must not keep all others waiting.
+                    _log.warning("study %s is not forwarded: %s", study["_id"], exc.code)
+                reached = max(reached, study[_STUDY_UPDATED_AT])
         reached = reached if is_full else until
         if has_started or reached - rule.checked_until >= _KEPT_CHECK:
             with translated_database_faults():
                 await self._rules.update_one({"_id": rule.id}, {"$set": {_CHECKED_UNTIL: reached}})
         return reached
 
-    async def _forward(self, rule: ForwardingRuleDocument, study: Mapping[str, Any]) -> bool:
+    async def _next(
+        self, found: AsyncCursor[dict[str, Any]]
+    ) -> list[tuple[Mapping[str, Any], StudyOrigin]]:
+        """Read the next studies, with how they came into the archive."""
+        with translated_database_faults():
+            studies = await found.to_list(_BATCH)
+            copies = self._copies.find({"_id": {"$in": [study["_id"] for study in studies]}})
+            origins = {one["_id"]: StudyOrigin(one["origin"]) async for one in copies}
+        return [(one, origins.get(one["_id"], StudyOrigin.RECEIVED)) for one in studies]
+
+    async def _forward(
+        self, rule: ForwardingRuleDocument, study: Mapping[str, Any], origin: StudyOrigin
+    ) -> bool:
         """Start a job for a study when it matches and has something new."""
         key = _key(rule.id, rule.destination, study["_id"])
         newest = study.get(_LATEST_INDEXED_AT)
-        if not matches(rule, study, rule.calling_ae_titles or ()):
+        if not matches(rule, study, rule.calling_ae_titles or (), origin):
             return False
         with translated_database_faults():
             before = await self._forwarded.find_one({"_id": key}, {_LATEST_INDEXED_AT: 1})
         if before is not None and before.get(_LATEST_INDEXED_AT) == newest:
             return False
-        senders = await self._senders(study["_id"])
-        destination = await self._modalities.find(rule.destination)
-        is_return = destination is not None and senders == {destination.ae_title}
-        if is_return or not matches(rule, study, senders):
+        senders = await self._sources.senders(study["_id"])
+        if not matches(rule, study, senders, origin) and not await self._is_correction(rule, study):
             return False
-        await self._jobs.start(new_forward(rule, study["_id"], newest), principal_of(rule.id))
-        expires_at = to_stored_precision(self._now()) + _REMEMBERED
+        destination = await self._modalities.find(rule.destination)
+        is_return = destination is not None and await self._sources.has_all_from(
+            destination.ae_title, study["_id"], senders
+        )
+        if not is_return:
+            await self._jobs.start(new_forward(rule, study["_id"], newest), principal_of(rule.id))
+        decided = {
+            _RULE: rule.id,
+            _STUDY_INSTANCE_UID: study[_STUDY_INSTANCE_UID],
+            _LATEST_INDEXED_AT: newest,
+            _EXPIRES_AT: to_stored_precision(self._now()) + _REMEMBERED,
+        }
         with translated_database_faults():
-            await self._forwarded.update_one(
-                {"_id": key},
-                {"$set": {_RULE: rule.id, _LATEST_INDEXED_AT: newest, _EXPIRES_AT: expires_at}},
-                upsert=True,
-            )
-        return True
+            await self._forwarded.update_one({"_id": key}, {"$set": decided}, upsert=True)
+        return not is_return
 
-    async def _senders(self, study_id: str) -> set[str]:
-        """Return the AE titles that the series of a study came from, as Orthanc noted them."""
-        if self._orthanc is None:
-            return set()
+    async def _is_correction(self, rule: ForwardingRuleDocument, study: Mapping[str, Any]) -> bool:
+        """Return whether a rule has forwarded a study before, perhaps as another patient's.
+
+        `modifyStudy` stores the files again, and Orthanc then knows no sender of them.
+        """
+        of_uid = {_RULE: rule.id, _STUDY_INSTANCE_UID: study[_STUDY_INSTANCE_UID]}
         with translated_database_faults():
-            cursor = await self._instances.aggregate(
-                [
-                    {"$match": {_ORTHANC_STUDY_ID: study_id}},
-                    {"$group": {"_id": f"${_ORTHANC_SERIES_ID}", "first": {"$first": "$_id"}}},
-                ]
-            )
-            ids = [one["first"] async for one in cursor]
-        stored = await self._orthanc.stored_files(ids)
-        return {one.metadata[_REMOTE_AET] for one in stored if one.metadata.get(_REMOTE_AET)}
+            return await self._forwarded.find_one(of_uid, {"_id": 1}) is not None
 
 
 def _key(rule: str, destination: str, study_id: str) -> str:

@@ -1,14 +1,15 @@
 """Jobs that send studies to a modality (SEND), and ask it to keep them (storage commitment).
 
 What was sent is in the checkpoint of the job, so that an attempt after a fault, and a retry, send
-only the rest. Instances that arrive while a job waits are sent with it.
+only the rest. Instances that arrive while a job waits are sent with it. What a modality does not
+confirm to keep counts as not sent: a retry sends it again.
 """
 
 import asyncio
 import hashlib
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,6 +39,7 @@ from services.modalities import faults
 from services.modalities.association import Link
 from services.modalities.forwarding import ForwardedInstances
 from services.modalities.service import Modalities
+from services.modalities.sources import StudySources
 from services.modalities.storage import Delivered, Delivery, SentInstance, divided, store
 from services.orthanc.answers import CommitmentReport
 from services.orthanc.client import Orthanc
@@ -111,6 +113,7 @@ class SendJobs:
         self._orthanc = orthanc
         self._instances = database[InstanceDocument.Settings.name]
         self._forwarded = ForwardedInstances(database)
+        self._sources = StudySources(database, orthanc.client if orthanc else None)
         self._down: dict[str, tuple[float, Error]] = {}
 
     async def run(self, job: RunningJob) -> None:
@@ -152,21 +155,37 @@ class SendJobs:
                 sent.merge(await self._forwarded.read(rule, modality.id, study_id))
         if "commitment" not in job.checkpoint:
             instances = await self._read(job.orthanc_study_ids)
-            left = [one for one in instances if one not in sent]
-            job.progress(total=len(instances), completed=len(instances) - len(left))
             for study_id in job.orthanc_study_ids:
                 if not any(one.study_id == study_id for one in instances):
                     # It was deleted while the job waited: nobody must think that it was sent.
                     job.fail(None, NotFound(NO_STUDY))
+            if rule is not None:
+                instances = await self._without_returns(instances, modality)
+            left = [one for one in instances if one not in sent]
+            job.progress(total=len(instances), completed=len(instances) - len(left))
             try:
                 async with sent.saved(job):
                     await self._send(job, modality, left, sent, orthanc)
             finally:
-                if rule is not None:
-                    for study_id in job.orthanc_study_ids:
-                        await self._forwarded.write(rule, modality.id, study_id, sent.marks)
+                await self._remember(job, sent)
         if job.parameters.get("commit") and (job.completed or "commitment" in job.checkpoint):
             await self._commit(job, modality, orthanc, sent)
+
+    async def _without_returns(
+        self, instances: Sequence[SentInstance], modality: ModalityDocument
+    ) -> list[SentInstance]:
+        """Leave out what came from the modality itself: a rule sends nothing back."""
+        came: set[str] = set()
+        for study_id in {one.study_id for one in instances}:
+            came |= await self._sources.from_application(modality.ae_title, study_id)
+        return [one for one in instances if one.instance_id not in came]
+
+    async def _remember(self, job: RunningJob, sent: "_Sent") -> None:
+        """Keep what was sent for the next job of the same rule."""
+        rule = job.parameters.get("rule")
+        if rule is not None:
+            for study_id in job.orthanc_study_ids:
+                await self._forwarded.write(rule, job.modality or "", study_id, sent.marks)
 
     async def discard(self, job: RunningJob) -> None:
         """Leave what was sent: it is the modality's."""
@@ -271,15 +290,14 @@ class SendJobs:
                 report = await orthanc.client.commitment(asked["transaction"])
             except OrthancNotFound:
                 # Orthanc was restarted: the answer can't be read any more.
-                report = CommitmentReport(is_pending=False, is_lost=True, failures=())
+                report = CommitmentReport(is_pending=False, is_lost=True)
             if not report.is_pending:
-                self._close_commitment(job, modality, report)
-                await _forget_commitment(job)
+                await self._close_commitment(job, modality, report, sent)
                 return
             await asyncio.sleep(_COMMITMENT_POLL_SECONDS)
         if datetime.now(UTC) >= asked["at"] + timedelta(seconds=_COMMITMENT_SECONDS):
             job.set_commitment(CommitmentState.UNANSWERED)
-            await _forget_commitment(job)
+            await _forget_commitment(job, sent)
             return
         error = ModalityTimedOut(
             f"Everything is sent. {modality.id} has not confirmed yet that it keeps it."
@@ -291,7 +309,8 @@ class SendJobs:
     ) -> dict[str, Any]:
         instances = await self._read(job.orthanc_study_ids)
         await self._modalities.mirror()
-        ids = [one.instance_id for one in instances if one in sent]
+        asked = [one for one in instances if one in sent]
+        ids = [one.instance_id for one in asked]
         try:
             transaction = await orthanc.client.request_commitment(
                 modality.id, ids, seconds=modality.timeout_seconds
@@ -309,6 +328,7 @@ class SendJobs:
             return {}
         return {
             "transaction": transaction,
+            "asked": _join(map(_mark, asked)),
             "at": datetime.now(UTC),
             "total": job.total,
             "completed": job.completed,
@@ -317,26 +337,39 @@ class SendJobs:
             "failures": job.failures,
         }
 
-    @staticmethod
-    def _close_commitment(
-        job: RunningJob, modality: ModalityDocument, report: CommitmentReport
+    async def _close_commitment(
+        self, job: RunningJob, modality: ModalityDocument, report: CommitmentReport, sent: "_Sent"
     ) -> None:
+        """Say what the modality does not keep, or says nothing about; it counts as not sent."""
         if report.is_lost:
             job.set_commitment(CommitmentState.UNANSWERED)
-        elif not report.failures:
-            job.set_commitment(CommitmentState.COMMITTED)
         else:
-            job.set_commitment(CommitmentState.FAILED)
-            for uid, reason in report.failures:
-                job.fail(uid, _not_kept(modality.id, reason))
+            asked = _split(job.checkpoint["commitment"]["asked"])
+            denied = [
+                one
+                for one in await self._read(job.orthanc_study_ids)
+                if _mark(one) in asked and one.sop_instance_uid not in report.kept
+            ]
+            for one in denied:
+                sent.discard(one)
+                reason = report.failures.get(one.sop_instance_uid)
+                job.fail(one.sop_instance_uid, _not_kept(modality.id, reason))
+            job.progress(completed=job.completed - len(denied))
+            is_kept = not denied and not report.failures
+            job.set_commitment(CommitmentState.COMMITTED if is_kept else CommitmentState.FAILED)
+            await self._remember(job, sent)
+        await _forget_commitment(job, sent)
 
 
-async def _forget_commitment(job: RunningJob) -> None:
-    """Let a retry send what failed, and ask anew."""
-    await job.save({key: value for key, value in job.checkpoint.items() if key != "commitment"})
+async def _forget_commitment(job: RunningJob, sent: "_Sent") -> None:
+    """Let a retry send what failed or is not kept, and ask again."""
+    rest = {key: value for key, value in job.checkpoint.items() if key != "commitment"}
+    await job.save({**rest, "sent": sent.marks})
 
 
-def _not_kept(name: str, reason: int) -> ModalityError:
+def _not_kept(name: str, reason: int | None) -> ModalityError:
+    if reason is None:
+        return ModalityError(f"{name} has taken it and does not say whether it keeps it.")
     refusal = faults.refused(name, reason)
     return ModalityError(
         f"{name} has it and does not confirm that it keeps it. {refusal.message}",
@@ -400,12 +433,11 @@ class _Sent:
     @property
     def marks(self) -> bytes:
         """All of them, as they are stored."""
-        return b"".join(sorted(self._marks))
+        return _join(self._marks)
 
     def merge(self, stored: bytes) -> None:
         """Add what is stored elsewhere."""
-        size = _MARK_BYTES
-        self._marks |= {stored[at : at + size] for at in range(0, len(stored), size)}
+        self._marks |= _split(stored)
 
     def __contains__(self, instance: SentInstance) -> bool:
         return _mark(instance) in self._marks
@@ -414,6 +446,10 @@ class _Sent:
         """Add an instance."""
         self._marks.add(_mark(instance))
         self._is_changed = True
+
+    def discard(self, instance: SentInstance) -> None:
+        """Remove an instance that is not there any more."""
+        self._marks.discard(_mark(instance))
 
     @asynccontextmanager
     async def saved(self, job: RunningJob) -> AsyncIterator[None]:
@@ -436,6 +472,14 @@ class _Sent:
         if self._is_changed:
             self._is_changed = False
             await job.save({**job.checkpoint, "sent": self.marks})
+
+
+def _join(marks: Iterable[bytes]) -> bytes:
+    return b"".join(sorted(marks))
+
+
+def _split(stored: bytes) -> set[bytes]:
+    return {stored[at : at + _MARK_BYTES] for at in range(0, len(stored), _MARK_BYTES)}
 
 
 def _mark(instance: SentInstance) -> bytes:

@@ -25,7 +25,8 @@ _NATIVE = frozenset({str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)})
 """What every application that stores takes in one of both forms (PS3.5 10.1)."""
 
 _WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
-_DUPLICATE = 0x0111
+"""Stored all the same (PS3.4 B.2.3). A duplicate (0111, PS3.7 C.5.8) is not: the modality keeps
+what it has, which may be the former content, and the former patient, of what was replaced here."""
 _OUT_OF_RESOURCES = 0xA7
 
 _QUEUED_PDUS = 64
@@ -137,7 +138,7 @@ def _deliver(
     status = link.status(answer)
     if status == SUCCESS:
         return Delivered(instance, Delivery.STORED)
-    if status in _WARNINGS or status == _DUPLICATE:
+    if status in _WARNINGS:
         return Delivered(instance, Delivery.WARNING)
     error = faults.refused(link.peer.name, status)
     if status >> 8 == _OUT_OF_RESOURCES:

@@ -1,7 +1,7 @@
 """Orthanc's answers as dataclasses; each `from_json` is the only reader of its JSON."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -141,12 +141,14 @@ class CommitmentReport:
     Attributes:
         is_pending: The modality has not answered yet.
         is_lost: Orthanc does not know any more.
-        failures: SOPInstanceUID and FailureReason (0008,1197) of what is not kept.
+        kept: SOPInstanceUIDs of what the modality keeps.
+        failures: FailureReason (0008,1197) of what is not kept, by SOPInstanceUID.
     """
 
     is_pending: bool
     is_lost: bool
-    failures: Sequence[tuple[str, int]]
+    kept: frozenset[str] = frozenset()
+    failures: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, json: Json) -> Self:
@@ -154,10 +156,11 @@ class CommitmentReport:
         return cls(
             is_pending=json.get("Status") == "Pending",
             is_lost=False,
-            failures=[
-                (str(one["SOPInstanceUID"]), int(one.get("FailureReason", 0)))
+            kept=frozenset(str(one["SOPInstanceUID"]) for one in json.get("Success", ())),
+            failures={
+                str(one["SOPInstanceUID"]): int(one.get("FailureReason", 0))
                 for one in json.get("Failures", ())
-            ],
+            },
         )
 
 

@@ -258,6 +258,8 @@ async def test_a_cancelled_job_leaves_nothing_and_a_retry_makes_everything(
         done = await ended(runtime, job.id)
     assert (done.state, done.completed) == (JobState.SUCCEEDED, 4)
     assert await ids_in(runtime, "instances") == 8
+    marked = await runtime.database["studyCopies"].find().to_list()
+    assert marked == [{"_id": done.result_study_ids[0], "origin": "ANONYMIZED"}]
 
 
 async def ids_in(runtime: Runtime, collection: str) -> int:

@@ -11,10 +11,12 @@ from pynetdicom import AE
 
 from graph.schema import build_schema
 from models import JobState
+from services.auth.roles import LOCAL_ADMIN
 from services.jobs.runner import JobRunner
 from services.modalities import send
 from services.modalities.forwarding import Forwarding, principal_of
 from services.modalities.send import SendJobs
+from services.modalities.sources import StudySources
 from services.runtime import Runtime
 from services.tasks import finish_in_thread
 from tests.real.jobs_stage import make_runner, running
@@ -110,6 +112,25 @@ async def test_a_study_that_matches_is_forwarded_once_and_what_comes_later_alone
     assert await stage.data(RULES) == {"forwardingRules": []}
 
 
+async def test_studies_that_came_all_at_once_are_all_looked_at(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    """An import changes more of them within the overlap of two looks than are read at once."""
+    await declare(runtime, 104)
+    await stage.data(DECLARE.replace('"CT"', '"MR"'), name="mr")
+    await asyncio.sleep(0.05)
+    studies = runtime.database["studies"]
+    [study_id] = await stored(runtime, instance_bytes(14, 1, 1))
+    study = await studies.find_one({"_id": study_id})
+    assert study is not None
+    of_import = [{**study, "_id": f"{number}", "version": f"{number}"} for number in range(250)]
+    await studies.insert_many(of_import)
+    await studies.update_one({"_id": "249"}, {"$set": {"modalitiesInStudy": ["MR"]}})
+    await looked(forwarding_of(runtime))
+    [job] = await runtime.database["jobs"].find().to_list()
+    assert job["orthancStudyIds"] == ["249"]
+
+
 async def test_a_destination_that_is_down_gets_everything_when_it_is_back(
     runtime: Runtime, stage: QueryStage
 ) -> None:
@@ -151,18 +172,86 @@ async def test_a_rule_may_name_who_sends_and_nothing_goes_back_to_its_sender(
             await declare(runtime, 104, name=name, ae_title=name)
         await stage.data(DECLARE, name="ct1", titles=["CT1", "WS"])
         async with following(runtime.sync):
-            for study, sender in ((6, "CT1"), (7, "CT2"), (8, "WS")):
-                content = instance_bytes(study, 1, 1)
+            for study, number, sender in ((6, 1, "CT1"), (6, 2, "WS"), (7, 1, "CT2"), (8, 1, "WS")):
+                content = instance_bytes(study, 1, number)
                 await finish_in_thread(_send, sender, listener.port, content)
 
             async def are_indexed() -> bool:
-                return await runtime.database["studies"].count_documents({}) == 3
+                return await runtime.database["instances"].count_documents({}) == 4
 
             await eventually(are_indexed)
-        await looked(forwarding_of(runtime))
+        forwarding = forwarding_of(runtime)
+        await looked(forwarding)
         await until_received(workstation, uid_of(6, 1, 1))
         await until_queue_is_empty(runtime, "ct1")
-    assert await runtime.database["jobs"].count_documents({}) == 1
+        # A correction has no sender in Orthanc, and must go where the error went.
+        one = await runtime.database["instances"].find_one({"sopInstanceUID": uid_of(6, 1, 1)})
+        assert one is not None
+        assert runtime.orthanc is not None
+        await runtime.orthanc.delete("instances", one["_id"])
+        await stored(runtime, as_patient(instance_bytes(6, 1, 1), "CORRECT"))
+        await looked(forwarding)
+        await until_received(workstation, uid_of(6, 1, 1), uid_of(6, 1, 1))
+        await until_queue_is_empty(runtime, "ct1")
+    assert await runtime.database["jobs"].count_documents({}) == 2
+
+
+async def test_what_was_fetched_goes_to_others_and_not_back(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    """Orthanc knows no sender of what came by C-GET."""
+    archive, workstation = Workstation(), Workstation()
+    with archive.running() as archive_port, workstation.running() as port:
+        await declare(runtime, archive_port, name="pacs", ae_title="PACS")
+        await declare(runtime, port)
+        await stage.data(DECLARE, name="on")
+        await stage.data(DECLARE.replace('"ws"', '"pacs"'), name="back")
+        await asyncio.sleep(0.05)
+        fetched, own = uid_of(11, 1, 1), uid_of(11, 1, 2)
+        sources = StudySources(runtime.database, runtime.orthanc)
+        contents = [instance_bytes(11, 1, number) for number in (1, 2)]
+        study_uid = str(pydicom.dcmread(io.BytesIO(contents[0])).StudyInstanceUID)
+        await sources.record_retrieval("j1", "PACS", study_uid, [fetched])
+        await stored(runtime, contents[0])
+        await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "on")
+        assert await runtime.database["jobs"].count_documents({}) == 1
+        await stored(runtime, contents[1])
+        await looked(forwarding_of(runtime))
+        for rule in ("on", "back"):
+            await until_queue_is_empty(runtime, rule)
+    assert (archive.uids, workstation.uids) == ([own], [fetched, own])
+
+
+async def test_copies_that_this_server_made_are_sent_only_by_rules_that_name_them(
+    runtime: Runtime, stage: QueryStage
+) -> None:
+    """An anonymised study does not go where patients are, nor a patient where those go."""
+    workstation, research = Workstation(), Workstation()
+    with workstation.running() as port, research.running() as research_port:
+        await declare(runtime, port)
+        await declare(runtime, research_port, name="research", ae_title="RESEARCH")
+        await stage.data(DECLARE, name="clinic")
+        to_research = DECLARE.replace('"ws"', '"research", origins: [ANONYMIZED]')
+        await stage.data(to_research, name="trial")
+        await asyncio.sleep(0.05)
+        copy, copied = instance_bytes(12, 1, 1), instance_bytes(13, 1, 1)
+        [copy_id] = await stored(runtime, copy)
+        await runtime.database["studyCopies"].insert_one({"_id": copy_id, "origin": "ANONYMIZED"})
+        await stored(runtime, copied)
+        await looked(forwarding_of(runtime))
+        for rule in ("clinic", "trial"):
+            await until_queue_is_empty(runtime, rule)
+    assert workstation.uids == [uid_of(13, 1, 1)]
+    assert research.uids == [uid_of(12, 1, 1)]
+
+
+def as_patient(content: bytes, patient_id: str) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset.PatientID = patient_id
+    changed = io.BytesIO()
+    dataset.save_as(changed)
+    return changed.getvalue()
 
 
 def _send(sender: str, port: int, content: bytes) -> None:
@@ -194,7 +283,15 @@ async def test_a_replaced_file_is_forwarded_again(runtime: Runtime, stage: Query
         assert runtime.orthanc is not None
         await runtime.orthanc.delete("instances", one["_id"])
         await stored(runtime, mended.getvalue())
+        workstation.keeps_first = True
         await looked(forwarding_of(runtime))
+        await until_queue_is_empty(runtime, "ct")
+        # It keeps the former content: nobody may think that it has what is here.
+        job = await runtime.database["jobs"].find_one(sort=[("createdAt", -1)])
+        assert job is not None
+        assert (job["state"], job["failures"][0]["error"]["dimseStatus"]) == ("PARTIAL", "0111")
+        workstation.keeps_first = False
+        await runtime.jobs.retry(job["_id"], LOCAL_ADMIN)
         await until_queue_is_empty(runtime, "ct")
     assert workstation.uids[2:] == [uid_of(9, 1, 1)]
 

@@ -64,6 +64,8 @@ async def test_a_copy_has_other_values_and_uids_and_the_source_stays(runtime: Ru
     found = await runtime.database["studies"].find_one({"_id": done.result_study_ids[0]})
     assert found is not None
     assert (found["labels"], found["studyDescription"]) == (["ward"], "Thorax")
+    marked = await runtime.database["studyCopies"].find().to_list()
+    assert marked == [{"_id": done.result_study_ids[0], "origin": "MODIFIED"}]
 
 
 async def test_a_study_changes_in_place_and_keeps_its_uids(runtime: Runtime) -> None:
@@ -95,6 +97,8 @@ async def test_a_study_changes_in_place_and_keeps_its_uids(runtime: Runtime) -> 
 async def test_a_study_goes_to_another_patient(runtime: Runtime) -> None:
     sources = images(generate_uid(), 2)
     (study_id,) = await stored(runtime, *sources)
+    copies = runtime.database["studyCopies"]
+    await copies.insert_one({"_id": study_id, "origin": "ANONYMIZED"})
     async with running_jobs(runtime):
         done = await modify(
             runtime,
@@ -111,6 +115,8 @@ async def test_a_study_goes_to_another_patient(runtime: Runtime) -> None:
     assert [study["_id"] for study in studies] == [result_id]
     patients = await runtime.database["patients"].find().to_list()
     assert [patient["patientID"] for patient in patients] == ["P9"]
+    # A correction stays what it was.
+    assert await copies.find_one({"_id": result_id}) == {"_id": result_id, "origin": "ANONYMIZED"}
 
 
 async def test_a_patient_id_of_somebody_else_needs_their_name(runtime: Runtime) -> None:

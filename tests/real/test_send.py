@@ -69,6 +69,8 @@ class Workstation:
         received: SOPInstanceUID and transfer syntax of what it has taken, in their order.
         reports_to: Port to which it reports storage commitments; None: it does not.
         not_kept: SOPInstanceUIDs that it does not commit itself to.
+        unnamed: SOPInstanceUIDs that its report leaves out.
+        keeps_first: It refuses what it has already, whatever comes under its UID (0111).
     """
 
     statuses: dict[str, int] = field(default_factory=dict)
@@ -77,6 +79,8 @@ class Workstation:
     received: list[tuple[str, str]] = field(default_factory=list)
     reports_to: int | None = None
     not_kept: set[str] = field(default_factory=set)
+    unnamed: set[str] = field(default_factory=set)
+    keeps_first: bool = False
 
     @property
     def uids(self) -> list[str]:
@@ -109,7 +113,7 @@ class Workstation:
             return 0
         if self.hold is not None:
             self.hold.wait(10)
-        status = self.statuses.get(uid, 0)
+        status = 0x0111 if self.keeps_first and uid in self.uids else self.statuses.get(uid, 0)
         if status in (0, 0xB000):
             self.received.append((uid, event.context.transfer_syntax))
         return status
@@ -126,7 +130,7 @@ class Workstation:
             if item.ReferencedSOPInstanceUID in self.not_kept:
                 item.FailureReason = 0x0112
                 failed.append(item)
-            else:
+            elif item.ReferencedSOPInstanceUID not in self.unnamed:
                 kept.append(item)
         report = Dataset()
         report.TransactionUID = asked.TransactionUID
@@ -209,21 +213,24 @@ async def test_each_instance_has_its_outcome_and_a_retry_sends_what_failed(
     runtime: Runtime,
 ) -> None:
     studies = await stored(runtime, *(instance_bytes(2, 1, number) for number in range(1, 7)))
-    refused, warned = uid_of(2, 1, 2), uid_of(2, 1, 4)
-    workstation = Workstation(statuses={refused: 0xC123, warned: 0xB000})
+    refused, duplicate, warned = uid_of(2, 1, 2), uid_of(2, 1, 3), uid_of(2, 1, 4)
+    workstation = Workstation(statuses={refused: 0xC123, duplicate: 0x0111, warned: 0xB000})
     with workstation.running() as port:
         await declare(runtime, port)
         job = await sent(runtime, studies)
-        assert (job.state, job.total, job.completed, job.failed) == (JobState.PARTIAL, 6, 5, 1)
+        assert (job.state, job.total, job.completed, job.failed) == (JobState.PARTIAL, 6, 4, 2)
         assert job.warnings == 1
-        [failure] = job.failures
-        assert failure.sop_instance_uid == refused
-        assert (failure.error.code, failure.error.dimse_status) == ("MODALITY_REFUSED", "C123")
+        told = {
+            one.sop_instance_uid: (one.error.code, one.error.dimse_status) for one in job.failures
+        }
+        assert told == {
+            refused: ("MODALITY_REFUSED", "C123"), duplicate: ("MODALITY_REFUSED", "0111"),
+        }  # fmt: skip
         workstation.statuses, workstation.received = {}, []
         await runtime.jobs.retry(job.id, LOCAL_ADMIN)
         job = await ended(runtime, job.id)
     assert (job.state, job.completed, job.failed) == (JobState.SUCCEEDED, 6, 0)
-    assert workstation.uids == [refused]
+    assert sorted(workstation.uids) == [refused, duplicate]
 
 
 async def test_nothing_is_sent_twice_to_a_peer_that_aborts(runtime: Runtime) -> None:
@@ -275,22 +282,39 @@ async def test_a_cancelled_send_stops(runtime: Runtime) -> None:
     assert job.state is JobState.CANCELLED
 
 
-@pytest.mark.parametrize("is_kept", [True, False])
-async def test_a_peer_commits_itself_to_what_it_was_sent(runtime: Runtime, is_kept: bool) -> None:
+async def test_a_peer_commits_itself_to_what_it_was_sent(runtime: Runtime) -> None:
     studies = await stored(runtime, instance_bytes(7, 1, 1), instance_bytes(7, 1, 2))
     listener = await runtime.modalities.listener()
-    lost = uid_of(7, 1, 2)
-    workstation = Workstation(reports_to=listener.port, not_kept=set() if is_kept else {lost})
+    workstation = Workstation(reports_to=listener.port)
     with workstation.running(commits=True) as port:
         await declare(runtime, port)
         job = await sent(runtime, studies, commit=True)
-    if is_kept:
-        assert (job.state, job.commitment) == (JobState.SUCCEEDED, CommitmentState.COMMITTED)
-        assert job.completed == 2
-    else:
+    assert (job.state, job.commitment) == (JobState.SUCCEEDED, CommitmentState.COMMITTED)
+    assert job.completed == 2
+
+
+@pytest.mark.parametrize(("field", "status"), [("not_kept", "0112"), ("unnamed", None)])
+async def test_what_a_peer_does_not_commit_itself_to_is_told_and_sent_again(
+    runtime: Runtime, field: str, status: str | None
+) -> None:
+    studies = await stored(runtime, instance_bytes(44, 1, 1), instance_bytes(44, 1, 2))
+    listener = await runtime.modalities.listener()
+    kept, lost = uid_of(44, 1, 1), uid_of(44, 1, 2)
+    workstation = Workstation(reports_to=listener.port)
+    getattr(workstation, field).add(lost)
+    with workstation.running(commits=True) as port:
+        await declare(runtime, port)
+        job = await sent(runtime, studies, commit=True)
         assert (job.state, job.commitment) == (JobState.PARTIAL, CommitmentState.FAILED)
+        assert (job.total, job.completed, job.failed) == (2, 1, 1)
         [failure] = job.failures
-        assert (failure.sop_instance_uid, failure.error.dimse_status) == (lost, "0112")
+        assert (failure.sop_instance_uid, failure.error.dimse_status) == (lost, status)
+        getattr(workstation, field).clear()
+        await runtime.jobs.retry(job.id, LOCAL_ADMIN)
+        job = await ended(runtime, job.id)
+    assert (job.state, job.commitment) == (JobState.SUCCEEDED, CommitmentState.COMMITTED)
+    assert job.completed == 2
+    assert sorted(workstation.uids) == [kept, lost, lost]
 
 
 async def test_a_commitment_that_is_not_answered_is_told(

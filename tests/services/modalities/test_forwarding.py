@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from models import ForwardingRuleDocument
+from models.forwarding import StudyOrigin
 from services.errors import InvalidInput
 from services.modalities.forwarding import ForwardingRule, matches
 
@@ -34,6 +35,7 @@ def rule(**criteria: Any) -> ForwardingRuleDocument:
         ({"study_description": "*NATIV [1]"}, True),
         ({"study_description": "nativ"}, False),
         ({"modalities": ["CT"], "labels": ["x"]}, False),
+        ({"origins": [StudyOrigin.ANONYMIZED]}, False),
     ],
 )
 def test_a_study_matches_when_each_criterion_does(criteria: dict[str, Any], expected: bool) -> None:
@@ -71,6 +73,7 @@ def test_values_of_a_rule_are_cleaned() -> None:
         ({"labels": ["x" * 129]}, "labels"),
         ({"calling_ae_titles": [" "]}, "callingAETitles"),
         ({"study_description": "x" * 129}, "studyDescription"),
+        ({"origins": []}, "origins"),
     ],
 )
 def test_a_wrong_rule_names_its_argument(given: dict[str, Any], argument: str) -> None:
