@@ -6,6 +6,7 @@ Messages hold no address: the name of the modality says which one it is.
 from enum import IntEnum
 
 from services.errors import (
+    ModalityError,
     ModalityRefused,
     ModalityRejected,
     ModalityTimedOut,
