@@ -176,6 +176,22 @@ _SLICES = 60
 """A round of slices over a large store has so many."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Every so many pages of Orthanc's list of studies, so that several processes share them.
+
+    Attributes:
+        number: Of this part, 1-based.
+        of: How many parts there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+
+WHOLE = Part()
+
+
 class Comparison:
     """Compares MongoDB with Orthanc and repairs; keeps nothing but where the next slice begins."""
 
@@ -196,11 +212,15 @@ class Comparison:
         self.counts = CountCheck(orthanc, database, reconciler.faults)
         self._next: tuple[int, str] | None = None
 
-    async def run(self, *, repair: bool = True, is_thorough: bool = False) -> SyncReport:
-        """Compare everything.
+    async def run(
+        self, *, repair: bool = True, is_thorough: bool = False, part: Part = WHOLE
+    ) -> SyncReport:
+        """Compare everything, or a part of the studies that Orthanc holds.
 
         Args:
             repair: False only reports what would be done.
+            part: Which pages of studies. The first part takes out as well what Orthanc does not
+                hold; the numbers of instances are compared by the whole alone.
             is_thorough: Check that every study and patient says what its files say, also where
                 nothing was written since the last comparison.
 
@@ -209,15 +229,16 @@ class Comparison:
             DatabaseUnavailable: MongoDB does not answer.
         """
         work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
-        await (self._retry_faults(work) if repair else self._count_faults(work))
-        since = 0
+        if part.number == 1:
+            await (self._retry_faults(work) if repair else self._count_faults(work))
+        since = (part.number - 1) * PAGE_STUDIES
         while await self._compare_page(since, work, is_thorough=is_thorough) == PAGE_STUDIES:
-            since += PAGE_STUDIES
-        after: str | None = ""
+            since += part.of * PAGE_STUDIES
+        after: str | None = "" if part.number == 1 else None
         while after is not None:
             after = await self._look_for_gone(after, work, _PAGES_AT_ONCE * PAGE_STUDIES)
         await work.roll_up_patients()
-        if await self.counts.differs():
+        if part == WHOLE and await self.counts.differs():
             await self._compare_instances(work)
         return work.report()
 

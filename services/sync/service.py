@@ -21,7 +21,7 @@ from services.observability.metrics import (
 from services.orthanc.beginning import FileBeginnings
 from services.orthanc.client import OrthancClient
 from services.orthanc.identifiers import is_orthanc_id
-from services.sync.comparison import Comparison, SyncReport
+from services.sync.comparison import WHOLE, Comparison, Part, SyncReport
 from services.sync.follower import FeedCursor, Follower
 from services.sync.isolation import PoisonIsolator
 from services.sync.lease import LEASE_SECONDS, Lease
@@ -115,25 +115,29 @@ class SyncService:
         ]
         await _together(tasks)
 
-    async def synchronize(self) -> SyncReport:
+    async def synchronize(self, part: Part = WHOLE) -> SyncReport:
         """Compare everything with Orthanc now and repair it, in whichever process.
+
+        Args:
+            part: What this process compares; others may compare the other parts meanwhile.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer; what was done until then stays.
             DatabaseUnavailable: MongoDB does not answer.
         """
         async with self._comparing:
-            await self.reconciler.faults.make_due()
-            return await self.comparison.run(is_thorough=True)
+            if part.number == 1:
+                await self.reconciler.faults.make_due()
+            return await self.comparison.run(is_thorough=True, part=part)
 
-    async def check(self) -> SyncReport:
-        """Compare everything and change nothing.
+    async def check(self, part: Part = WHOLE) -> SyncReport:
+        """Compare everything, or a part, and change nothing.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        return await self.comparison.run(repair=False, is_thorough=True)
+        return await self.comparison.run(repair=False, is_thorough=True, part=part)
 
     def notice_deleted(self, instance_ids: Iterable[str]) -> None:
         """Take note of instances that Orthanc says it deleted; they are looked into soon.

@@ -1,5 +1,6 @@
 """A large store is compared in slices, which find everything within a round."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.sync import comparison
+from services.sync.comparison import Part
 from tests.real.sync_stage import Stage, instance_bytes, open_stage
 
 STUDIES = 7
@@ -39,6 +41,19 @@ async def test_a_slice_asks_for_a_page_and_not_for_all(stage: Stage) -> None:
     compared = stage.database["comparedStudies"]
     await stage.sync.comparison.run_slice()
     assert await compared.count_documents({}) <= 2
+
+
+async def test_parts_index_a_store_together_and_nothing_twice(stage: Stage) -> None:
+    gone, *others = sorted(await stage.instance_ids())
+    await stage.indexer.remove(others)
+    await stage.modality.delete(f"/instances/{gone}")
+    reports = await asyncio.gather(
+        *(stage.sync.comparison.run(part=Part(number, of=3)) for number in (1, 2, 3))
+    )
+    assert sum(report.indexed for report in reports) == len(others)
+    assert all(report.indexed for report in reports)
+    assert [report.removed for report in reports] == [1, 0, 0]
+    assert await stage.is_in_step()
 
 
 async def test_counts_without_adding_up_are_right_although_mongodb_is_wrong_about_its_own(

@@ -40,3 +40,10 @@ def test_a_check_exits_with_1_when_something_differs_or_can_not_be_indexed(
         f"can't be indexed: {instance_id}: {reason}\n"
         for instance_id, reason in report.faults.items()
     )
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "2", "a/b", "1/1000", ""])
+def test_a_part_that_is_none_is_told_with_what_to_write(part: str) -> None:
+    ended = CliRunner().invoke(main, ["sync", "--part", part])
+    assert ended.exit_code == 2
+    assert f"{part!r} is no part: write 1/4, 2/4, 3/4 or 4/4." in ended.stderr
