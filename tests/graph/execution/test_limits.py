@@ -91,20 +91,23 @@ def test_windows_of_plain_lists_are_not_multiplied() -> None:
     check(query)
 
 
+_REPEATED = "fields with one name in one selection set"
+
+
 @pytest.mark.parametrize(
     ("query", "what"),
     [
         (nested_fragments(19), "fields"),
         ("{" + " ".join(f"a{n}: __typename" for n in range(31)) + "}", "aliases"),
         ("{" + " ".join(["__typename"] * 21) + "}", "root fields"),
-        ("{server{" + " ".join(["version"] * 41) + "}}", "fields with one name"),
+        ("{server{" + " ".join(["version"] * 41) + "}}", _REPEATED),
         (
             '{study(studyInstanceUID:""){' + "...{series{id}}" * 280 + "}}",
-            "fields with one name",
+            _REPEATED,
         ),
         (
             "{server{" + "...f " * 21 + "}} fragment f on Server{version ...{version}}",
-            "fields with one name",
+            _REPEATED,
         ),
         ("{a" * 63 + "}" * 63, "levels of fields"),
         ("{a" * 3000 + "}" * 3000, "levels of brackets"),
