@@ -81,6 +81,11 @@ def too_large(name: str, most: int) -> ModalityError:
     )
 
 
+def too_many(name: str, count: int) -> ModalityError:
+    """It lists more than is taken, so what is missing can't be known."""
+    return ModalityError(f"{name} lists more than {count:,} objects of one kind in one study.")
+
+
 def rejected(
     name: str, *, source: int, diagnostic: int, calling: str, called: str
 ) -> ModalityRejected:

@@ -334,6 +334,10 @@ class Forwarding:
         """Start a job for a study when it matches and has something new."""
         key = _key(rule.id, rule.destination, study["_id"])
         newest = study.get(_LATEST_INDEXED_AT)
+        if rule.labels is None and newest is not None and newest <= rule.created_at:
+            # It was there before the rule, and only a label has changed: that is no arrival, unless
+            # the rule waits for labels.
+            return False
         if not matches(rule, study, rule.calling_ae_titles or (), origin):
             return False
         with translated_database_faults():

@@ -479,17 +479,17 @@ def list_studies(
     with associated(link, [context_of(STUDIES)], what="C-FIND for studies") as association:
         search = partial(find_in, link, association, STUDIES)
         for study_uid in study_instance_uids:
-            studies = _complete(search(_one_study(study_uid), limit), study_record)
+            studies = _complete(link, search(_one_study(study_uid), limit), study_record)
             patient_ids = {one.patient_id for one in studies if one.study_instance_uid == study_uid}
             if not patient_ids:
                 continue
             instances: list[RemoteInstance] = []
-            for series in _complete(search(series_keys(study_uid), limit), series_record):
+            for series in _complete(link, search(series_keys(study_uid), limit), series_record):
                 uid = series.series_instance_uid
                 if series_instance_uids and uid not in series_instance_uids:
                     continue
                 found = search(instance_keys(study_uid, uid), limit)
-                instances += _complete(found, partial(_instance_record, uid))
+                instances += _complete(link, found, partial(_instance_record, uid))
             listed[study_uid] = ListedStudy(
                 study_instance_uid=study_uid,
                 patient_id=patient_ids.pop() if len(patient_ids) == 1 else None,
@@ -506,9 +506,11 @@ def _one_study(study_instance_uid: str) -> Keys:
     }
 
 
-def _complete(found: Found, read: Callable[[Answer], _T | None]) -> list[_T]:
+def _complete(link: Link, found: Found, read: Callable[[Answer], _T | None]) -> list[_T]:
     if found.fault is not None:
         raise found.fault
+    if found.is_incomplete:
+        raise faults.too_many(link.peer.name, len(found.answers))
     return records(found.answers, read)
 
 

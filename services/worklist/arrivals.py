@@ -4,7 +4,8 @@ A study is that of an entry when it is of the same patient and has the entry's S
 scanner that makes its own UIDs still copies the AccessionNumber: then the modality must agree as
 well, because one order may plan several. A study of another patient completes nothing: the entry
 stays open, so that somebody looks at it. The same PatientID of another issuer is another patient's;
-where only one of the two names an issuer, the UID or the birth date decides.
+where only one of the two names an issuer, the UID or the birth date decides. Neither a label nor a
+copy that `modifyStudy` made is an arrival.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import StudyDocument, WorklistEntryDocument
+from models import StudyCopyDocument, StudyDocument, WorklistEntryDocument
 from models.stored import stored_name
 from models.worklist import WorklistStatus
 from services.database import translated_database_faults
@@ -23,7 +24,7 @@ from services.errors import DatabaseUnavailable
 from services.index.optimistic_locking import new_version
 from services.index.record import to_stored_precision
 from services.sync.lease import Lease
-from services.tasks import HANGING_SECONDS, heartbeat
+from services.tasks import HANGING_SECONDS, beat, heartbeat
 from services.worklist.service import IS_OPEN
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ _STATUS = stored_name(WorklistEntryDocument.status)
 _STUDY_INSTANCE_UID = stored_name(WorklistEntryDocument.study_instance_uid)
 _UPDATED_AT = stored_name(WorklistEntryDocument.updated_at)
 _VERSION = stored_name(WorklistEntryDocument.version)
+_LATEST_INDEXED_AT = stored_name(StudyDocument.latest_indexed_at)
 _ACCESSION_NUMBERS = stored_name(StudyDocument.accession_numbers)
 _MODALITIES_IN_STUDY = stored_name(StudyDocument.modalities_in_study)
 _STUDY_UPDATED_AT = stored_name(StudyDocument.updated_at)
@@ -72,6 +74,7 @@ class WorklistArrivals:
     ) -> None:
         self._entries = database[WorklistEntryDocument.Settings.name]
         self._studies = database[StudyDocument.Settings.name]
+        self._copies = database[StudyCopyDocument.Settings.name]
         self._stable = timedelta(seconds=stable_seconds)
         self._on_changed = on_changed
         self._now = now
@@ -122,6 +125,7 @@ class WorklistArrivals:
                     _ACCESSION_NUMBERS: 1,
                     _MODALITIES_IN_STUDY: 1,
                     _STUDY_UPDATED_AT: 1,
+                    _LATEST_INDEXED_AT: 1,
                 },
             )
             batch: list[Mapping[str, Any]] = []
@@ -139,6 +143,10 @@ class WorklistArrivals:
     async def _complete_those_of(self, studies: Sequence[Mapping[str, Any]]) -> int:
         if not studies:
             return 0
+        beat(HANGING_SECONDS)
+        copies = self._copies.find({"_id": {"$in": [study["_id"] for study in studies]}})
+        made_here = {one["_id"] async for one in copies}
+        studies = [study for study in studies if study["_id"] not in made_here]
         uids = [study[_STUDY_INSTANCE_UID] for study in studies]
         accessions = {one for study in studies for one in study.get(_ACCESSION_NUMBERS, ())}
         planned = await self._entries.find(
@@ -181,10 +189,11 @@ def completed_by(
         entries: Open ones that have its StudyInstanceUID or one of its accession numbers, among
             others.
     """
+    arrived_at = study.get(_LATEST_INDEXED_AT) or study[_STUDY_UPDATED_AT]
     of_patient = [
         entry
         for entry in entries
-        if _may_be_of_patient(entry, study) and entry[_OPENED_AT] < study[_STUDY_UPDATED_AT]
+        if _may_be_of_patient(entry, study) and entry[_OPENED_AT] < arrived_at
     ]
     modalities = study.get(_MODALITIES_IN_STUDY, ())
     of_uid = [one for one in of_patient if one[_STUDY_INSTANCE_UID] == study[_STUDY_INSTANCE_UID]]

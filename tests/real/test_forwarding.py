@@ -12,6 +12,7 @@ from pynetdicom import AE
 from graph.schema import build_schema
 from models import JobState
 from services.auth.roles import LOCAL_ADMIN
+from services.auth.scope import ALL
 from services.jobs.runner import JobRunner
 from services.modalities import send
 from services.modalities.forwarding import Forwarding, principal_of
@@ -84,12 +85,13 @@ async def test_a_study_that_matches_is_forwarded_once_and_what_comes_later_alone
     workstation = Workstation()
     with workstation.running() as port:
         await declare(runtime, port)
-        await stored(runtime, instance_bytes(1, 1, 1))
+        [there_before] = await stored(runtime, instance_bytes(1, 1, 1))
         declared = await stage.data(DECLARE, name="ct")
         assert declared["declareForwardingRule"] == {
             "name": "ct", "modality": {"name": "ws"}, "modalities": ["CT"], "jobs": [],
         }  # fmt: skip
         await asyncio.sleep(0.05)
+        await runtime.labels.add(there_before, ["seen"], ALL)
         await stored(runtime, instance_bytes(2, 1, 1), instance_bytes(2, 1, 2))
         forwarding = forwarding_of(runtime)
         await looked(forwarding)

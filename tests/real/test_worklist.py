@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.orthanc.identifiers import orthanc_ids, orthanc_patient_id
+from services.worklist.arrivals import WorklistArrivals
 from services.worklist.folder import WorklistFolder
 from tests.real.query_stage import QueryStage, open_query_stage
 
@@ -301,6 +303,26 @@ async def test_the_study_is_shown_as_soon_as_its_first_image_is_there(stage: Que
     found = await stage.data(NODE, principal=VIEWER, id=made["id"])
     assert found["node"]["study"] == {"studyInstanceUID": "1.2.1"}
     assert found["node"]["status"] == "SCHEDULED"
+
+
+async def test_a_copy_that_was_made_here_completes_nothing(stage: QueryStage) -> None:
+    await create(stage)
+    database, later = stage.runtime.database, datetime.now(UTC) + timedelta(hours=1)
+    await database["studies"].insert_one({
+        "_id": "s", "patientID": "P1", "studyInstanceUID": "9.9", "accessionNumbers": ["A1"],
+        "modalitiesInStudy": ["CT"], "updatedAt": later, "latestIndexedAt": later,
+    })  # fmt: skip
+    copies = database["studyCopies"]
+    await copies.insert_one({"_id": "s", "origin": "MODIFIED"})
+    arrivals = WorklistArrivals(
+        database, stable_seconds=0, on_changed=None, now=lambda: later + timedelta(seconds=1)
+    )
+    for status in ("SCHEDULED", "COMPLETED"):
+        await arrivals.complete(None)
+        stored = await database["worklist"].find_one({})
+        assert stored is not None
+        assert stored["status"] == status
+        await copies.delete_many({})
 
 
 async def test_the_largest_page_is_limited(stage: QueryStage) -> None:

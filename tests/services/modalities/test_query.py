@@ -266,6 +266,9 @@ async def test_series_and_instances_are_asked_for_study_by_study(network: Networ
             list_studies, study_instance_uids=["1.2"], series_instance_uids=(), limit=100
         )
         listed = (await network.run(peer_at(port), listing))["1.2"]
+        # Half a list would make a job say that everything is here.
+        with pytest.raises(ModalityError, match="more than 1 objects"):
+            await network.run(peer_at(port), partial(listing, limit=1))
     uids = {uid: [one.series_instance_uid for one in found] for uid, found in series.items()}
     assert uids == {"1.2": ["1.2.1", "1.2.2"], "1.3": ["1.3.1", "1.3.2"]}
     assert (listed.patient_id, listed.sop_classes) == (None, set())

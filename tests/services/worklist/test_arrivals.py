@@ -79,3 +79,6 @@ def test_who_names_no_issuer_is_known_by_the_uid_or_the_birth_date() -> None:
 
 def test_an_entry_that_was_opened_again_waits_for_new_images() -> None:
     assert names(study(), entry("a", openedAt=NOON)) == []
+    # A label changes the study as well, and nothing came.
+    labelled = study(latestIndexedAt=NOON - timedelta(hours=2))
+    assert names(labelled, entry("a")) == []
