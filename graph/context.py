@@ -230,6 +230,7 @@ class Context:
         base_url: Absolute address with which URLs in the answer start, without a slash at its end.
         now: The clock, in epoch seconds.
         connection_params: Payload of a WebSocket's `connection_init`.
+        upload_id: How the caller named the upload that the request belongs to.
         identify: Identifies the caller again; None for requests, which are short.
         turns: Divide the work of the operation, so that others can use the event loop.
         tree: Reads single objects, within the scope of the caller.
@@ -248,6 +249,7 @@ class Context:
     base_url: str
     now: Callable[[], float] = time.time
     connection_params: object = None
+    upload_id: str | None = None
     identify: Identify | None = field(default=None, repr=False)
     turns: CooperativeExecution = field(init=False)
     tree: Tree = field(init=False)

@@ -13,8 +13,10 @@ from graph.execution.authorization import require
 from graph.relay import encode_node_id, require_node_id
 from graph.types.job import Job, JobKind
 from graph.types.study import Study
+from graph.types.upload import UploadProgress
 from services.auth.roles import Role, authorize
 from services.errors import NotFound
+from services.ingest.progress import parse_upload_id
 from services.jobs.service import NO_JOB
 from services.jobs.store import is_visible_to
 from services.sync.events import StudyChange, StudyChangeKind
@@ -154,3 +156,32 @@ class Subscription:
                 if is_visible_to(authorize(context.principal, Role.VIEWER), changed):
                     context.count_nodes(1)
                     yield Job.of(changed)
+
+    @strawberry.subscription(
+        description="How far an upload is: first as it is now, then whenever it has changed, at "
+        "most twice a second. Only its sender sees anything but zeros. It does not end by itself: "
+        "the answers of the upload say when all is done."
+    )
+    async def upload_progress(
+        self,
+        info: Info,
+        upload_id: Annotated[
+            strawberry.ID,
+            strawberry.argument(
+                name="uploadId",
+                description="What the requests of the upload have in the header `Upload-Id`: 8 to "
+                "64 letters, digits, `-` or `_`, a new one for each upload.",
+            ),
+        ],
+    ) -> AsyncGenerator[UploadProgress, None]:
+        """Send the counts of an upload as they change."""
+        require(info, Role.UPLOADER)
+        context = info.context
+        sender = authorize(context.principal, Role.UPLOADER)
+        progress = context.runtime.upload_progress
+        async with aclosing(progress.follow(parse_upload_id(upload_id), sender)) as changes:
+            async for counts in changes:
+                await context.start_event()
+                # The token may have been revoked, or have expired, since the last event.
+                require(info, Role.UPLOADER)
+                yield UploadProgress.of(counts)

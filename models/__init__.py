@@ -33,6 +33,7 @@ from models.study import StudyDocument
 from models.study_cursor import StudyCursorDocument
 from models.thumbnail import Thumbnail
 from models.token import TokenDocument
+from models.upload_progress import UploadProgressDocument
 from models.webhook import WebhookDeliveryDocument
 from models.worklist import WorklistEntryDocument
 
@@ -63,6 +64,7 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
     DeletedStudyDocument,
     WebhookDeliveryDocument,
     StudyCursorDocument,
+    UploadProgressDocument,
 )
 
 __all__ = [
@@ -99,6 +101,7 @@ __all__ = [
     "SuspectFrameDocument",
     "Thumbnail",
     "TokenDocument",
+    "UploadProgressDocument",
     "WebhookDeliveryDocument",
     "WorklistEntryDocument",
 ]

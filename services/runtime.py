@@ -44,6 +44,7 @@ from services.health.readiness import Readiness
 from services.index.indexer import Indexer, mark_not_renderable, open_indexer
 from services.index.stored_state import load_patient_names
 from services.ingest.archives import ArchiveLimits
+from services.ingest.progress import UploadProgressRecords
 from services.ingest.service import Ingest
 from services.ingest.storing import FileStorage
 from services.jobs.events import JobEvents
@@ -273,6 +274,7 @@ class Runtime:
     resources: Resources
     indexer: Indexer
     ingest: Ingest
+    upload_progress: UploadProgressRecords
     frames: FrameService
     downloads: Downloads
     deletion: Deletion | None
@@ -513,6 +515,7 @@ async def open_runtime(
             resources=Resources(max_seconds=settings.operation_seconds),
             indexer=indexer,
             ingest=ingest,
+            upload_progress=UploadProgressRecords(database),
             frames=frames,
             downloads=Downloads(
                 FileUrlSigner(keys, valid_seconds=settings.frame_url_seconds),

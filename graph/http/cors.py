@@ -65,6 +65,7 @@ REQUEST_HEADERS = (
     "GraphQL-Preflight",
     "Apollo-Require-Preflight",
     "X-Apollo-Operation-Name",
+    "Upload-Id",
     "apollographql-client-name",
     "apollographql-client-version",
     "traceparent",

@@ -54,7 +54,7 @@ from graph.http.graphql_errors import (
 from graph.http.json_encoding import encode_json
 from graph.http.multipart import UnsupportedMediaType, read_body
 from graph.http.trusted_documents import DOCUMENT_ID, DocumentRefused, TrustedDocuments
-from graph.http.uploads import parse_upload, starlette_request, uploads_open
+from graph.http.uploads import parse_upload, starlette_request, upload_id_of, uploads_open
 from graph.http.websocket import MessageValidator, PerOperationContext, refused_operation
 from graph.state import runtime_of
 from services.auth.roles import Role, authorize
@@ -161,6 +161,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         Raises:
             Unauthenticated: The caller is unknown; the query was not read.
             Forbidden: A page of another origin sent a GET.
+            InvalidInput: The upload has no valid identifier.
         """
         del response
         runtime = runtime_of(request)
@@ -180,6 +181,7 @@ class GraphQLEndpoint(GraphQL[Context, None]):
         return Context(
             runtime=runtime,
             principal=principal,
+            upload_id=upload_id_of(request),
             identify=identify if _may_last(request) else None,
             base_url=base_url_of(request, runtime.settings.public_url),
         )

@@ -9,17 +9,21 @@ from typing import Any, cast
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, StarletteRequestAdapter
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from graph.authentication import principal_of
 from graph.http.multipart import Form, UploadedFile, UploadLimits, read_form
 from graph.state import runtime_of
 from services.auth.roles import Role, authorize
 from services.errors import Forbidden, InvalidInput
+from services.ingest.progress import parse_upload_id
 from services.settings import Settings
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-apollo-operation-name")
 """A page of another origin can't set any of these without a preflight (Fetch standard, 4.10)."""
+
+UPLOAD_ID_HEADER = "upload-id"
+"""Several requests may belong to one upload."""
 
 _STACK = "orthanc_graphql.uploads"
 """Key of the request's scope: the files to close after the operation."""
@@ -35,6 +39,16 @@ def upload_limits(settings: Settings) -> UploadLimits:
         max_files=settings.upload_max_files,
         idle_seconds=settings.upload_idle_seconds,
     )
+
+
+def upload_id_of(connection: HTTPConnection) -> str | None:
+    """Return how the sender named an upload, by which `uploadProgress` finds it.
+
+    Raises:
+        InvalidInput: It is no valid identifier.
+    """
+    text = connection.headers.get(UPLOAD_ID_HEADER)
+    return None if text is None else parse_upload_id(text)
 
 
 def check_preflight(request: Request) -> None:

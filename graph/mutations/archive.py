@@ -1,5 +1,6 @@
 """Mutations of what is stored: uploads, deletions, labels and the comparison with Orthanc."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from services.auth.roles import Role, authorize
 from services.deletion import Level
 from services.dicom.patient_override import PatientOverride
 from services.errors import InvalidInput, NotFound, PacsDisabled
+from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
 
 _LEVELS: dict[LevelName, Level] = {
@@ -45,7 +47,8 @@ class ArchiveMutation:
 
     @strawberry.mutation(
         description="Store DICOM files and ZIP archives of them, by the GraphQL multipart request "
-        "specification. Every file has its own result; one bad file never fails the others.",
+        "specification. Every file has its own result; one bad file never fails the others. With a "
+        "header `Upload-Id`, `uploadProgress` follows it.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def upload_dicom(
@@ -83,9 +86,8 @@ class ArchiveMutation:
         async with recorded(runtime.audit, Action.UPLOAD, principal, detail="uploadDicom") as event:
             override = PatientOverride.of(patient_id, patient_name, is_confirmed=confirm_patient)
             sent = [_sent(file) for file in files]
-            caller = principal.name if principal else None
             begun = datetime.now(UTC)
-            results = await runtime.ingest.store(sent, override, caller=caller)
+            results = await _stored(info, sent, override)
             add_stored(event, results)
             await runtime.labels.adopt(event.study_ids, info.context.scope, created_since=begun)
         # The files are stored: refused for its length, the answer would hide what became of them.
@@ -173,6 +175,15 @@ async def _label(info: Info, name: str, node_id: str, labels: list[str]) -> Stud
         event.detail = f"{name} {', '.join(labels)}"
     context.show([labelled], "Study")
     return Study.from_stored(labelled)
+
+
+async def _stored(
+    info: Info, sent: Sequence[SentFile], override: PatientOverride
+) -> list[StoreResult]:
+    context = info.context
+    runtime, sender = context.runtime, authorize(context.principal, Role.UPLOADER)
+    async with runtime.upload_progress.recorded(context.upload_id, sender) as counts:
+        return await runtime.ingest.store(sent, override, caller=sender.name, counts=counts)
 
 
 def _sent(file: object) -> SentFile:

@@ -9,6 +9,7 @@ import strawberry
 
 from graph.context import Info
 from services.errors import Error
+from services.ingest.progress import UploadCounts
 from services.ingest.results import StoreResult, StoreStatus
 from services.query.turns import CooperativeExecution
 
@@ -181,3 +182,28 @@ class UploadDicomPayload:
         studies = [stored for stored in found if stored is not None]
         info.context.show(studies, "Study")
         return [Study.from_stored(stored) for stored in studies]
+
+
+@strawberry.type(
+    description="How many files of an upload have come how far; kept for an hour. An archive "
+    "counts as its members when it is opened."
+)
+class UploadProgress:
+    """The counts of an upload."""
+
+    received: int = strawberry.field(description="Files in complete requests.")
+    checked: int = strawberry.field(
+        description="Files that were read and then brought into Orthanc or refused."
+    )
+    stored: int = strawberry.field(description="Files that are stored and indexed, new or not.")
+    failed: int = strawberry.field(description="CONFLICT, REJECTED and FAILED together.")
+
+    @classmethod
+    def of(cls, counts: UploadCounts) -> "UploadProgress":
+        """Show counts."""
+        return cls(
+            received=counts.received,
+            checked=counts.checked,
+            stored=counts.stored,
+            failed=counts.failed,
+        )

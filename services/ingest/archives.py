@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, cast
@@ -189,11 +189,13 @@ class Member:
     Attributes:
         content: A temporary file that the receiver closes, or why the member can't be unpacked.
         is_on_disk: Closing the content blocks while the disk frees its bytes.
+        siblings: How many other members of its archive are unpacked.
     """
 
     name: str
     content: BinaryIO | FileRejected
     is_on_disk: bool = False
+    siblings: int = 0
 
 
 def is_added_by_computers(name: str) -> bool:
@@ -232,7 +234,7 @@ def members(file: BinaryIO, limits: ArchiveLimits) -> Generator[Member, None, No
             if not isinstance(member.content, FileRejected):
                 remaining -= member.content.seek(0, io.SEEK_END)
                 member.content.seek(0)
-            yield member
+            yield replace(member, siblings=len(infos) - 1)
 
 
 def _wanted(archive: zipfile.ZipFile, limits: ArchiveLimits) -> list[zipfile.ZipInfo]:

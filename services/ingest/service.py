@@ -1,7 +1,7 @@
 """Stores DICOM files and ZIP archives of them, with one result per file."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from services.ingest.archives import (
     members,
 )
 from services.ingest.batch import map_ordered
+from services.ingest.progress import UploadCounts
 from services.ingest.results import StoreResult, StoreStatus, refused
 from services.ingest.storing import FileStorage, Require
 from services.observability.metrics import UPLOADED_FILES, UPLOADS_IN_PROGRESS
@@ -95,23 +96,25 @@ class Ingest:
 
     async def store(
         self,
-        files: Iterable[SentFile],
+        files: Sequence[SentFile],
         override: PatientOverride | None = None,
         *,
         caller: str | None = None,
         require: Require | None = None,
+        counts: UploadCounts | None = None,
     ) -> list[StoreResult]:
         """Store files and return their results; see `results`."""
-        results = self.results(files, override, caller=caller, require=require)
+        results = self.results(files, override, caller=caller, require=require, counts=counts)
         return [result async for result in results]
 
     async def results(
         self,
-        files: Iterable[SentFile],
+        files: Sequence[SentFile],
         override: PatientOverride | None = None,
         *,
         caller: str | None = None,
         require: Require | None = None,
+        counts: UploadCounts | None = None,
     ) -> AsyncGenerator[StoreResult, None]:
         """Store files; yield one result per DICOM file, in the order sent.
 
@@ -123,6 +126,7 @@ class Ingest:
             override: Written into the dataset of each file.
             caller: The sender; all calls of one caller share `caller_concurrency`.
             require: Refuses files that must not be stored, by their headers; called in a thread.
+            counts: Counts what happens to the files, as it happens.
 
         Raises:
             PacsDisabled: PACS integration is off.
@@ -132,6 +136,7 @@ class Ingest:
         if storage is None:
             raise PacsDisabled
         override = override or PatientOverride()
+        counts = counts or UploadCounts()
         validate_override(override.patient_id, override.patient_name)
 
         permits = UploadPermits(
@@ -140,20 +145,34 @@ class Ingest:
 
         async def store_one(item: UploadSlot | StoreResult) -> StoreResult:
             if isinstance(item, StoreResult):
+                counts.checked += 1
                 return item
+
+            async def when_pushed() -> None:
+                counts.checked += 1
+                await item.aclose()
+
             try:
                 async with aclosing(item):
                     return await storage.store(
-                        item.name, item.file, override, when_pushed=item.aclose, require=require
+                        item.name, item.file, override, when_pushed=when_pushed, require=require
                     )
             except OSError as exc:
                 return refused(item.name, _unreadable(exc), StoreStatus.FAILED)
 
+        async def counted(item: UploadSlot | StoreResult) -> StoreResult:
+            result = await store_one(item)
+            if result.error is None:
+                counts.stored += 1
+            else:
+                counts.failed += 1
+            return result
+
         with UPLOADS_IN_PROGRESS.track_inprogress():
             async with (
-                aclosing(self._expanded(files, permits)) as items,
+                aclosing(self._expanded(files, permits, counts)) as items,
                 aclosing(
-                    map_ordered(items, store_one, concurrency=_WINDOW, discard=_discard)
+                    map_ordered(items, counted, concurrency=_WINDOW, discard=_discard)
                 ) as ordered,
             ):
                 async for result in ordered:
@@ -168,10 +187,11 @@ class Ingest:
         return [self._callers.setdefault(caller, fresh)]
 
     async def _expanded(
-        self, files: Iterable[SentFile], permits: UploadPermits
+        self, files: Sequence[SentFile], permits: UploadPermits, counts: UploadCounts
     ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
         """Open files one after the other, and replace archives by their members."""
         members_left = self._limits.max_members
+        counts.received += len(files)
         for sent in files:
             name = _label(sent.name)
             try:
@@ -184,18 +204,28 @@ class Ingest:
                 continue
             with file:
                 limits = replace(self._limits, max_members=members_left)
-                async with aclosing(_unpacked(name, file, limits, permits)) as unpacked:
+                unpacking = _unpacked(name, file, limits, permits, counts)
+                async with aclosing(unpacking) as unpacked:
                     async for item in unpacked:
                         members_left = max(0, members_left - 1)
                         yield item
 
 
 async def _unpacked(
-    name: str, file: BinaryIO, limits: ArchiveLimits, permits: UploadPermits
+    name: str,
+    file: BinaryIO,
+    limits: ArchiveLimits,
+    permits: UploadPermits,
+    counts: UploadCounts,
 ) -> AsyncGenerator[UploadSlot | StoreResult, None]:
     unpacking = members(file, limits)
+    is_counted = False
     try:
         while member := await _next_member(unpacking):
+            if not is_counted:
+                # The first member takes the place of its archive.
+                counts.received += member.siblings
+                is_counted = True
             label = _label(f"{name}/{member.name}")
             if isinstance(member.content, FileRejected):
                 yield refused(label, member.content, StoreStatus.REJECTED)

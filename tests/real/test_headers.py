@@ -183,7 +183,9 @@ async def test_two_hundred_files_say_the_same_by_upload_and_by_c_store(
         storage = FileStorage(stage.orthanc, stage.files, stage.indexer.index, WalkLimits())
         limits = ArchiveLimits(max_members=1, max_bytes=1, max_ratio=1)
         ingest = Ingest(storage, limits=limits, concurrency=4)
-        results = await ingest.store(SentFile.from_path(path) for path in sorted(folder.iterdir()))
+        results = await ingest.store(
+            [SentFile.from_path(path) for path in sorted(folder.iterdir())]
+        )
         assert {result.status for result in results} == {StoreStatus.STORED}
         uploaded = await _documents(stage)
         for instance_id in await stage.held_ids():

@@ -82,14 +82,14 @@ class Card {
     byId("uploads").hidden = false;
   }
 
-  // Sending is half of it: what is there is checked and stored, which takes as long.
-  showProgress({ sent, total, answered, rate, left, isStoring }) {
-    const files = this.#files.length;
-    this.#bar.value = ((total ? sent / total : 1) + answered / files) / 2;
+  showProgress({ sent, total, rate, left, isStoring, files, checked, stored, failed, fraction }) {
+    this.#bar.value = fraction;
     const parts = [`${bytes(sent)} of ${bytes(total)} sent`];
-    if (answered) parts.push(`${number(answered)} of ${count(files, "file")} stored`);
-    if (isStoring) parts.push("the server is checking and storing");
-    else if (rate > 0) parts.push(`${bytes(rate)}/s`);
+    if (checked) parts.push(`${number(checked)} of ${count(files, "file")} checked`);
+    if (stored) parts.push(`${number(stored)} stored`);
+    if (failed) parts.push(`${number(failed)} not stored`);
+    if (isStoring && !checked) parts.push("the server is checking and storing");
+    if (!isStoring && rate > 0) parts.push(`${bytes(rate)}/s`);
     if (!isStoring && sent < total && left !== null) parts.push(`${duration(left)} left`);
     this.#state.textContent = parts.join(" · ");
   }

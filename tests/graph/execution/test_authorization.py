@@ -96,6 +96,7 @@ FIELDS: dict[str, Role] = {
     "Mutation.synchronize": Role.ADMIN,
     "Subscription.studyEvents": Role.VIEWER,
     "Subscription.jobEvents": Role.VIEWER,
+    "Subscription.uploadProgress": Role.UPLOADER,
 }
 """The least role of every root field. A new field fails the tests until it stands here."""
 

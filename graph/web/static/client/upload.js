@@ -3,6 +3,7 @@ import { ServerError } from "./connection.js";
 
 const MOST_FILES = 40;
 const MOST_BYTES = 128 * 1024 * 1024;
+const PATIENCE = 500; // Milliseconds after which a batch that is being stored is followed: most are done before.
 const SMOOTHING = 0.2; // Share of the newest second in the rate that people see.
 
 const UPLOAD = `mutation Upload($files: [Upload!]!) {
@@ -14,16 +15,25 @@ const UPLOAD = `mutation Upload($files: [Upload!]!) {
   }
 }`;
 
+const PROGRESS = `subscription UploadProgress($id: ID!) {
+  uploadProgress(uploadId: $id) { received checked stored failed }
+}`;
+
 /**
  * @typedef {{file: Blob, name: string}} NamedFile
  * @typedef {object} UploadProgress
  * @property {number} sent Bytes.
  * @property {number} total Bytes.
- * @property {number} answered Files that the server has answered for.
  * @property {number} rate Bytes per second.
  * @property {number | null} left Seconds until all is sent.
  * @property {boolean} isStoring All bytes of the batch are there, and the server checks and stores them.
+ * @property {number} files All files; an archive counts as its members as soon as the server has opened it.
+ * @property {number} checked Files that the server has read, and brought into the archive or refused.
+ * @property {number} stored Files that are stored, new or not.
+ * @property {number} failed Files that are not.
+ * @property {number} fraction Of the whole work, 0 to 1: sending is half of it, storing the other half.
  */
+/** @typedef {{received: number, checked: number, stored: number, failed: number}} Counts */
 /**
  * @typedef {object} UploadResult
  * @property {string} fileName
@@ -64,25 +74,130 @@ export function batchesOf(files) {
 export async function uploadAll(connection, files, options = {}) {
   const { onProgress = () => {}, onResults = () => {}, signal = new AbortController().signal } = options;
   const meter = new Meter(files.reduce((sum, { file }) => sum + file.size, 0));
+  const tally = new Tally(files.length);
   let done = 0;
-  let answered = 0;
   for (const batch of batchesOf(files)) {
     signal.throwIfAborted();
     const size = batch.reduce((sum, { file }) => sum + file.size, 0);
-    // The form around the files counts as well: it is full a little before the last byte is sent.
-    const report = (/** @type {number} */ sent) =>
-      onProgress({ ...meter.read(done + Math.min(sent, size)), answered, isStoring: sent >= size });
-    onResults(await uploadBatch(connection, batch, report, signal));
+    const id = newId();
+    let sent = 0;
+    const report = () => onProgress(progressOf(meter.read(done + Math.min(sent, size)), tally, sent >= size));
+    const follower = new Follower(connection, id, (counts) => {
+      tally.follow(counts);
+      report();
+    });
+    tally.begin(batch.length);
+    const onSent = (/** @type {number} */ bytes) => {
+      // The form around the files counts as well: it is full a little before the last byte is sent.
+      sent = bytes;
+      if (sent >= size) follower.start();
+      report();
+    };
+    try {
+      const results = await uploadBatch(connection, batch, id, onSent, signal);
+      tally.end(results);
+      onResults(results);
+    } finally {
+      follower.stop();
+    }
     done += size;
-    answered += batch.length;
-    onProgress({ ...meter.read(done), answered, isStoring: false });
+    onProgress(progressOf(meter.read(done), tally, false));
+  }
+}
+
+function progressOf(line, tally, isStoring) {
+  const fraction = ((line.total ? line.sent / line.total : 1) + tally.fraction) / 2;
+  return { ...line, isStoring, ...tally.counts, fraction };
+}
+
+// Not `randomUUID`, which pages without HTTPS do not have.
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** What became of the files: by the answers of batches, and of the batch under way by what the server tells. */
+class Tally {
+  #ended = { received: 0, checked: 0, stored: 0, failed: 0 };
+  #now = /** @type {Counts | null} */ (null);
+  #batch = 0; // Files of the batch under way.
+  #before = 0; // Files of the batches before it, and after it.
+  #after;
+
+  /** @param {number} files */
+  constructor(files) {
+    this.#after = files;
+  }
+
+  /** @param {number} size */
+  begin(size) {
+    this.#batch = size;
+    this.#after -= size;
+  }
+
+  /** @param {Counts} counts */
+  follow(counts) {
+    this.#now = counts.received > 0 ? counts : null;
+  }
+
+  /** @param {UploadResult[]} results */
+  end(results) {
+    const stored = results.filter(({ status }) => status === "STORED" || status === "ALREADY_STORED").length;
+    this.#ended.received += results.length;
+    this.#ended.checked += results.length;
+    this.#ended.stored += stored;
+    this.#ended.failed += results.length - stored;
+    this.#before += this.#batch;
+    this.#batch = 0;
+    this.#now = null;
+  }
+
+  get counts() {
+    const ended = this.#ended;
+    const now = this.#now ?? { received: this.#batch, checked: 0, stored: 0, failed: 0 };
+    return {
+      files: ended.received + now.received + this.#after,
+      checked: ended.checked + now.checked,
+      stored: ended.stored + now.stored,
+      failed: ended.failed + now.failed,
+    };
+  }
+
+  get fraction() {
+    const now = this.#now;
+    const done = this.#before + (now ? (this.#batch * (now.stored + now.failed)) / now.received : 0);
+    return Math.min(1, done / Math.max(1, this.#before + this.#batch + this.#after));
+  }
+}
+
+/** Follows a batch that the server has and does not answer for at once. */
+class Follower {
+  #start;
+  #timer;
+  #end = () => {};
+
+  /**
+   * @param {import("./connection.js").Connection} connection @param {string} id
+   * @param {(counts: Counts) => void} onCounts
+   */
+  constructor(connection, id, onCounts) {
+    const onData = ({ uploadProgress }) => onCounts(uploadProgress);
+    this.#start = () => (this.#end = connection.subscribe(PROGRESS, { variables: { id }, onData }));
+  }
+
+  start() {
+    this.#timer ??= setTimeout(this.#start, PATIENCE);
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#end();
   }
 }
 
 // If a request fails, all its files are reported as failed, and the next request is sent.
-async function uploadBatch(connection, batch, onProgress, signal) {
+async function uploadBatch(connection, batch, id, onSent, signal) {
   try {
-    const data = await connection.authenticated(() => post(connection, multipart(batch), onProgress, signal));
+    const data = await connection.authenticated(() => post(connection, multipart(batch), id, onSent, signal));
     return data.uploadDicom.results;
   } catch (error) {
     if (error.name === "AbortError") throw error;
@@ -102,16 +217,17 @@ function multipart(files) {
 }
 
 // XMLHttpRequest, because fetch does not report upload progress.
-function post(connection, body, onProgress, signal) {
+function post(connection, body, id, onSent, signal) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const abort = () => request.abort();
     request.open("POST", connection.endpoint);
     request.responseType = "json";
     request.setRequestHeader("GraphQL-Preflight", "1");
+    request.setRequestHeader("Upload-Id", id);
     for (const [name, value] of Object.entries(connection.authorization)) request.setRequestHeader(name, value);
-    request.upload.onprogress = (event) => onProgress(event.loaded);
-    request.upload.onload = () => onProgress(Infinity);
+    request.upload.onprogress = (event) => onSent(event.loaded);
+    request.upload.onload = () => onSent(Infinity);
     request.onload = () =>
       request.response
         ? resolve(request.response)

@@ -1,0 +1,29 @@
+"""How far uploads are, for whoever sent them."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from pymongo import ASCENDING, IndexModel
+
+from models.stored import NamedDocument
+
+
+class UploadProgressDocument(NamedDocument):
+    """Files of one upload, in all its requests; `_id` is its identifier, `:` and its sender's name.
+
+    MongoDB drops it at `expires_at`.
+    """
+
+    received: int = 0
+    checked: int = 0
+    stored: int = 0
+    failed: int = 0
+    expires_at: datetime
+
+    class Settings:
+        """Collection and indexes."""
+
+        name = "uploadProgress"
+        indexes: ClassVar[list[IndexModel]] = [
+            IndexModel([("expiresAt", ASCENDING)], expireAfterSeconds=0),
+        ]
