@@ -3,9 +3,10 @@
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from playwright.async_api import Route, WebSocketRoute, expect
+from playwright.async_api import Request, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import Tab
 from tests.server_process import Served
@@ -31,6 +32,53 @@ async def _worklist_with(tab: Tab, **constants: int) -> None:
     await tab.page.route("**/worklist.js", change)
 
 
+async def test_the_list_is_asked_for_once(tab: Tab) -> None:
+    await _worklist_with(tab, EVENTS_PAUSE=1)
+    asked: list[Any] = []
+
+    def note(request: Request) -> None:
+        if "query Worklist" in (request.post_data or ""):
+            asked.append(json.loads(request.post_data or "")["variables"]["filter"])
+
+    def tell_nothing(socket: WebSocketRoute) -> None:
+        def answer(message: str | bytes) -> None:
+            if "connection_init" in str(message):
+                socket.send('{"type": "connection_ack"}')
+
+        socket.on_message(answer)
+
+    tab.page.on("request", note)
+    await tab.page.route_web_socket("**/graphql", tell_nothing)
+    page = await tab.open()
+    await expect(page.locator(_LIVE)).to_have_text("Live")
+    await expect(page.locator(_ROWS, has_text="RG1")).to_be_visible()
+    await page.locator("#search").fill("shoul")
+    await expect(page.locator(_ROWS)).to_have_count(1)
+    assert asked == [{}, {"text": "shoul"}]
+
+
+async def test_what_comes_between_the_list_and_its_events_is_not_missed(
+    tab: Tab, without_ct: bytes, samples: Served
+) -> None:
+    may_connect = asyncio.Event()
+
+    def hold(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        async def pass_on(message: str | bytes) -> None:
+            await may_connect.wait()
+            server.send(message)
+
+        socket.on_message(pass_on)
+
+    await tab.page.route_web_socket("**/graphql", hold)
+    page = await tab.open("#q=1CT1")
+    await expect(page.get_by_text("No study matches these filters.")).to_be_visible()
+    await _upload(samples, without_ct)
+    may_connect.set()
+    await expect(page.locator(_ROWS)).to_have_count(1)
+
+
 async def test_an_event_during_a_request_is_looked_after_later(
     tab: Tab, without_ct: bytes, samples: Served
 ) -> None:
@@ -44,7 +92,7 @@ async def test_an_event_during_a_request_is_looked_after_later(
         def answer(message: str | bytes) -> None:
             if '"next"' not in str(message):
                 socket.send(message)
-            elif not told.is_set():
+            elif answered.is_set() and not told.is_set():
                 socket.send(message)
                 told.set()
 

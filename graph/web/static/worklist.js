@@ -28,7 +28,7 @@ const STUDIES = `query Worklist($first: Int!, $after: String, $filter: StudyFilt
 }
 ${STUDY_FIELDS}`;
 
-const EVENTS = "subscription { studyEvents { kind studyInstanceUID } }";
+const EVENTS = "subscription Changes($since: DateTime) { studyEvents(since: $since) { kind studyInstanceUID } }";
 
 const rows = new Map(); // Node id -> table row, in the order of the list.
 let asked = null; // The request under way, to cancel it when another question comes.
@@ -36,6 +36,7 @@ let next = null; // Cursor of the last row; null when there is no more.
 let shown = null; // What the list shows, as text: the same question is not asked twice.
 let missed = false; // Something changed that no request has asked for yet.
 let connected = false;
+let following = false;
 
 export function startWorklist() {
   const changed = () => {
@@ -60,7 +61,6 @@ export function startWorklist() {
   }
   byId("studies").addEventListener("keydown", moveAlong);
   new IntersectionObserver(([entry]) => entry.isIntersecting && more(), { rootMargin: "600px" }).observe(byId("list-end"));
-  followEvents();
 }
 
 /** Show the list for a place in the address. */
@@ -114,6 +114,8 @@ function fillAnew() {
 async function ask(question, page, show) {
   asked?.abort();
   const mine = (asked = new AbortController());
+  const begun = performance.now();
+  let isFailed = false;
   const table = document.querySelector(".studies");
   table.setAttribute("aria-busy", "true");
   try {
@@ -122,8 +124,10 @@ async function ask(question, page, show) {
     show(studies.nodes);
     describe(studies.totalCount);
   } catch (error) {
-    if (error.name !== "AbortError") explain(error);
+    isFailed = error.name !== "AbortError";
+    if (isFailed) explain(error);
   } finally {
+    if (!following) followEvents(isFailed ? null : new Date(serverNow() - (performance.now() - begun)));
     if (asked === mine) {
       asked = null;
       table.setAttribute("aria-busy", "false");
@@ -184,13 +188,18 @@ function moveAlong(event) {
   link.focus();
 }
 
-function followEvents() {
+// `since`: when the list was asked for, null if there is none. What changed between the list and the
+// subscription is sent first, so that the list need not be asked for twice.
+function followEvents(since) {
+  following = true;
   const look = debounce(refresh, EVENTS_PAUSE);
   const live = byId("live");
   connection.subscribe(EVENTS, {
+    variables: () => ({ since }),
     onData: look,
     onState: (isConnected) => {
-      if (isConnected && !connected) look(); // What came meanwhile sent no event.
+      if (isConnected && !since) look(); // What came meanwhile sent no event.
+      if (isConnected) since = null;
       connected = isConnected;
       live.textContent = connected ? "Live" : "";
       live.title = connected ? "New studies appear automatically" : "";

@@ -105,8 +105,9 @@ export class Connection {
   /**
    * Follow a subscription; it reconnects by itself.
    * @param {string} query
-   * @param {{variables?: Record<string, any>, onData: (data: any) => void,
+   * @param {{variables?: Record<string, any> | (() => Record<string, any>), onData: (data: any) => void,
    *   onState?: (isConnected: boolean) => void}} listeners What came while `onState` said false sent no event.
+   *   A function for `variables` is called at each connection: `studyEvents(since:)` then tells what was missed.
    * @returns {() => void} Ends the subscription.
    */
   subscribe(query, listeners) {
@@ -142,13 +143,15 @@ class Subscription {
 
   /**
    * @param {string} endpoint @param {string} query
-   * @param {{variables?: Record<string, any>, onData: (data: any) => void, onState?: (isConnected: boolean) => void}} listeners
+   * @param {{variables?: Record<string, any> | (() => Record<string, any>), onData: (data: any) => void,
+   *   onState?: (isConnected: boolean) => void}} listeners
    * @param {() => any} hello @param {(used: any) => Promise<boolean>} needsToken
    */
   constructor(endpoint, query, { variables = {}, onData, onState = (_) => {} }, hello, needsToken) {
     this.url = new URL(endpoint);
     this.url.protocol = this.url.protocol.replace("http", "ws");
-    this.payload = { query, variables };
+    this.query = query;
+    this.variables = variables;
     this.onData = onData;
     this.onState = onState;
     this.hello = hello;
@@ -196,7 +199,8 @@ class Subscription {
   #receive({ type, payload }) {
     if (this.#isStopped) return;
     if (type === "connection_ack") {
-      this.#say({ id: "1", type: "subscribe", payload: this.payload });
+      const variables = typeof this.variables === "function" ? this.variables() : this.variables;
+      this.#say({ id: "1", type: "subscribe", payload: { query: this.query, variables } });
       this.#connectedAt = performance.now();
       this.onState(true);
     } else if (type === "ping") this.#say({ type: "pong" });
