@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.async_api import (
@@ -24,6 +24,8 @@ from pydicom.data import get_testdata_file
 
 from tests.browser.phantoms import CORONAL, Phantom
 from tests.server_process import Served, serve, serve_guarded, until_in_step
+
+Scheme = Literal["dark", "light"]
 
 _CHROMIUM = "/usr/bin/chromium"
 _FLAGS = [
@@ -153,13 +155,20 @@ async def guarded(
         yield opened
 
 
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def run_chromium() -> AsyncIterator[Browser]:
+    """Run a browser."""
     expect.set_options(timeout=_PATIENCE_MS)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
         yield chromium
         await chromium.close()
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    async with run_chromium() as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Examples:
         """
         for name, text in self.sources.items():
             path = folder / name
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text.replace(_ADDRESS, address), encoding="utf-8")
 
 

@@ -1,54 +1,20 @@
-"""The npm package of clients/js: packed as for npm, typed, and used by React in Chromium."""
+"""The npm package of clients/js: packed as for npm, and used by React in Chromium."""
 
 import asyncio
 import json
-import os
 import re
-import shutil
-import tarfile
-from asyncio.subprocess import PIPE
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.async_api import Page, Route, expect
 
 import graph.web
 from tests.browser.conftest import Tab
-from tests.patience import PATIENCE_SECONDS
 from tests.server_process import Served
 
 _REPOSITORY = Path(__file__).parents[2]
-_PROGRAMS = _REPOSITORY / "tests/frontend/node_modules/.bin"
 _REACT = Path(graph.web.__file__).parent / "node_modules"
-
-pytestmark = pytest.mark.skipif(
-    not (_PROGRAMS / "tsc").exists() or not _REACT.exists(),
-    reason="the packages of the front-end tests are missing: make frontend web",
-)
-
-_CONSUMER = """
-import {
-  CineController, Connection, PictureLoader, StackController, geometry,
-} from "orthanc-graphql-client";
-import { useStack, useUpload } from "orthanc-graphql-client/react";
-
-const connection = new Connection({ endpoint: "http://127.0.0.1/graphql", token: () => null });
-const loader = new PictureLoader(connection, { maxBytes: 1_000_000 });
-const stack = new StackController(loader);
-stack.open([{ instanceId: "a", index: 0 }, null], 0, { center: 40, width: 400, format: "jpg" });
-const cine: CineController = new CineController(stack);
-const speed: number = cine.speed;
-const ref = { instanceId: "a", index: 0 };
-const src: Promise<string> = loader.load(ref).then((picture) => picture.src);
-const letters: string = geometry.lettersOf([1, 0, 0]);
-// @ts-expect-error  A position is a number.
-stack.goTo("1");
-// @ts-expect-error  There is no such format.
-stack.setRendering({ format: "webp" });
-export const used = [speed, src, letters, useStack([]).src, useUpload().progress?.isStoring];
-"""
 
 _PAGE = """<!doctype html><title>Client</title><div id="root"></div>
 <script src="/client-test/react/umd/react.production.min.js"></script>
@@ -96,48 +62,18 @@ _WATCH = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-async def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder `package` of the packed npm package."""
-    folder = tmp_path_factory.mktemp("client")
-    for part in ("clients/js", "graph/web/static/client"):
-        ignored = shutil.ignore_patterns("node_modules", "types", "*.tgz")
-        shutil.copytree(_REPOSITORY / part, folder / part, ignore=ignored)
-    await _run("npm", "pack", "--silent", "--offline", folder=folder / "clients/js")
-    (packed,) = (folder / "clients/js").glob("*.tgz")
-    with tarfile.open(packed) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / "package"
-
-
-async def _run(*command: str, folder: Path) -> None:
-    path = f"{_PROGRAMS}{os.pathsep}{os.environ['PATH']}"
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=os.environ | {"PATH": path}, stdout=PIPE, stderr=PIPE
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        output, complaints = await process.communicate()
-    assert process.returncode == 0, (output + complaints).decode()
-
-
-def test_the_package_has_its_modules_and_no_dependencies(package: Path) -> None:
-    described = json.loads((package / "package.json").read_text("utf-8"))
+def test_the_package_has_its_modules_and_no_dependencies(client_package: Path) -> None:
+    described = json.loads((client_package / "package.json").read_text("utf-8"))
     assert "dependencies" not in described
     ours = {path.name for path in (_REPOSITORY / "graph/web/static/client").iterdir()}
-    assert {path.name for path in (package / "src").iterdir()} == ours | {"index.js", "react.js"}
-    assert (package / "README.md").exists()
+    assert {path.name for path in (client_package / "src").iterdir()} == ours | {
+        "index.js",
+        "react.js",
+    }
+    assert (client_package / "README.md").exists()
     for entry in described["exports"].values():
-        assert (package / entry["types"]).exists()
-        assert (package / entry["default"]).exists()
-
-
-async def test_the_types_hold(package: Path, tmp_path: Path) -> None:
-    (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules/orthanc-graphql-client").symlink_to(package)
-    (tmp_path / "consumer.ts").write_text(_CONSUMER, encoding="utf-8")
-    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
-    options = ("--strict", "--noEmit", "--module", "NodeNext", "--target", "ES2022")
-    await _run("tsc", *options, "--lib", "ES2023,DOM,DOM.Iterable", "consumer.ts", folder=tmp_path)
+        assert (client_package / entry["types"]).exists()
+        assert (client_package / entry["default"]).exists()
 
 
 async def _serve_client(page: Page, package: Path) -> None:
@@ -156,9 +92,9 @@ async def _serve_client(page: Page, package: Path) -> None:
 
 
 async def test_a_stack_survives_the_end_of_its_urls_without_flicker(
-    tab: Tab, samples: Served, package: Path
+    tab: Tab, served: Served, client_package: Path
 ) -> None:
-    found: Any = await samples.graphql(
+    found: Any = await served.graphql(
         '{ studies(filter: {text: "Brain-MRA"}) { nodes { series { id numberOfInstances } } } }'
     )
     (series,) = found["studies"]["nodes"][0]["series"]
@@ -181,7 +117,7 @@ async def test_a_stack_survives_the_end_of_its_urls_without_flicker(
 
     page = tab.page
     await page.route("**/graphql", shorten)
-    await _serve_client(page, package)
+    await _serve_client(page, client_package)
     await page.goto(f"{tab.url}client-test/#{series['id']}")
     image = page.locator("img")
     await expect(image).to_have_attribute("src", re.compile("^blob:"))
