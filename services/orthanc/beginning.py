@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import BinaryIO, TypeVar, cast
 
-from services.errors import OrthancOutcomeUnknown, OrthancUnavailable
+from services.errors import OrthancNotFound, OrthancOutcomeUnknown, OrthancUnavailable
 from services.orthanc.answers import StoredFile
 from services.orthanc.capacity import WHOLE_CAPACITY
 from services.orthanc.connection_pool import ConnectionPool
-from services.orthanc.endpoints import Endpoints, may_ask_another
+from services.orthanc.endpoints import Endpoints
 from services.orthanc.identifiers import path_of
 from services.orthanc.transport import observed
 from services.tasks import AbortSignal, finish_in_thread
@@ -116,10 +116,10 @@ class FileBeginnings:
                 try:
                     with endpoint.guarded():
                         endpoint.connection.get_into(path, file, max_bytes=max_bytes, abort=abort)
-                except OrthancUnavailable as exc:
-                    fault = fault or exc
-                    if abort.is_set or not may_ask_another(exc):
+                except (OrthancUnavailable, OrthancNotFound) as exc:
+                    if abort.is_set or not self._connections.may_ask_another(endpoint, exc):
                         raise
+                    fault = fault or (exc if isinstance(exc, OrthancUnavailable) else None)
                     if not isinstance(exc, OrthancOutcomeUnknown):
                         break
                 else:

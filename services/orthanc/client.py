@@ -34,7 +34,7 @@ from services.orthanc.answers import (
 from services.orthanc.beginning import FILE_SECONDS
 from services.orthanc.capacity import WHOLE_CAPACITY, OrthancCapacity
 from services.orthanc.connection_pool import ConnectionPool
-from services.orthanc.endpoints import Endpoint, Endpoints, may_ask_another
+from services.orthanc.endpoints import Endpoint, Endpoints
 from services.orthanc.files import OrthancFiles, open_orthanc_files
 from services.orthanc.frames import OrthancFrames, open_orthanc_frames
 from services.orthanc.identifiers import path_of
@@ -195,7 +195,7 @@ class OrthancClient:
         *,
         limits: httpx.Timeout | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """GET a body that is read while it arrives, from the first Orthanc that answers."""
+        """GET a body that is read while it arrives, from the first Orthanc that has it."""
         opened: Endpoint[ReadClients] | None = None
         fault: OrthancUnavailable | None = None
         try:
@@ -205,10 +205,10 @@ class OrthancClient:
                     try:
                         with endpoint.guarded():
                             response = await stack.enter_async_context(body)
-                    except OrthancUnavailable as exc:
-                        fault = exc
-                        if not may_ask_another(exc):
+                    except (OrthancUnavailable, OrthancNotFound) as exc:
+                        if not self._readers.may_ask_another(endpoint, exc):
                             raise
+                        fault = exc if isinstance(exc, OrthancUnavailable) else fault
                     else:
                         opened = endpoint
                         break

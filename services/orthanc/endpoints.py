@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from services.errors import OrthancTimedOut, OrthancUnavailable
+from services.errors import OrthancError, OrthancNotFound, OrthancTimedOut, OrthancUnavailable
 from services.orthanc.transport import CircuitBreaker
 
 _Connection = TypeVar("_Connection")
@@ -83,12 +83,21 @@ class Endpoints(Generic[_Connection]):
         endpoints = [endpoint for _, endpoint in by_preference] + [self._main]
         yield from sorted(endpoints, key=lambda endpoint: endpoint.is_refusing)
 
+    def may_ask_another(self, asked: Endpoint[_Connection], fault: OrthancError) -> bool:
+        """Return whether another Orthanc may have the answer.
+
+        One that takes too long would do so again. A reader that does not have a file yet, or not
+        any more, is behind the others: only `main` knows what is gone.
+
+        Args:
+            asked: Which one answered.
+            fault: What it answered.
+        """
+        if isinstance(fault, OrthancNotFound):
+            return asked is not self._main
+        return isinstance(fault, OrthancUnavailable) and not isinstance(fault, OrthancTimedOut)
+
 
 def _weight(key: str, number: int) -> bytes:
     # No sum of zlib: those of two numbers differ by the same bits for all keys.
     return hashlib.blake2b(f"{key} {number}".encode(), digest_size=8).digest()
-
-
-def may_ask_another(fault: OrthancUnavailable) -> bool:
-    """Return whether another Orthanc may answer; one that takes too long would do so again."""
-    return not isinstance(fault, OrthancTimedOut)

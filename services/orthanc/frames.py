@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from services.errors import OrthancUnavailable
+from services.errors import OrthancNotFound, OrthancUnavailable
 from services.observability.metrics import FRAME_SECONDS, ORTHANC_SECONDS, timed
 from services.orthanc.connection_pool import ConnectionPool
-from services.orthanc.endpoints import Endpoints, may_ask_another
+from services.orthanc.endpoints import Endpoints
 from services.orthanc.identifiers import path_of
 from services.tasks import finish_in_thread
 
@@ -71,10 +71,10 @@ class OrthancFrames:
                     return await asyncio.get_running_loop().run_in_executor(
                         self._threads, fetch_and_use, endpoint.connection
                     )
-            except OrthancUnavailable as exc:
-                if not may_ask_another(exc):
+            except (OrthancUnavailable, OrthancNotFound) as exc:
+                if not self._endpoints.may_ask_another(endpoint, exc):
                     raise
-                fault = fault or exc
+                fault = fault or (exc if isinstance(exc, OrthancUnavailable) else None)
         raise fault or OrthancUnavailable
 
 

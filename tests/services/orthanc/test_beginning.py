@@ -27,8 +27,12 @@ def stored(size: int, pixel_data_offset: int | None) -> StoredFile:
     return StoredFile(INSTANCE, "series", "uuid", size, metadata)
 
 
-def only(url: str) -> Endpoints[ConnectionPool]:
-    return Endpoints(Endpoint(ConnectionPool(url, "", "", timeout_seconds=FILE_SECONDS)))
+def only(url: str, *readers: str) -> Endpoints[ConnectionPool]:
+    main, *others = (
+        Endpoint(ConnectionPool(one, "", "", timeout_seconds=FILE_SECONDS))
+        for one in (url, *readers)
+    )
+    return Endpoints(main, others)
 
 
 class FileServer:
@@ -41,10 +45,14 @@ class FileServer:
         self._broken = broken
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[FileBeginnings]:
+    async def running(self) -> AsyncIterator[str]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server, open_file_beginnings(only(url)) as beginnings:
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[FileBeginnings]:
+        async with self.running() as url, open_file_beginnings(only(url)) as beginnings:
             yield beginnings
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -191,3 +199,14 @@ async def test_a_full_disk_here_is_no_fault_of_orthanc() -> None:
         with pytest.raises(OSError, match="No space left"):
             await asyncio.to_thread(read)
         connections.close()
+
+
+async def test_a_file_that_a_reader_does_not_have_is_asked_of_the_writer() -> None:
+    behind, there = FileServer(b"", status=b"404 Not Found"), FileServer(bytes(10))
+    async with (
+        behind.running() as reader,
+        there.running() as writer,
+        open_file_beginnings(only(writer, reader)) as beginnings,
+    ):
+        assert await beginnings.read(stored(10, None), sizes) == (10, None)
+    assert (behind.connections, there.connections) == ([1], [1])

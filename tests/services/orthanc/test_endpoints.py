@@ -1,13 +1,15 @@
 """Which of several Orthancs answers a read."""
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
-from services.errors import OrthancBusy, OrthancUnavailable
+from services.errors import OrthancBusy, OrthancNotFound, OrthancUnavailable
 from services.orthanc.client import OrthancClient, ReadClients
 from services.orthanc.endpoints import Endpoint, Endpoints
+from services.orthanc.frames import Fetch, OrthancFrames
 from services.orthanc.transport import CircuitBreaker
 
 KEYS = [f"{number:08x}-00000000-00000000-00000000-00000000" for number in range(300)]
@@ -111,6 +113,34 @@ async def test_a_file_comes_from_a_reader_and_without_it_from_the_writer() -> No
         assert [await read(client) for _ in range(6)] == [b"reader"] + [b"writer"] * 5
     # Three faults open its breaker.
     assert len(reader.asked) == 4
+
+
+async def test_only_the_writer_knows_that_a_file_is_gone() -> None:
+    """A reader may be behind: it does not have yet, or not any more, what the writer has."""
+    behind, there = httpx.Response(404), httpx.Response(200, content=b"there")
+    for answer, expected in (
+        (there, b"there"),
+        (behind, OrthancNotFound),
+        (httpx.ConnectError("refused"), OrthancUnavailable),
+    ):
+        reader, writer = Answers(behind), Answers(answer)
+        async with http(reader) as of_reader, http(writer) as of_writer:
+            client = OrthancClient(of_writer, readers=[Endpoint(ReadClients(of_reader, of_reader))])
+            if isinstance(expected, bytes):
+                assert await read(client) == expected
+            else:
+                with pytest.raises(expected):
+                    await read(client)
+        assert (len(reader.asked), len(writer.asked)) == (1, 1)
+
+
+async def test_frames_are_asked_of_the_writer_before_they_are_gone() -> None:
+    def behind(_path: str) -> bytes:
+        raise OrthancNotFound
+
+    endpoints = Endpoints[Fetch](Endpoint(lambda _: b"frame"), [Endpoint(behind)])
+    with ThreadPoolExecutor(1) as threads:
+        assert await OrthancFrames(endpoints, threads).get(KEYS[0], 0, "raw", bytes) == b"frame"
 
 
 async def test_the_breaker_guards_files_and_archives() -> None:
