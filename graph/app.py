@@ -14,6 +14,7 @@ from graph.dicomweb.exchange import Mount
 from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
 from graph.http.compression import CompressionMiddleware
+from graph.http.client_slots import ClientSlots
 from graph.http.cors import EXPOSED_HEADERS, REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.errors import routing_refusal
@@ -103,21 +104,23 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         websockets_per_client=settings.websockets_per_client,
         documents=documents,
     )
+    # One count for all of them, because they share the connections to Orthanc.
+    downloads = ClientSlots("downloads", settings.archives_per_client, setting="ARCHIVES_PER_CLIENT")
     shared = Mount(f"/s/{{{SHARE_PARAMETER}}}/dicomweb", identify=principal_of_share)
     return [
         # Routes are tried in this order; pictures are requested most often.
         *frames.routes,
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
-        *archives.archive_routes(per_client=settings.archives_per_client),
-        *exports.export_routes(per_client=settings.archives_per_client),
-        *files.file_routes(),
+        *archives.archive_routes(downloads),
+        *exports.export_routes(downloads),
+        *files.file_routes(downloads),
         *dicom_api.routes,
-        *dicomweb_routes(per_client=settings.archives_per_client),
+        *dicomweb_routes(slots=downloads),
         *health.health_routes(),
         *orthanc_events.routes,
         *shares.routes,
-        *dicomweb_routes(shared, per_client=settings.archives_per_client),
+        *dicomweb_routes(shared, slots=downloads),
         *web.routes,
     ]
 

@@ -423,7 +423,10 @@ class Settings(BaseSettings):
         "all its clients are one.",
     )
     archives_per_client: int = Field(
-        default=4, gt=0, description="Most archives that one client address downloads at once."
+        default=4,
+        gt=0,
+        description="Most archives, exports and files that one client address downloads at once; "
+        "further files wait for 5 s.",
     )
     page_max_size: int = Field(default=500, gt=0, description="Largest `first` of a list.")
     frame_max_pixels: int = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from graph.http.client_slots import ClientSlots
 from graph.routes.archives import archive_routes
 from graph.routes.files import file_routes
 from graph.routes.frames import routes as frame_routes
@@ -73,7 +74,8 @@ def test_the_proxies_know_the_routes(name: str) -> None:
     if name == "nginx.conf":
         unbuffered = re.search(r"location ~ (\S+) \{\s+proxy_pass \S+;\s+proxy_buffering off", text)
         assert unbuffered is not None
-        for route in (*archive_routes(per_client=1), *file_routes(), *share_routes):
+        slots = ClientSlots("downloads", 1, setting="")
+        for route in (*archive_routes(slots), *file_routes(slots), *share_routes):
             assert re.match(unbuffered[1], route.path), route.path
 
 

@@ -15,7 +15,7 @@ from graph.http.accept import MediaRange, NotAcceptable
 from graph.http.client_slots import ClientSlots
 from graph.http.conditional import names_tag
 from graph.http.ranges import Span
-from graph.http.streams import passed_on
+from graph.http.streams import in_turn, passed_on
 from services.audit import Action
 from services.dicom.json_model import bulk_value
 from services.dicomweb.resources import SeriesResource, StudyResource
@@ -30,14 +30,13 @@ _Instance = Mapping[str, Any]
 """Identifier, transfer syntax and size, by stored names."""
 
 
-def file_routes(mount: Mount, *, per_client: int) -> list[BaseRoute]:
+def file_routes(mount: Mount, slots: ClientSlots) -> list[BaseRoute]:
     """Make the routes of files.
 
     Args:
         mount: Where they stand.
-        per_client: Series and studies that one client may download at once.
+        slots: What one client may download at once.
     """
-    slots = ClientSlots("downloads", per_client, setting="ARCHIVES_PER_CLIENT")
     series = "/studies/{study}/series/{series}"
     instance = f"{series}/instances/{{instance}}"
 
@@ -47,9 +46,12 @@ def file_routes(mount: Mount, *, per_client: int) -> list[BaseRoute]:
     async def one_series(exchange: Exchange) -> Response:
         return await _series(exchange, slots)
 
+    async def one_instance(exchange: Exchange) -> Response:
+        return await _instance(exchange, slots)
+
     return [
         mount.route(f"{instance}/bulkdata/{{path:path}}", _bulk_data),
-        mount.route(instance, _instance),
+        mount.route(instance, one_instance),
         mount.route(series, one_series),
         mount.route("/studies/{study}", study),
     ]
@@ -123,7 +125,7 @@ async def _files(
         return await passed_on(parts(), headers=_headers(), media_type=multipart.media_type)
 
 
-async def _instance(exchange: Exchange) -> Response:
+async def _instance(exchange: Exchange, slots: ClientSlots) -> Response:
     """Answer one file, alone or as a part; alone with its size, and parts of it."""
     accepted = exchange.accepted
     is_single = _is_single(accepted, DICOM)
@@ -137,16 +139,17 @@ async def _instance(exchange: Exchange) -> Response:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     if not is_single:
         multipart = Multipart(DICOM)
-        body = _one_part(orthanc, instance, multipart)
+        body = in_turn(_one_part(orthanc, instance, multipart), slots, exchange.request.scope)
         async with exchange.viewing(document, action=Action.ARCHIVE):
             return await passed_on(body, headers=headers, media_type=multipart.media_type)
     span = Span.asked(exchange.request.headers, document.file_size_bytes, etag=headers["ETag"])
     headers |= span.headers | {"Content-Length": str(len(span))}
     if not len(span):
         return Response(status_code=span.status, headers=headers)
+    body = part_of_file(orthanc, document.id, span.begin, span.end)
     async with exchange.viewing(document, action=Action.ARCHIVE):
         return await passed_on(
-            part_of_file(orthanc, document.id, span.begin, span.end),
+            in_turn(body, slots, exchange.request.scope),
             status=span.status,
             headers=headers,
             media_type=_content_type(instance),

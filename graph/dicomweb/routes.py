@@ -9,14 +9,15 @@ from graph.dicomweb.metadata import metadata_routes
 from graph.dicomweb.rendered import rendered_routes
 from graph.dicomweb.searches import search_routes
 from graph.dicomweb.store import store_routes
+from graph.http.client_slots import ClientSlots
 
 
-def dicomweb_routes(mount: Mount | None = None, *, per_client: int) -> list[BaseRoute]:
+def dicomweb_routes(mount: Mount | None = None, *, slots: ClientSlots) -> list[BaseRoute]:
     """Make the routes of one service.
 
     Args:
         mount: Where it stands and who may use it; None: at its usual place, for principals.
-        per_client: Series and studies that one client may download at once.
+        slots: What one client may download at once.
     """
     mount = mount or Mount()
     return [
@@ -25,6 +26,6 @@ def dicomweb_routes(mount: Mount | None = None, *, per_client: int) -> list[Base
         *rendered_routes(mount),
         *metadata_routes(mount),
         *search_routes(mount),
-        *file_routes(mount, per_client=per_client),
+        *file_routes(mount, slots),
         *store_routes(mount),
     ]

@@ -1,9 +1,10 @@
-"""Limits what one client may use at the same time: WebSockets, archives."""
+"""Limits what one client may use at the same time: WebSockets, downloads."""
 
+import asyncio
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 
 from starlette.types import Scope
@@ -28,6 +29,7 @@ class ClientSlots:
         self._limit = limit
         self._setting = setting
         self._held: Counter[str] = Counter()
+        self._freed = asyncio.Event()
 
     @contextmanager
     def hold(self, scope: Scope) -> Iterator[None]:
@@ -51,6 +53,27 @@ class ClientSlots:
             self._held[client] -= 1
             if not self._held[client]:
                 del self._held[client]
+            self._freed.set()
+            self._freed = asyncio.Event()
+
+    @asynccontextmanager
+    async def turn(self, scope: Scope, *, seconds: float) -> AsyncIterator[None]:
+        """Hold one as `hold` does, as soon as the client has one left.
+
+        Args:
+            scope: Of the request.
+            seconds: Longest wait.
+
+        Raises:
+            TooManyRequests: The client still holds as many as it may.
+        """
+        client = _client_of(scope)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._held[client] >= self._limit:
+                    await self._freed.wait()
+        with self.hold(scope):
+            yield
 
 
 def _client_of(scope: Scope) -> str:

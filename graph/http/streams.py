@@ -7,6 +7,8 @@ from http import HTTPStatus
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from graph.http.client_slots import ClientSlots
+
 ZIP = "application/zip"
 
 
@@ -22,6 +24,23 @@ def attachment_headers(file_name: str) -> dict[str, str]:
         "X-Content-Type-Options": "nosniff",
         "Referrer-Policy": "no-referrer",
     }
+
+
+_TURN_SECONDS = 5.0
+"""Longest wait of a file for its turn: viewers ask for several at once, and each is short."""
+
+
+async def in_turn(
+    parts: AsyncGenerator[bytes, None], slots: ClientSlots, scope: Scope
+) -> AsyncGenerator[bytes, None]:
+    """Yield the parts of a file while its client holds one of its downloads.
+
+    Raises:
+        TooManyRequests: The client waited for one in vain.
+    """
+    async with aclosing(parts), slots.turn(scope, seconds=_TURN_SECONDS):
+        async for part in parts:
+            yield part
 
 
 class PassedOn(StreamingResponse):

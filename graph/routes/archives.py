@@ -19,14 +19,13 @@ from services.errors import Error, NotFound
 from services.sharing.service import name_of
 
 
-def archive_routes(*, per_client: int) -> list[Route]:
+def archive_routes(slots: ClientSlots) -> list[Route]:
     """Make the routes of one application.
 
     Args:
-        per_client: How many archives one client may download at once: each holds a connection to
-            Orthanc for as long as its reader takes.
+        slots: What one client may download at once: each download holds a connection to Orthanc
+            for as long as its reader takes.
     """
-    slots = ClientSlots("archives", per_client, setting="ARCHIVES_PER_CLIENT")
 
     async def answer(request: Request) -> Response:
         return await archive(request, slots)

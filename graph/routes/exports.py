@@ -19,14 +19,12 @@ from services.errors import Error
 from services.sharing.service import name_of
 
 
-def export_routes(*, per_client: int) -> list[Route]:
+def export_routes(slots: ClientSlots) -> list[Route]:
     """Make the routes of one application.
 
     Args:
-        per_client: How many exports one client may download at once: each holds a connection to
-            Orthanc for as long as its reader takes.
+        slots: What one client may download at once.
     """
-    slots = ClientSlots("exports", per_client, setting="ARCHIVES_PER_CLIENT")
 
     async def answer(request: Request) -> Response:
         return await export(request, slots)

@@ -1,7 +1,8 @@
 """`GET /files/v2/...` and `/documents/v2/...`: signed URLs answered with a file or its document."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from cachetools import TTLCache
@@ -10,10 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from graph.execution.audit import recorded
+from graph.http.client_slots import ClientSlots
 from graph.http.conditional import names_tag
 from graph.http.errors import refusal
 from graph.http.ranges import Span
-from graph.http.streams import passed_on
+from graph.http.streams import in_turn, passed_on
 from graph.routes.frames import require_share, signed_path
 from graph.state import client_address, runtime_of
 from services.audit import Action
@@ -33,15 +35,19 @@ _Records = TTLCache[tuple[str, ...], bool]
 """Share, address, study and route of records that stand for what follows."""
 
 
-def file_routes() -> list[Route]:
-    """Make the routes of one application."""
+def file_routes(slots: ClientSlots) -> list[Route]:
+    """Make the routes of one application.
+
+    Args:
+        slots: What one client may download at once.
+    """
     # Viewers load hundreds of files of a study: one record stands for those of five minutes.
     records: _Records = TTLCache(_RECORDED, _RECORDED_SECONDS)
 
     def route(prefix: str, handler: Callable[["_Download"], Awaitable[Response]]) -> Route:
         async def answer(request: Request) -> Response:
             try:
-                return await handler(_Download(request, f"GET {prefix}", records))
+                return await handler(_Download(request, f"GET {prefix}", records, slots))
             except Error as error:
                 return await refusal(request, error)
 
@@ -92,13 +98,17 @@ class _Download:
         request: The request.
         detail: Name of the route, for the audit trail.
         records: Of the application.
+        slots: Likewise.
     """
 
-    def __init__(self, request: Request, detail: str, records: _Records) -> None:
+    def __init__(
+        self, request: Request, detail: str, records: _Records, slots: ClientSlots
+    ) -> None:
         self.request = request
         self.runtime = runtime_of(request)
         self._detail = detail
         self._records = records
+        self._slots = slots
 
     async def check_share(self, reference: FileReference) -> None:
         """Check that the share under which the URL was minted is valid still; see `frames`."""
@@ -141,15 +151,20 @@ class _Download:
         if not len(span) or self.request.method == "HEAD":
             # Ranges are of GET alone (RFC 9110 14.2).
             return Response(status_code=span.status, headers=headers, media_type=media_type)
-        await self._record(reference, instance)
-        return await passed_on(
-            self.runtime.downloads.part(instance, begin + span.begin, begin + span.end),
-            status=span.status,
-            headers=headers,
-            media_type=media_type,
-        )
+        body = self.runtime.downloads.part(instance, begin + span.begin, begin + span.end)
+        async with self._recording(reference, instance):
+            return await passed_on(
+                in_turn(body, self._slots, self.request.scope),
+                status=span.status,
+                headers=headers,
+                media_type=media_type,
+            )
 
-    async def _record(self, reference: FileReference, instance: DownloadedInstance) -> None:
+    @asynccontextmanager
+    async def _recording(
+        self, reference: FileReference, instance: DownloadedInstance
+    ) -> AsyncIterator[None]:
+        """Record that a file is read, once its first bytes are there or it has failed."""
         key = (
             reference.share_id or "",
             client_address.get() or "",
@@ -157,6 +172,7 @@ class _Download:
             self._detail,
         )
         if key in self._records:
+            yield
             return
         principal = None
         if reference.share_id is not None:
@@ -166,4 +182,5 @@ class _Download:
         ) as event:
             event.study_ids.add(instance.study_id)
             event.patient_ids.add(instance.patient_id)
+            yield
         self._records[key] = True

@@ -1,6 +1,9 @@
 """Signed URLs of files and documents on real stores, reports, and what a share may take."""
 
+import asyncio
 import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +20,10 @@ from pydicom.uid import (
     VideoEndoscopicImageStorage,
 )
 
+from graph.http import streams
 from models import AuditRecord
 from services.audit import Action
+from services.orthanc.client import OrthancClient
 from services.runtime import Runtime
 from services.settings import Settings
 from tests.real.dicomweb_stage import file_named, slices, store, uid
@@ -104,6 +109,49 @@ async def test_a_file_is_at_its_url_for_pages_of_other_origins(server: RunningSe
     # One record stands for everything that a viewer loads of a study within minutes.
     assert [record.detail for record in written] == ["GET /files/v2"]
     assert len(written[0].orthanc_study_ids) == 1
+
+
+async def test_the_downloads_of_one_client_are_counted_together(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(server, slices("P1", 1))
+    query = "{ studies { nodes { archiveUrl series { instances { fileUrl } } } } }"
+    listed: Any = await server.graphql(query)
+    (study,) = listed["studies"]["nodes"]
+    url = study["series"][0]["instances"][0]["fileUrl"]
+    monkeypatch.setattr(streams, "_TURN_SECONDS", 0.05)
+    download, may_end, begun = OrthancClient.download, asyncio.Event(), 0
+
+    @asynccontextmanager
+    async def held(self: OrthancClient, instance_id: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        nonlocal begun
+        async with download(self, instance_id) as chunks:
+            begun += 1
+            await may_end.wait()
+            yield chunks
+
+    async def all_have_begun() -> bool:
+        return begun == server.runtime.settings.archives_per_client
+
+    monkeypatch.setattr(OrthancClient, "download", held)
+    slow = [
+        asyncio.create_task(server.http.get(url))
+        for _ in range(server.runtime.settings.archives_per_client)
+    ]
+    await eventually(all_have_begun)
+    series = f"/dicomweb/studies/{uid('P1')}/series/{uid('P1', 0)}"
+    instance = f"{series}/instances/{uid('P1', 'instance', 0)}"
+    for path, accepted in (
+        (url, "*/*"),
+        (instance, "*/*"),
+        (instance, "application/dicom"),
+        (series, "*/*"),
+        (study["archiveUrl"], "*/*"),
+    ):
+        refused = await server.http.get(path, headers={"Accept": accepted})
+        assert (refused.status_code, refused.json()["code"]) == (429, "TOO_MANY_REQUESTS")
+    may_end.set()
+    assert [(await task).status_code for task in slow] == [200] * len(slow)
 
 
 async def test_a_pdf_is_shown_in_pages_of_this_server_alone(server: RunningServer) -> None:
