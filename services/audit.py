@@ -23,7 +23,7 @@ import re
 import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -34,7 +34,7 @@ from bson import ObjectId
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import BulkWriteError
 
-from models import AuditRecord
+from models import AuditRecord, StudyDocument
 from models.audit_record import pack_id, pack_ids
 from models.stored import stored_name
 from services.auth.roles import Principal
@@ -47,6 +47,7 @@ from services.tasks import HANGING_SECONDS, Coalescer, Supervisor, heartbeat
 
 _MINTED_URLS = stored_name(AuditRecord.minted_urls)
 _ORTHANC_PATIENT_IDS = stored_name(AuditRecord.orthanc_patient_ids)
+_ORTHANC_PATIENT_ID = stored_name(StudyDocument.orthanc_patient_id)
 _ORTHANC_STUDY_IDS = stored_name(AuditRecord.orthanc_study_ids)
 _IDS = {"orthanc_patient_ids", "orthanc_study_ids"}
 
@@ -361,6 +362,7 @@ class Audit:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._database = database
         self._collection = database[AuditRecord.Settings.name]
         self._retention = retention
         self._now = now
@@ -378,7 +380,7 @@ class Audit:
             DatabaseUnavailable: It can't be written now; it is written as soon as it can be.
             Exception: Whatever else writing it raised, likewise.
         """
-        waits = await self._recording.submit(self._describe(event))
+        waits = await self._recording.submit(self._describe(await self._completed(event)))
         if waits is not None:
             raise waits.reason
 
@@ -388,7 +390,7 @@ class Audit:
         Raises:
             DatabaseUnavailable: MongoDB is away, the queue is full and the record is lost.
         """
-        waits = await self._recording.submit(self._describe(event))
+        waits = await self._recording.submit(self._describe(await self._completed(event)))
         if waits is not None:
             _log.warning("an audit record waits: %s", waits)
 
@@ -399,11 +401,23 @@ class Audit:
             DatabaseUnavailable: The queue is full and stays so.
         """
         if event.action is not Action.REFUSAL or event.principal is not None:
-            await self._enqueue(self._describe(event))
+            await self._enqueue(self._describe(await self._completed(event)))
         elif self._strangers.is_first(event) and not self._queue.full():
             self._queue.put_nowait(self._describe(event))
         else:
             self._strangers.add(event)
+
+    async def _completed(self, event: AuditEvent) -> AuditEvent:
+        """Add the patients of the studies to an event that names none: trails are read by patient.
+
+        While MongoDB is away, and of studies that are not indexed any more, they are unknown.
+        """
+        if event.study_ids and not event.patient_ids:
+            studies = self._database[StudyDocument.Settings.name]
+            found = studies.find({"_id": {"$in": sorted(event.study_ids)}}, (_ORTHANC_PATIENT_ID,))
+            with suppress(DatabaseUnavailable), translated_database_faults():
+                event.patient_ids = {study[_ORTHANC_PATIENT_ID] async for study in found}
+        return event
 
     async def follow(self) -> None:
         """Write what is handed over, until cancelled."""

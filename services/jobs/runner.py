@@ -11,12 +11,10 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import DicomErrorRecord, JobDocument, JobKind, JobState, StudyDocument
-from models.stored import stored_name
+from models import DicomErrorRecord, JobDocument, JobKind, JobState
 from services.audit import OK, Action, Audit, AuditEvent
 from services.auth.roles import Principal
 from services.auth.withdrawal import Withdrawals
-from services.database import translated_database_faults
 from services.errors import DatabaseUnavailable, Error
 from services.index.record import to_stored_precision
 from services.jobs.handler import (
@@ -34,8 +32,6 @@ from services.jobs.store import JobStore
 from services.observability.metrics import JOBS
 from services.sync.lease import LEASE_SECONDS, Lease
 from services.tasks import HANGING_SECONDS, Alarm, cancel_and_wait, heartbeat
-
-_ORTHANC_PATIENT_ID = stored_name(StudyDocument.orthanc_patient_id)
 
 _log = logging.getLogger(__name__)
 
@@ -193,7 +189,6 @@ class JobRunner:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = JobStore(database)
-        self._studies = database[StudyDocument.Settings.name]
         self._handlers = {handler.kind: handler for handler in handlers}
         self._audit = audit
         self._limits = limits
@@ -447,16 +442,7 @@ class JobRunner:
             number_of_objects=job.completed,
         )
         with suppress(DatabaseUnavailable):
-            event.patient_ids = await self._patients_of(event.study_ids)
-        with suppress(DatabaseUnavailable):
             await self._audit.record(event)
-
-    async def _patients_of(self, study_ids: set[str]) -> set[str]:
-        with translated_database_faults():
-            found = self._studies.find(
-                {"_id": {"$in": sorted(study_ids)}}, {_ORTHANC_PATIENT_ID: 1}
-            )
-            return {study[_ORTHANC_PATIENT_ID] async for study in found}
 
 
 async def _report(attempt: _Attempt, job: RunningJob, ended: asyncio.Event) -> None:

@@ -10,7 +10,7 @@ from pydicom.data import get_testdata_file
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from graph.relay import encode_node_id
+from graph.relay import encode_node_id, require_node_id
 from models import AuditRecord
 from services.auth.roles import Role
 from services.errors import DatabaseUnavailable
@@ -18,6 +18,7 @@ from services.ingest.service import SentFile
 from services.query.tree import Tree
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from tests.real.jobs_stage import ended, running_jobs
 from tests.servers import RunningServer, run_server
 from tests.tokens import give_tokens
 
@@ -284,6 +285,52 @@ async def test_an_archive_is_written_down_before_its_first_byte(
         found = await AuditRecord.find_one({"action": "archive"})
     assert found is not None
     assert found.orthanc_study_ids == subjects["orthancStudyIds"]
+    assert found.orthanc_patient_ids == subjects["orthancPatientIds"]
+
+
+async def test_every_download_is_found_by_its_patient(
+    server: RunningServer, tokens: dict[str, str], subjects: Record
+) -> None:
+    query = "{ studies { nodes { id archiveUrl series { instances { fileUrl } } } } }"
+    (study,) = (await ask(server, tokens["viewer"], query))["data"]["studies"]["nodes"]
+    start = f'mutation {{ exportStudies(ids: ["{study["id"]}"]) {{ id }} }}'
+    async with running_jobs(server.runtime):
+        started = (await ask(server, tokens["viewer"], start))["data"]["exportStudies"]
+        await ended(server.runtime, require_node_id("Job", started["id"]))
+    followed = await ask(server, tokens["viewer"], f'{{ job(id: "{started["id"]}") {{ url }} }}')
+    path = await wado_path(server)
+    headers = {"Authorization": f"Bearer {tokens['viewer']}"}
+    for url in (
+        followed["data"]["job"]["url"],
+        study["archiveUrl"],
+        study["series"][0]["instances"][0]["fileUrl"],
+        path,
+        f"{path}/metadata",
+        path.partition("/series/")[0],
+    ):
+        assert (await server.http.get(url, headers=headers)).status_code == 200
+    await server.runtime.audit.flush()
+    written = await AuditRecord.find().to_list()
+    assert [one.action for one in written].count("archive") == 5
+    # What the job did at its end is among them, and every view.
+    for one in written:
+        if one.orthanc_study_ids:
+            assert one.orthanc_patient_ids == subjects["orthancPatientIds"], one.detail
+
+
+async def wado_path(server: RunningServer) -> str:
+    """The address of the one stored instance."""
+    study, series, instance = [
+        await server.runtime.database[name].find_one()
+        for name in ("studies", "series", "instances")
+    ]
+    assert study is not None
+    assert series is not None
+    assert instance is not None
+    return (
+        f"/dicomweb/studies/{study['studyInstanceUID']}/series/{series['seriesInstanceUID']}"
+        f"/instances/{instance['sopInstanceUID']}"
+    )
 
 
 async def test_a_frame_of_a_study_is_a_view_found_or_not(
