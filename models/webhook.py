@@ -22,7 +22,8 @@ class WebhookDeliveryDocument(NamedDocument):
     orthanc_study_id: str
     study_instance_uid: str
     version: str
-    """Another one after each merge: what was merged during a delivery stays."""
+    """Digest of `_id` and of the moment of the last change that was merged into it: what is merged
+    during a delivery stays, and another process that finds the same change gives it the same."""
     due_at: datetime
     attempts: int = 0
     queued_at: datetime

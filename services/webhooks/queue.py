@@ -5,7 +5,6 @@ queued, so an event is delivered at least once, also when the process dies at an
 """
 
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -115,9 +114,9 @@ class WebhookQueue:
         return count
 
     async def _pages(self, since: datetime) -> AsyncIterator[list[Mapping[str, Any]]]:
-        """Yield new changes, the earliest first."""
+        """Yield new changes, deletions first: what came back since is what it is now."""
         page: list[Mapping[str, Any]] = []
-        for collection, moment in ((self._studies, _UPDATED_AT), (self._deleted, _DELETED_AT)):
+        for collection, moment in ((self._deleted, _DELETED_AT), (self._studies, _UPDATED_AT)):
             shown = (_STUDY_INSTANCE_UID, _CREATED_AT, moment)
             found = collection.find({moment: {"$gte": since}}, shown).sort([(moment, 1)])
             async for document in found:
@@ -139,26 +138,30 @@ class WebhookQueue:
         await self._deliveries.bulk_write(writes, ordered=True)
         for change in changes:
             self._seen[change["_id"], _moment(change)] = True
-            self._known[change["_id"]] = True
+            if _DELETED_AT in change:
+                self._known.pop(change["_id"], None)
+            else:
+                self._known[change["_id"]] = True
 
     def _writes(
         self, receiver: str, change: Mapping[str, Any], since: datetime, now: datetime
     ) -> list[UpdateOne | DeleteOne]:
         study_id = change["_id"]
         name = f"{receiver}/{study_id}"
+        of_change, of_stable = f"{name}/change", f"{name}/stable"
         common = {
             "receiver": receiver,
             _ORTHANC_STUDY_ID: study_id,
             _STUDY_INSTANCE_UID: change[_STUDY_INSTANCE_UID],
-            "version": secrets.token_hex(8),
+            "version": _version_of(of_change, change),
             "attempts": {"$ifNull": ["$attempts", 0]},
             _QUEUED_AT: {"$ifNull": [f"${_QUEUED_AT}", now]},
         }
         if _DELETED_AT in change:
             deleted = {**common, "kind": DELETED, _DUE_AT: now}
             return [
-                UpdateOne({"_id": f"{name}/change"}, [{"$set": deleted}], upsert=True),
-                DeleteOne({"_id": f"{name}/stable"}),
+                UpdateOne({"_id": of_change}, [{"$set": deleted}], upsert=True),
+                DeleteOne({"_id": of_stable}),
             ]
         kind: object = CREATED
         if study_id in self._known or change[_CREATED_AT] < since:
@@ -168,18 +171,18 @@ class WebhookQueue:
         settled = max(now, _moment(change) + self._stable)
         stable = {
             "kind": STABLE,
-            "version": secrets.token_hex(8),
+            "version": _version_of(of_stable, change),
             _DUE_AT: settled,
             _QUEUED_AT: settled,
         }
         return [
             UpdateOne(
-                {"_id": f"{name}/change"},
+                {"_id": of_change},
                 [{"$set": {**common, "kind": kind, _DUE_AT: due}}],
                 upsert=True,
             ),
             UpdateOne(
-                {"_id": f"{name}/stable"},
+                {"_id": of_stable},
                 [{"$set": {**common, **stable}}],
                 upsert=True,
             ),
@@ -217,6 +220,12 @@ class WebhookQueue:
                 {"_id": delivery["_id"], "version": delivery["version"]},
                 {"$set": {_DUE_AT: until}, "$inc": {"attempts": 1}},
             )
+
+
+def _version_of(name: str, change: Mapping[str, Any]) -> str:
+    """Name what is delivered after a change: every process that finds the change names it so."""
+    said = f"{name} {_moment(change).timestamp():.3f}"
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _moment(change: Mapping[str, Any]) -> datetime:

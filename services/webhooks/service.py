@@ -145,7 +145,7 @@ class Webhooks:
     async def _post(self, url: str, delivery: Mapping[str, Any]) -> str | None:
         """Post an event; return why it was not taken, None when it was."""
         body = body_of(delivery)
-        # The same for each attempt: receivers drop what they have had.
+        # The same for each attempt and each process: receivers drop what they have had.
         event_id = f"evt_{delivery['version']}"
         headers = self._keys.headers(event_id, int(time.time()), body)
         headers["Content-Type"] = "application/json"

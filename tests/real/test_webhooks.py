@@ -158,6 +158,38 @@ async def test_what_happens_while_no_process_delivers_is_delivered_by_the_next(
         assert set(await stage.step()) == {"study.created"}
     delivered = {event["data"]["studyInstanceUID"] for _, event in receiver.received}
     assert delivered == {uid("P1"), uid("P2")}
+    # Another process can't know what was delivered in the last seconds: it repeats it by its name.
+    before = dict(receiver.received)
+    async with open_stage(server.runtime, receiver) as stage:
+        await stage.step(STABLE + timedelta(seconds=2))
+        await delete_study(server)
+        await stage.step()
+    async with open_stage(server.runtime, receiver) as stage:
+        await stage.step(STABLE + timedelta(seconds=2))
+    ids = [name for name, _ in receiver.received]
+    events = {name: event["type"] for name, event in receiver.received}
+    assert len(ids) > len(events)
+    assert set(before) < set(events)
+    # Both are told of as new and as complete, and one as deleted.
+    assert sorted(events.values()) == [
+        "study.created", "study.created", "study.deleted", "study.stable", "study.stable"
+    ]  # fmt: skip
+
+
+async def test_a_study_that_came_back_is_not_deleted(
+    server: RunningServer, receiver: Receiver
+) -> None:
+    files = slices("P1", 1)
+    async with open_stage(server.runtime, receiver) as stage:
+        await store(server, files)
+        assert await stage.step() == ["study.created"]
+        await delete_study(server)
+        await store(server, files)
+        assert await stage.step() == ["study.updated"]
+        await delete_study(server)
+        assert await stage.step() == ["study.deleted"]
+        await store(server, files)
+        assert await stage.step() == ["study.created"]
 
 
 async def test_a_failed_delivery_is_repeated_later_under_the_same_id(
