@@ -1,4 +1,4 @@
-"""Studies that were deleted lately, for clients that were away at that moment."""
+"""What was deleted or lost its label lately, for clients that were away at that moment."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -6,9 +6,16 @@ from typing import ClassVar
 from pydantic import Field
 from pymongo import ASCENDING, IndexModel
 
-from models.stored import NamedDocument
+from models.stored import NamedDocument, NamedModel
 
 DELETIONS_KEPT_DAYS = 7
+
+
+class FormerLabel(NamedModel):
+    """A label that was taken from a study: for whoever saw the study by it, the study is gone."""
+
+    label: str
+    removed_at: datetime
 
 
 class DeletedStudyDocument(NamedDocument):
@@ -17,6 +24,8 @@ class DeletedStudyDocument(NamedDocument):
     study_instance_uid: str
     labels: list[str] = Field(default_factory=list)
     """The last ones that it had."""
+    former_labels: list[FormerLabel] = Field(default_factory=list)
+    """Those that were taken from it before."""
     deleted_at: datetime
 
     class Settings:

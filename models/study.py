@@ -7,6 +7,7 @@ from pydantic import Field
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from models.attributes import Demographics, StudyAttributes
+from models.deleted_study import FormerLabel
 from models.stored import StoredDocument
 from models.thumbnail import Thumbnail
 
@@ -41,6 +42,8 @@ class StudyDocument(StudyAttributes, StoredDocument):
 
     labels: list[str] = Field(default_factory=list)
     """Given by people, in the order given; no file holds them. Absent where there is none."""
+    former_labels: list[FormerLabel] = Field(default_factory=list)
+    """Those that were taken from it in the last days, each once. Absent where there is none."""
 
     # Derived from the above, for filters and orders.
     name_words: list[str]

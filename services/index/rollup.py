@@ -44,6 +44,7 @@ _CREATED_AT = stored_name(StudyDocument.created_at)
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
 _DELETED_AT = stored_name(DeletedStudyDocument.deleted_at)
+_FORMER_LABELS = stored_name(StudyDocument.former_labels)
 
 
 _AGGREGATION_MS = 20_000
@@ -140,6 +141,7 @@ class StudyLevel:
                     {
                         _STUDY_INSTANCE_UID: study[_STUDY_INSTANCE_UID],
                         "labels": study.get("labels") or [],
+                        _FORMER_LABELS: study.get(_FORMER_LABELS) or [],
                         _DELETED_AT: self.now,
                     },
                     upsert=True,

@@ -8,12 +8,12 @@ show them; labels that are set in Orthanc are not read, because it reports no ch
 import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import StudyDocument
+from models import DELETIONS_KEPT_DAYS, FormerLabel, StudyDocument
 from models.stored import stored_name
 from services.auth.scope import Scope
 from services.database import translated_database_faults
@@ -25,6 +25,13 @@ from services.query.visibility import studies_within
 
 _CREATED_AT = stored_name(StudyDocument.created_at)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
+
+_FORMER_LABELS = stored_name(StudyDocument.former_labels)
+_REMOVED_AT = stored_name(FormerLabel.removed_at)
+
+_FORMER_KEPT = timedelta(days=DELETIONS_KEPT_DAYS, minutes=1)
+_FORMER_MAX = 1000
+"""Labels that were taken from one study: more within days are no work of people."""
 
 _LABEL_MAX_CHARACTERS = 64
 _LABELS_MAX = 100
@@ -105,7 +112,7 @@ class Labels:
         await self._update(
             {"_id": study_id, "labels": {"$in": given}},
             [
-                {"$set": {"labels": left, **_stamps()}},
+                {"$set": {"labels": left, _FORMER_LABELS: _former(given), **_stamps()}},
                 {"$set": {"labels": {"$cond": [{"$eq": ["$labels", []]}, "$$REMOVE", "$labels"]}}},
             ],
         )
@@ -185,6 +192,25 @@ class Labels:
                     await self._orthanc.change_label(method, study_id, label)
         except OrthancError as exc:
             _log.warning("labels of a study are not mirrored to Orthanc: %s", exc.code)
+
+
+def _former(given: Sequence[str]) -> Fields:
+    """Return the expression of the labels that were taken from a study, with these."""
+    now = to_stored_precision(datetime.now(UTC))
+    taken = {"$setIntersection": ["$labels", {"$literal": given}]}
+    kept = {
+        "$filter": {
+            "input": {"$ifNull": [f"${_FORMER_LABELS}", []]},
+            "cond": {
+                "$and": [
+                    {"$gte": [f"$$this.{_REMOVED_AT}", now - _FORMER_KEPT]},
+                    {"$not": {"$in": ["$$this.label", taken]}},
+                ]
+            },
+        }
+    }
+    news = {"$map": {"input": taken, "in": {"label": "$$this", _REMOVED_AT: now}}}
+    return {"$slice": [{"$concatArrays": [kept, news]}, -_FORMER_MAX]}
 
 
 def _stamps() -> dict[str, Any]:

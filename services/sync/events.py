@@ -17,7 +17,7 @@ from typing import Any
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
-from models import DELETIONS_KEPT_DAYS, DeletedStudyDocument, StudyDocument
+from models import DELETIONS_KEPT_DAYS, DeletedStudyDocument, FormerLabel, StudyDocument
 from models.stored import stored_name
 from services.auth.scope import ALL, Scope
 from services.database import translated_database_faults
@@ -30,6 +30,8 @@ _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _UPDATED_AT = stored_name(StudyDocument.updated_at)
 _CREATED_AT = stored_name(StudyDocument.created_at)
 _DELETED_AT = stored_name(DeletedStudyDocument.deleted_at)
+_FORMER_LABELS = stored_name(StudyDocument.former_labels)
+_REMOVED_AT = stored_name(FormerLabel.removed_at)
 
 
 BURST_SECONDS = 1.0
@@ -299,6 +301,8 @@ class StudyEvents:
     ) -> list[StudyChange]:
         """Return what happened since a moment: an event for each study, as it is now.
 
+        A study that lost the label by which the caller saw it, or came back without it, is deleted.
+
         Args:
             since: When the caller heard last, with its time zone. What happened up to
                 `_CLOCKS_SECONDS` before is included, because the clocks of servers differ.
@@ -323,18 +327,24 @@ class StudyEvents:
             found = self._studies.find({_UPDATED_AT: {"$gte": after}, **only})
             changed = await found.sort(_UPDATED_AT).limit(_MISSED_MAX + 1).to_list()
             ids = [study["_id"] for study in deleted]
-            stored = {study["_id"] async for study in self._studies.find({"_id": {"$in": ids}})}
+            found = self._studies.find({"_id": {"$in": ids}}, {"labels": 1})
+            is_back = {
+                study["_id"]
+                async for study in found
+                if scope.covers(study["_id"], _labels_of(study))
+            }
         if max(len(deleted), len(changed)) > _MISSED_MAX:
             raise LimitExceeded("Too much happened since then. Query the studies instead.")
         changes = [
             *(
-                _make_change(StudyChangeKind.DELETED, study)
+                _change_since(after, StudyChangeKind.DELETED, study)
                 for study in deleted
-                if study["_id"] not in stored
+                if study["_id"] not in is_back
             ),
-            *(_make_change(_kind_since(after, study), study) for study in changed),
+            *(_change_since(after, _kind_since(after, study), study) for study in changed),
         ]
-        return [change for change in changes if scope.covers(change.study_id, change.labels)]
+        seen = (seen_within(scope, change) for change in changes)
+        return [change for change in seen if change is not None]
 
     async def close(self) -> None:
         """Stop watching."""
@@ -404,6 +414,13 @@ def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
 def _kind_since(moment: datetime, study: Mapping[str, Any]) -> StudyChangeKind:
     is_new = study[_CREATED_AT] >= moment
     return StudyChangeKind.CREATED if is_new else StudyChangeKind.UPDATED
+
+
+def _change_since(moment: datetime, kind: StudyChangeKind, study: Mapping[str, Any]) -> StudyChange:
+    """Make an event that knows which labels were taken from a study since a moment."""
+    change = _make_change(kind, study)
+    former = (one["label"] for one in study.get(_FORMER_LABELS) or () if one[_REMOVED_AT] >= moment)
+    return replace(change, labels_before=(*change.labels, *former))
 
 
 def _labels_of(document: Mapping[str, Any]) -> tuple[str, ...]:

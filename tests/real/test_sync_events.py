@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.auth.scope import Scope
+from services.auth.scope import ALL, Scope
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.errors import InvalidInput, LimitExceeded
+from services.labels.service import Labels
 from services.sync.events import (
     LISTENER_MAX_EVENTS,
     Listener,
@@ -128,6 +129,53 @@ async def test_a_listener_that_was_away_learns_what_happened(stage: Stage) -> No
     only = Scope(study_ids=frozenset({missed[0].study_id}))
     assert await events.missed(left_at, scope=only) == missed[:1]
     assert await events.missed(datetime.now(UTC) + timedelta(minutes=1)) == []
+
+
+async def test_who_was_away_learns_that_a_study_lost_the_label_by_which_they_saw_it(
+    stage: Stage,
+) -> None:
+    events = StudyEvents(stage.database, stable_seconds=60)
+    labels = Labels(stage.database, None, max_seconds=10)
+    ward = Scope(labels=frozenset({"ward"}))
+    files = [instance_bytes(number, 1, 1) for number in (1, 2, 3, 4)]
+    ids = await stage.send(files)
+    await stage.sync.reconciler.reconcile(ids)
+    found = await stage.database["studies"].find().sort("studyInstanceUID").to_list()
+    _, lost, gone, back = ward_studies = [study["_id"] for study in found]
+    for study_id in ward_studies:
+        await labels.add(study_id, ["ward", "x"], ALL)
+    long_ago = datetime.now(UTC) - timedelta(days=1)
+    before = {"createdAt": long_ago, "updatedAt": long_ago}
+    await stage.database["studies"].update_many({}, {"$set": before})
+    left_at = datetime.now(UTC)
+    for study_id in (lost, gone):
+        await labels.remove(study_id, ["ward", "other"], ALL)
+    await labels.remove(lost, ["x"], ALL)
+    # One was deleted as well, and one was deleted and came again without its labels.
+    for instance_id in ids[2:]:
+        await stage.modality.delete(f"/instances/{instance_id}")
+    await stage.sync.reconciler.reconcile(ids)
+    await stage.sync.reconciler.reconcile(await stage.send(files[3:]))
+
+    missed = {one.study_id: one for one in await events.missed(left_at, scope=ward)}
+    assert {study_id: one.kind.value for study_id, one in missed.items()} == {
+        lost: "DELETED",
+        gone: "DELETED",
+        back: "DELETED",
+    }
+    for one in missed.values():
+        # What is checked again before it is sent.
+        assert ward.covers(one.study_id, one.labels)
+        assert one.document is None
+    # Whoever never saw them learns nothing.
+    never = Scope(labels=frozenset({"other"}))
+    assert await events.missed(left_at, scope=never) == []
+    everything = {one.study_id: one.kind.value for one in await events.missed(left_at)}
+    assert everything == {lost: "UPDATED", gone: "DELETED", back: "CREATED"}
+    # What was taken before the caller was away is not told again.
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    await stage.database["studies"].update_one({"_id": lost}, {"$set": {"updatedAt": later}})
+    assert await events.missed(later, scope=ward) == []
 
 
 async def test_what_happened_too_long_ago_or_too_often_is_refused(
