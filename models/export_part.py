@@ -21,6 +21,8 @@ class ExportPartDocument(NamedDocument):
     """Paths of files in the export, with `/`; no patient data."""
     instance_ids: list[str]
     """Orthanc's identifier of each."""
+    revisions: list[str]
+    """Of each as it was when the export was prepared: another one is another export's."""
     content: bytes = b""
     """A piece of the DICOMDIR, in the order of the parts."""
     expires_at: datetime

@@ -146,7 +146,7 @@ async def _instance(exchange: Exchange, slots: ClientSlots) -> Response:
     headers |= span.headers | {"Content-Length": str(len(span))}
     if not len(span):
         return Response(status_code=span.status, headers=headers)
-    body = part_of_file(orthanc, document.id, span.begin, span.end)
+    body = part_of_file(orthanc, document.id, document.revision, span.begin, span.end)
     async with exchange.viewing(document, action=Action.ARCHIVE):
         return await passed_on(
             in_turn(body, slots, exchange.request.scope),

@@ -150,24 +150,35 @@ class Downloads:
         """
         if self._orthanc is None:
             raise PacsDisabled
-        return part_of_file(self._orthanc.client, instance.id, begin, end)
+        return part_of_file(self._orthanc.client, instance.id, instance.revision, begin, end)
 
 
 async def part_of_file(
-    orthanc: OrthancClient, instance_id: str, begin: int, end: int
+    orthanc: OrthancClient, instance_id: str, revision: str, begin: int, end: int
 ) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a file from `begin` up to `end`.
 
     Orthanc 1.10 sends a file from its first byte, whatever is asked for.
 
+    Args:
+        orthanc: Where it is.
+        instance_id: Orthanc's identifier.
+        revision: Of the file that is meant, as it is indexed; places and sizes are those of it.
+        begin: First byte.
+        end: Behind the last one.
+
     Raises:
-        NotFound: Orthanc does not have the file.
+        NotFound: Orthanc does not have the file, or has another one in its place.
         DownloadsBusy: Too many archives and files are being read.
         OrthancUnavailable: Orthanc does not answer.
     """
     position = 0
     try:
         async with orthanc.download(instance_id) as chunks:
+            # Orthanc has begun to send: what it has now under this name is what it sends.
+            stored = await orthanc.stored_files([instance_id])
+            if not stored or stored[0].revision != revision:
+                raise NotFound("This file was deleted or replaced.")
             async for chunk in chunks:
                 wanted = chunk[max(0, begin - position) : max(0, end - position)]
                 position += len(chunk)

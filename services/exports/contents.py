@@ -1,6 +1,6 @@
 """What an export holds, in MongoDB: written when its job ends, read by every process."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,8 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import ExportPartDocument
 from models.stored import stored_name
 from services.database import translated_database_faults
+from services.errors import NotFound
+from services.jobs.handler import JobError
 
 _JOB_ID = stored_name(ExportPartDocument.job_id)
 _INSTANCE_IDS = stored_name(ExportPartDocument.instance_ids)
@@ -17,6 +19,19 @@ _INSTANCE_IDS = stored_name(ExportPartDocument.instance_ids)
 _FILES_OF_PART = 5_000
 _BYTES_OF_PART = 8 * 1024 * 1024
 """Both well below MongoDB's 16 MB of a document."""
+
+_TOGETHER = 200
+"""Files that are read from the list at once: as many as Orthanc is asked about in one call."""
+
+
+class ExportOutdated(JobError, NotFound):
+    """A file was replaced or deleted: what was written about it may name another patient."""
+
+    code = "EXPORT_OUTDATED"
+    default_message = (
+        "A file of this export was replaced or deleted after it was prepared. Start a new one."
+    )
+    may_pass = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +41,12 @@ class ExportedFile:
     Attributes:
         name: Its path in the export.
         instance_id: Orthanc's identifier.
+        revision: Of the stored file, when the export was prepared.
     """
 
     name: str
     instance_id: str
+    revision: str
 
 
 class ExportContents:
@@ -67,6 +84,7 @@ class ExportContents:
                     number=number,
                     names=[file.name for file in some],
                     instance_ids=[file.instance_id for file in some],
+                    revisions=[file.revision for file in some],
                     content=dicomdir[number * _BYTES_OF_PART : (number + 1) * _BYTES_OF_PART],
                     expires_at=expires_at,
                 )
@@ -77,15 +95,17 @@ class ExportContents:
         with translated_database_faults():
             await self._parts.delete_many({_JOB_ID: job_id})
 
-    async def files(self, job_id: str) -> AsyncIterator[ExportedFile]:
-        """Iterate over the files of an export.
+    async def files(self, job_id: str) -> AsyncIterator[Sequence[ExportedFile]]:
+        """Iterate over the files of an export, at most 200 at a time.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
         """
-        async for part in self._read(job_id, {"names": 1, _INSTANCE_IDS: 1}):
-            for name, instance_id in zip(part["names"], part[_INSTANCE_IDS], strict=True):
-                yield ExportedFile(name, instance_id)
+        async for part in self._read(job_id, {"names": 1, _INSTANCE_IDS: 1, "revisions": 1}):
+            parts = zip(part["names"], part[_INSTANCE_IDS], part["revisions"], strict=True)
+            files = [ExportedFile(*one) for one in parts]
+            for begin in range(0, len(files), _TOGETHER):
+                yield files[begin : begin + _TOGETHER]
 
     async def dicomdir(self, job_id: str) -> AsyncIterator[bytes]:
         """Iterate over the pieces of an export's DICOMDIR; none when it has none."""

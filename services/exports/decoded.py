@@ -17,11 +17,11 @@ from services.dicom.display import NATIVE_SYNTAXES
 from services.dicom.new_header import explicit_header
 from services.errors import (
     FrameNotRenderable,
-    NotFound,
     OrthancNotFound,
     RendererUnavailable,
     RenderQueueFull,
 )
+from services.exports.contents import ExportOutdated
 from services.frames.records import find_instance
 from services.frames.service import FrameService
 from services.orthanc.client import OrthancClient
@@ -52,15 +52,16 @@ class DecodedFiles:
         self._frames = frames
         self._orthanc = orthanc
 
-    async def find(self, instance_id: str) -> InstanceDocument | None:
+    async def find(self, instance_id: str, revision: str) -> InstanceDocument | None:
         """Return an instance that is compressed; None for others.
 
         Raises:
-            NotFound: It was deleted.
+            ExportOutdated: It was deleted, or another revision of it is indexed.
         """
         instance = await find_instance(instance_id)
-        if instance is None:
-            raise NotFound("This file was deleted.")
+        if instance is None or instance.revision != revision:
+            # Its attributes and its frames would be those of two files.
+            raise ExportOutdated
         is_native = instance.transfer_syntax_uid in {None, *NATIVE_SYNTAXES}
         return None if is_native else instance
 

@@ -8,6 +8,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.fileset import FileSet
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from services.dicom.person_names import names_agree
 from services.jobs.handler import JobError
 
 
@@ -29,6 +30,8 @@ class Media:
     """
 
     names: dict[str, str] = field(default_factory=dict)
+    _patients: dict[str, str] = field(default_factory=dict)
+    _uids: set[str] = field(default_factory=set)
     _files: FileSet = field(default_factory=FileSet)
 
     def add(self, header: Dataset, transfer_syntax_uid: str) -> None:
@@ -39,18 +42,29 @@ class Media:
             transfer_syntax_uid: Of the file.
 
         Raises:
-            NotOnMedia: An attribute that its record requires is missing.
+            NotOnMedia: An attribute that its record requires is missing, or what is there already
+                would stand for it as well: a file of the same UID, or another person.
         """
         header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = UID(transfer_syntax_uid)
         header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID
         header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
         record = _record_of(header)
+        uid = str(record.SOPInstanceUID)
+        # The library passes by both in silence.
+        if uid in self._uids:
+            raise NotOnMedia("Another file of this export has the same SOPInstanceUID.")
+        patient_id, name = (str(record.get(key) or "") for key in ("PatientID", "PatientName"))
+        known = self._patients.get(patient_id, "")
+        if not names_agree(known, name):
+            raise NotOnMedia("Another file of this export has the same PatientID and another name.")
         try:
             self._files.add(record)
         except Exception as exc:
             # The library raises what it meets, and quotes values.
             raise NotOnMedia(detail=type(exc).__name__) from exc
+        self._uids.add(uid)
+        self._patients[patient_id] = known or name
 
     def close(self) -> None:
         """Remove the library's temporary folder, which holds the headers."""

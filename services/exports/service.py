@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -12,14 +13,14 @@ from models.stored import stored_name
 from services.auth.roles import Principal
 from services.dicom.display import NATIVE_SYNTAXES
 from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
-from services.errors import Error, InvalidInput, NotFound, PacsDisabled
-from services.exports.contents import ExportContents, ExportedFile
+from services.errors import InvalidInput, NotFound, OrthancNotFound, PacsDisabled
+from services.exports.contents import ExportContents, ExportedFile, ExportOutdated
 from services.exports.decoded import DecodedFiles
 from services.exports.folder import ExportFolder, FolderNotWritable
 from services.exports.media import Media
 from services.exports.urls import ExportReference, ExportUrlSigner, export_revision
 from services.exports.zipping import ZipMember, zipped
-from services.jobs.handler import NewJob, RunningJob, may_pass
+from services.jobs.handler import NewJob, RunningJob
 from services.jobs.service import Jobs
 from services.jobs.store import JobStore
 from services.orthanc.answers import StoredFile
@@ -140,9 +141,10 @@ class Exports:
         return job
 
     def archive(self, job: JobDocument) -> AsyncIterator[bytes]:
-        """Stream an export as ZIP archive; files that were deleted since end it with an error.
+        """Stream an export as ZIP archive; what changed since ends it with an error.
 
         Raises:
+            ExportOutdated: A file was replaced or deleted.
             NotFound: What it held was dropped, or a part of that.
             PacsDisabled: PACS integration is off.
             OrthancError: A file can't be read.
@@ -150,46 +152,89 @@ class Exports:
         if self._orthanc is None:
             raise PacsDisabled
         decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
-        members = _members(
-            job.id, self._contents, self._orthanc.download, decoded, number_of_files=job.completed
-        )
-        return zipped(members)
+        opened = self._orthanc.download
+        source = _Source(self._contents, self._orthanc, opened, decoded)
+        return zipped(_members(job.id, source, number_of_files=job.completed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the members of an export come from.
+
+    Attributes:
+        contents: Knows what it holds.
+        orthanc: Knows whether that is still stored.
+        opened: Opens a stored file.
+        decoded: Opens compressed files; None: as they are stored.
+    """
+
+    contents: ExportContents
+    orthanc: OrthancClient
+    opened: Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]]
+    decoded: DecodedFiles | None
+
+    async def open(self, file: ExportedFile) -> ZipMember:
+        """Return the member of a file."""
+        compressed = None
+        if self.decoded is not None:
+            compressed = await self.decoded.find(file.instance_id, file.revision)
+        if self.decoded is None or compressed is None:
+            return ZipMember(file.name, _stored(self.opened(file.instance_id)))
+        return ZipMember(file.name, _stored(self.decoded.opened(compressed)))
+
+    async def require_unchanged(self, files: Sequence[ExportedFile]) -> None:
+        """Require that Orthanc has these files as they were when the export was prepared.
+
+        A file that is replaced gets a name in Orthanc that it never had. So whatever was read
+        before this call, since the export was prepared, was read of the same files.
+
+        Raises:
+            ExportOutdated: One was replaced or deleted.
+        """
+        stored = await self.orthanc.stored_files([file.instance_id for file in files])
+        revisions = {one.instance_id: one.revision for one in stored}
+        if any(revisions.get(file.instance_id) != file.revision for file in files):
+            raise ExportOutdated
 
 
 async def _members(
-    job_id: str,
-    contents: ExportContents,
-    opened: Callable[[str], AbstractAsyncContextManager[AsyncIterator[bytes]]],
-    decoded: DecodedFiles | None,
-    *,
-    number_of_files: int | None = None,
+    job_id: str, source: _Source, *, number_of_files: int | None = None
 ) -> AsyncIterator[ZipMember]:
     """Iterate over what an export holds.
 
     Args:
         job_id: Of the export.
-        contents: Knows what that is.
-        opened: Opens a stored file.
-        decoded: Opens compressed files; None: as they are stored.
+        source: Where that comes from.
         number_of_files: How many there must be: MongoDB drops its documents one by one, and half
             of an export must not look complete. None: as many as there are.
 
     Raises:
+        ExportOutdated: Not all that was yielded is what the DICOMDIR says.
         NotFound: There are fewer.
     """
     found = 0
-    pieces = [piece async for piece in contents.dicomdir(job_id)]
-    if pieces:
-        yield ZipMember(_DIRECTORY, _from_memory(pieces))
-    async for file in contents.files(job_id):
-        found += 1
-        compressed = None if decoded is None else await decoded.find(file.instance_id)
-        if decoded is None or compressed is None:
-            yield ZipMember(file.name, opened(file.instance_id))
-        else:
-            yield ZipMember(file.name, decoded.opened(compressed))
+    pieces = [piece async for piece in source.contents.dicomdir(job_id)]
+    async for files in source.contents.files(job_id):
+        await source.require_unchanged(files)
+        if pieces and not found:
+            yield ZipMember(_DIRECTORY, _from_memory(pieces))
+        for file in files:
+            yield await source.open(file)
+        await source.require_unchanged(files)
+        found += len(files)
     if number_of_files is not None and found < number_of_files:
         raise NotFound("This export is not kept any more. Start a new one.")
+
+
+@asynccontextmanager
+async def _stored(
+    opened: AbstractAsyncContextManager[AsyncIterator[bytes]],
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    try:
+        async with opened as chunks:
+            yield chunks
+    except OrthancNotFound as exc:
+        raise ExportOutdated from exc
 
 
 def is_downloadable(job: JobDocument) -> bool:
@@ -256,8 +301,16 @@ class ExportHandler:
             files, dicomdir = await self._listed(job, studies), b""
         expires_at = datetime.now(UTC) + self._retention
         await self._contents.write(job.id, files, dicomdir, expires_at)
+        source = self._source(job)
+        async for some in self._contents.files(job.id):
+            # A header may have been read of a file that came after the list was made.
+            await source.require_unchanged(some)
         if job.parameters.get(TO_FOLDER):
-            await self._write_folder(job)
+            await self._write_folder(job, source)
+
+    def _source(self, job: RunningJob) -> _Source:
+        decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
+        return _Source(self._contents, self._orthanc, self._orthanc.instance_file, decoded)
 
     async def discard(self, job: RunningJob) -> None:
         """Forget what the export was to hold."""
@@ -265,15 +318,13 @@ class ExportHandler:
         if job.parameters.get(TO_FOLDER) and self._folder is not None:
             await self._folder.remove(job.id)
 
-    async def _write_folder(self, job: RunningJob) -> None:
+    async def _write_folder(self, job: RunningJob, source: _Source) -> None:
         """Write the files; they count as completed when they are on the disk."""
         if self._folder is None:
             raise FolderNotWritable
         await self._folder.begin(job.id)
         job.progress(completed=0)
-        decoded = self._decoded if job.parameters.get(_IS_DECODED) else None
-        members = _members(job.id, self._contents, self._orthanc.instance_file, decoded)
-        async for member in members:
+        async for member in _members(job.id, source):
             await self._folder.write(job.id, member.name, member.opened)
             if member.name != _DIRECTORY:
                 job.advance()
@@ -286,11 +337,11 @@ class ExportHandler:
         handled: set[str] = set()
 
         async def list_one(stored: tuple[SourceInstance, StoredFile]) -> None:
-            instance, _ = stored
+            instance, file = stored
             handled.add(instance.instance_id)
-            if await self._is_decodable(job, instance):
-                found.append(ExportedFile(names[instance], instance.instance_id))
-                job.advance()
+            with job.counted(instance.sop_instance_uid):
+                await self._require_decodable(job, file)
+                found.append(ExportedFile(names[instance], file.instance_id, file.revision))
 
         for study in studies:
             await self._files.for_each(study.instances, list_one)
@@ -307,55 +358,46 @@ class ExportHandler:
     async def _directory(
         self, job: RunningJob, studies: Sequence[SourceStudy], media: Media
     ) -> tuple[list[ExportedFile], bytes]:
-        handled: dict[str, SourceInstance] = {}
+        handled: set[str] = set()
+        added: list[tuple[SourceInstance, StoredFile]] = []
 
         async def add_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
-            handled[instance.instance_id] = instance
-            if not await self._is_decodable(job, instance):
-                return
-            try:
+            handled.add(instance.instance_id)
+            with job.counted(instance.sop_instance_uid):
+                await self._require_decodable(job, file)
                 header = await self._files.header(file)
                 syntax = file.metadata.get("TransferSyntax", "")
                 if job.parameters.get(_IS_DECODED) and syntax not in NATIVE_SYNTAXES:
                     syntax = EXPLICIT_VR_LITTLE_ENDIAN
                 await finish_in_thread(media.add, header, syntax)
-            except Error as exc:
-                if may_pass(exc):
-                    raise
-                job.fail(instance.sop_instance_uid, exc)
-            else:
-                job.advance()
+                added.append(stored)
 
         for study in studies:
             # One at a time: the directory is one object.
             await self._files.for_each(study.instances, add_one, at_once=1)
         dicomdir = await finish_in_thread(media.finish)
-        _count_missing(job, studies, set(handled))
+        _count_missing(job, studies, handled)
         files = [
-            ExportedFile(media.names[instance.sop_instance_uid], instance_id)
-            for instance_id, instance in handled.items()
-            if instance.sop_instance_uid in media.names
+            ExportedFile(media.names[instance.sop_instance_uid], file.instance_id, file.revision)
+            for instance, file in added
         ]
         return sorted(files, key=lambda file: file.name), dicomdir
 
-    async def _is_decodable(self, job: RunningJob, instance: SourceInstance) -> bool:
-        """Return whether a file can be in the export; one whose pixels can't be decoded can't.
+    async def _require_decodable(self, job: RunningJob, file: StoredFile) -> None:
+        """Require that a file can be in the export; one whose pixels can't be decoded can't.
 
         A download must not break off in the middle for it, so every frame is decoded here.
+
+        Raises:
+            FrameError: A frame can't be decoded.
+            ExportOutdated: Another revision of it is indexed.
         """
         if not job.parameters.get(_IS_DECODED):
-            return True
-        try:
-            compressed = await self._decoded.find(instance.instance_id)
-            if compressed is not None:
-                await self._decoded.check(compressed)
-        except Error as exc:
-            if may_pass(exc):
-                raise
-            job.fail(instance.sop_instance_uid, exc)
-            return False
-        return True
+            return
+        compressed = await self._decoded.find(file.instance_id, file.revision)
+        if compressed is not None:
+            await self._decoded.check(compressed)
 
 
 def _names_of(studies: Sequence[SourceStudy]) -> dict[SourceInstance, str]:

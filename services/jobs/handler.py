@@ -32,7 +32,8 @@ credential. `job.parameters` and `job.checkpoint` are never shown.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -197,6 +198,22 @@ class RunningJob:
             self._failures.append(record)
             self._changes["failures"] = self.failures
         self.progress(failed=self.failed + 1)
+
+    @contextmanager
+    def counted(self, sop_instance_uid: str) -> Iterator[None]:
+        """Count an instance as completed, or as failed with its error.
+
+        Raises:
+            Error: It may pass: the whole job is tried again.
+        """
+        try:
+            yield
+        except Error as exc:
+            if may_pass(exc):
+                raise
+            self.fail(sop_instance_uid, exc)
+        else:
+            self.advance()
 
     @property
     def failures(self) -> list[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """Exports on a real Orthanc: prepared, downloaded, unpacked."""
 
+import copy
+import dataclasses
 import io
 import os
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.fileset import FileSet
 from pydicom.pixels.utils import pixel_array
@@ -20,10 +24,15 @@ from pydicom.uid import generate_uid
 
 from graph.relay import decode_node_id, encode_node_id
 from services.auth.roles import Role
+from services.exports.folder import ExportFolder
+from services.exports.service import ExportFormat
+from services.orthanc.answers import StoredFile
+from services.orthanc.client import OrthancClient
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
+from services.study_files import StudyFiles
 from tests.planted import found_in
-from tests.real.jobs_stage import ended, running_jobs
+from tests.real.jobs_stage import ADMIN, ended, running_jobs
 from tests.real.test_anonymization import ask, images, stored
 from tests.servers import RunningServer
 from tests.tokens import give_tokens
@@ -288,3 +297,117 @@ async def test_half_an_export_never_looks_complete(
     )
     await runtime.database["exportParts"].delete_many({})
     assert (await download(server, job["url"])).status_code == 404
+
+
+async def replace(runtime: Runtime, source: FileDataset, name: str) -> None:
+    """Store a file with another PatientName in the place of another, as a correction does."""
+    assert runtime.orthanc is not None
+    found = await runtime.database["instances"].find_one({"sopInstanceUID": source.SOPInstanceUID})
+    assert found is not None
+    await runtime.orthanc.delete("instances", found["_id"])
+    other = copy.deepcopy(source)
+    other.PatientName = name
+    await stored(runtime, other)
+
+
+async def test_an_export_ends_where_a_file_was_replaced_since(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = images(generate_uid(), 2)
+    study_ids = await stored(runtime, first, second)
+    job = await exported(server, tokens["viewer"], study_ids, "DICOMDIR")
+    download_one, count = OrthancClient.download, 0
+
+    @asynccontextmanager
+    async def replaced_while_read(
+        self: OrthancClient, instance_id: str
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        nonlocal count
+        count += 1
+        if count == 1:
+            await replace(runtime, first, "Somebody^Else")
+        async with download_one(self, instance_id) as chunks:
+            yield chunks
+
+    monkeypatch.setattr(OrthancClient, "download", replaced_while_read)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await download(server, job["url"])
+    assert count == 2
+    refused = await download(server, job["url"])
+    assert (refused.status_code, refused.json()["code"]) == (404, "EXPORT_OUTDATED")
+    assert count == 2
+
+
+async def test_a_folder_is_written_again_when_a_file_is_replaced_meanwhile(
+    runtime: Runtime, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DICOMDIR never names another patient than the files."""
+    first, second = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, first, second)
+    header_of, count = StudyFiles.header, 0
+    begin, begun = ExportFolder.begin, 0
+
+    async def replaced_after(self: StudyFiles, file: StoredFile) -> Dataset:
+        nonlocal count
+        header = await header_of(self, file)
+        count += 1
+        if count == 1:
+            for source in (first, second):
+                await replace(runtime, source, "Corrected^1")
+        return header
+
+    async def replaced_before(self: ExportFolder, job_id: str) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            for source in (first, second):
+                await replace(runtime, source, "Corrected^2")
+        await begin(self, job_id)
+
+    monkeypatch.setattr(StudyFiles, "header", replaced_after)
+    monkeypatch.setattr(ExportFolder, "begin", replaced_before)
+    monkeypatch.setattr(
+        runtime.job_runner,
+        "_limits",
+        dataclasses.replace(runtime.job_runner._limits, retry_seconds=0.0),
+    )
+    study = await runtime.database["studies"].find_one({"_id": study_id})
+    assert study is not None
+    async with running_jobs(runtime):
+        job = await runtime.exports.start(
+            [study], ExportFormat.DICOMDIR, ADMIN, to_folder=True, correlation_id="c0ffee"
+        )
+        done = await ended(runtime, job.id)
+    assert (done.state, done.completed, done.failed) == ("SUCCEEDED", 2, 0)
+    assert (count, begun) == (6, 2)
+    media = FileSet(folder / job.id / "DICOMDIR")
+    for one in media:
+        assert str(one.PatientName) == str(one.load().PatientName) == "Corrected^2"
+    media._stage["t"].cleanup()
+
+
+async def test_two_people_are_never_one_on_media(
+    server: RunningServer, runtime: Runtime, tokens: dict[str, str], tmp_path: Path
+) -> None:
+    (one,) = images(generate_uid(), 1)
+    # The same file, stored for another patient; and another person with the same PatientID.
+    twin = copy.deepcopy(one)
+    twin.PatientID, twin.PatientName = "P9", "Somebody^Else"
+    (namesake,) = images(generate_uid(), 1)
+    namesake.PatientName = "Third^Person"
+    study_ids = await stored(runtime, one, twin, namesake)
+    assert len(study_ids) == 3
+    job = await exported(server, tokens["viewer"], study_ids, "DICOMDIR")
+    assert (job["state"], job["completed"], job["failed"]) == ("PARTIAL", 1, 2)
+    assert {(one["sopInstanceUID"], one["error"]["code"]) for one in job["failures"]} == {
+        (one.SOPInstanceUID, "NOT_ON_MEDIA"),
+        (namesake.SOPInstanceUID, "NOT_ON_MEDIA"),
+    }
+    with zipfile.ZipFile(io.BytesIO((await download(server, job["url"])).content)) as archive:
+        assert len(archive.namelist()) == 2
+        archive.extractall(tmp_path)
+    media = FileSet(tmp_path / "DICOMDIR")
+    (found,) = media
+    assert (found.PatientID, str(found.PatientName)) == (one.PatientID, str(one.PatientName))
+    assert found.load().PatientID == one.PatientID
+    media._stage["t"].cleanup()
