@@ -13,6 +13,8 @@ class AnonymizationDocument(NamedDocument):
 
     source_study_id: str
     """Orthanc's identifier of the source."""
+    source_state: str | None = None
+    """Digest of the files of the source that it was made of; None: not all of one state."""
     created_at: datetime
 
     class Settings:

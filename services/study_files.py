@@ -6,10 +6,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Container,
+    Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from pydicom.dataset import Dataset
@@ -30,7 +32,7 @@ from services.errors import Error, NotFound, OrthancNotFound
 from services.ingest.batch import map_ordered
 from services.ingest.results import StoreResult
 from services.ingest.service import Ingest, SentFile
-from services.jobs.handler import RunningJob, may_pass
+from services.jobs.handler import JobError, RunningJob, may_pass
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import Orthanc
 
@@ -49,6 +51,14 @@ _LOOKED_UP = 200
 
 
 NO_STUDY = "There is no such study any more."
+
+
+class SourceChanged(JobError):
+    """Files came into a study, or were replaced, while a job read it."""
+
+    code = "SOURCE_CHANGED"
+    default_message = "A file of the study was replaced while it was read. Retry the job."
+    may_pass = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +81,12 @@ class SourceStudy:
 
 @dataclass(frozen=True, slots=True)
 class SourceInstance:
-    """An instance of a study."""
+    """An instance of a study; `revision` is that of its file, as it is indexed."""
 
     instance_id: str
     series_instance_uid: str
     sop_instance_uid: str
+    revision: str
 
 
 class StudyFiles:
@@ -121,7 +132,7 @@ class StudyFiles:
                 series["_id"]: series[_SERIES_INSTANCE_UID]
                 async for series in self._series.find(within, {_SERIES_INSTANCE_UID: 1})
             }
-            fields = {_SOP_INSTANCE_UID: 1, _ORTHANC_SERIES_ID: 1}
+            fields = {_SOP_INSTANCE_UID: 1, _ORTHANC_SERIES_ID: 1, "revision": 1}
             found = await self._instances.find(within, fields, sort=[("_id", 1)]).to_list()
         if study is None or not found or not scope.covers(study_id, study.get("labels", ())):
             raise NotFound(NO_STUDY)
@@ -133,14 +144,17 @@ class StudyFiles:
             labels=study.get("labels", ()),
             instances=[
                 SourceInstance(
-                    one["_id"], uids.get(one[_ORTHANC_SERIES_ID], ""), one[_SOP_INSTANCE_UID]
+                    one["_id"],
+                    uids.get(one[_ORTHANC_SERIES_ID], ""),
+                    one[_SOP_INSTANCE_UID],
+                    one["revision"],
                 )
                 for one in found
             ],
         )
 
-    async def held(self, study_id: str) -> set[str]:
-        """Return Orthanc's identifiers of what it holds of a study, indexed or not.
+    async def held(self, study_id: str) -> Mapping[str, str]:
+        """Return the revisions of what Orthanc holds of a study, indexed or not, by identifier.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer.
@@ -148,19 +162,28 @@ class StudyFiles:
         try:
             series = await self._orthanc.client.study_series(study_id)
         except OrthancNotFound:
-            return set()
-        return {instance_id for one in series for instance_id in one.instance_ids}
+            return {}
+        ids = [instance_id for one in series for instance_id in one.instance_ids]
+        return {one.instance_id: one.revision async for one in self._looked_up(ids)}
 
     async def is_indexed(self, study_id: str) -> bool:
         """Return whether there is a study."""
         with translated_database_faults():
             return await self._studies.find_one({"_id": study_id}, {"_id": 1}) is not None
 
-    async def indexed(self, instance_ids: Sequence[str]) -> set[str]:
-        """Return those instances that are there already."""
+    async def present(self, instances: Sequence[SourceInstance]) -> set[str]:
+        """Return Orthanc's identifiers of those instances that it has, and that are indexed so."""
         with translated_database_faults():
-            found = self._instances.find({"_id": {"$in": list(instance_ids)}}, {"_id": 1})
-            return {one["_id"] async for one in found}
+            ids = [one.instance_id for one in instances]
+            found = self._instances.find({"_id": {"$in": ids}}, {"revision": 1})
+            indexed = {one["_id"]: one["revision"] async for one in found}
+        return {
+            file.instance_id
+            async for _, file in self._stored(
+                [one for one in instances if one.instance_id in indexed]
+            )
+            if file.revision == indexed[file.instance_id]
+        }
 
     async def origin(self, study_id: str) -> StudyOrigin:
         """Return how a study came into the archive."""
@@ -252,13 +275,30 @@ class StudyFiles:
     async def _stored(
         self, instances: Sequence[SourceInstance]
     ) -> AsyncGenerator[tuple[SourceInstance, StoredFile], None]:
-        for begin in range(0, len(instances), _LOOKED_UP):
-            part = instances[begin : begin + _LOOKED_UP]
-            found = await self._orthanc.client.stored_files([one.instance_id for one in part])
+        by_id = {one.instance_id: one for one in instances}
+        async for file in self._looked_up(list(by_id)):
+            yield by_id[file.instance_id], file
+
+    async def _looked_up(self, instance_ids: Sequence[str]) -> AsyncGenerator[StoredFile, None]:
+        """Look files up in Orthanc, in their order; those that are gone are passed by."""
+        for begin in range(0, len(instance_ids), _LOOKED_UP):
+            part = instance_ids[begin : begin + _LOOKED_UP]
+            found = await self._orthanc.client.stored_files(part)
             by_id = {one.instance_id: one for one in found}
-            for instance in part:
-                if instance.instance_id in by_id:
-                    yield instance, by_id[instance.instance_id]
+            for instance_id in part:
+                if instance_id in by_id:
+                    yield by_id[instance_id]
+
+    async def _require_unchanged(self, instance: SourceInstance) -> None:
+        """Require that Orthanc has a file as it is indexed: then it was so whenever it was read.
+
+        What was found out about the file before, such as text in its pixels, is true of its copy.
+        """
+        found = await self._orthanc.client.stored_files([instance.instance_id])
+        if not found:
+            raise OrthancNotFound
+        if found[0].revision != instance.revision:
+            raise SourceChanged
 
     @asynccontextmanager
     async def rewritten(
@@ -286,13 +326,19 @@ class StudyFiles:
             for file in made:
                 file.close()
 
-    async def store(self, file: BinaryIO, job: RunningJob) -> StoreResult:
+    async def store(self, file: BinaryIO, job: RunningJob | None) -> StoreResult:
         """Store a file that was made; it is closed afterwards.
+
+        Args:
+            file: Seekable, at its beginning.
+            job: That made it; None: one that is not known any more.
 
         Raises:
             Error: It is not stored, and why.
         """
-        (result,) = await self._ingest.store([SentFile(f"job {job.id}", lambda: file)])
+        (result,) = await self._ingest.store(
+            [SentFile(f"job {job.id if job else None}", lambda: file)]
+        )
         if result.error is not None:
             raise result.error
         return result
@@ -301,29 +347,38 @@ class StudyFiles:
         self,
         job: RunningJob,
         instances: Sequence[SourceInstance],
-        change: Callable[[Dataset], Dataset],
-    ) -> None:
+        change: Callable[[SourceInstance, Dataset], Dataset],
+    ) -> Mapping[str, str]:
         """Store a changed copy of each instance; the fault of one does not end the others.
+
+        A copy that is there with the same bytes counts as stored, and one with other bytes stays
+        and fails.
+
+        Args:
+            job: Counts them.
+            instances: The sources.
+            change: Returns the header of the copy of a source by that of the source.
+
+        Returns:
+            The revisions of the sources that were copied, by Orthanc's identifiers.
 
         Raises:
             Error: Nothing more can be done now.
         """
+        copied: dict[str, str] = {}
         handled: set[SourceInstance] = set()
 
         async def copy_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
             handled.add(instance)
-            try:
-                async with self.rewritten(file, change) as changed:
-                    made = await self.store(changed, job)
-            except OrthancNotFound:
-                job.fail(instance.sop_instance_uid, NotFound("It was deleted meanwhile."))
-            except Error as exc:
-                if may_pass(exc):
-                    raise
-                job.fail(instance.sop_instance_uid, exc)
-            else:
-                job.advance()
+            with job.counted(instance.sop_instance_uid):
+                try:
+                    async with self.rewritten(file, partial(change, instance)) as changed:
+                        await self._require_unchanged(instance)
+                        made = await self.store(changed, job)
+                except OrthancNotFound as exc:
+                    raise NotFound("It was deleted meanwhile.") from exc
+                copied[file.instance_id] = instance.revision
                 if made.study_id is not None:
                     job.add_results(made.study_id)
 
@@ -331,3 +386,4 @@ class StudyFiles:
         for instance in instances:
             if instance not in handled:
                 job.fail(instance.sop_instance_uid, NotFound("Orthanc does not have this file."))
+        return copied

@@ -18,6 +18,8 @@ from services.dicom.patient_override import OTHER_IDENTITY
 from services.errors import InvalidInput
 
 _SYSTEM_NAME = "orthanc-graphql"
+_DATE_FORMAT = "%Y%m%d%H%M%S.%f%z"
+"""Of a DT (PS3.5 6.2)."""
 _KEYWORDS_MAX = 100
 _PATIENT = ("PatientID", "PatientName")
 
@@ -135,6 +137,15 @@ def is_as_wanted(source: Dataset, options: ModificationOptions) -> bool:
     return are_replaced and not any(keyword in source for keyword in options.remove)
 
 
+def modification_date(header: Dataset) -> datetime | None:
+    """Return when this server last modified a file, as the file says; None: it did not."""
+    with suppress(Exception):
+        last = header.OriginalAttributesSequence[-1]
+        if last.ModifyingSystem == _SYSTEM_NAME:
+            return datetime.strptime(last.AttributeModificationDateTime, _DATE_FORMAT)  # noqa: DTZ007  # the format has the zone
+    return None
+
+
 def _value_of(keyword: str, value: str | None) -> object:
     """Return a value as pydicom takes it."""
     if not value:
@@ -222,7 +233,7 @@ def _add_original_attributes(
             former.add_new(tag, element.VR, [] if element.VR == "SQ" else None)
     item = Dataset()
     item.ModifiedAttributesSequence = DicomSequence([former])
-    item.AttributeModificationDateTime = modified_at.strftime("%Y%m%d%H%M%S.%f%z")
+    item.AttributeModificationDateTime = modified_at.strftime(_DATE_FORMAT)
     item.ModifyingSystem = _SYSTEM_NAME
     item.SourceOfPreviousValues = None
     item.ReasonForTheAttributeModification = "CORRECT"

@@ -1,8 +1,9 @@
 """Modifying studies: starting, running and undoing the jobs."""
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, BinaryIO, ClassVar
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from pydicom.dataset import Dataset
 from pymongo.asynchronous.database import AsyncDatabase
@@ -14,46 +15,44 @@ from services.anonymization.modification import (
     ModificationOptions,
     ModificationRules,
     is_as_wanted,
+    modification_date,
     modified,
 )
 from services.anonymization.pseudonyms import Pseudonyms, load_or_create_pseudonym_key
 from services.anonymization.replacement import Replacements
+from services.anonymization.results import RESULT, Results
 from services.auth.roles import Principal
 from services.auth.scope import ALL
 from services.database import translated_database_faults
 from services.deletion import Deletion, Level
 from services.dicom.person_names import names_agree
 from services.dicom.values import clean_identifier
-from services.errors import Error, InvalidInput
+from services.errors import FileRejected, InvalidInput, NotFound, OrthancNotFound
 from services.index.stored_state import load_patient_names
-from services.jobs.handler import JobError, NewJob, RunningJob, may_pass
+from services.jobs.handler import NewJob, RunningJob
 from services.jobs.service import Jobs
 from services.labels.service import Labels
 from services.orthanc.answers import StoredFile
 from services.orthanc.identifiers import OrthancIds, orthanc_ids
-from services.study_files import SourceInstance, SourceStudy, StudyFiles
+from services.study_files import SourceChanged, SourceInstance, SourceStudy, StudyFiles
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 _PATIENT_ID = stored_name(StudyDocument.patient_id)
 _PATIENT_NAME = stored_name(StudyDocument.patient_name)
 _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 
-_RESULT = "result"
-_IS_NEW = "isNew"
 _LABELS = "labels"
 _IS_COMPLETE = "isComplete"
-"""Keys of the checkpoint: the study that is made, whether it was not there before, the labels of
-the source, and whether all of it is stored, so that the source may go and the result must not."""
+"""Keys of the checkpoint: the labels of the source, and whether all of the result is stored, so
+that the source may go and the result must not."""
 
 
-class SourceChanged(JobError):
-    """Files came into the study while it was modified."""
-
-    code = "SOURCE_CHANGED"
-    default_message = (
-        "The study has files that were not copied: they came while it was modified, or can't be "
-        "read. So it was not deleted. Retry the job."
-    )
-    may_pass = True
+_SOURCE_CHANGED = (
+    "The study has files that were not copied: they came or were replaced while it was modified, "
+    "or can't be read. So it was not deleted. Retry the job."
+)
 
 
 class Modifications:
@@ -142,6 +141,7 @@ class ModifyHandler:
         self._replacements = replacements
         self._database = database
         self._deletion = deletion
+        self._results = Results(files, database, deletion)
         self._labels = labels
 
     async def run(self, job: RunningJob) -> None:
@@ -162,10 +162,9 @@ class ModifyHandler:
         is_in_place = options.delete_source and _keeps_patient(study, options)
         ids = _ids_of(study, study.instances[0], rules)
         result = study.study_id if is_in_place else ids.study
-        if not job.checkpoint:
-            is_new = not await self._files.is_indexed(result)
-            await job.save({_RESULT: result, _IS_NEW: is_new, _LABELS: list(study.labels)})
+        await self._results.claim(job, result, {_LABELS: list(study.labels)})
         job.progress(total=len(study.instances))
+        copied: Mapping[str, str] = {}
         if is_in_place:
             await self._replace(job, study, rules)
         else:
@@ -173,29 +172,36 @@ class ModifyHandler:
             is_copy = not options.delete_source
             origin = StudyOrigin.MODIFIED if is_copy else await self._files.origin(study_id)
             await self._files.record_origin(result, origin)
-            await self._copy(job, study, rules)
+            copied = await self._copy(job, study, rules)
         if not job.completed:
             return
         job.add_results(result)
         if labels := job.checkpoint[_LABELS]:
             await self._labels.add(result, labels, ALL)
         if options.delete_source and not is_in_place and not job.failed:
-            await self._require_unchanged(study)
+            await self._require_unchanged(study, copied)
             await job.save({**job.checkpoint, _IS_COMPLETE: True})
             await self._delete_source(job)
+        else:
+            await self._results.keep(job)
 
     async def discard(self, job: RunningJob) -> None:
         """Remove what was made beside the source, unless the source is being removed or is gone."""
         await self._replacements.finish(job)
-        is_copy = job.checkpoint.get(_RESULT) not in {None, *job.orthanc_study_ids}
-        if not is_copy or not job.checkpoint[_IS_NEW] or job.checkpoint.get(_IS_COMPLETE):
-            return
         (study_id,) = job.orthanc_study_ids
-        # Without its source the copy is all that there is, as after a restore in the middle.
-        if await self._files.held(study_id):
-            plan = await self._deletion.find(Level.STUDY, job.checkpoint[_RESULT])
-            await self._deletion.delete(plan)
-            await job.save({})
+        is_copy = job.checkpoint.get(RESULT) not in {None, study_id}
+        if not is_copy or job.checkpoint.get(_IS_COMPLETE):
+            return
+        # Without its source a copy is all that there is, as after a restore in the middle.
+        held = await self._files.held(study_id)
+        with suppress(NotFound):
+            study = await self._files.find(study_id, ALL)
+            options = ModificationOptions.from_parameters(job.parameters)
+            rules = await self._rules(job, study, options)
+            sources = [one for one in study.instances if one.instance_id in held]
+            made = {_ids_of(study, one, rules).instance for one in sources}
+            if await self._results.remove(job, made):
+                await job.save({})
 
     async def _rules(
         self, job: RunningJob, study: SourceStudy, options: ModificationOptions
@@ -213,24 +219,47 @@ class ModifyHandler:
             own_uids=frozenset(own_uids),
         )
 
-    async def _copy(self, job: RunningJob, study: SourceStudy, rules: ModificationRules) -> None:
-        copies = {one: _ids_of(study, one, rules).instance for one in study.instances}
-        there = await self._files.indexed(list(copies.values()))
-        missing = [one for one, copy in copies.items() if copy not in there]
-        job.progress(completed=len(copies) - len(missing))
-        await self._files.copy(job, missing, partial(modified, rules=rules))
+    async def _copy(
+        self, job: RunningJob, study: SourceStudy, rules: ModificationRules
+    ) -> Mapping[str, str]:
+        """Store the copies; one that is there counts when it is the same file but for its date.
+
+        Returns:
+            The revisions of the files that were copied.
+        """
+        copies = {_ids_of(study, one, rules).instance: one for one in study.instances}
+        there: set[SourceInstance] = set()
+        dates: dict[SourceInstance, datetime] = {}
+
+        async def read_date(stored: tuple[SourceInstance, StoredFile]) -> None:
+            _, file = stored
+            source = copies[file.instance_id]
+            with suppress(FileRejected, OrthancNotFound):
+                there.add(source)
+                date = modification_date(await self._files.header(file))
+                if date is not None:
+                    dates[source] = date
+
+        await self._files.for_each(
+            [replace(one, instance_id=copy) for copy, one in copies.items()], read_date
+        )
+        held = await self._files.held(study.study_id)
+        # There is nothing to compare them with any more.
+        alone = {one for one in there if one.instance_id not in held}
+        job.advance(len(alone))
+
+        def change(instance: SourceInstance, header: Dataset) -> Dataset:
+            date = dates.get(instance, rules.modified_at)
+            return modified(header, replace(rules, modified_at=date))
+
+        sources = [one for one in study.instances if one not in alone]
+        return await self._files.copy(job, sources, change)
 
     async def _replace(self, job: RunningJob, study: SourceStudy, rules: ModificationRules) -> None:
         async def replace_one(stored: tuple[SourceInstance, StoredFile]) -> None:
             instance, file = stored
-            try:
+            with job.counted(instance.sop_instance_uid):
                 await self._replace_one(job, file, rules)
-            except Error as exc:
-                if may_pass(exc):
-                    raise
-                job.fail(instance.sop_instance_uid, exc)
-            else:
-                job.advance()
 
         await self._files.for_each(study.instances, replace_one)
 
@@ -249,11 +278,10 @@ class ModifyHandler:
             if is_changed:
                 await self._replacements.replace(stored.instance_id, file, job)
 
-    async def _require_unchanged(self, study: SourceStudy) -> None:
-        """Require that Orthanc has nothing of the study but what was copied."""
-        copied = {one.instance_id for one in study.instances}
+    async def _require_unchanged(self, study: SourceStudy, copied: Mapping[str, str]) -> None:
+        """Require that Orthanc has nothing of the study but the files that were copied."""
         if await self._files.held(study.study_id) != copied:
-            raise SourceChanged
+            raise SourceChanged(_SOURCE_CHANGED)
 
     async def _delete_source(self, job: RunningJob) -> None:
         (study_id,) = job.orthanc_study_ids

@@ -1,11 +1,12 @@
 """Anonymising studies: starting, running and undoing the jobs, and finding sources."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, ClassVar
 
+from pymongo import ReturnDocument
 from pymongo.asynchronous.database import AsyncDatabase
 
 from models import AnonymizationDocument, JobDocument, JobKind, StudyDocument
@@ -15,9 +16,10 @@ from services.anonymization.burned_in import INSPECTED_TAGS, BurnedInAnnotation,
 from services.anonymization.content import METHOD, AnonymizationRules, anonymized
 from services.anonymization.options import AnonymizationOptions
 from services.anonymization.pseudonyms import Pseudonyms, load_or_create_pseudonym_key
+from services.anonymization.results import RESULT, Results
 from services.auth.roles import Principal
 from services.database import translated_database_faults
-from services.deletion import Deletion, Level
+from services.deletion import Deletion
 from services.dicom.values import clean_identifier
 from services.errors import InvalidInput
 from services.index.record import to_stored_precision
@@ -32,9 +34,7 @@ _STUDY_INSTANCE_UID = stored_name(StudyDocument.study_instance_uid)
 _SOURCE_STUDY_ID = stored_name(AnonymizationDocument.source_study_id)
 _CREATED_AT = stored_name(AnonymizationDocument.created_at)
 
-_RESULT = "result"
-_IS_NEW = "isNew"
-"""Keys of the checkpoint: the study that is made, and whether it was not there before."""
+_SOURCE_STATE = stored_name(AnonymizationDocument.source_state)
 
 
 class Anonymizations:
@@ -136,7 +136,7 @@ class AnonymizeHandler:
         self._files = files
         self._database = database
         self._links = database[AnonymizationDocument.Settings.name]
-        self._deletion = deletion
+        self._results = Results(files, database, deletion)
         self._labels = labels
 
     async def run(self, job: RunningJob) -> None:
@@ -153,24 +153,25 @@ class AnonymizeHandler:
         clean = await self._clean_instances(job, study, options)
         rules = await self._rules(study, options)
         result = _ids_of(study, study.instances[0], rules).study
-        if not job.checkpoint:
-            is_new = not await self._files.is_indexed(result)
-            await job.save({_RESULT: result, _IS_NEW: is_new})
-        missing = await self._missing(job, study, clean, rules)
-        await self._link(result, study_id)
+        await self._results.claim(job, result, {})
+        is_current = await self._link(result, study)
+        if is_current:
+            clean = await self._missing(job, study, clean, rules)
         await self._files.record_origin(result, StudyOrigin.ANONYMIZED)
-        await self._files.copy(job, missing, partial(anonymized, rules=rules))
+        await self._files.copy(job, clean, lambda _, header: anonymized(header, rules))
         if job.completed:
             job.add_results(result)
             await self._labels.adopt([result], job.scope, created_since=job.created_at)
+            await self._results.keep(job)
+        if not job.failed:
+            await self._set_state(result, study)
 
     async def discard(self, job: RunningJob) -> None:
-        """Remove the copy, unless an earlier job had made it."""
-        if job.checkpoint.get(_IS_NEW):
-            plan = await self._deletion.find(Level.STUDY, job.checkpoint[_RESULT])
-            await self._deletion.delete(plan)
+        """Remove what was made of the copy."""
+        # Its UIDs are derived with a secret key: no file of anybody else is in it.
+        if await self._results.remove(job):
             with translated_database_faults():
-                await self._links.delete_one({"_id": job.checkpoint[_RESULT]})
+                await self._links.delete_one({"_id": job.checkpoint[RESULT]})
             await job.save({})
 
     async def _clean_instances(
@@ -219,19 +220,44 @@ class AnonymizeHandler:
     ) -> list[SourceInstance]:
         """Return the instances whose copies are not there yet; the others count as completed."""
         copies = {one: _ids_of(study, one, rules).instance for one in instances}
-        there = await self._files.indexed(list(copies.values()))
+        there = await self._files.present(
+            [replace(one, instance_id=copy) for one, copy in copies.items()]
+        )
         missing = [one for one, copy in copies.items() if copy not in there]
         job.progress(completed=len(instances) - len(missing))
         return missing
 
-    async def _link(self, result: str, source: str) -> None:
+    async def _link(self, result: str, study: SourceStudy) -> bool:
+        """Link a result to its source.
+
+        Returns:
+            Whether the copies that are there were made of the files that the source has now.
+        """
+        state = _state_of(study)
+        fields: dict[str, Any] = {_SOURCE_STUDY_ID: study.study_id}
+        if not await self._files.is_indexed(result):
+            fields[_SOURCE_STATE] = state
         now = to_stored_precision(datetime.now(UTC))
         with translated_database_faults():
-            await self._links.update_one(
+            link = await self._links.find_one_and_update(
                 {"_id": result},
-                {"$set": {_SOURCE_STUDY_ID: source}, "$setOnInsert": {_CREATED_AT: now}},
+                {"$set": fields, "$setOnInsert": {_CREATED_AT: now}},
                 upsert=True,
+                return_document=ReturnDocument.AFTER,
             )
+        return link is not None and link.get(_SOURCE_STATE) == state
+
+    async def _set_state(self, result: str, study: SourceStudy) -> None:
+        with translated_database_faults():
+            await self._links.update_one(
+                {"_id": result}, {"$set": {_SOURCE_STATE: _state_of(study)}}
+            )
+
+
+def _state_of(study: SourceStudy) -> str:
+    """Return a digest of the files of a study."""
+    files = sorted(f"{one.instance_id} {one.revision}" for one in study.instances)
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()
 
 
 def _ids_of(study: SourceStudy, instance: SourceInstance, rules: AnonymizationRules) -> OrthancIds:

@@ -16,7 +16,8 @@ from models import JobDocument, JobState, StudyDocument
 from services.anonymization.options import AnonymizationOptions
 from services.auth.roles import Principal, Role
 from services.auth.scope import ALL, Scope
-from services.errors import InvalidInput
+from services.deletion import Level
+from services.errors import InvalidInput, OrthancUnavailable
 from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
 from services.jobs.handler import RunningJob
@@ -292,6 +293,78 @@ async def test_what_is_stored_already_is_not_made_again(
         again = await anonymized(runtime, study_id)
     assert (again.state, again.completed, len(made)) == (JobState.SUCCEEDED, 3, 1)
     assert len(await files_of(runtime, first.result_study_ids[0])) == 3
+
+
+async def test_what_a_job_has_made_stays_when_its_retry_fails(runtime: Runtime) -> None:
+    study_uid = generate_uid()
+    (image,) = images(study_uid, 1)
+    document = dcmread(str(get_testdata_file("test-SR.dcm", download=False)))
+    document.SOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
+    document.file_meta.MediaStorageSOPClassUID = document.SOPClassUID
+    document.StudyInstanceUID, document.PatientID = study_uid, image.PatientID
+    (study_id,) = await stored(runtime, image, document)
+    async with running_jobs(runtime):
+        partial = await anonymized(runtime, study_id)
+        assert partial.state is JobState.PARTIAL
+        assert runtime.deletion is not None
+        await runtime.deletion.delete(await runtime.deletion.find(Level.STUDY, study_id))
+        await runtime.jobs.retry(partial.id, ANNA)
+        failed = await ended(runtime, partial.id)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (JobState.FAILED, "NOT_FOUND")
+    assert len(await files_of(runtime, partial.result_study_ids[0])) == 1
+    assert await ids_in(runtime, "anonymizations") == 1
+
+
+async def test_a_cancelled_job_leaves_the_copy_that_another_one_made_meanwhile(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 3))
+    store, count = StudyFiles.store, 0
+
+    async def away_at_first(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OrthancUnavailable
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", away_at_first)
+    async with running_jobs(runtime):
+        first = await start(runtime, study_id)
+
+        async def waits_for_its_second_attempt() -> bool:
+            found = await runtime.database["jobs"].find_one({"_id": first.id})
+            return found is not None and (found["state"], found["attempts"]) == ("QUEUED", 1)
+
+        await eventually(waits_for_its_second_attempt)
+        done = await anonymized(runtime, study_id)
+        assert (done.state, done.completed) == (JobState.SUCCEEDED, 3)
+        await runtime.jobs.cancel(first.id, ANNA)
+        assert (await ended(runtime, first.id)).state is JobState.CANCELLED
+    assert len(await files_of(runtime, done.result_study_ids[0])) == 3
+
+
+async def test_the_copy_of_a_file_that_was_replaced_does_not_count(runtime: Runtime) -> None:
+    kept, replaced = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, kept, replaced)
+    async with running_jobs(runtime):
+        assert (await anonymized(runtime, study_id)).state is JobState.SUCCEEDED
+        found = await runtime.database["instances"].find_one(
+            {"sopInstanceUID": replaced.SOPInstanceUID}
+        )
+        assert found is not None
+        assert runtime.orthanc is not None
+        await runtime.orthanc.delete("instances", found["_id"])
+        replaced.PixelData = bytes(reversed(replaced.PixelData))
+        await stored(runtime, replaced)
+        again = await anonymized(runtime, study_id)
+    assert (again.state, again.completed, again.failed) == (JobState.PARTIAL, 1, 1)
+    (failure,) = again.failures
+    assert (failure.sop_instance_uid, failure.error.code) == (
+        replaced.SOPInstanceUID,
+        "CONTENT_CONFLICT",
+    )
 
 
 async def test_who_is_limited_to_labels_sees_what_they_made(runtime: Runtime) -> None:

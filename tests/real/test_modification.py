@@ -1,6 +1,7 @@
 """Modifying studies on a real Orthanc: copies, changes in place, changes of the patient."""
 
 import asyncio
+import copy
 import io
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,12 +15,13 @@ from pydicom.uid import generate_uid
 from models import JobDocument, JobState
 from services.anonymization.modification import ModificationOptions
 from services.auth.scope import ALL
-from services.deletion import Deletion
+from services.deletion import Deletion, Level
 from services.errors import InvalidInput, OrthancFull, OrthancUnavailable
 from services.ingest.results import StoreResult
 from services.jobs.handler import RunningJob
 from services.runtime import Runtime
 from services.study_files import StudyFiles
+from services.sync.lease import pause_of_replacements
 from tests.real.jobs_stage import ADMIN, ended, running_jobs
 from tests.real.sync_stage import eventually
 from tests.real.test_anonymization import files_of, ids_in, images, stored
@@ -285,3 +287,133 @@ async def test_a_cancelled_copy_leaves_nothing(
 async def _forever() -> None:
 
     await asyncio.Event().wait()
+
+
+async def test_a_source_stays_when_its_copy_is_another_file(runtime: Runtime) -> None:
+    """The target has a file of the same UIDs: which of both is right, a person must decide."""
+    (source,) = images(generate_uid(), 1)
+    other = copy.deepcopy(source)
+    other.PatientID, other.StudyDescription = "P9", "Something else"
+    study_id, target = await stored(runtime, source, other)
+    async with running_jobs(runtime):
+        done = await modify(runtime, study_id, replace={"PatientID": "P9"}, delete_source=True)
+    assert (done.state, done.completed, done.failed) == (JobState.FAILED, 0, 1)
+    assert [one.error.code for one in done.failures] == ["CONTENT_CONFLICT"]
+    for kept, description in ((study_id, source.StudyDescription), (target, "Something else")):
+        (header,) = await headers_of(runtime, kept)
+        assert header.StudyDescription == description
+
+
+async def test_a_second_job_finishes_what_the_first_one_left(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copies of both differ by the date of the modification alone."""
+    sources = images(generate_uid(), 2)
+    (study_id,) = await stored(runtime, *sources)
+    store, count = StudyFiles.store, 0
+
+    async def failing_once(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise OrthancFull
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", failing_once)
+    options = {"replace": {"PatientID": "P9"}, "delete_source": True}
+    async with running_jobs(runtime):
+        assert (await modify(runtime, study_id, **options)).state is JobState.PARTIAL
+        done = await modify(runtime, study_id, **options)
+    assert (done.state, done.completed) == (JobState.SUCCEEDED, 2)
+    (result_id,) = done.result_study_ids
+    assert uids_of(await headers_of(runtime, result_id)) == uids_of(sources)
+    assert await ids_in(runtime, "studies") == 1
+
+
+async def test_a_cancelled_job_removes_its_own_files_alone(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others bring files into the study that it makes, and their sources may be gone."""
+    study_uid = generate_uid()
+    mine = images(study_uid, 2)
+    theirs, late = images(study_uid, 2)
+    theirs.PatientID, late.PatientID = "P8", "P9"
+    study_id, other_id = await stored(runtime, *mine, theirs)
+    store = StudyFiles.store
+    stuck: list[str] = []
+
+    async def stuck_at_the_second(self: StudyFiles, file: BinaryIO, job: RunningJob) -> StoreResult:
+        if job.orthanc_study_ids == (study_id,):
+            if stuck:
+                await _forever()
+            stuck.append(job.id)
+        return await store(self, file, job)
+
+    monkeypatch.setattr(StudyFiles, "store", stuck_at_the_second)
+
+    async def one_is_stored() -> bool:
+        return await ids_in(runtime, "instances") == 4
+
+    moved = {"replace": {"PatientID": "P9"}, "delete_source": True}
+    async with running_jobs(runtime):
+        job = await start(runtime, study_id, **moved)
+        await eventually(one_is_stored)
+        (target,) = await stored(runtime, late)
+        await runtime.jobs.cancel(job.id, ADMIN)
+        assert (await ended(runtime, job.id)).state is JobState.CANCELLED
+        assert uids_of(await headers_of(runtime, target)) == uids_of([late])
+        assert uids_of(await headers_of(runtime, study_id)) == uids_of(mine)
+
+        # Now another job moves a study there while this one is under way.
+        assert runtime.deletion is not None
+        await runtime.deletion.delete(await runtime.deletion.find(Level.STUDY, target))
+        stuck.clear()
+        job = await start(runtime, study_id, **moved)
+        await eventually(one_is_stored)
+        done = await modify(runtime, other_id, **moved)
+        assert (done.state, done.result_study_ids) == (JobState.SUCCEEDED, [target])
+        await runtime.jobs.cancel(job.id, ADMIN)
+        assert (await ended(runtime, job.id)).state is JobState.CANCELLED
+    assert uids_of([theirs]) <= uids_of(await headers_of(runtime, target))
+    assert uids_of(await headers_of(runtime, study_id)) == uids_of(mine)
+
+
+async def test_no_file_is_taken_out_while_both_stores_are_copied(runtime: Runtime) -> None:
+    (study_id,) = await stored(runtime, *images(generate_uid(), 2))
+
+    async def both_are_kept() -> bool:
+        return await ids_in(runtime, "replacements.files") == 2
+
+    async with running_jobs(runtime):
+        async with pause_of_replacements(runtime.database).kept():
+            job = await start(runtime, study_id, replace={"StudyID": "7"}, delete_source=True)
+            await eventually(both_are_kept)
+            assert {one.StudyID for one in await headers_of(runtime, study_id)} == {"StudyNr-4412"}
+        assert (await ended(runtime, job.id)).state is JobState.SUCCEEDED
+    assert {header.StudyID for header in await headers_of(runtime, study_id)} == {"7"}
+
+
+async def test_what_a_forgotten_job_has_left_is_stored_by_the_next(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MongoDB drops jobs after a while, but not the only copy of a file."""
+    (study_id,) = await stored(runtime, *images(generate_uid(), 1))
+    (other_id,) = await stored(runtime, *images(generate_uid(), 1))
+    store = StudyFiles.store
+
+    async def refusing(*_: object) -> StoreResult:
+        raise OrthancFull
+
+    monkeypatch.setattr(StudyFiles, "store", refusing)
+    monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
+    options = {"replace": {"StudyID": "7"}, "delete_source": True}
+    async with running_jobs(runtime):
+        failed = await modify(runtime, study_id, **options)
+        assert failed.state is JobState.FAILED
+        assert await ids_in(runtime, "replacements.files") == 1
+        await runtime.database["jobs"].delete_one({"_id": failed.id})
+        monkeypatch.setattr(StudyFiles, "store", store)
+        assert (await modify(runtime, other_id, **options)).state is JobState.SUCCEEDED
+    (header,) = await headers_of(runtime, study_id)
+    assert header.StudyID == "7"
+    assert await ids_in(runtime, "replacements.files") == 0
