@@ -13,8 +13,8 @@ from graph.authentication import SHARE_PARAMETER, principal_of_share
 from graph.dicomweb.exchange import Mount
 from graph.dicomweb.routes import dicomweb_routes
 from graph.execution.limits import OperationLimits
-from graph.http.compression import CompressionMiddleware
 from graph.http.client_slots import ClientSlots
+from graph.http.compression import CompressionMiddleware
 from graph.http.cors import EXPOSED_HEADERS, REQUEST_HEADERS, AllowedOrigins, CrossOriginMiddleware
 from graph.http.endpoint import GraphQLEndpoint
 from graph.http.errors import routing_refusal
@@ -105,7 +105,9 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         documents=documents,
     )
     # One count for all of them, because they share the connections to Orthanc.
-    downloads = ClientSlots("downloads", settings.archives_per_client, setting="ARCHIVES_PER_CLIENT")
+    downloads = ClientSlots(
+        "downloads", settings.archives_per_client, setting="ARCHIVES_PER_CLIENT"
+    )
     shared = Mount(f"/s/{{{SHARE_PARAMETER}}}/dicomweb", identify=principal_of_share)
     return [
         # Routes are tried in this order; pictures are requested most often.

@@ -7,7 +7,7 @@ deterministic identifier, so writing the same object twice is writing it once.
 from models.anonymization import AnonymizationDocument
 from models.audit_record import AuditRecord
 from models.compared_study import ComparedStudyDocument
-from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument
+from models.deleted_study import DELETIONS_KEPT_DAYS, DeletedStudyDocument, FormerLabel
 from models.dicom_error import DicomErrorRecord
 from models.export_part import ExportPartDocument
 from models.feed_cursor import FeedCursorDocument
@@ -24,6 +24,7 @@ from models.lease import LeaseDocument
 from models.modality import ModalityDocument
 from models.patient import PatientDocument
 from models.quarantine import SuspectFrameDocument
+from models.replacement import REPLACEMENT_COLLECTIONS, REPLACEMENTS
 from models.secret import SecretDocument
 from models.series import SeriesDocument
 from models.series_headers import SeriesHeadersDocument
@@ -70,6 +71,8 @@ DOCUMENTS: tuple[type[NamedDocument], ...] = (
 __all__ = [
     "DELETIONS_KEPT_DAYS",
     "DOCUMENTS",
+    "REPLACEMENTS",
+    "REPLACEMENT_COLLECTIONS",
     "AnonymizationDocument",
     "AuditRecord",
     "ComparedStudyDocument",
@@ -77,6 +80,7 @@ __all__ = [
     "DicomErrorRecord",
     "ExportPartDocument",
     "FeedCursorDocument",
+    "FormerLabel",
     "ForwardedStudyDocument",
     "ForwardingRuleDocument",
     "IndexFaultDocument",

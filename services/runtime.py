@@ -182,6 +182,7 @@ def make_job_handlers(
     orthanc: Orthanc | None,
     database: AsyncDatabase[dict[str, Any]],
     *,
+    replacements: Replacements | None,
     modalities: Modalities,
     ingest: Ingest,
     files: StudyFiles | None,
@@ -199,8 +200,7 @@ def make_job_handlers(
         ),
         VerifyBackupHandler(backup_folder),
     ]
-    if orthanc is not None and files is not None and deletion is not None and decoded is not None:
-        replacements = Replacements(database, orthanc.client, files)
+    if orthanc and files and replacements and deletion and decoded:
         handlers += [
             AnonymizeHandler(files, database, deletion, labels),
             ModifyHandler(files, replacements, database, deletion, labels),
@@ -234,7 +234,8 @@ class Runtime:
     """Everything that a request or a command may use.
 
     Attributes:
-        orthanc: None while PACS integration is off, and with it `deletion` and `sync`.
+        orthanc: None while PACS integration is off, and with it `replacements`, `deletion` and
+            `sync`.
         orthanc_url: Where Orthanc is, for admins.
         orthanc_events_secret: Proves that a notice of a deletion comes from our Orthanc.
         supervisor: Of the background tasks.
@@ -264,6 +265,7 @@ class Runtime:
     backup_folder: BackupFolder
     anonymizations: Anonymizations
     modifications: Modifications
+    replacements: Replacements | None
     exports: Exports
     forwarding: Forwarding
     worklist: Worklist
@@ -431,6 +433,7 @@ async def open_runtime(
         )
         files = StudyFiles(orthanc, ingest, database, settings.walk_limits) if orthanc else None
         decoded = DecodedFiles(files, frames, orthanc.client) if orthanc and files else None
+        replacements = Replacements(database, orthanc.client, files) if orthanc and files else None
         handlers = make_job_handlers(
             settings,
             orthanc,
@@ -441,6 +444,7 @@ async def open_runtime(
             deletion=deletion,
             labels=labels,
             decoded=decoded,
+            replacements=replacements,
         )
         job_runner = JobRunner(
             database,
@@ -488,6 +492,7 @@ async def open_runtime(
             jobs=jobs,
             anonymizations=Anonymizations(database, jobs),
             modifications=Modifications(database, jobs),
+            replacements=replacements,
             exports=Exports(
                 jobs,
                 JobStore(database),

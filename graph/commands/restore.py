@@ -49,14 +49,15 @@ async def _restore(settings: Settings, folder: Path, name: str | None) -> None:
     dumped = folder / backup.name / catalogue.MONGODB
     async with open_database_alone(settings) as database:
         await load_database(database, dumped, backup.manifest.collections)
-        await end_active_jobs(database)
-    if backup.manifest.orthanc is not None:
+        left = await end_active_jobs(database)
+    instances = backup.manifest.number_of_instances
+    if left or backup.manifest.orthanc is not None:
         async with open_runtime(settings) as runtime:
-            if runtime.sync is not None:
+            if runtime.replacements is not None:
+                await runtime.replacements.finish_those_of(left, None)
+            if runtime.sync is not None and backup.manifest.orthanc is not None:
                 await runtime.sync.synchronize()
-            instances = await runtime.trees.within(ALL).count_instances()
-    else:
-        instances = backup.manifest.number_of_instances
+                instances = await runtime.trees.within(ALL).count_instances()
     click.echo(
         f"Restored {backup.name} with {instances} instances. Start the server with: "
         f"orthanc-graphql serve --data-dir {settings.data_dir}"

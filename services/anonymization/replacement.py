@@ -2,10 +2,10 @@
 
 Orthanc does not store a file over another (OverwriteInstances is off), so the old one has to go
 first. Until the new one is stored, it is kept in MongoDB (GridFS): whatever ends the process
-between the two, `finish` stores it.
+between the two, `finish` stores it. A backup that is made between the two has it as well.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, cast
@@ -13,13 +13,14 @@ from typing import Any, BinaryIO, cast
 from gridfs.asynchronous import AsyncGridFSBucket
 from pymongo.asynchronous.database import AsyncDatabase
 
+from models import REPLACEMENTS, JobDocument
 from services.database import translated_database_faults
 from services.errors import Error, OrthancNotFound
 from services.jobs.handler import JobError, RunningJob
 from services.orthanc.client import OrthancClient
 from services.study_files import StudyFiles
+from services.sync.lease import pause_of_replacements
 
-_BUCKET = "replacements"
 _SPOOL_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 
@@ -47,8 +48,10 @@ class Replacements:
     def __init__(
         self, database: AsyncDatabase[dict[str, Any]], orthanc: OrthancClient, files: StudyFiles
     ) -> None:
-        self._kept = database[f"{_BUCKET}.files"]
-        self._bucket = AsyncGridFSBucket(database, bucket_name=_BUCKET)
+        self._kept = database[f"{REPLACEMENTS}.files"]
+        self._jobs = database[JobDocument.Settings.name]
+        self._bucket = AsyncGridFSBucket(database, bucket_name=REPLACEMENTS)
+        self._pause = pause_of_replacements(database)
         self._orthanc = orthanc
         self._files = files
 
@@ -76,12 +79,21 @@ class Replacements:
     async def finish(self, job: RunningJob) -> None:
         """Store the files that attempts before this one have left on their way.
 
+        Those of jobs that are not kept any more are stored as well.
+
         Raises:
             ReplacementUnfinished: One could not be stored.
             DatabaseUnavailable: MongoDB does not answer.
         """
         with translated_database_faults():
-            left = await self._kept.find({"metadata.job": job.id}).to_list()
+            others = set(await self._kept.distinct("metadata.job")) - {job.id}
+            known = await self._jobs.distinct("_id", {"_id": {"$in": sorted(others)}})
+        await self.finish_those_of({job.id, *others.difference(known)}, job)
+
+    async def finish_those_of(self, job_ids: Collection[str], job: RunningJob | None) -> None:
+        """Store the files that some jobs have left on their way; arguments and errors: `finish`."""
+        with translated_database_faults():
+            left = await self._kept.find({"metadata.job": {"$in": sorted(job_ids)}}).to_list()
         for kept in left:
             # Whether the old one was deleted already is unknown.
             async with self._opened(kept["_id"]) as file:
@@ -89,7 +101,8 @@ class Replacements:
             with translated_database_faults():
                 await self._bucket.delete(kept["_id"])
 
-    async def _exchange(self, instance_id: str, file: BinaryIO, job: RunningJob) -> None:
+    async def _exchange(self, instance_id: str, file: BinaryIO, job: RunningJob | None) -> None:
+        await self._pause.until_free()
         try:
             with suppress(OrthancNotFound):
                 await self._orthanc.delete("instances", instance_id)

@@ -1,8 +1,9 @@
 """Making a backup of the embedded stores while they run.
 
 MongoDB comes first, of one moment; then Orthanc's index, then its files. What arrived in between is
-in Orthanc's part alone, and the comparison of a restored server indexes it. An Orthanc that is not
-embedded has tools of its own (docs/backup.md): its files are left out.
+in Orthanc's part alone, and the comparison of a restored server indexes it. Files that are being
+replaced are written once more, just before the index: none is missing in both parts. An Orthanc
+that is not embedded has tools of its own (docs/backup.md): its files are left out.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import InstanceDocument, StudyDocument
+from models import REPLACEMENT_COLLECTIONS, InstanceDocument, StudyDocument
 from services.auth.open_mode import MARK_NAME
 from services.backup import catalogue
 from services.backup.catalogue import (
@@ -39,6 +40,7 @@ from services.backup.orthanc_copy import (
 )
 from services.files import make_private_folder
 from services.frames.signing import KEY_FILE_NAME
+from services.sync.lease import pause_of_replacements
 from services.tasks import finish_in_thread
 
 _KEY_FILES = (KEY_FILE_NAME, MARK_NAME)
@@ -92,7 +94,10 @@ async def create_backup(
             orthanc = None
             if data.orthanc_release is not None:
                 files_before = folder / before.name / catalogue.STORAGE if before else None
-                orthanc = await _copy_orthanc(data, partial, files_before, on_progress)
+                orthanc, replacements = await _copy_orthanc(
+                    database, data, partial, files_before, on_progress
+                )
+                collections |= replacements
                 index = partial / catalogue.INDEX
                 studies, instances = await finish_in_thread(count_resources, index)
             manifest = Manifest(
@@ -117,14 +122,22 @@ def _count(collections: dict[str, DumpedCollection], name: str) -> int:
 
 
 async def _copy_orthanc(
-    data: EmbeddedData, partial: Path, before: Path | None, on_progress: Progress
-) -> CopiedOrthanc:
+    database: AsyncDatabase[dict[str, Any]],
+    data: EmbeddedData,
+    partial: Path,
+    before: Path | None,
+    on_progress: Progress,
+) -> tuple[CopiedOrthanc, dict[str, DumpedCollection]]:
     source, index = data.folder / "orthanc", partial / catalogue.INDEX
     await finish_in_thread(make_private_folder, index.parent)
     storage = partial / catalogue.STORAGE
     copy = await finish_in_thread(StorageCopy, source / "storage", storage, before)
     for _ in range(_PASSES):
-        await finish_in_thread(copy_index, source / "index", index)
+        async with pause_of_replacements(database).kept():
+            replacements = await dump_database(
+                database, partial / catalogue.MONGODB, only=REPLACEMENT_COLLECTIONS
+            )
+            await finish_in_thread(copy_index, source / "index", index)
         total = await finish_in_thread(count_files, index)
         files = size = 0
         are_all_there = True
@@ -135,13 +148,14 @@ async def _copy_orthanc(
             on_progress(files, total)
         if are_all_there:
             index_size, sha256 = await finish_in_thread(size_and_sha256, index)
-            return CopiedOrthanc(
+            copied = CopiedOrthanc(
                 release=data.orthanc_release or "",
                 index_size=index_size,
                 index_sha256=sha256,
                 files=files,
                 size=size,
             )
+            return copied, replacements
     raise BackupFailed(
         "Files that Orthanc's index names are missing in its storage: they are deleted faster than "
         "they can be copied, or the storage is damaged. Orthanc's log says more."

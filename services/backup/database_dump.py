@@ -5,7 +5,7 @@ The files are those of `mongodump --gzip`: BSON documents one after another.
 
 import gzip
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -36,16 +36,17 @@ _RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocumen
 
 
 async def dump_database(
-    database: AsyncDatabase[dict[str, Any]], folder: Path
+    database: AsyncDatabase[dict[str, Any]], folder: Path, *, only: Container[str] | None = None
 ) -> dict[str, DumpedCollection]:
-    """Write all collections as they are at one moment.
+    """Write collections as they are at one moment.
 
     A MongoDB that is no replica set has no such moment: its collections are of the moments in
     which they are read, and the comparison with Orthanc repairs what differs.
 
     Args:
         database: What to write.
-        folder: New, for the files.
+        folder: For the files; those that are there are replaced.
+        only: Names of collections; None: all.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
@@ -57,6 +58,8 @@ async def dump_database(
         hello = await database.client.admin.command("hello")
         has_snapshots = "setName" in hello or hello.get("msg") == "isdbgrid"
         names = sorted(set(await database.list_collection_names()) - _LEFT_OUT)
+        if only is not None:
+            names = [name for name in names if name in only]
         async with database.client.start_session(snapshot=has_snapshots) as session:
             return {name: await _dump(raw, name, folder, session) for name in names}
 
@@ -95,7 +98,7 @@ def _raw(database: AsyncDatabase[dict[str, Any]]) -> AsyncDatabase[RawBSONDocume
 
 
 def _create(path: Path) -> gzip.GzipFile:
-    return gzip.open(path, "xb", compresslevel=_COMPRESSION)
+    return gzip.open(path, "wb", compresslevel=_COMPRESSION)
 
 
 def size_and_sha256(path: Path) -> tuple[int, str]:
@@ -152,7 +155,14 @@ def dump_path(folder: Path, name: str) -> Path:
 
 
 def _take(reading: Iterator[RawBSONDocument]) -> list[RawBSONDocument]:
-    return list(islice(reading, _BATCH_DOCUMENTS))
+    taken: list[RawBSONDocument] = []
+    size = 0
+    for document in islice(reading, _BATCH_DOCUMENTS):
+        taken.append(document)
+        size += len(document.raw)
+        if size >= _BATCH_BYTES:
+            break
+    return taken
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401  # a generator, closed by its user

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import JobDocument, JobState
+from models import REPLACEMENTS, JobDocument, JobState
 from models.job import ACTIVE_STATES
 from models.stored import stored_name
 from services.backup import catalogue
@@ -89,18 +89,26 @@ def _copy_restored_index(index: Path, target: Path) -> None:
     forget_jobs(target / "index")
 
 
-async def end_active_jobs(database: AsyncDatabase[dict[str, Any]]) -> None:
+async def end_active_jobs(database: AsyncDatabase[dict[str, Any]]) -> list[str]:
     """Cancel the jobs that had not ended: what they did after the backup is not known here.
 
     A study must not be sent to another archive a second time because its server was restored.
+
+    Returns:
+        Which jobs may have left files on their way into Orthanc: these, and those that were started
+        while the backup was made.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
     """
     now = datetime.now(UTC)
+    jobs = database[JobDocument.Settings.name]
     with translated_database_faults():
-        await database[JobDocument.Settings.name].update_many(
-            {_STATE: {"$in": [one.value for one in ACTIVE_STATES]}},
+        left = set(await database[f"{REPLACEMENTS}.files"].distinct("metadata.job"))
+        ended = {"_id": {"$in": sorted(left)}, _STATE: {"$nin": list(ACTIVE_STATES)}}
+        left -= set(await jobs.distinct("_id", ended))
+        await jobs.update_many(
+            {_STATE: {"$in": list(ACTIVE_STATES)}},
             {
                 "$set": {
                     _STATE: JobState.CANCELLED.value,
@@ -110,3 +118,4 @@ async def end_active_jobs(database: AsyncDatabase[dict[str, Any]]) -> None:
                 "$unset": {_ONCE: "", _RUNNER: "", _NEXT_ATTEMPT_AT: ""},
             },
         )
+    return sorted(left)

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -26,6 +27,8 @@ LEASE_SECONDS = 9.0
 
 RENEW_SECONDS = 3.0
 """A third of the lease: two renewals may fail before it is lost."""
+
+_WAIT_SECONDS = 0.2
 
 
 class LeaseLost(Error):
@@ -70,6 +73,39 @@ class Lease:
                         await self._work_while_held(work, token)
         finally:
             await self._release()
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Keep the lease while inside, once it is free.
+
+        Raises:
+            LeaseLost: What was done inside may have been done beside another holder.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        while (token := await self.acquire()) is None:  # noqa: ASYNC110  # another process holds it
+            await asyncio.sleep(_WAIT_SECONDS)
+        renewing = asyncio.create_task(self._renew(token), name=f"renew the lease {self._job}")
+        try:
+            yield
+            if renewing.done():
+                await renewing
+        finally:
+            self.is_held = False
+            await cancel_and_wait(renewing)
+            await self._release()
+
+    async def until_free(self) -> None:
+        """Wait until nobody holds the lease.
+
+        Raises:
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        is_held = {"_id": self._job, "$expr": {"$gt": [f"${_EXPIRES_AT}", "$$NOW"]}}
+        while True:
+            with translated_database_faults():
+                if await self._leases.find_one(is_held, {"_id": 1}) is None:
+                    return
+            await asyncio.sleep(_WAIT_SECONDS)
 
     async def acquire(self) -> int | None:
         """Take or renew the lease in one atomic command.
@@ -168,3 +204,13 @@ def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
             }
         }
     ]
+
+
+def pause_of_replacements(database: AsyncDatabase[dict[str, Any]]) -> Lease:
+    """Return the lease of whoever copies both stores: meanwhile no stored file is taken out.
+
+    Whoever replaces a file writes the new one into MongoDB, then waits until this lease is free,
+    and then takes the old one out. Whoever copies keeps the lease, and reads MongoDB before
+    Orthanc. So a file that is missing in the copy of Orthanc is in the copy of MongoDB.
+    """
+    return Lease(database, "pause-replacements", lease_seconds=60, renew_seconds=5)

@@ -6,20 +6,22 @@ import os
 import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import pydicom
 import pytest
 
 from graph.commands import backup as command
 from graph.commands import restore
 from graph.relay import require_node_id
 from models import JobState
+from services.anonymization.modification import ModificationOptions
 from services.auth.scope import ALL
 from services.backup.catalogue import (
     INDEX,
@@ -32,11 +34,15 @@ from services.backup.catalogue import (
 from services.backup.creation import create_backup
 from services.backup.service import BackupFolder, embedded_data
 from services.backup.verification import verify_backup
+from services.ingest.results import StoreResult
 from services.ingest.service import SentFile
+from services.jobs.handler import RunningJob
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
-from tests.real.jobs_stage import ended
-from tests.real.sync_stage import instance_bytes
+from services.study_files import StudyFiles
+from tests.real.jobs_stage import ADMIN, ended
+from tests.real.sync_stage import eventually, instance_bytes
+from tests.real.test_anonymization import files_of
 from tests.servers import run_server
 
 PICTURES = "{ studies { nodes { series { instances { frames { path } } } } } }"
@@ -86,13 +92,15 @@ async def hospital(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ho
 
 
 async def test_a_backup_during_an_import_is_restored_elsewhere(
-    hospital: Hospital, tmp_path: Path
+    hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = hospital.runtime
-    async with run_server(runtime.settings, runtime) as server:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(run_server(runtime.settings, runtime))
         shown: Any = await server.graphql(PICTURES)
         path = shown["studies"]["nodes"][0]["series"][0]["instances"][0]["frames"][0]["path"]
         picture = (await server.http.get(path)).raise_for_status().content
+        replaced_id = await stack.enter_async_context(being_replaced(hospital, monkeypatch))
         await runtime.audit.flush()
         others = {one.name for one in list_backups(hospital.backups)}
         importing = asyncio.create_task(_import(hospital))
@@ -121,13 +129,55 @@ async def test_a_backup_during_an_import_is_restored_elsewhere(
         assert again.sync is not None
         report = await again.sync.check()
         assert (report.up_to_date, report.faults) == (True, {})
-        assert await again.trees.within(ALL).count_instances() == backup["numberOfInstances"]
+        # What was being replaced was in MongoDB's part alone.
+        expected = backup["numberOfInstances"] + REPLACED
+        assert await again.trees.within(ALL).count_instances() == expected
+        headers = [pydicom.dcmread(io.BytesIO(one)) for one in await files_of(again, replaced_id)]
+        assert [header.StudyDescription for header in headers] == ["Thorax"] * REPLACED
+        for name in ("replacements.files", "replacements.chunks"):
+            assert await again.database[name].count_documents({}) == 0
         # The keys came along: the URL that was signed before still shows the same picture.
         assert (await server.http.get(path)).raise_for_status().content == picture
         actions = await again.database["audit"].distinct("action")
         assert {"view", "backup"} <= set(actions)
-        [cancelled] = await again.database["jobs"].find({"kind": "BACKUP"}).to_list()
-        assert cancelled["state"] == "CANCELLED"
+        jobs = await again.database["jobs"].find({"finishedAt": {"$ne": None}}).to_list()
+        assert {(job["kind"], job["state"]) for job in jobs} >= {
+            ("BACKUP", "CANCELLED"),
+            ("MODIFY", "CANCELLED"),
+        }
+
+
+REPLACED = 3
+
+
+@asynccontextmanager
+async def being_replaced(hospital: Hospital, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Hold a modification where files are taken out of Orthanc and not stored again yet."""
+    runtime = hospital.runtime
+    await hospital.store(300, range(REPLACED))
+    uid = pydicom.dcmread(io.BytesIO(instance_bytes(300, 1, 0))).StudyInstanceUID
+    study = await runtime.database["studies"].find_one({"studyInstanceUID": uid})
+    assert study is not None
+    study_id: str = study["_id"]
+    store, may_go = StudyFiles.store, asyncio.Event()
+
+    async def waiting(self: StudyFiles, file: BinaryIO, job: RunningJob | None) -> StoreResult:
+        await may_go.wait()
+        return await store(self, file, job)
+
+    async def are_taken_out() -> bool:
+        assert runtime.orthanc is not None
+        return not await runtime.orthanc.existing_studies([study_id])
+
+    monkeypatch.setattr(StudyFiles, "store", waiting)
+    options = ModificationOptions(replace={"StudyDescription": "Thorax"}, delete_source=True)
+    job = await runtime.modifications.start(study, options, ADMIN, correlation_id="c0ffee")
+    await eventually(are_taken_out)
+    try:
+        yield study_id
+    finally:
+        may_go.set()
+    assert (await ended(runtime, job.id)).state is JobState.SUCCEEDED
 
 
 async def _import(hospital: Hospital) -> None:

@@ -16,6 +16,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from graph.http.client_slots import ClientSlots
 from graph.routes import archives, frames
 from services.audit import Audit
 from services.frames.records import CrashRecords, RenderableInstance
@@ -126,8 +127,9 @@ async def open_stage(
 @asynccontextmanager
 async def _client(service: FrameService, audit: AsyncMock) -> AsyncIterator[httpx.AsyncClient]:
     settings = SimpleNamespace(frame_cross_origin_resource_policy="cross-origin")
+    slots = ClientSlots("downloads", 2, setting="ARCHIVES_PER_CLIENT")
     app = _with_state(
-        Starlette(routes=[*frames.routes, *archives.archive_routes(per_client=2)]),
+        Starlette(routes=[*frames.routes, *archives.archive_routes(slots)]),
         SimpleNamespace(frames=service, settings=settings, audit=audit),
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
