@@ -53,6 +53,8 @@ class ModalityDocument(NamedDocument):
     retrieve_method: RetrieveMethod
     timeout_seconds: int
     """Longest silence."""
+    use_tls: bool = False
+    """Whether connections to it are encrypted (PS3.15 B.12)."""
     created_at: datetime
     updated_at: datetime
     last_echo: EchoRecord | None = None

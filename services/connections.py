@@ -16,6 +16,7 @@ from services.embedded.failures import EmbeddedStoreError
 from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
 from services.embedded.stores import open_stores
 from services.files import make_private_folder, write_private
+from services.modalities.tls import client_context
 from services.orthanc.capacity import divided
 from services.settings import Settings
 from services.sync.orthanc_script import deletion_script
@@ -80,7 +81,11 @@ async def open_connections(
     Raises:
         DataDirInUse: Another server uses the data directory.
         EmbeddedStoreError: A store can't be started.
+        TlsFilesUnusable: A certificate can't be used.
     """
+    if settings.dicom_tls is not None:
+        # Orthanc would only say that it does not start.
+        await finish_in_thread(client_context, settings.dicom_tls)
     if address is None:
         running = await finish_in_thread(read_running_stores, settings.data_dir)
         if running is not None:
@@ -97,6 +102,7 @@ async def open_connections(
         embed_orthanc=settings.embeds_orthanc,
         ae_title=settings.own_ae_title or DEFAULT_AE_TITLE,
         dicom=_dicom_server(settings),
+        tls=settings.dicom_tls,
         address=address or "",
         lua_scripts=scripts,
         orthanc_memory_bytes=settings.orthanc_memory_bytes,
@@ -112,6 +118,7 @@ def _dicom_server(settings: Settings) -> DicomServer | None:
         settings.orthanc_dicom_port,
         unknown_may_store=settings.dicom_unknown_may_store,
         check_host=settings.dicom_check_host,
+        requires_tls=settings.dicom_tls_required,
     )
 
 

@@ -420,6 +420,8 @@ async def open_runtime(
                 ae_title=settings.own_ae_title,
                 own_port=settings.orthanc_dicom_port,
                 is_embedded=settings.embeds_orthanc,
+                tls=settings.dicom_tls,
+                requires_tls=settings.dicom_tls_required,
                 query_seconds=settings.modality_seconds,
                 answers_max=settings.remote_answers_max,
             )

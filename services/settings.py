@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from services.auth.oidc import OidcRules, is_safe_provider_url
 from services.auth.roles import Role
 from services.dicom.layout import WalkLimits
+from services.embedded.orthanc_configuration import TlsFiles
 
 
 def none_if_blank(value: object) -> object:
@@ -165,6 +166,23 @@ class Settings(BaseSettings):
         default=True,
         description="false: the embedded Orthanc knows a declared modality by its AE title alone, "
         "whatever address it comes from.",
+    )
+    dicom_tls_certificate: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate of this server for DICOM over TLS, for "
+        "modalities that are declared with `useTls`; empty: off.",
+    )
+    dicom_tls_key: Path | None = Field(
+        default=None, description="PEM file with its private key, without a passphrase."
+    )
+    dicom_tls_ca: Path | None = Field(
+        default=None,
+        description="PEM file with the trusted certificates of the other sides.",
+    )
+    dicom_tls_required: bool = Field(
+        default=False,
+        description="true: the DICOM port of the embedded Orthanc accepts only TLS connections "
+        "from peers with a trusted certificate.",
     )
     orthanc_memory_bytes: int = Field(
         default=5 * _GIB,
@@ -487,6 +505,11 @@ class Settings(BaseSettings):
             )
         if self.trusted_documents_only and self.trusted_documents_file is None:
             raise ValueError("TRUSTED_DOCUMENTS_FILE is required with TRUSTED_DOCUMENTS_ONLY")
+        tls = (self.dicom_tls_certificate, self.dicom_tls_key, self.dicom_tls_ca)
+        if (any(tls) or self.dicom_tls_required) and not all(tls):
+            raise ValueError(
+                "DICOM_TLS_CERTIFICATE, DICOM_TLS_KEY and DICOM_TLS_CA belong together: set all"
+            )
         if self.orthanc_read_urls and self.orthanc_url is None:
             raise ValueError("ORTHANC_URL is required with ORTHANC_READ_URLS")
         if self.frame_url_keys is None and not self.is_fully_embedded:
@@ -554,6 +577,15 @@ class Settings(BaseSettings):
         if self.worklist_folder is not None:
             return self.worklist_folder
         return self.data_dir / "worklist" if self.embeds_orthanc else None
+
+    @property
+    def dicom_tls(self) -> TlsFiles | None:
+        """The files of DICOM over TLS; None: it is off."""
+        certificate, key = self.dicom_tls_certificate, self.dicom_tls_key
+        authorities = self.dicom_tls_ca
+        if certificate is None or key is None or authorities is None:
+            return None
+        return TlsFiles(certificate, key, authorities)
 
     @property
     def own_ae_title(self) -> str | None:

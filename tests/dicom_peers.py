@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -34,7 +35,13 @@ AssociationSocket._shutdown_socket = _shutdown_socket  # type: ignore[method-ass
 Handlers = Sequence[tuple[Any, Callable[..., Any]]]
 
 
-def peer_at(port: int, *, ae_title: str = "PEER", silence_seconds: float = 5.0) -> Peer:
+def peer_at(
+    port: int,
+    *,
+    ae_title: str = "PEER",
+    silence_seconds: float = 5.0,
+    tls: ssl.SSLContext | None = None,
+) -> Peer:
     return Peer(
         name="pacs",
         ae_title=ae_title,
@@ -42,6 +49,7 @@ def peer_at(port: int, *, ae_title: str = "PEER", silence_seconds: float = 5.0) 
         port=port,
         calling="ORTHANC",
         silence_seconds=silence_seconds,
+        tls=tls,
     )
 
 
@@ -54,6 +62,7 @@ def running_peer(
     requires_called: bool = False,
     requires_calling: Sequence[str] = (),
     roles: bool = False,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[int]:
     """Run a pynetdicom application; answers its port."""
     entity = AE(ae_title="PEER")
@@ -72,7 +81,9 @@ def running_peer(
     entity.require_calling_aet = list(requires_calling)
     entity.network_timeout = 30
     chosen = port or find_free_port()
-    server = entity.start_server(("127.0.0.1", chosen), block=False, evt_handlers=list(handlers))
+    server = entity.start_server(
+        ("127.0.0.1", chosen), block=False, evt_handlers=list(handlers), ssl_context=tls
+    )
     assert server is not None
     try:
         yield chosen

@@ -62,6 +62,13 @@ class ModalitiesMutation:
         description: Annotated[
             str | None, strawberry.argument(description="For people; at most 256 characters.")
         ] = None,
+        *,
+        use_tls: Annotated[
+            bool,
+            strawberry.argument(
+                description="Encrypt connections to it (PS3.15 B.12); needs DICOM_TLS_CERTIFICATE."
+            ),
+        ] = False,
     ) -> Modality:
         """Declare a modality."""
         context = info.context
@@ -77,10 +84,12 @@ class ModalitiesMutation:
                 retrieve_method=retrieve_method,
                 timeout_seconds=timeout_seconds,
                 description=description,
+                use_tls=use_tls,
             )
             # Where data may go from now on is what the trail must tell.
             event.detail = (
                 f"declareModality {name} {declaration.ae_title} {declaration.host}:{port}"
+                f"{' TLS' if use_tls else ''}"
             )
             return Modality.of(await context.runtime.modalities.declare(declaration))
 

@@ -61,6 +61,9 @@ class Modality(Node):
         description="Longest silence of it, in seconds; a hanging one is given up after at most "
         "twice that."
     )
+    use_tls: bool = strawberry.field(
+        description="Whether connections to it are encrypted (PS3.15 B.12)."
+    )
     last_echo: Echo | None = strawberry.field(
         description="The last `echoModality`; null when there was none."
     )
@@ -87,6 +90,7 @@ class Modality(Node):
             allows=list(modality.allows),
             retrieve_method=modality.retrieve_method,
             timeout_seconds=modality.timeout_seconds,
+            use_tls=modality.use_tls,
             last_echo=None if modality.last_echo is None else Echo.of(modality.last_echo),
             host=modality.host,
             port=modality.port,

@@ -73,6 +73,11 @@ class DicomListener:
     is_worklist_served: bool = strawberry.field(
         description="Whether scanners can ask it for the worklist."
     )
+    uses_tls: bool | None = strawberry.field(
+        name="useTls",
+        description="Whether connections to it must be encrypted (PS3.15 B.12); null: the "
+        "configuration of an Orthanc that is not embedded decides it.",
+    )
 
 
 @strawberry.type(description="This server and the stores behind it.")
@@ -144,6 +149,7 @@ class Server:
                 ae_title=listener.ae_title,
                 port=listener.port,
                 is_worklist_served=has_worklist and listener.port is not None,
+                uses_tls=listener.uses_tls,
             )
         return None
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from services.doctor.exposure import (
     examine_credentials,
+    examine_dicom_tls,
     examine_frame_url_keys,
     examine_public_url,
 )
@@ -36,6 +37,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield examine_frame_url_keys(keys.get_secret_value() if keys else None)
     if settings.worklist_folder is not None:
         yield await finish_in_thread(examine_worklist_folder, settings.worklist_folder)
+    if settings.dicom_tls is not None:
+        yield await finish_in_thread(examine_dicom_tls, settings.dicom_tls, datetime.now(UTC))
     if settings.backup_folder is not None:
         yield await finish_in_thread(examine_backups, settings.backup_folder, datetime.now(UTC))
     for finding in await _examine_stores(settings):

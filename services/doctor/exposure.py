@@ -1,18 +1,24 @@
 """How the server faces the outside: credentials, addresses, keys of URLs."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 import httpx
+from cryptography import x509
 
 from models.token import TokenDocument
 from services.auth.oidc import KeysUnavailable, OidcRules, OidcVerifier
 from services.doctor.findings import Finding, ok, problem, warning
+from services.embedded.orthanc_configuration import TlsFiles
 from services.errors import Error
 from services.frames.signing import FrameUrlKeys
+from services.modalities.tls import client_context
 
 _CREDENTIALS = "Credentials"
+_CERTIFICATE_AHEAD = timedelta(days=30)
+"""Time to get a new certificate."""
+
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -106,3 +112,26 @@ async def _examine_provider(rules: OidcRules) -> Finding:
             )
             return problem(part, message)
     return ok(part, f"{rules.issuer}, keys: {count}")
+
+
+def examine_dicom_tls(files: TlsFiles, now: datetime) -> Finding:
+    """Check the certificate of DICOM over TLS. Blocks.
+
+    Args:
+        files: DICOM_TLS_CERTIFICATE, DICOM_TLS_KEY and DICOM_TLS_CA.
+        now: The time, with time zone.
+    """
+    part = "DICOM over TLS"
+    try:
+        client_context(files)
+    except Error as exc:
+        return problem(part, exc.message)
+    # The first one is that of this server, those of authorities follow.
+    certificate = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    ends = certificate.not_valid_after_utc
+    how = "Get a new one, and restart the server"
+    if ends <= now:
+        return problem(part, f"{files.certificate} expired on {ends:%Y-%m-%d}. {how}.")
+    if ends <= now + _CERTIFICATE_AHEAD:
+        return warning(part, f"{files.certificate} expires on {ends:%Y-%m-%d}. {how}.")
+    return ok(part, f"the certificate is valid until {ends:%Y-%m-%d}")

@@ -16,6 +16,7 @@ from services.embedded.orthanc_configuration import (
     DEFAULT_AE_TITLE,
     DicomServer,
     OrthancOptions,
+    TlsFiles,
     compose_configuration,
 )
 from services.embedded.orthanc_installation import find_orthanc
@@ -56,6 +57,7 @@ async def run_orthanc(
     *,
     ae_title: str = DEFAULT_AE_TITLE,
     dicom: DicomServer | None = None,
+    tls: TlsFiles | None = None,
     lua_scripts: Sequence[Path] = (),
     stable_age_seconds: int = 5,
     worklist_folder: Path | None = None,
@@ -68,6 +70,7 @@ async def run_orthanc(
         folder: Holds storage, index, configuration, password, port and log; created when missing.
         ae_title: Its AE title.
         dicom: Its DICOM server; None: none.
+        tls: For modalities that use TLS; None: there are none.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
         worklist_folder: Whose `*.wl` files are served as modality worklist; None: none.
@@ -84,6 +87,7 @@ async def run_orthanc(
             folder,
             ae_title=ae_title,
             dicom=dicom,
+            tls=tls,
             lua_scripts=lua_scripts,
             stable_age_seconds=stable_age_seconds,
             worklist_folder=worklist_folder,
@@ -107,6 +111,7 @@ def _prepare(
     *,
     ae_title: str,
     dicom: DicomServer | None,
+    tls: TlsFiles | None,
     lua_scripts: Sequence[Path],
     stable_age_seconds: int,
     worklist_folder: Path | None,
@@ -122,6 +127,7 @@ def _prepare(
         password=keep_password(folder / "password"),
         ae_title=ae_title,
         dicom=dicom,
+        tls=tls,
         plugins=installed.plugins,
         lua_scripts=[script.absolute() for script in lua_scripts],
         stable_age_seconds=stable_age_seconds,

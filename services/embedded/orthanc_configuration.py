@@ -38,11 +38,28 @@ class DicomServer:
         port: TCP port, open to the network.
         unknown_may_store: Whether senders that are not declared may store.
         check_host: Whether a declared modality must come from its declared address.
+        requires_tls: Whether it takes TLS connections only, of peers with a trusted certificate.
     """
 
     port: int
     unknown_may_store: bool = False
     check_host: bool = True
+    requires_tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of this server for DICOM over TLS (PS3.15 B.12), in both directions.
+
+    Attributes:
+        certificate: Its certificate, with those between it and its authority.
+        key: Its private key, without a passphrase.
+        authorities: Certificates that are trusted.
+    """
+
+    certificate: Path
+    key: Path
+    authorities: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,7 @@ class OrthancOptions:
         password: Of that user.
         ae_title: Its AE title.
         dicom: Its DICOM server; None: none.
+        tls: For modalities that use TLS; None: there are none.
         plugins: Shared libraries to load.
         lua_scripts: Server-side scripts to load.
         stable_age_seconds: A study is stable when nothing came for so long.
@@ -68,6 +86,7 @@ class OrthancOptions:
     password: str = field(repr=False)
     ae_title: str = DEFAULT_AE_TITLE
     dicom: DicomServer | None = None
+    tls: TlsFiles | None = None
     plugins: Sequence[Path] = ()
     lua_scripts: Sequence[Path] = ()
     stable_age_seconds: int = 5
@@ -89,6 +108,7 @@ def compose_configuration(options: OrthancOptions) -> dict[str, Any]:
         **_http_options(options),
         "Worklists": _worklist_options(options.worklist_folder),
         **_dicom_options(options.ae_title, options.dicom),
+        **_tls_options(options.tls),
         **_job_options(),
         **_hardening(),
     }
@@ -131,6 +151,18 @@ def _dicom_options(ae_title: str, server: DicomServer | None) -> dict[str, Any]:
         "DicomPort": server.port,
         "DicomAlwaysAllowStore": server.unknown_may_store,
         "DicomCheckModalityHost": server.check_host,
+        "DicomTlsEnabled": server.requires_tls,
+    }
+
+
+def _tls_options(files: TlsFiles | None) -> dict[str, Any]:
+    if files is None:
+        return {}
+    return {
+        "DicomTlsCertificate": str(files.certificate.absolute()),
+        "DicomTlsPrivateKey": str(files.key.absolute()),
+        "DicomTlsTrustedCertificates": str(files.authorities.absolute()),
+        "DicomTlsRemoteCertificateRequired": True,
     }
 
 

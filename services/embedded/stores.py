@@ -10,7 +10,7 @@ from typing import TypeVar
 from services.embedded.data_dir import RunningStores, Stores, lock_data_dir, write_running_stores
 from services.embedded.mongod import EmbeddedMongod, run_mongod
 from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
-from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer
+from services.embedded.orthanc_configuration import DEFAULT_AE_TITLE, DicomServer, TlsFiles
 from services.tasks import finish_in_thread
 
 _T = TypeVar("_T")
@@ -24,6 +24,7 @@ async def open_stores(
     embed_orthanc: bool,
     ae_title: str = DEFAULT_AE_TITLE,
     dicom: DicomServer | None = None,
+    tls: TlsFiles | None = None,
     address: str = "",
     lua_scripts: Sequence[Path] = (),
     worklist_folder: Path | None = None,
@@ -40,6 +41,7 @@ async def open_stores(
         embed_orthanc: Whether to run Orthanc.
         ae_title: Orthanc's AE title.
         dicom: Orthanc's DICOM server; None: none.
+        tls: For modalities that use TLS; None: there are none.
         address: Where this process serves HTTP, shown when a second one is started.
         lua_scripts: Orthanc's server-side scripts.
         worklist_folder: Whose `*.wl` files Orthanc serves as modality worklist; None: none.
@@ -59,6 +61,7 @@ async def open_stores(
             data_dir / "orthanc",
             ae_title=ae_title,
             dicom=dicom,
+            tls=tls,
             lua_scripts=lua_scripts,
             worklist_folder=worklist_folder,
             memory_bytes=orthanc_memory_bytes,

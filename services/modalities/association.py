@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -32,6 +33,7 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 
 from services.errors import ModalityError, TooManyRequests
 from services.modalities import faults
+from services.modalities.tls import TlsSocket
 from services.tasks import cancel_and_wait, finish_in_thread
 
 # Identifiers of queries and answers are patient data.
@@ -88,7 +90,12 @@ class _Socket(AssociationSocket):
     pynetdicom leaves a socket open that did not connect, or whose peer was first to close, and
     takes one with a number above 1023 for closed (`select`). It also reads into memory whatever a
     peer sends; here no more than is used.
+
+    Attributes:
+        tls_fault: Why the TLS connection failed; None if it did not.
     """
+
+    tls_fault: OSError | None = None
 
     def connect(self, primitive: T_CONNECT) -> None:
         opened = self.socket
@@ -114,25 +121,31 @@ class _Socket(AssociationSocket):
         except (OSError, ValueError):
             self.event_queue.put("Evt17")
             return False
-        return bool(waiting.poll(0))
+        # What is decrypted already is no longer in the kernel.
+        is_buffered = isinstance(self.socket, TlsSocket) and self.socket.pending() > 0
+        return is_buffered or bool(waiting.poll(0))
 
     def _shutdown_socket(self) -> None:
         if self.socket is not None:
+            if isinstance(self.socket, TlsSocket):
+                self.tls_fault = self.socket.fault
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
             self.socket.close()
 
 
 class _Entity(AE):
+    opened: _Socket | None = None
+
     def _create_socket(
         self,
         assoc: Association,
         address: AddressInformation,
         tls_args: Any,  # noqa: ANN401
     ) -> AssociationSocket:
-        opened = _Socket(assoc, address=address)
-        opened.tls_args = tls_args
-        return opened
+        self.opened = _Socket(assoc, address=address)
+        self.opened.tls_args = tls_args
+        return self.opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +159,7 @@ class Peer:
         port: Its TCP port.
         calling: AE title of this server.
         silence_seconds: It is given up when nothing came for so long.
+        tls: Encrypts the connection; None: it is not encrypted.
     """
 
     name: str
@@ -154,6 +168,7 @@ class Peer:
     port: int
     calling: str
     silence_seconds: float
+    tls: ssl.SSLContext | None = None
 
 
 class Link:
@@ -261,7 +276,7 @@ class Link:
 
     def fault(self) -> ModalityError:
         """Return why there is no answer."""
-        return self._fault or faults.closed(self.peer.name)
+        return self._fault or faults.closed(self.peer.name, is_encrypted=self.peer.tls is not None)
 
     def status(self, answer: Dataset) -> int:
         """Return the status of an answer.
@@ -365,10 +380,15 @@ def _request(
             ae_title=peer.ae_title,
             ext_neg=list(negotiation),
             evt_handlers=[*watched, *handlers],
+            # Without a name: see `services.modalities.tls`.
+            tls_args=None if peer.tls is None else (peer.tls, cast("Any", None)),
         )
     except (OSError, UnicodeError) as exc:
         raise faults.unknown_host(peer.name) from exc
     if link._association is None:  # noqa: SLF001  # this module's own
+        fault = None if entity.opened is None else entity.opened.tls_fault
+        if isinstance(fault, ssl.SSLError):
+            raise faults.no_encryption(peer.name, fault)
         waited = time.monotonic() - begun
         if waited >= entity.connection_timeout:
             raise faults.no_connection_in_time(peer.name, entity.connection_timeout)

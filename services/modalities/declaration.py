@@ -39,6 +39,7 @@ class Declaration:
         retrieve_method: How studies are fetched from it.
         timeout_seconds: Longest silence.
         description: For people.
+        use_tls: Whether connections to it are encrypted.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Declaration:
     retrieve_method: RetrieveMethod
     timeout_seconds: int
     description: str | None
+    use_tls: bool = False
 
 
 def check_declaration(
@@ -61,6 +63,7 @@ def check_declaration(
     retrieve_method: RetrieveMethod,
     timeout_seconds: int,
     description: str | None,
+    use_tls: bool = False,
 ) -> Declaration:
     """Check what was declared; arguments are the attributes of `Declaration`.
 
@@ -73,6 +76,7 @@ def check_declaration(
         retrieve_method: Likewise.
         timeout_seconds: Likewise.
         description: Blank counts as None.
+        use_tls: Likewise.
 
     Raises:
         InvalidInput: Says which argument is wrong, and what is allowed.
@@ -102,6 +106,7 @@ def check_declaration(
         retrieve_method=retrieve_method,
         timeout_seconds=timeout_seconds,
         description=text,
+        use_tls=use_tls,
     )
 
 
@@ -135,6 +140,7 @@ def orthanc_configuration(modality: ModalityDocument, host: str) -> dict[str, An
         "Host": host,
         "Port": modality.port,
         "Timeout": modality.timeout_seconds,
+        "UseDicomTls": modality.use_tls,
         "AllowEcho": DicomService.ECHO in allowed,
         "AllowFind": DicomService.FIND in allowed,
         "AllowFindWorklist": DicomService.FIND_WORKLIST in allowed,

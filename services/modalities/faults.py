@@ -3,6 +3,7 @@
 Messages hold no address: the name of the modality says which one it is.
 """
 
+import ssl
 from enum import IntEnum
 
 from services.errors import (
@@ -40,12 +41,46 @@ def unknown_host(name: str) -> ModalityUnreachable:
     )
 
 
-def closed(name: str) -> ModalityUnreachable:
-    """It closed the connection, or aborted the association."""
-    return ModalityUnreachable(
-        f"{name} closed the connection before it had answered. Look at its log, and check that its "
-        "port is one of DICOM."
+NO_CERTIFICATES = (
+    "This server has no certificates: set DICOM_TLS_CERTIFICATE, DICOM_TLS_KEY and DICOM_TLS_CA."
+)
+
+
+def closed(name: str, *, is_encrypted: bool = False) -> ModalityUnreachable:
+    """It closed the connection, or aborted the association.
+
+    With TLS 1.3 a peer that does not trust the certificate of this server does the same.
+    """
+    check = (
+        "that it trusts the certificate of this server (DICOM_TLS_CERTIFICATE)."
+        if is_encrypted
+        else "that its port is one of DICOM, and without TLS unless it is declared with `useTls`."
     )
+    return ModalityUnreachable(
+        f"{name} closed the connection before it had answered. Look at its log, and check {check}"
+    )
+
+
+def no_encryption(name: str, fault: ssl.SSLError) -> ModalityRejected:
+    """The two sides did not agree on TLS."""
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return ModalityRejected(
+            f"The certificate of {name} is not trusted: {fault.verify_message}. Check its "
+            "certificate, and add the one of its authority to DICOM_TLS_CA."
+        )
+    if "ALERT" in (fault.reason or ""):
+        return ModalityRejected(
+            f"{name} refused the TLS connection ({_reason(fault)}). Check that it trusts the "
+            "certificate of this server (DICOM_TLS_CERTIFICATE), and speaks TLS 1.2 or 1.3."
+        )
+    return ModalityRejected(
+        f"{name} does not speak TLS 1.2 or 1.3 on this port ({_reason(fault)}). Check its port, or "
+        "declare it without `useTls`."
+    )
+
+
+def _reason(fault: ssl.SSLError) -> str:
+    return (fault.reason or "no handshake").replace("_", " ").lower()
 
 
 def no_connection_in_time(name: str, seconds: float) -> ModalityTimedOut:

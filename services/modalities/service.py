@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,8 +18,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models.modality import DicomService, EchoRecord, ModalityDocument
 from models.stored import stored_name
 from services.database import translated_database_faults
+from services.embedded.orthanc_configuration import TlsFiles
 from services.errors import (
     Error,
+    InvalidInput,
     ModalityError,
     ModalityUnsupported,
     NotFound,
@@ -56,10 +59,13 @@ from services.modalities.query import (
     worklist_keys,
     worklist_record,
 )
+from services.modalities.tls import client_context
 from services.orthanc.client import OrthancClient
+from services.tasks import finish_in_thread
 
 _LAST_ECHO = stored_name(ModalityDocument.last_echo)
 _CREATED_AT = stored_name(ModalityDocument.created_at)
+_USE_TLS = stored_name(ModalityDocument.use_tls)
 _REMOVED_AT = stored_name(ModalityDocument.removed_at)
 
 DEFAULT_AE_TITLE = "ORTHANC"
@@ -81,10 +87,12 @@ class Listener:
     Attributes:
         ae_title: Of Orthanc, which listens.
         port: Of its DICOM server; None: it has none.
+        uses_tls: Whether connections to it must be encrypted; None: unknown.
     """
 
     ae_title: str
     port: int | None
+    uses_tls: bool | None
 
 
 class Modalities:
@@ -97,6 +105,8 @@ class Modalities:
         ae_title: This server's; None: that of Orthanc.
         own_port: DICOM port of the embedded Orthanc; None: it has none.
         is_embedded: Whether Orthanc is the embedded one.
+        tls: Of connections to modalities that use TLS; None: there are no certificates.
+        requires_tls: Whether the embedded Orthanc takes encrypted connections only.
         query_seconds: Longest time of a query.
         answers_max: Most answers of a query.
         now: The clock, with time zone.
@@ -111,6 +121,8 @@ class Modalities:
         ae_title: str | None,
         own_port: int | None,
         is_embedded: bool,
+        tls: ssl.SSLContext | None = None,
+        requires_tls: bool = False,
         query_seconds: float,
         answers_max: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -121,6 +133,8 @@ class Modalities:
         self._ae_title = ae_title
         self._own_port = own_port
         self._is_embedded = is_embedded
+        self._tls = tls
+        self._requires_tls = requires_tls
         self.query_seconds = query_seconds
         self.answers_max = answers_max
         self._now = now
@@ -131,8 +145,11 @@ class Modalities:
         Orthanc lets it in from then on; one that is away does so when it is back.
 
         Raises:
+            InvalidInput: It uses TLS, and this server has no certificates.
             DatabaseUnavailable: MongoDB does not answer.
         """
+        if declaration.use_tls and self._tls is None:
+            raise InvalidInput(f"{_USE_TLS}: {faults.NO_CERTIFICATES}", argument=_USE_TLS)
         now = to_stored_precision(self._now())
         changes = {
             stored_name(ModalityDocument.ae_title): declaration.ae_title,
@@ -142,6 +159,7 @@ class Modalities:
             stored_name(ModalityDocument.allows): [str(one) for one in declaration.allows],
             stored_name(ModalityDocument.retrieve_method): str(declaration.retrieve_method),
             stored_name(ModalityDocument.timeout_seconds): declaration.timeout_seconds,
+            _USE_TLS: declaration.use_tls,
             stored_name(ModalityDocument.updated_at): now,
         }
         with translated_database_faults():
@@ -221,9 +239,11 @@ class Modalities:
             OrthancError: Orthanc, which listens, does not answer.
         """
         ae_title, port = await self.ae_title(), self._own_port
-        if port is None and self._orthanc is not None and not self._is_embedded:
+        if self._is_embedded:
+            return Listener(ae_title, port, self._requires_tls)
+        if port is None and self._orthanc is not None:
             port = (await self._orthanc.system()).dicom_port
-        return Listener(ae_title, port)
+        return Listener(ae_title, port, None)
 
     async def peer(self, modality: ModalityDocument, *services: DicomService) -> Peer:
         """Return how to reach a modality for a service.
@@ -238,6 +258,8 @@ class Modalities:
         """
         if not set(services) & set(modality.allows):
             raise faults.not_allowed(modality.id, " or ".join(services))
+        if modality.use_tls and self._tls is None:
+            raise ModalityUnsupported(f"{modality.id} uses TLS. {faults.NO_CERTIFICATES}")
         return Peer(
             name=modality.id,
             ae_title=modality.ae_title,
@@ -245,6 +267,7 @@ class Modalities:
             port=modality.port,
             calling=await self.ae_title(),
             silence_seconds=modality.timeout_seconds,
+            tls=self._tls if modality.use_tls else None,
         )
 
     async def require_service(self, name: str, service: DicomService, *, commit: bool) -> None:
@@ -426,10 +449,17 @@ async def open_modalities(
     ae_title: str | None,
     own_port: int | None,
     is_embedded: bool,
+    tls: TlsFiles | None,
+    requires_tls: bool,
     query_seconds: float,
     answers_max: int,
 ) -> AsyncIterator[Modalities]:
-    """Open the modalities; arguments are those of `Modalities`."""
+    """Open the modalities; arguments are those of `Modalities`.
+
+    Raises:
+        TlsFilesUnusable: A certificate can't be used.
+    """
+    context = None if tls is None else await finish_in_thread(client_context, tls)
     async with open_network() as network:
         yield Modalities(
             database,
@@ -438,6 +468,8 @@ async def open_modalities(
             ae_title=ae_title,
             own_port=own_port,
             is_embedded=is_embedded,
+            tls=context,
+            requires_tls=requires_tls,
             query_seconds=query_seconds,
             answers_max=answers_max,
         )

@@ -1,5 +1,6 @@
 """The DICOM network on the page: another archive, jobs, planned examinations; by role."""
 
+import zipfile
 from collections.abc import AsyncIterator
 from datetime import date
 
@@ -70,6 +71,66 @@ async def test_a_study_of_another_archive_is_found_and_fetched(tab: Tab) -> None
     await expect(job.locator(".state")).to_have_text("done")
     await expect(job).to_contain_text("3 of 3 objects")
     await expect(job.get_by_role("link")).to_contain_text("Fetched CT")
+
+
+async def test_a_modality_is_declared_tried_changed_and_removed(tab: Tab, archive: Archive) -> None:
+    page = await tab.open("#tab=remote")
+    known = page.locator("#modalities-known")
+    await known.locator("summary").click()
+    await known.get_by_role("button", name="Declare a modality").click()
+    form = page.locator("#task")
+    for label, value in (
+        ("Name here", "second"),
+        ("AE title", "WRONG"),
+        ("Host", archive.host),
+        ("Port", str(archive.port)),
+    ):
+        await form.get_by_label(label, exact=True).fill(value)
+    assert await findings(page, serious_only=False) == []
+    await form.get_by_label("Encrypt (TLS)").check()
+    await form.get_by_role("button", name="Declare").click()
+    await expect(form.get_by_role("alert")).to_contain_text("DICOM_TLS_CERTIFICATE")
+    await form.get_by_label("Encrypt (TLS)").uncheck()
+    await form.get_by_label("Query", exact=True).uncheck()
+    await form.get_by_role("button", name="Declare").click()
+    row = known.locator("tbody tr", has_text="second")
+    await row.get_by_role("button", name="Test second").click()
+    await expect(row).to_contain_text("failed")
+    await expect(row).to_contain_text("second is not called WRONG")
+    await row.get_by_role("button", name="Change second").click()
+    await expect(form.get_by_label("Query", exact=True)).not_to_be_checked()
+    await form.get_by_label("AE title", exact=True).fill(archive.ae_title)
+    await form.get_by_label("Query", exact=True).check()
+    await form.get_by_role("button", name="Save").click()
+    await expect(page.get_by_label("Archive").locator("option")).to_have_count(2)
+    await row.get_by_role("button", name="Test second").click()
+    await expect(row).to_contain_text("answered")
+    assert await findings(page, serious_only=False) == []
+    await row.get_by_role("button", name="Remove second").click()
+    await form.get_by_role("button", name="Remove").click()
+    await expect(row).to_have_count(0)
+    await expect(page.get_by_label("Archive").locator("option")).to_have_count(1)
+
+
+async def test_chosen_studies_are_one_download(tab: Tab) -> None:
+    page = await tab.open("#q=CompressedSamples")
+    await page.get_by_role("button", name="Select").click()
+    rows = page.locator("#studies tr")
+    await rows.nth(0).click()
+    await rows.nth(1).get_by_role("checkbox").check()
+    await rows.nth(2).click()
+    await rows.nth(2).click()
+    bar = page.locator("#choices")
+    await expect(bar).to_contain_text("2 studies chosen")
+    assert await findings(page, serious_only=False) == []
+    await bar.get_by_role("button", name="Export", exact=True).click()
+    job = page.locator(".job", has_text="Export").first
+    await expect(job.locator(".state")).to_have_text("done")
+    async with page.expect_download() as downloading:
+        await job.get_by_role("link", name="Download").click()
+    path = await (await downloading.value).path()
+    with zipfile.ZipFile(path) as exported:
+        assert len({name.split("/")[0] for name in exported.namelist()}) == 2
 
 
 @pytest.mark.usefixtures("archive", "without_remote")

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import tests.dicom_peers  # noqa: F401  # pynetdicom leaves sockets open without it
 from services.embedded.ports import LOOPBACK, find_free_port
 from tests.patience import PATIENCE_SECONDS
 

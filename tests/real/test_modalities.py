@@ -131,6 +131,9 @@ async def test_an_echo_says_what_to_look_at(stage: QueryStage, archive: Archive)
     assert kept["modality"]["lastEcho"] == {"error": {"code": "MODALITY_UNREACHABLE"}}
     _, codes = await stage.run(ECHO, name="nobody")
     assert codes == ["NOT_FOUND"]
+    encrypted = DECLARE.replace("timeoutSeconds: 5,", "useTls: true,")
+    _, codes = await stage.run(encrypted, name="pacs", aeTitle="PACS", host="pacs", port=104)
+    assert codes == ["INVALID_INPUT"]
 
 
 async def test_studies_are_found_with_their_series_and_what_is_here(

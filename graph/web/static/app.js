@@ -1,13 +1,13 @@
 // The study browser: one page, two views. Start reading here.
 //
 //   place.js     the address behind "#": what to show
-//   worklist.js  the list: filters.js, rows.js
+//   worklist.js  the list: filters.js, rows.js, selection.js (several studies: export, send)
 //   study.js     the study: strip.js (series, earlier studies), layout.js (viewports side by side),
 //                header.js (removal.js), toolbar.js (keys.js, menus.js), tags.js (DICOM header)
 //   viewport.js  one picture: view.js (how it lies), gestures.js, measurements.js, corners.js,
 //                windows.js, instances.js (what the stack consists of), documents.js (reports, PDFs)
-//   network.js   the DICOM network: remote.js (other archives), jobs.js, examinations.js (modality worklist),
-//                sending.js (send and anonymise a study)
+//   network.js   the DICOM network: remote.js (other archives), modalities.js (which ones), jobs.js,
+//                examinations.js (modality worklist), sending.js (send and anonymise studies)
 //   upload.js    dropping files: dropped.js
 //   share.js     links of a study; the page of a link is this page, see session.js
 //   api.js       the GraphQL endpoint, which is all that this page uses; session.js (token)
@@ -17,13 +17,14 @@ import { graphql } from "./api.js";
 import { byId, el } from "./dom.js";
 import { leaveNetwork, showNetwork } from "./network.js";
 import { flush, readPlace } from "./place.js";
+import { startSelection } from "./selection.js";
 import { isShare, showState, signOut } from "./session.js";
 import { startShare } from "./share.js";
 import { leaveStudy, showStudy, startStudy } from "./study.js";
 import { startUpload } from "./upload.js";
 import { showWorklist, startWorklist } from "./worklist.js";
 
-const ABOUT = "query About { server { warnings pacsIntegrationEnabled } viewer { canUpload } }";
+const ABOUT = "query About { server { warnings pacsIntegrationEnabled } viewer { canUpload canDownload } }";
 const THEME = "orthanc-graphql.theme";
 let scrolled = 0; // How far down the list was when a study was opened.
 
@@ -68,7 +69,10 @@ async function showShare() {
 
 async function showWarnings() {
   const { server, viewer } = await graphql(ABOUT).catch(() => ({ server: null, viewer: null }));
-  if (viewer && !isShare) byId("choose-files").hidden = !viewer.canUpload;
+  if (viewer && !isShare) {
+    byId("choose-files").hidden = !viewer.canUpload;
+    startSelection(viewer);
+  }
   const off = server?.pacsIntegrationEnabled === false ? ["PACS integration is off: there are no pictures and no uploads."] : [];
   byId("warnings").replaceChildren(...[...(server?.warnings ?? []), ...off].map((text) => el("li", {}, text)));
 }

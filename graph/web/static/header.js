@@ -52,7 +52,7 @@ export function describeStudy(study, { canUpload, canDelete, canDownload }, { ch
   );
   byId("actions-menu").replaceChildren(
     ...(canDownload ? [action("download-series", "Download this series", () => download(chosen().series.id))] : []),
-    ...(canUpload && canDownload ? [action("send-study", "Send …", () => openSend(study).catch((error) => notify(error.message)))] : []),
+    ...(canUpload && canDownload ? [action("send-study", "Send …", () => openSend([study.id]).catch((error) => notify(error.message)))] : []),
     ...(canUpload && canDownload ? [action("anonymize-study", "Make an anonymous copy …", () => openAnonymize(study))] : []),
     ...(canDelete ? [action("delete-series", "Delete this series …", removeSeries)] : []),
     ...(canDelete ? [action("delete-study", "Delete this study …", removeStudy)] : []),

@@ -7,7 +7,7 @@ import { hashOf } from "./place.js";
 import { leaveRemote, showRemote } from "./remote.js";
 
 const CALLER = `query NetworkPage {
-  viewer { canUpload }
+  viewer { role canUpload }
   server { dicom { aeTitle port isWorklistServed } }
 }`;
 

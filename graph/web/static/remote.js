@@ -3,6 +3,7 @@ import { connection, graphql } from "./api.js";
 import { el, notify } from "./dom.js";
 import { field, form } from "./forms.js";
 import { count, dateTime } from "./format.js";
+import { modalitiesOf } from "./modalities.js";
 import { hashOf } from "./place.js";
 
 const MODALITIES = "query Modalities { modalities { name aeTitle description allows } }";
@@ -27,12 +28,25 @@ const RUNS = new Set(["QUEUED", "RUNNING", "CANCELLING"]);
 
 const followed = new Set(); // Ends of the subscriptions of jobs on this page.
 
-export async function showRemote(panel) {
+export async function showRemote(panel, { role }) {
+  const search = el("div", {});
+  const known = el("div", {});
+  const showSearch = async () => search.replaceChildren(...(await searchOf(role)));
+  const showKnown = async () => {
+    const isOpen = known.querySelector("details")?.open;
+    known.replaceChildren(await modalitiesOf(() => Promise.all([showKnown(), showSearch()])));
+    if (isOpen) known.querySelector("details").open = true;
+  };
+  await Promise.all([showSearch(), role === "ADMIN" && showKnown()]);
+  panel.replaceChildren(search, known);
+}
+
+async function searchOf(role) {
   const { modalities } = await graphql(MODALITIES);
   const archives = modalities.filter(({ allows }) => allows.includes("FIND"));
   if (archives.length === 0) {
-    const text = "No other archive is known. An administrator declares one with the mutation declareModality.";
-    return panel.replaceChildren(el("p", { class: "empty" }, text));
+    const text = role === "ADMIN" ? "No archive is declared that may be asked." : "No other archive is known. An administrator declares one here.";
+    return [el("p", { class: "empty" }, text)];
   }
   const found = el("div", { class: "found", "aria-live": "polite" });
   const options = archives.map(({ name, description }) => [name, description ? `${name} (${description})` : name]);
@@ -62,7 +76,7 @@ export async function showRemote(panel) {
     notify(echo.succeeded ? `${name} answers after ${echo.milliseconds} ms.` : echo.error.message);
   };
   search.querySelector("button").after(el("button", { type: "button", onclick: () => test().catch((error) => notify(error.message)) }, "Test the connection"));
-  panel.replaceChildren(search, found);
+  return [search, found];
 }
 
 export function leaveRemote() {

@@ -2,6 +2,7 @@
 import { graphql } from "./api.js";
 import { el } from "./dom.js";
 import { ago, dateTime, number, patientDetails, patientName } from "./format.js";
+import { choiceBox } from "./selection.js";
 import { thumbnail } from "./thumbnail.js";
 import { hashOf } from "./place.js";
 
@@ -19,7 +20,7 @@ export function studyRow(study, now) {
   return el(
     "tr",
     { role: "row", "data-id": id },
-    cell("picture", thumbnail(study.thumbnail, renew)),
+    cell("picture", choiceBox(id, patientName(study)), thumbnail(study.thumbnail, renew)),
     el(
       "th",
       { role: "rowheader", scope: "row", class: "patient" },

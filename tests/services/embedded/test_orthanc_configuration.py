@@ -4,6 +4,7 @@ from pathlib import Path
 from services.embedded.orthanc_configuration import (
     DicomServer,
     OrthancOptions,
+    TlsFiles,
     compose_configuration,
 )
 
@@ -76,6 +77,20 @@ def test_settings_may_let_unknown_senders_in() -> None:
     assert configuration["DicomAet"] == "PACS"
     assert configuration["DicomAlwaysAllowStore"] is True
     assert configuration["DicomCheckModalityHost"] is False
+
+
+def test_connections_are_encrypted_where_there_are_certificates() -> None:
+    assert "DicomTlsCertificate" not in compose_configuration(_OPTIONS)
+    tls = TlsFiles(Path("/tls/ours.crt"), Path("/tls/ours.key"), Path("/tls/ca.crt"))
+    options = replace(_OPTIONS, tls=tls, dicom=DicomServer(4242))
+    configuration = compose_configuration(options)
+    assert configuration["DicomTlsEnabled"] is False
+    assert configuration["DicomTlsCertificate"] == "/tls/ours.crt"
+    assert configuration["DicomTlsPrivateKey"] == "/tls/ours.key"
+    assert configuration["DicomTlsTrustedCertificates"] == "/tls/ca.crt"
+    assert configuration["DicomTlsRemoteCertificateRequired"] is True
+    required = replace(options, dicom=DicomServer(4242, requires_tls=True))
+    assert compose_configuration(required)["DicomTlsEnabled"] is True
 
 
 def test_the_worklist_is_served_from_its_folder() -> None:
