@@ -41,7 +41,8 @@ class WorklistMutation:
 
     @strawberry.mutation(
         description="Replace what is planned: parts that are null are removed, but for the UID and "
-        "the IDs, which stay. An entry that is COMPLETED or DISCONTINUED must be opened first.",
+        "the IDs, which stay; for another patient the UID is a new one unless it is given. One "
+        "that is COMPLETED or DISCONTINUED must be opened first.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def update_worklist_entry(

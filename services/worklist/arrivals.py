@@ -8,8 +8,6 @@ where only one of the two names an issuer, the UID or the birth date decides. Ne
 copy that `modifyStudy` made is an arrival.
 """
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,14 +18,11 @@ from models import StudyCopyDocument, StudyDocument, WorklistEntryDocument
 from models.stored import stored_name
 from models.worklist import WorklistStatus
 from services.database import translated_database_faults
-from services.errors import DatabaseUnavailable
 from services.index.optimistic_locking import new_version
 from services.index.record import to_stored_precision
 from services.sync.lease import Lease
-from services.tasks import HANGING_SECONDS, beat, heartbeat
+from services.tasks import HANGING_SECONDS, beat
 from services.worklist.service import IS_OPEN
-
-_log = logging.getLogger(__name__)
 
 _ACCESSION_NUMBER = stored_name(WorklistEntryDocument.accession_number)
 _MODALITY = stored_name(WorklistEntryDocument.modality)
@@ -78,22 +73,15 @@ class WorklistArrivals:
         self._stable = timedelta(seconds=stable_seconds)
         self._on_changed = on_changed
         self._now = now
+        self._checked_until: datetime | None = None
         self._lease = Lease(database, _LEASE)
 
     async def run(self) -> None:
         """Complete entries while this process holds the lease, until cancelled."""
-        await self._lease.hold(self._work)
+        await self._lease.repeat("worklist arrivals", self._step, pause_seconds=_LOOK_SECONDS)
 
-    async def _work(self, _token: int) -> None:
-        checked_until: datetime | None = None
-        with heartbeat("worklist arrivals") as alive:
-            while True:
-                alive.beat(HANGING_SECONDS)
-                try:
-                    checked_until = await self.complete(checked_until)
-                except DatabaseUnavailable as exc:
-                    _log.warning("the worklist waits for MongoDB: %s", exc.detail or exc.message)
-                await asyncio.sleep(_LOOK_SECONDS)
+    async def _step(self) -> None:
+        self._checked_until = await self.complete(self._checked_until)
 
     async def complete(self, since: datetime | None) -> datetime:
         """Complete the entries of studies that have become stable.

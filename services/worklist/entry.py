@@ -88,7 +88,9 @@ def with_identifiers(
 
     Args:
         values: As `checked` returns them.
-        kept: The entry that changes and keeps its identifiers; None: make them.
+        kept: The entry that changes and keeps its identifiers; None: make them. For another patient
+            the StudyInstanceUID is a new one: a scanner that has the entry already makes images of
+            the former patient under the former UID.
     """
     made: dict[str, Callable[[], str]] = {
         "study_instance_uid": lambda: str(generate_uid(prefix=None)),
@@ -99,7 +101,14 @@ def with_identifiers(
     for name, make in made.items():
         if fields[name] is None:
             fields[name] = make() if kept is None else getattr(kept, name)
+    if kept is not None and values.study_instance_uid is None and _is_other(values, kept):
+        fields["study_instance_uid"] = made["study_instance_uid"]()
     return fields
+
+
+def _is_other(values: EntryValues, kept: WorklistEntryDocument) -> bool:
+    issuers = {values.issuer_of_patient_id, kept.issuer_of_patient_id} - {None}
+    return values.patient_id != kept.patient_id or len(issuers) > 1
 
 
 def _new_id(prefix: str) -> str:

@@ -1,9 +1,11 @@
 """What a worklist entry may say."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
+from models import WorklistEntryDocument
 from services.errors import InvalidInput
 from services.worklist.entry import EntryValues, checked, with_identifiers
 
@@ -119,6 +121,33 @@ def test_identifiers_that_are_missing_are_made_and_differ() -> None:
         assert one[name] != other[name]
     again = checked(EntryValues(**one))
     assert dataclasses.asdict(again) == one
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_kept"),
+    [
+        ({}, True),
+        ({"patient_name": "Other"}, True),
+        ({"issuer_of_patient_id": "US"}, True),
+        ({"patient_id": "P9"}, False),
+        ({"patient_id": "P9", "study_instance_uid": "1.2.3"}, True),
+    ],
+)
+def test_an_entry_of_another_patient_gets_another_uid(
+    changes: dict[str, Any], is_kept: bool
+) -> None:
+    """A scanner that has the entry makes images of the former patient under the former UID."""
+    kept = WorklistEntryDocument.model_construct(
+        **dataclasses.asdict(VALUES)
+        | {
+            "study_instance_uid": "1.2.3",
+            "requested_procedure_id": "RP",
+            "scheduled_procedure_step_id": "SP",
+        }
+    )
+    fields = with_identifiers(checked(dataclasses.replace(VALUES, **changes)), kept)
+    assert (fields["study_instance_uid"] == "1.2.3") is is_kept
+    assert fields["requested_procedure_id"] == "RP"
 
 
 def test_identifiers_that_are_given_stay() -> None:
