@@ -1,6 +1,5 @@
 """Labels for new studies, by who sent them and what their files say (LABEL_RULES)."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,6 @@ from services.audit import Action, Audit, AuditEvent
 from services.auth.scope import ALL
 from services.database import translated_database_faults
 from services.errors import (
-    DatabaseUnavailable,
     InvalidInput,
     NotFound,
     OrthancError,
@@ -25,7 +23,6 @@ from services.labels.service import Labels
 from services.orthanc.client import OrthancClient
 from services.settings import LabelRule
 from services.sync.lease import Lease
-from services.tasks import HANGING_SECONDS, heartbeat
 
 _log = logging.getLogger(__name__)
 
@@ -79,26 +76,13 @@ class LabelRules:
         self._now = now
         self._lease = Lease(database, _LEASE)
         # Studies of the overlap that have their labels; another process gives them again.
-        self._seen: TTLCache[str, bool] = TTLCache(_SEEN, 4 * _OVERLAP.total_seconds())
+        self._seen: TTLCache[tuple[str, datetime], bool] = TTLCache(
+            _SEEN, 4 * _OVERLAP.total_seconds()
+        )
 
     async def run(self) -> None:
         """Apply the rules while this process holds the lease, until cancelled."""
-        await self._lease.hold(self._work)
-
-    async def _work(self, _token: int) -> None:
-        is_waiting = False
-        with heartbeat("label rules") as alive:
-            while True:
-                alive.beat(HANGING_SECONDS)
-                try:
-                    await self.apply()
-                    is_waiting = False
-                except (DatabaseUnavailable, OrthancUnavailable) as exc:
-                    # The cursor stays where it is.
-                    if not is_waiting:
-                        _log.warning("label rules wait: %s", exc.detail or exc.message)
-                    is_waiting = True
-                await asyncio.sleep(_LOOK_SECONDS)
+        await self._lease.repeat("label rules", self.apply, pause_seconds=_LOOK_SECONDS)
 
     async def apply(self) -> None:
         """Give labels to the studies that came since the last call, whichever process made it.
@@ -120,13 +104,13 @@ class LabelRules:
             ).sort([(_CREATED_AT, 1)])
             batch: list[Mapping[str, Any]] = []
             async for study in found:
-                if study["_id"] not in self._seen:
+                if _key(study) not in self._seen:
                     batch.append(study)
                 if len(batch) >= _STUDIES_AT_ONCE:
                     break
         for new in batch:
             await self._apply_to(new)
-            self._seen[new["_id"]] = True
+            self._seen[_key(new)] = True
         reached = batch[-1][_CREATED_AT] if len(batch) >= _STUDIES_AT_ONCE else now
         with translated_database_faults():
             await self._cursors.update_one({"_id": _LEASE}, {"$max": {"reached": reached}})
@@ -178,6 +162,11 @@ class LabelRules:
             _log.warning("the sender of study %s is unknown: %s", study_id, exc.code)
             return None
         return stored[0].metadata.get(_REMOTE_AET) if stored else None
+
+
+def _key(study: Mapping[str, Any]) -> tuple[str, datetime]:
+    """Return what a study is known by: one that was deleted and sent again is a new one."""
+    return study["_id"], study[_CREATED_AT]
 
 
 def labels_for(

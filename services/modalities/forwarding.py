@@ -5,12 +5,12 @@ a rule waits for as long as its destination is down. What a rule has sent of a s
 beside the jobs, so that of a study that grows only the rest is sent, and nothing twice.
 """
 
-import asyncio
 import fnmatch
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from pymongo import ReturnDocument
@@ -33,7 +33,6 @@ from services.database import translated_database_faults
 from services.dicom.search_words import fold
 from services.dicom.values import clean_text
 from services.errors import (
-    Error,
     InvalidInput,
     OrthancError,
     OrthancUnavailable,
@@ -47,7 +46,7 @@ from services.modalities.service import Modalities
 from services.modalities.sources import StudySources
 from services.orthanc.client import OrthancClient
 from services.sync.lease import Lease
-from services.tasks import HANGING_SECONDS, beat, heartbeat
+from services.tasks import HANGING_SECONDS, beat
 
 _log = logging.getLogger(__name__)
 
@@ -257,18 +256,8 @@ class Forwarding:
 
     async def run(self) -> None:
         """Start jobs while this process holds the lease, until cancelled."""
-        await self._lease.hold(self._work)
-
-    async def _work(self, _token: int) -> None:
-        checked: dict[str, datetime] = {}
-        with heartbeat("forwarding") as alive:
-            while True:
-                alive.beat(HANGING_SECONDS)
-                try:
-                    await self.look(checked)
-                except Error as exc:
-                    _log.warning("forwarding waits: %s", exc.detail or exc.message)
-                await asyncio.sleep(_LOOK_SECONDS)
+        look = partial(self.look, {})
+        await self._lease.repeat("forwarding", look, pause_seconds=_LOOK_SECONDS)
 
     async def look(self, checked: dict[str, datetime]) -> None:
         """Start a job for each study that has become stable and matches a rule.

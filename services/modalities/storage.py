@@ -29,6 +29,9 @@ _WARNINGS = frozenset({0xB000, 0xB006, 0xB007})
 what it has, which may be the former content, and the former patient, of what was replaced here."""
 _OUT_OF_RESOURCES = 0xA7
 
+_REWRITTEN_BYTES_MAX = 256 * 1024 * 1024
+"""Of a file that is written in the other native encoding, in memory; Orthanc sends larger ones."""
+
 _QUEUED_PDUS = 64
 """pynetdicom would put a whole file into its queue: this is 1 MB of it."""
 
@@ -125,7 +128,8 @@ def _deliver(
         return Delivered(instance, Delivery.FAILED, error)
     content: Any = path
     if instance.transfer_syntax_uid not in accepted:
-        if instance.transfer_syntax_uid not in _NATIVE or accepted.isdisjoint(_NATIVE):
+        is_rewritable = instance.transfer_syntax_uid in _NATIVE and not accepted.isdisjoint(_NATIVE)
+        if not is_rewritable or path.stat().st_size > _REWRITTEN_BYTES_MAX:
             return Delivered(instance, Delivery.UNSENT)
         # Written in the other native encoding by pynetdicom.
         content = pydicom.dcmread(path)

@@ -107,6 +107,36 @@ class Lease:
                     return
             await asyncio.sleep(_WAIT_SECONDS)
 
+    async def repeat(
+        self, name: str, step: Callable[[], Awaitable[None]], *, pause_seconds: float
+    ) -> None:
+        """Do a step regularly while the lease is ours, until cancelled.
+
+        A step that meets an `Error`, such as a MongoDB that does not answer, is done again; that is
+        logged once.
+
+        Args:
+            name: Of the loop.
+            step: What is done.
+            pause_seconds: Between two steps.
+        """
+
+        async def work(_token: int) -> None:
+            is_waiting = False
+            with heartbeat(name) as alive:
+                while True:
+                    alive.beat(HANGING_SECONDS)
+                    try:
+                        await step()
+                        is_waiting = False
+                    except Error as exc:
+                        if not is_waiting:
+                            _log.warning("%s: waiting, %s", name, exc.detail or exc.message)
+                        is_waiting = True
+                    await asyncio.sleep(pause_seconds)
+
+        await self.hold(work)
+
     async def acquire(self) -> int | None:
         """Take or renew the lease in one atomic command.
 

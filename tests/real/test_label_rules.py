@@ -98,6 +98,12 @@ async def test_a_study_with_too_many_labels_keeps_no_other_waiting(server: Runni
     await store(server, slices("P2", 1, InstitutionName="Clinic B"))
     await rules.apply()
     assert await stored_labels(server) == {uid("P1"): full, uid("P2"): ["clinic-b"]}
+    # One that was deleted and is sent again is a new study.
+    await server.runtime.database["studies"].update_one(
+        {"studyInstanceUID": uid("P2")}, {"$set": {"createdAt": datetime.now(UTC), "labels": []}}
+    )
+    await rules.apply()
+    assert (await stored_labels(server))[uid("P2")] == ["clinic-b"]
 
 
 async def test_the_calling_ae_title_of_a_sender_gives_a_label(

@@ -29,7 +29,7 @@ from services.auth.roles import LOCAL_ADMIN
 from services.embedded.ports import find_free_port
 from services.ingest.service import SentFile
 from services.jobs.runner import JobRunner
-from services.modalities import send
+from services.modalities import send, storage
 from services.modalities.declaration import check_declaration
 from services.modalities.send import SendJobs, new_send
 from services.runtime import Runtime
@@ -254,7 +254,13 @@ async def test_a_full_peer_is_no_fault_of_the_instances(runtime: Runtime) -> Non
     assert (job.error.code, job.error.dimse_status) == ("MODALITY_REFUSED", "A700")
 
 
-async def test_files_are_written_in_the_encoding_that_is_taken(runtime: Runtime) -> None:
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_files_are_written_in_the_encoding_that_is_taken(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    """Large ones not in the memory of this server."""
+    if is_large:
+        monkeypatch.setattr(storage, "_REWRITTEN_BYTES_MAX", 0)
     compressed = await finish_in_thread(COMPRESSED.read_bytes)
     studies = await stored(runtime, instance_bytes(5, 1, 1), compressed)
     workstation = Workstation()
