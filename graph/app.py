@@ -28,7 +28,6 @@ from graph.http.trusted_documents import read_trusted_documents, warn_of_invalid
 from graph.routes import (
     archives,
     dicom_api,
-    exports,
     files,
     frames,
     health,
@@ -115,7 +114,6 @@ def _routes(settings: Settings, origins: AllowedOrigins) -> list[BaseRoute]:
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", endpoint),
         *archives.archive_routes(downloads),
-        *exports.export_routes(downloads),
         *files.file_routes(downloads),
         *dicom_api.routes,
         *dicomweb_routes(slots=downloads),

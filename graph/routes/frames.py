@@ -10,9 +10,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from graph.http.conditional import names_tag
 from graph.http.errors import refusal
 from graph.state import runtime_in
+from services.auth.roles import Principal, Role
 from services.errors import Error, FrameUrlExpired, FrameUrlInvalid
 from services.frames.cache import RenderedFrame
 from services.runtime import Runtime
+from services.sharing.service import name_of
 
 
 class FrameEndpoint:
@@ -67,6 +69,14 @@ async def require_share(runtime: Runtime, share_id: str) -> None:
     """
     if not await runtime.sharing.is_valid(share_id):
         raise FrameUrlExpired
+
+
+async def share_principal(runtime: Runtime, share_id: str | None) -> Principal | None:
+    """Return the share for which a URL was signed, after `require_share`; None: there is none."""
+    if share_id is None:
+        return None
+    await require_share(runtime, share_id)
+    return Principal(name_of(share_id), Role.VIEWER)
 
 
 def signed_path(scope: Scope) -> bytes:

@@ -1,6 +1,6 @@
 """Exporting studies: the jobs that prepare exports, and the archives that are downloaded."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -140,7 +140,7 @@ class Exports:
             raise NotFound("This export was made again. Take its new URL.")
         return job
 
-    def archive(self, job: JobDocument) -> AsyncIterator[bytes]:
+    def archive(self, job: JobDocument) -> AsyncGenerator[bytes, None]:
         """Stream an export as ZIP archive; what changed since ends it with an error.
 
         Raises:

@@ -1,7 +1,7 @@
 """A ZIP archive that is sent while it is made: nothing of it is on a disk."""
 
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ class _Sink:
         return taken
 
 
-async def zipped(members: AsyncIterator[ZipMember]) -> AsyncIterator[bytes]:
+async def zipped(members: AsyncIterator[ZipMember]) -> AsyncGenerator[bytes, None]:
     """Pack members as they are, with ZIP64 where it is needed.
 
     They are not compressed: most files of today's archives are already, and the others would cost
