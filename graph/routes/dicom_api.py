@@ -1,8 +1,10 @@
-"""`/api/dicom/...`: the REST routes of the system that this one replaces."""
+"""`/api/dicom/...`: the REST routes of the previous system."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +14,7 @@ from graph.authentication import principal_of
 from graph.execution.audit import add_stored, describe_search, recorded
 from graph.http.cors import AllowedOrigins, require_allowed_origin
 from graph.http.errors import refusal
-from graph.http.multipart import Form, read_form, read_plain
+from graph.http.multipart import Form, UploadedFile, UploadLimits, read_form, read_plain
 from graph.http.uploads import upload_limits
 from graph.routes.frames import is_known
 from graph.state import runtime_of
@@ -31,11 +33,36 @@ _STUDY_FRAME_ROUTE = "/api/dicom/studies/{study_uid}/frames/{frame_index}"
 _STORAGE = "orthanc-pacs"
 
 
+_Body = TypeVar("_Body")
+
+
 async def upload(request: Request) -> Response:
     """Store the one file of a form: `file`, with optional patient.
 
     The fields `patientID` and `patientName` are written into the file; `confirmPatient` with the
     value `true` allows a PatientID that is stored with another name.
+    """
+    return await _store(request, f"POST {_UPLOAD_ROUTE}", read_form, _of_form)
+
+
+async def store_instance(request: Request) -> Response:
+    """Store the body: one DICOM file or ZIP archive, without a form around it."""
+    return await _store(request, f"PUT {_INSTANCES_ROUTE}", read_plain, _of_body)
+
+
+async def _store(
+    request: Request,
+    detail: str,
+    read: Callable[[Request, UploadLimits], AbstractAsyncContextManager[_Body]],
+    content_of: Callable[[_Body], tuple[SentFile, PatientOverride]],
+) -> Response:
+    """Store the file of a request.
+
+    Args:
+        request: The request.
+        detail: Its route, for the audit trail.
+        read: Reads the body.
+        content_of: Returns the file of a body, and the patient to write into it.
     """
     try:
         runtime = runtime_of(request)
@@ -44,20 +71,12 @@ async def upload(request: Request) -> Response:
         require_allowed_origin(request, origins, public_url=settings.public_url)
         principal = authorize(await principal_of(request), Role.UPLOADER)
         async with (
-            read_form(request, upload_limits(settings)) as form,
-            recorded(
-                runtime.audit, Action.UPLOAD, principal, detail=f"POST {_UPLOAD_ROUTE}"
-            ) as event,
+            read(request, upload_limits(settings)) as body,
+            recorded(runtime.audit, Action.UPLOAD, principal, detail=detail) as event,
         ):
-            override = PatientOverride.of(
-                form.fields.get("patientID"),
-                form.fields.get("patientName"),
-                is_confirmed=form.fields.get("confirmPatient", "").strip().lower() == "true",
-            )
+            file, override = content_of(body)
             begun = datetime.now(UTC)
-            results = await runtime.ingest.store(
-                [_only_file(form)], override, caller=principal.name
-            )
+            results = await runtime.ingest.store([file], override, caller=principal.name)
             add_stored(event, results)
             await runtime.labels.adopt(event.study_ids, principal.scope, created_since=begun)
     except Error as error:
@@ -65,33 +84,23 @@ async def upload(request: Request) -> Response:
     return await _answer(request, results, override)
 
 
-async def store_instance(request: Request) -> Response:
-    """Store the body: one DICOM file or ZIP archive, without a form around it."""
-    try:
-        runtime = runtime_of(request)
-        settings = runtime.settings
-        origins = AllowedOrigins.from_settings(settings)
-        require_allowed_origin(request, origins, public_url=settings.public_url)
-        principal = authorize(await principal_of(request), Role.UPLOADER)
-        async with (
-            read_plain(request, upload_limits(settings)) as file,
-            recorded(
-                runtime.audit, Action.UPLOAD, principal, detail=f"PUT {_INSTANCES_ROUTE}"
-            ) as event,
-        ):
-            begun = datetime.now(UTC)
-            results = await runtime.ingest.store(
-                [SentFile(file.name, file.open)], caller=principal.name
-            )
-            add_stored(event, results)
-            await runtime.labels.adopt(event.study_ids, principal.scope, created_since=begun)
-    except Error as error:
-        return await refusal(request, error)
-    return await _answer(request, results, PatientOverride())
+def _of_form(form: Form) -> tuple[SentFile, PatientOverride]:
+    override = PatientOverride.of(
+        form.fields.get("patientID"),
+        form.fields.get("patientName"),
+        is_confirmed=form.fields.get("confirmPatient", "").strip().lower() == "true",
+    )
+    if len(form.files) != 1 or form.files[0].field_name != "file":
+        raise InvalidInput("Send one file, in the field `file` of the form.")
+    return SentFile(form.files[0].name, form.files[0].open), override
+
+
+def _of_body(file: UploadedFile) -> tuple[SentFile, PatientOverride]:
+    return SentFile(file.name, file.open), PatientOverride()
 
 
 async def study_frame(request: Request) -> Response:
-    """Answer the PNG of a frame that is counted through its whole study, 0-based."""
+    """Return the PNG of a frame by its 0-based index over the whole study."""
     try:
         principal = authorize(await principal_of(request), Role.VIEWER)
         runtime = runtime_of(request)
@@ -122,9 +131,9 @@ async def study_frame(request: Request) -> Response:
 
 
 def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, object]:
-    """Return `data` of a successful upload, by the names that the former system used.
+    """Return `data` of a successful upload, with the names of the previous system.
 
-    An override comes back as it was sent, other names as the file has them.
+    PatientID and PatientName are those of the override as sent, otherwise those of the file.
     """
     header, ids = result.header, result.ids
     if header is None or ids is None:
@@ -146,7 +155,7 @@ def upload_data(result: StoreResult, override: PatientOverride) -> Mapping[str, 
 
 
 def refusal_message(results: Sequence[StoreResult]) -> str | None:
-    """Return the sentence of the first failure; of an archive with its name and a count.
+    """Return the message of the first failure; for an archive with file name and counts.
 
     Returns:
         None when nothing failed.
@@ -173,13 +182,6 @@ async def _answer(
     message = f"Successfully uploaded DICOM file with {frames} frame(s) to Orthanc PACS"
     data = upload_data(results[0], override)
     return JSONResponse({"success": True, "message": message, "data": data})
-
-
-def _only_file(form: Form) -> SentFile:
-    if len(form.files) != 1 or form.files[0].field_name != "file":
-        raise InvalidInput("Send one file, in the field `file` of the form.")
-    file = form.files[0]
-    return SentFile(file.name, file.open)
 
 
 def _frame_index(text: str) -> int:

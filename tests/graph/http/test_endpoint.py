@@ -3,24 +3,13 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import AsyncMock
+from typing import Any
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
 
-from graph.app import create_app
-from services.audit import Audit
-from services.auth.authenticator import Authenticator
-from services.query.tree import Trees
-from services.settings import Settings
+from tests.graph.http.offline import open_app
 from tests.graph.problems import problem_of
-from tests.tokens import cache_of
-
-if TYPE_CHECKING:
-    from services.runtime import Runtime
 
 JSON = "application/json"
 RESPONSE_JSON = "application/graphql-response+json"
@@ -30,26 +19,7 @@ ANSWER = {"data": {"__typename": "Query"}}
 
 @pytest.fixture
 async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(_env_file=None, data_dir=tmp_path)
-    runtime = cast(
-        "Runtime",
-        SimpleNamespace(
-            settings=settings,
-            readiness=SimpleNamespace(is_stopping=False),
-            authenticator=Authenticator(cache_of()),
-            audit=AsyncMock(spec=Audit),
-            trees=Trees(page_max_size=1, max_seconds=1),
-            anonymizations=AsyncMock(),
-        ),
-    )
-    starlette = create_app(settings, runtime=runtime)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"runtime": runtime}
-        await starlette(scope, receive, send)
-
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with open_app(tmp_path) as client:
         yield client
 
 

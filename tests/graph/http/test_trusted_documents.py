@@ -3,19 +3,12 @@
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import AsyncMock
+from typing import Any
 
-import httpx
 import pytest
 from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
 
-from graph.app import create_app
 from graph.http.trusted_documents import (
     DocumentRefused,
     TrustedDocuments,
@@ -24,15 +17,9 @@ from graph.http.trusted_documents import (
 from graph.http.websocket import is_message
 from graph.web.assets import page_bundle
 from graph.web.documents import page_documents
-from services.audit import Audit
-from services.auth.authenticator import Authenticator
 from services.errors import InvalidInput
-from services.query.tree import Trees
 from services.settings import Settings
-from tests.tokens import cache_of
-
-if TYPE_CHECKING:
-    from services.runtime import Runtime
+from tests.graph.http.offline import open_app
 
 TEXT = "query Kind { __typename }"
 OTHER = "query Other { other: __typename }"
@@ -51,32 +38,6 @@ def manifest(folder: Path, content: object = APOLLO, name: str = "manifest.json"
     path = folder / name
     path.write_text(json.dumps(content))
     return path
-
-
-@asynccontextmanager
-async def open_app(folder: Path, **given: Any) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(_env_file=None, data_dir=folder, **given)
-    runtime = cast(
-        "Runtime",
-        SimpleNamespace(
-            settings=settings,
-            readiness=SimpleNamespace(is_stopping=False),
-            authenticator=Authenticator(cache_of()),
-            audit=AsyncMock(spec=Audit),
-            trees=Trees(page_max_size=1, max_seconds=1),
-            anonymizations=AsyncMock(),
-        ),
-    )
-    starlette = create_app(settings, runtime=runtime)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"runtime": runtime}
-        await starlette(scope, receive, send)
-
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://localhost"
-    ) as http:
-        yield http
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
