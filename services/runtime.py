@@ -1,7 +1,7 @@
 """The services, opened together and closed together: the composition root below HTTP."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -391,7 +391,17 @@ async def open_runtime(
             capacity=capacity,
             supervisor=supervisor,
         )
-        indexer = await stack.enter_async_context(open_indexer(database, on_changed=frames.discard))
+        series_headers = SeriesHeaders(
+            orthanc, limits=settings.walk_limits, max_seconds=settings.operation_seconds
+        )
+        resources = Resources(max_seconds=settings.operation_seconds)
+        indexer = await stack.enter_async_context(
+            open_indexer(
+                database,
+                on_changed=discarding(frames, resources),
+                on_indexed=series_headers.arrived.add,
+            )
+        )
         sync = (
             SyncService(
                 orthanc.client,
@@ -406,9 +416,6 @@ async def open_runtime(
             else None
         )
         trees = Trees(page_max_size=settings.page_max_size, max_seconds=settings.operation_seconds)
-        series_headers = SeriesHeaders(
-            orthanc, limits=settings.walk_limits, max_seconds=settings.operation_seconds
-        )
         audit = await stack.enter_async_context(
             open_audit(database, retention=settings.audit_retention, supervisor=supervisor)
         )
@@ -519,7 +526,7 @@ async def open_runtime(
             modalities=modalities,
             headers=HeaderService(orthanc, series_headers=series_headers),
             series_headers=series_headers,
-            resources=Resources(max_seconds=settings.operation_seconds),
+            resources=resources,
             indexer=indexer,
             ingest=ingest,
             upload_progress=UploadProgressRecords(database),
@@ -543,6 +550,16 @@ async def open_runtime(
         yield runtime
 
 
+def discarding(frames: FrameService, resources: Resources) -> Callable[[Iterable[str]], None]:
+    """Return what forgets instances that were removed or replaced, given their identifiers."""
+
+    def discard(instance_ids: Iterable[str]) -> None:
+        frames.discard(instance_ids)
+        resources.discard(instance_ids)
+
+    return discard
+
+
 async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
     """Run what a server does besides answering requests."""
     settings, database, supervisor = runtime.settings, runtime.database, runtime.supervisor
@@ -555,14 +572,18 @@ async def enter_background(stack: AsyncExitStack, runtime: Runtime) -> None:
         preparation = HeaderPreparation(
             database, runtime.series_headers, stable_seconds=settings.study_stable_seconds
         )
-        tasks += [("sync", runtime.sync.run), ("prepared headers", preparation.run)]
+        tasks += [
+            ("sync", runtime.sync.run),
+            ("headers of arrivals", runtime.series_headers.run),
+            ("prepared headers", preparation.run),
+        ]
     if runtime.orthanc is not None and settings.label_rules:
         rules = LabelRules(
             database, runtime.labels, runtime.orthanc, runtime.audit, settings.label_rules
         )
         tasks.append(("label rules", rules.run))
     await stack.enter_async_context(
-        following_removals(database, runtime.frames.discard, supervisor)
+        following_removals(database, discarding(runtime.frames, runtime.resources), supervisor)
     )
     await enter_webhooks(stack, settings, database, supervisor)
     for name, run in [*tasks, ("jobs", runtime.job_runner.run)]:

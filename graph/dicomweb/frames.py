@@ -141,10 +141,11 @@ async def _frames(exchange: Exchange) -> Response:
             frame = await _frame(exchange, instance, indices[0], form)
             return Response(frame.content, headers=headers, media_type=form.content_type)
         multipart = Multipart(form.media_type)
-        parts = _parts(exchange, instance, indices, form, multipart)
         if len(indices) == 1:
-            body = b"".join([part async for part in parts])
-            return Response(body, headers=headers, media_type=multipart.media_type)
+            frame = await _frame(exchange, instance, indices[0], form)
+            part = (multipart.head(form.content_type), frame.content, multipart.end())
+            return Response(b"".join(part), headers=headers, media_type=multipart.media_type)
+        parts = _parts(exchange, instance, indices, form, multipart)
         return await passed_on(parts, headers=headers, media_type=multipart.media_type)
 
 

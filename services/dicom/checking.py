@@ -19,12 +19,15 @@ class CheckedFile:
     Attributes:
         number_of_frames: Frames that are proven to be there and can be shown.
         not_renderable_reason: A sentence when there are none, else None.
+        beginning: The file up to the value of its pixel data, for its header; None where that is
+            long or deflated.
     """
 
     layout: FileLayout
     header: InstanceHeader
     number_of_frames: int
     not_renderable_reason: str | None
+    beginning: bytes | None = None
 
     @property
     def has_uncounted_frames(self) -> bool:
@@ -69,7 +72,20 @@ def check_file(
         header=header,
         number_of_frames=number_of_frames,
         not_renderable_reason=reason,
+        beginning=_beginning(file, layout),
     )
+
+
+_BEGINNING_MAX_BYTES = 64 * 1024
+"""Headers of single images have 2 to 20 kB; what is longer is read again where it is needed."""
+
+
+def _beginning(file: BinaryIO, layout: FileLayout) -> bytes | None:
+    end = layout.file_size if layout.pixel_data_offset is None else layout.pixel_data_offset
+    if layout.is_deflated or end > _BEGINNING_MAX_BYTES:
+        return None
+    file.seek(0)
+    return file.read(end)
 
 
 def _check_uids(header: InstanceHeader) -> None:

@@ -42,7 +42,14 @@ class SimpleElements:
         self._long_length = struct.Struct(f"{order}8xI")
 
     def run(
-        self, content: bytes, at: int, *, reach: int, most: int, keep: Container[int]
+        self,
+        content: bytes,
+        at: int,
+        *,
+        reach: int,
+        most: int,
+        keep: Container[int],
+        start: int = 0,
     ) -> tuple[int, int, list[Element]]:
         """Run from one element to the first that is not simple, or whose head is not in `content`.
 
@@ -52,6 +59,7 @@ class SimpleElements:
             reach: Where the last one may end; it may be behind the content.
             most: How many there may be.
             keep: Tags whose places are wanted.
+            start: Place of the content in the file; those of `kept` are counted from there.
 
         Returns:
             The end of the last element, the number of elements, and those whose tags are in `keep`;
@@ -73,7 +81,8 @@ class SimpleElements:
                 break
             tag = group << 16 | element
             if tag in keep:
-                kept.append(Element(tag, vr, at, at + head_bytes, end))
+                begin = start + at
+                kept.append(Element(tag, vr, begin, begin + head_bytes, start + end))
             at = end
             count += 1
         return at, count, kept
@@ -252,17 +261,11 @@ class ElementWalk:
                 self._limits.dataset_max_elements - dataset.children,
             ),
             keep=self._keep if top is None else (),
+            start=start,
         )
         self.element_count += count
         dataset.children += count
-        self.kept += [
-            element._replace(
-                begin=start + element.begin,
-                value_begin=start + element.value_begin,
-                end=start + element.end,
-            )
-            for element in kept
-        ]
+        self.kept += kept
         return start + end
 
     def _is_finished(self, head: bytes, offset: int) -> bool:

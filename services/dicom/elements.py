@@ -133,18 +133,21 @@ class Elements:
         element = self._elements[tag]
         return self._context.window.read(element.begin, element.end - element.begin)
 
-    def fingerprint(self, tag: int) -> tuple[object, ...]:
-        """Return everything on which the model of an element depends, for comparison."""
+    def context(self) -> tuple[object, ...]:
+        """Return everything besides its own bytes on which the model of an element depends."""
         context = self._context
-        creator = b"" if not tag >> 16 & 1 else self.value(tag & 0xFFFF0000 | (tag & 0xFFFF) >> 8)
+        creators = [
+            self.raw(tag)
+            for tag in self._elements
+            if tag >> 16 & 1 and tag & 0xFFFF in _PRIVATE_CREATORS
+        ]
         return (
-            self.raw(tag),
-            creator,
-            self.value(_LUT_DESCRIPTOR) if tag == _LUT_DATA else b"",
             context.is_implicit_vr,
             context.is_little_endian,
             context.is_signed,
-            tuple(context.encodings),
+            *context.encodings,
+            *creators,
+            self.value(_LUT_DESCRIPTOR),
         )
 
     def text(self, tag: int) -> str | None:

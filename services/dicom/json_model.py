@@ -1,8 +1,11 @@
 """The DICOM JSON model (PS3.18 F) of a header."""
 
 import base64
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, BinaryIO
+
+import orjson
 
 from services.dicom.character_sets import UTF_8
 from services.dicom.deflation import inflated_copy
@@ -30,37 +33,50 @@ The path of the element follows: its tag, after the tag of the sequence and the 
 """
 
 _KNOWN_MAX_BYTES = 4096
-"""Longest value whose model is kept for the next header."""
+"""Longest element whose model is kept for the next header."""
+
+_Model = dict[str, Any]
 
 
 class KnownElements:
-    """Models of elements, shared by headers: in a series most elements are the same.
+    """What elements became in other headers: in a series most elements are the same.
 
-    Callers must not change them.
+    Callers must not change the models.
 
     Args:
         max_entries: At this number of entries all are dropped.
     """
 
     def __init__(self, max_entries: int = 20_000) -> None:
-        self._models: dict[Any, dict[str, Any]] = {}
         self._max_entries = max_entries
+        self._entries = 0
+        self._texts: dict[object, dict[bytes, bytes]] = {}
+        self._models: dict[object, dict[bytes, _Model]] = {}
 
-    def find(self, key: Any) -> dict[str, Any] | None:  # noqa: ANN401  # hashable
-        """Return the model of an element, None when it is unknown."""
-        return self._models.get(key)
+    def texts(self, context: object) -> dict[bytes, bytes]:
+        """Return the members of a JSON object by the bytes of elements of one context."""
+        return self._texts.setdefault(context, {})
 
-    def add(self, key: Any, model: dict[str, Any]) -> None:  # noqa: ANN401  # hashable
-        """Keep the model of an element."""
-        if len(self._models) >= self._max_entries:
-            self._models.clear()
-        self._models[key] = model
+    def models(self, context: object) -> dict[bytes, _Model]:
+        """Return models by the bytes of elements of one context."""
+        return self._models.setdefault(context, {})
+
+    def count(self) -> None:
+        """Count an entry that was added."""
+        self._entries += 1
+        if self._entries >= self._max_entries:
+            # Those in use go on alone, until their header is done.
+            self._texts, self._models, self._entries = {}, {}, 0
 
 
-def header_json(
-    file: BinaryIO, limits: WalkLimits | None = None, *, known: KnownElements | None = None
-) -> dict[str, Any]:
-    """Return the header of a file in the DICOM JSON model.
+def header_text(
+    file: BinaryIO,
+    limits: WalkLimits | None = None,
+    *,
+    known: KnownElements | None = None,
+    file_size: int | None = None,
+) -> bytes:
+    """Return the header of a file in the DICOM JSON model, as JSON without blanks.
 
     Binary values of up to 64 KiB stand as InlineBinary; longer ones are not read and have a
     BulkDataURI that begins with `BULK_ROOT`. Reading stops before group 7FE0. Text is Unicode, so
@@ -70,44 +86,103 @@ def header_json(
         file: Seekable.
         limits: Of the walk.
         known: Elements of other files, which are used and added to.
+        file_size: Of the whole file, in bytes, when `file` is only its beginning; see `walk`.
 
     Raises:
         FileRejected: With the codes of `walk.walk`.
     """
-    layout = walk(file, limits, keep=WHOLE_HEADER)
+    layout = walk(file, limits, keep=WHOLE_HEADER, file_size=file_size)
     if not layout.is_deflated:
-        return _items(kept_elements(file, layout), known)
+        return _text(kept_elements(file, layout), known)
     with inflated_copy(file, layout.dataset_offset, limits or WalkLimits()) as inflated:
-        return _items(kept_elements(inflated, layout), known)
+        return _text(kept_elements(inflated, layout), known)
 
 
-def _items(elements: Elements, known: KnownElements | None, path: str = "") -> dict[str, Any]:
-    model = {
-        f"{element.tag:08X}": _known_element(elements, element.tag, known, path)
-        for element in elements
-        if element.tag & 0xFFFF != 0  # group lengths are retired (PS3.5 7.2)
-    }
-    if "00080005" in model:
-        model["00080005"] = {"vr": "CS", "Value": [UTF_8]}
+def header_json(
+    file: BinaryIO, limits: WalkLimits | None = None, *, known: KnownElements | None = None
+) -> _Model:
+    """Return what `header_text` returns, as Python objects."""
+    model: _Model = orjson.loads(header_text(file, limits, known=known))
     return model
 
 
-def _known_element(
-    elements: Elements, tag: int, known: KnownElements | None, path: str
-) -> dict[str, Any]:
-    if known is None or elements.length(tag) > _KNOWN_MAX_BYTES:
-        return _element(elements, tag, known, path)
-    key = elements.fingerprint(tag)
-    model = known.find(key)
-    if model is None:
-        model = _element(elements, tag, known, path)
-        known.add(key, model)
-    return model
+def _text(elements: Elements, known: KnownElements | None) -> bytes:
+    texts = {} if known is None else known.texts(elements.context())
+    members: list[bytes] = []
+    for element in elements:
+        if element.tag & 0xFFFF == 0:  # group lengths are retired (PS3.5 7.2)
+            continue
+        if element.tag == _CHARACTER_SET:
+            members.append(_CHARACTER_SET_TEXT)
+            continue
+        if known is None or element.end - element.begin > _KNOWN_MAX_BYTES:
+            members.append(_member(elements, element.tag, known))
+            continue
+        raw = elements.raw(element.tag)
+        text = texts.get(raw)
+        if text is None:
+            texts[raw] = text = _member(elements, element.tag, known)
+            known.count()
+        members.append(text)
+    return b"{" + b",".join(members) + b"}"
 
 
-def _element(
-    elements: Elements, tag: int, known: KnownElements | None, path: str
-) -> dict[str, Any]:
+def _member(elements: Elements, tag: int, known: KnownElements | None) -> bytes:
+    return b"".join(member_pieces(f"{tag:08X}", _element(elements, tag, known, "")))
+
+
+_CHARACTER_SET = 0x00080005
+_CHARACTER_SET_MODEL = {"vr": "CS", "Value": [UTF_8]}
+_CHARACTER_SET_TEXT = b'"00080005":' + orjson.dumps(_CHARACTER_SET_MODEL)
+
+
+def member_pieces(tag: str, model: _Model) -> Iterator[bytes]:
+    """Write an element as a member of a JSON object, in pieces.
+
+    orjson keeps the interpreter until it is done with a call.
+
+    Args:
+        tag: Eight upper-case hexadecimal digits.
+        model: Of the element.
+    """
+    items = model.get("Value", ())
+    if model["vr"] != "SQ" or len(items) <= _WRITTEN_ITEMS:
+        yield b'"%b":%b' % (tag.encode(), orjson.dumps(model))
+        return
+    yield b'"%b":{"vr":"SQ","Value":[' % tag.encode()
+    for start in range(0, len(items), _WRITTEN_ITEMS):
+        part = orjson.dumps(items[start : start + _WRITTEN_ITEMS])[1:-1]
+        yield (b"," if start else b"") + part
+    yield b"]}"
+
+
+_WRITTEN_ITEMS = 512
+"""Items of a sequence that are written at once: of functional groups about a megabyte."""
+
+
+def _items(elements: Elements, known: KnownElements | None, path: str) -> _Model:
+    models = {} if known is None else known.models(elements.context())
+    item: _Model = {}
+    for element in elements:
+        if element.tag & 0xFFFF == 0:
+            continue
+        name = f"{element.tag:08X}"
+        if element.tag == _CHARACTER_SET:
+            item[name] = _CHARACTER_SET_MODEL
+            continue
+        if known is None or element.end - element.begin > _KNOWN_MAX_BYTES:
+            item[name] = _element(elements, element.tag, known, path)
+            continue
+        raw = elements.raw(element.tag)
+        model = models.get(raw)
+        if model is None:
+            models[raw] = model = _element(elements, element.tag, known, path)
+            known.count()
+        item[name] = model
+    return item
+
+
+def _element(elements: Elements, tag: int, known: KnownElements | None, path: str) -> _Model:
     vr = elements.vr(tag)
     place = f"{path}{tag:08X}"
     if vr in BULK_VRS:

@@ -1,8 +1,9 @@
 """Studies, series and instances by their UIDs, inside a scope."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from cachetools import TTLCache
@@ -25,6 +26,22 @@ Orthanc has nothing of it at once."""
 
 _KEPT = 4096
 
+_SINGLY = 3
+"""Instances of one series that are looked up one by one; who asks for more will ask for all."""
+
+_INSTANCES_MAX = 1_000
+"""Of a series that is read whole: 20 ms."""
+
+_SERIES_AT_ONCE = 64
+_READ_AT_ONCE = 200
+"""Documents in one answer of MongoDB: they are decoded at once."""
+
+_NOT_READ = dict.fromkeys(
+    ("studyAttributes", "seriesAttributes", "stackKey", "groupedStackKey", "timeKey", "numberKey"),
+    0,
+)
+"""Half of a document, which no request for one instance needs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyResource:
@@ -42,6 +59,20 @@ class SeriesResource:
     id: str
     study: StudyResource
     thumbnail: Thumbnail | None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The instances of a series that somebody asks for.
+
+    Attributes:
+        count: How many were asked for.
+        instances: All of them by SOPInstanceUID, as soon as they are read.
+    """
+
+    count: int = 0
+    instances: Mapping[str, Mapping[str, Any]] | None = None
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Resources:
@@ -63,6 +94,11 @@ class Resources:
         self._series: TTLCache[tuple[str, str], SeriesResource] = TTLCache(
             _KEPT, _KEPT_SECONDS, timer=clock
         )
+        self._asked: TTLCache[str, _Asked] = TTLCache(_SERIES_AT_ONCE, _KEPT_SECONDS, timer=clock)
+
+    def discard(self, _instance_ids: Iterable[str]) -> None:
+        """Forget what is kept of instances: some were removed or replaced."""
+        self._asked.clear()
 
     async def study(self, study_uid: str, scope: Scope) -> StudyResource:
         """Find a study.
@@ -111,11 +147,46 @@ class Resources:
     ) -> InstanceDocument:
         """Find an instance of a series; errors are those of `study`."""
         series = await self.series(study_uid, series_uid, scope)
+        known = await self._instances_asked(series.id)
+        if instance_uid in known:
+            return InstanceDocument.model_validate(known[instance_uid])
         filter_ = {"sopInstanceUID": instance_uid, "orthancSeriesId": series.id}
         found = await self._find(InstanceDocument, filter_, whole=True)
         if not found:
             raise NotFound("There is no such instance.")
         return InstanceDocument.model_validate(found[0])
+
+    async def _instances_asked(self, series_id: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return all instances of a series that many are asked for of, else none."""
+        asked = self._asked.get(series_id)
+        if asked is None:
+            asked = self._asked[series_id] = _Asked()
+        asked.count += 1
+        if asked.count <= _SINGLY:
+            return {}
+        async with asked.reading:
+            if asked.instances is None:
+                # As old as its reading, and not as the first request.
+                self._asked[series_id] = asked
+                asked.instances = await self._instances_of(series_id)
+        return asked.instances
+
+    async def _instances_of(self, series_id: str) -> dict[str, Mapping[str, Any]]:
+        with translated_database_faults():
+            found = await (
+                readable(InstanceDocument.get_pymongo_collection())
+                .find(
+                    {"orthancSeriesId": series_id},
+                    _NOT_READ,
+                    max_time_ms=self._max_milliseconds,
+                    batch_size=_READ_AT_ONCE,
+                )
+                .limit(_INSTANCES_MAX + 1)
+                .to_list()
+            )
+        if len(found) > _INSTANCES_MAX:
+            return {}
+        return {document["sopInstanceUID"]: document for document in found}
 
     async def series_of(self, study: StudyResource) -> list[SeriesResource]:
         """Find all series of a study, by seriesNumber, then seriesInstanceUID."""

@@ -1,5 +1,6 @@
 """From the stored bytes of one frame to its samples."""
 
+import os
 import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -219,10 +220,15 @@ def _jpeg_ls(frame: bytes, _description: PixelDescription, _: Codestream | None)
     return np.asarray(jpegls_decode(frame))
 
 
+_THREADS = min(4, os.cpu_count() or 1)
+"""Of a decoder that divides one image: who waits for a radiograph waits half as long, and while
+all renderers are busy it costs nothing."""
+
+
 def _jpeg_2000(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:
     from imagecodecs import jpeg2k_decode  # noqa: PLC0415
 
-    return np.asarray(jpeg2k_decode(frame, planar=False))
+    return np.asarray(jpeg2k_decode(frame, planar=False, numthreads=_THREADS))
 
 
 def _jpeg_xl(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:

@@ -45,6 +45,7 @@ class RenderableInstance(Protocol):
     id: str
     orthanc_series_id: str
     revision: str
+    file_size_bytes: int
     transfer_syntax_uid: str | None
     use_orthanc_preview: bool
     number_of_frames: int

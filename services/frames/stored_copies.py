@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
 from typing import BinaryIO
 from weakref import WeakValueDictionary
 
@@ -16,7 +15,7 @@ from services.dicom.display import PixelDescription
 from services.dicom.layout import FileLayout, WalkLimits
 from services.dicom.parser import walk
 from services.errors import FileRejected, FrameNotRenderable, OrthancTimedOut, RendererUnavailable
-from services.frames.encapsulation import Fragment, group_fragments, read_fragments
+from services.frames.frame_places import ByteRange, FramePlaces
 from services.frames.records import RenderableInstance
 from services.orthanc.client import OrthancClient
 from services.tasks import finish_in_thread
@@ -44,45 +43,26 @@ class StoredCopy:
         self._descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._descriptor)
         self.size_bytes = layout.file_size
-        self._layout = layout
-        self._fragments: tuple[list[int], list[Fragment]] | None = None
-        if layout.pixel_data_is_encapsulated and layout.pixel_data_offset is not None:
-            self._fragments = read_fragments(file, layout.pixel_data_offset)
+        self._places = FramePlaces(file, layout)
 
     def frame(
         self, description: PixelDescription, frame_index: int, frames: int
     ) -> tuple[bytes, int]:
         """Read the bytes of a frame; blocks.
 
-        Args:
-            description: How the instance stores its frames.
-            frame_index: 0-based.
-            frames: Number of frames of the instance.
-
         Returns:
-            The bytes as they are in the file, fragments joined; and the bits of the first byte that
-            belong to the frame before.
+            As `FramePlaces.find`, with the bytes joined.
 
         Raises:
             FrameNotRenderable: The frame is not there.
         """
-        if self._fragments is not None:
-            table, fragments = self._fragments
-            return self._join(group_fragments(fragments, table, frames)[frame_index]), 0
-        begin, length = self._layout.pixel_data_offset, self._layout.pixel_data_length
-        if begin is None or length is None:
-            raise FrameNotRenderable("Its pixel data is missing.")
-        span = description.frame_span(frame_index)
-        if span.end > length:
-            raise FrameNotRenderable("Its pixel data ends before this frame does.")
-        return self._read(begin + span.begin, begin + span.end), span.bit_offset
+        places, bit_offset = self._places.find(description, frame_index, frames)
+        return b"".join(self._read(place) for place in places), bit_offset
 
-    def _join(self, fragments: Sequence[Fragment]) -> bytes:
-        return b"".join(self._read(one.begin, one.end) for one in fragments)
-
-    def _read(self, begin: int, end: int) -> bytes:
-        content = os.pread(self._descriptor, end - begin, begin)
-        if len(content) < end - begin:
+    def _read(self, place: ByteRange) -> bytes:
+        size = place.end - place.begin
+        content = os.pread(self._descriptor, size, place.begin)
+        if len(content) < size:
             raise FrameNotRenderable("Its pixel data ends before this frame does.")
         return content
 

@@ -64,6 +64,7 @@ class Indexer:
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         on_changed: Callable[[Iterable[str]], None] = lambda _: None,
+        on_indexed: Callable[[Iterable[IndexRecord]], None] = lambda _: None,
     ) -> None:
         """Make an indexer; it writes only when it is called.
 
@@ -72,11 +73,13 @@ class Indexer:
             clock: Returns the current time in UTC.
             on_changed: Called with the ids of instances that were replaced or removed, to discard
                 what this process caches of them, such as rendered frames.
+            on_indexed: Called with the records that were not indexed in this revision before.
         """
         self._database = database.with_options(write_concern=_INDEX_WRITES)
         self.pending = PendingInstances()
         self._clock = clock
         self._on_changed = on_changed
+        self._on_indexed = on_indexed
         self._commits: Coalescer[Sequence[IndexRecord], frozenset[str]] = Coalescer(
             self._commit, max_weight=_MAX_BATCH, weigh=len
         )
@@ -163,10 +166,15 @@ class Indexer:
                     children_written=written.is_changed,
                     known=known,
                 )
+                self._on_indexed(entry for entry in entries if not _is_known(entry, known))
                 return frozenset(lineage.study for lineage in large)
 
     def _now(self) -> datetime:
         return to_stored_precision(self._clock())
+
+
+def _is_known(entry: IndexRecord, known: StoredState) -> bool:
+    return known.instances.get(entry.ids.instance, {}).get("revision") == entry.revision
 
 
 async def mark_not_renderable(
@@ -212,9 +220,10 @@ async def open_indexer(
     database: AsyncDatabase[dict[str, Any]],
     *,
     on_changed: Callable[[Iterable[str]], None] = lambda _: None,
+    on_indexed: Callable[[Iterable[IndexRecord]], None] = lambda _: None,
 ) -> AsyncIterator[Indexer]:
     """Open an indexer that completes its writes before it closes; see `Indexer`."""
-    indexer = Indexer(database, on_changed=on_changed)
+    indexer = Indexer(database, on_changed=on_changed, on_indexed=on_indexed)
     try:
         yield indexer
     finally:

@@ -48,6 +48,7 @@ class IndexRecord:
         file_size_bytes: Size of the stored file, in bytes.
         number_of_frames: Frames that can be shown, 0 when there are none.
         not_renderable_reason: A sentence for users when `number_of_frames` is 0.
+        beginning: See `CheckedFile`; not indexed. None as well where Orthanc may hold another file.
     """
 
     header: InstanceHeader
@@ -56,6 +57,7 @@ class IndexRecord:
     file_size_bytes: int
     number_of_frames: int
     not_renderable_reason: str | None
+    beginning: bytes | None = None
 
 
 def header_ids(header: InstanceHeader) -> OrthancIds:

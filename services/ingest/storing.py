@@ -142,6 +142,7 @@ class IndexBatch:
             file_size_bytes=stored.file_size_bytes,
             number_of_frames=checked.number_of_frames,
             not_renderable_reason=checked.not_renderable_reason,
+            beginning=checked.beginning if arrived.pushed.status is StoreStatus.STORED else None,
         )
 
 
@@ -307,7 +308,11 @@ class FileStorage:
         if not override.changes(checked.header):
             override = PatientOverride()
         prepared = self._prepared(file, checked.layout, override)
-        checked = replace(checked, header=overridden(checked.header, override))
+        checked = replace(
+            checked,
+            header=overridden(checked.header, override),
+            beginning=None if prepared.is_overridden else checked.beginning,
+        )
         ids = header_ids(checked.header)
         try:
             add(ids.instance)

@@ -20,7 +20,8 @@ Fetch = Callable[[str], bytes]
 """Blocks until the body of a GET is there; see `ConnectionPool.get`."""
 
 
-_CALL = "GET /instances/{id}/frames/{id}/raw"
+_FRAME = "GET /instances/{id}/frames/{id}/raw"
+_FILE = "GET /instances/{id}/file"
 
 
 class OrthancFrames:
@@ -57,10 +58,25 @@ class OrthancFrames:
             OrthancError: Orthanc can't decode it, or its subclass for what else went wrong.
         """
         path = path_of("instances", instance_id, f"frames/{int(frame_index)}/{route}")
+        return await self._get(instance_id, path, _FRAME, use)
 
+    async def file(self, instance_id: str, use: Callable[[bytes], T]) -> T:
+        """`GET /instances/{id}/file`, for the only frame in it: Orthanc parses nothing.
+
+        Args:
+            instance_id: The instance.
+            use: As for `get`.
+
+        Raises:
+            OrthancNotFound: There is no such instance.
+            OrthancError: Its subclass for what else went wrong.
+        """
+        return await self._get(instance_id, path_of("instances", instance_id, "file"), _FILE, use)
+
+    async def _get(self, instance_id: str, path: str, call: str, use: Callable[[bytes], T]) -> T:
         def fetch_and_use(fetch: Fetch) -> T:
             # Pictures have no spans: a viewer asks for hundreds a second.
-            with timed(FRAME_SECONDS, "fetch"), timed(ORTHANC_SECONDS, _CALL):
+            with timed(FRAME_SECONDS, "fetch"), timed(ORTHANC_SECONDS, call):
                 fetched = fetch(path)
             return use(fetched)
 

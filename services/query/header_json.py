@@ -12,10 +12,10 @@ import orjson
 from cachetools import LRUCache
 from pydicom.datadict import tag_for_keyword
 
-from services.dicom.json_model import BULK_ROOT, header_json
+from services.dicom.json_model import BULK_ROOT, header_text
 from services.errors import InvalidInput, OrthancNotFound, PacsDisabled
 from services.orthanc.client import Orthanc
-from services.query.series_headers import SeriesHeaders, header_bytes
+from services.query.series_headers import SeriesHeaders, with_bulk_path
 from services.tasks import finish_in_thread
 
 
@@ -230,7 +230,7 @@ async def _read(orthanc: Orthanc, instance_id: str) -> Header:
 
 
 def _parse(file: BinaryIO, _: int | None) -> Header:
-    return _header(header_bytes(header_json(file)))
+    return _header(with_bulk_path(header_text(file)))
 
 
 def _header(content: bytes) -> Header:

@@ -1,14 +1,16 @@
 """The store of headers: whole series in the DICOM JSON model, compressed, in MongoDB.
 
-A header is made from its file when it is requested or when its study becomes stable, once for all
-processes. A series has chunks of up to 64 headers. Each chunk is a piece of a gzip file, so that a
-response is assembled without compression, and a single header is read without reading all others.
+A header is made once for all processes: some seconds after its file was indexed, of what was read
+for that; else of the file, when its study has become stable or when somebody asks for it. A series
+has chunks of up to 64 headers, each a piece of a gzip file, so that its answer is put together
+without compressing anything, and one header is read without reading all.
 """
 
 import asyncio
 import hashlib
+import io
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -23,13 +25,14 @@ from models import InstanceDocument, SeriesHeadersDocument
 from models.instance import INSTANCE_NUMBER_ORDER, instance_sort
 from models.stored import stored_name
 from services.database import translated_database_faults
-from services.dicom.json_model import BULK_ROOT, KnownElements, header_json
+from services.dicom.json_model import BULK_ROOT, KnownElements, header_text
 from services.dicom.layout import WalkLimits
-from services.errors import FileRejected, OrthancNotFound, PacsDisabled
+from services.errors import DatabaseUnavailable, Error, FileRejected, OrthancNotFound, PacsDisabled
 from services.orthanc.answers import StoredFile
 from services.orthanc.client import Orthanc
+from services.query.arrived_headers import ArrivedHeader, ArrivedHeaders
 from services.query.gzip_pieces import Piece
-from services.tasks import finish_in_thread, wait_for_all
+from services.tasks import HANGING_SECONDS, finish_in_thread, heartbeat, wait_for_all
 
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
 _HAS_BULK_DATA = stored_name(SeriesHeadersDocument.has_bulk_data)
@@ -49,8 +52,19 @@ made again each time."""
 _HELD_BYTES = 16 * 1024 * 1024
 """Compressed size of new chunks that are kept in memory for the response; others are read again."""
 
+_READ_BYTES = 8 * 1024 * 1024
+"""JSON of the chunks that are read at once: 600 headers of CT. Compressed, it is far less."""
+
 _RECENT_BYTES = 8 * 1024 * 1024
 """Size of the JSON of chunks that are cached for requests of single headers."""
+
+_QUIET_SECONDS = 1.5
+"""A series is made when nothing came to it for so long: few chunks are better than many."""
+
+_LOOK_SECONDS = 0.5
+
+_Instance = tuple[str, str]
+"""Orthanc's identifier of an instance, and its revision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,9 @@ class Chunk:
 class SeriesHeaders:
     """Makes, stores and returns the headers of series.
 
+    Attributes:
+        arrived: What was indexed a moment ago.
+
     Args:
         orthanc: Where the files are; None while PACS integration is off.
         limits: Of the walk over a file.
@@ -84,6 +101,7 @@ class SeriesHeaders:
     """
 
     def __init__(self, orthanc: Orthanc | None, *, limits: WalkLimits, max_seconds: float) -> None:
+        self.arrived = ArrivedHeaders()
         self._orthanc = orthanc
         self._limits = limits
         self._max_milliseconds = max(1, int(max_seconds * 1000))
@@ -111,7 +129,7 @@ class SeriesHeaders:
             return {document["_id"]: document["revision"] for document in await found.to_list()}
 
     async def chunks(self, series_id: str, revisions: Mapping[str, str]) -> AsyncIterator[Chunk]:
-        """Yield the headers of a series, one chunk at a time; make those that are not stored.
+        """Yield the headers of a series, made where they are not kept; few chunks are in memory.
 
         Args:
             series_id: Orthanc's id of the series.
@@ -122,23 +140,66 @@ class SeriesHeaders:
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        wanted = set(revisions.items())
-        # Other requests for the same series wait, and then find the stored headers.
-        async with self._making.setdefault(series_id, asyncio.Lock()):
-            kept = await self._kept(series_id, wanted)
-            missing = wanted - set(chain.from_iterable(kept.values()))
-            made: dict[str, Chunk | None] = dict.fromkeys(kept)
-            if missing:
-                made |= await self._make(series_id, revisions, missing)
-        for name, chunk in made.items():
-            found = chunk or await self._read(name)
-            if found is not None:
+        chunks = await self._ensured(series_id, revisions)
+        for chunk in chunks.values():
+            if isinstance(chunk, Chunk):
+                yield chunk
+        sizes = {name: size for name, size in chunks.items() if isinstance(size, int)}
+        for names in _grouped(sizes):
+            for found in await self._read(names):
                 yield found
 
     async def prepare(self, series_id: str) -> None:
-        """Make the headers of a series that are not stored; raises as `chunks`."""
-        async for _ in self.chunks(series_id, await self.revisions(series_id)):
-            pass
+        """Make the headers of a series that are not kept; errors are those of `chunks`."""
+        await self._ensured(series_id, await self.revisions(series_id))
+
+    async def _ensured(
+        self, series_id: str, revisions: Mapping[str, str]
+    ) -> dict[str, Chunk | int]:
+        """Make what is not kept.
+
+        Returns:
+            The chunks by name; of those that are not in memory here, the bytes of their JSON.
+        """
+        wanted = set(revisions.items())
+        # Others who ask for the same series wait, and find what is made for the first.
+        async with self._making.setdefault(series_id, asyncio.Lock()):
+            kept, there = await self._kept(series_id, wanted)
+            missing = [one for one in revisions.items() if one not in there]
+            return kept | await self._make(series_id, missing)
+
+    async def run(self) -> None:
+        """Make the headers of what arrives, until cancelled."""
+        with heartbeat("headers of arrivals") as alive:
+            while True:
+                alive.stop()
+                await self.arrived.wait()
+                alive.beat(HANGING_SECONDS)
+                await asyncio.sleep(_LOOK_SECONDS)
+                for series_id in self.arrived.quiet(_QUIET_SECONDS):
+                    try:
+                        await self._make_arrived(series_id)
+                    except DatabaseUnavailable as exc:
+                        _log.warning("headers of arrivals wait for MongoDB: %s", exc.detail)
+                        break
+                    except Error as exc:
+                        _log.warning("headers of series %s are not made: %s", series_id, exc.code)
+                        self.arrived.discard(series_id)
+
+    async def _make_arrived(self, series_id: str) -> None:
+        async with self._making.setdefault(series_id, asyncio.Lock()):
+            revisions = await self.revisions(series_id)
+            _, there = await self._kept(series_id, set(revisions.items()))
+            await self._make(
+                series_id,
+                [
+                    one
+                    for one in revisions.items()
+                    if one not in there and self.arrived.find(series_id, one) is not None
+                ],
+            )
+        if series_id in self.arrived.quiet(_QUIET_SECONDS):
+            self.arrived.discard(series_id)
 
     async def find(self, series_id: str, instance_id: str, revision: str) -> bytes | None:
         """Return the header of one instance as JSON, without making it.
@@ -184,81 +245,110 @@ class SeriesHeaders:
         return read
 
     async def _kept(
-        self, series_id: str, wanted: set[tuple[str, str]]
-    ) -> dict[str, list[tuple[str, str]]]:
-        """Choose chunks whose members are all needed, none of them twice; remove the others."""
+        self, series_id: str, wanted: set[_Instance]
+    ) -> tuple[dict[str, Chunk | int], set[_Instance]]:
+        """Choose chunks all of whose members are wanted, none of them twice; remove the others.
+
+        Returns:
+            The bytes of their JSON by name, and all of their members.
+        """
         collection = SeriesHeadersDocument.get_pymongo_collection()
         with translated_database_faults():
             stored = await collection.find(
                 {_ORTHANC_SERIES_ID: series_id},
-                {"members.id": 1, "members.revision": 1},
+                {"members.id": 1, "members.revision": 1, _JSON_BYTES: 1},
                 max_time_ms=self._max_milliseconds,
             ).to_list()
-        chosen: dict[str, list[tuple[str, str]]] = {}
-        taken: set[tuple[str, str]] = set()
+        chosen: dict[str, Chunk | int] = {}
+        taken: set[_Instance] = set()
         useless = []
         for document in stored:
             members = [(member["id"], member["revision"]) for member in document["members"]]
             if wanted.issuperset(members) and taken.isdisjoint(members):
-                chosen[document["_id"]] = members
+                chosen[document["_id"]] = document[_JSON_BYTES]
                 taken.update(members)
             else:
                 useless.append(document["_id"])
         if useless:
             with translated_database_faults():
                 await collection.delete_many({"_id": {"$in": useless}})
-        return chosen
+        return chosen, taken
 
-    async def _read(self, name: str) -> Chunk | None:
-        """Read a chunk; None if another process has removed it."""
+    async def _read(self, names: Sequence[str]) -> list[Chunk]:
+        """Read chunks; those that another process has removed are left out."""
         with translated_database_faults():
-            stored = await SeriesHeadersDocument.get_pymongo_collection().find_one(
-                {"_id": name}, max_time_ms=self._max_milliseconds
+            stored = await (
+                SeriesHeadersDocument.get_pymongo_collection()
+                .find({"_id": {"$in": names}}, max_time_ms=self._max_milliseconds)
+                .to_list()
             )
-        return None if stored is None else _chunk(stored)
+        return [_chunk(one) for one in stored]
 
-    async def _make(
-        self, series_id: str, revisions: Mapping[str, str], missing: set[tuple[str, str]]
-    ) -> dict[str, Chunk | None]:
-        """Make headers and store them.
+    async def _make(self, series_id: str, instances: Sequence[_Instance]) -> dict[str, Chunk | int]:
+        """Make headers and keep them.
 
         Returns:
-            The chunks by name; None for stored chunks that would take too much memory.
+            The chunks by name; of those that are kept and would take too much memory here, the
+            bytes of their JSON.
         """
-        if self._orthanc is None:
-            raise PacsDisabled
-        ids = [one for one in revisions.items() if one in missing]
         known = KnownElements()
-        made: dict[str, Chunk | None] = {}
+        made: dict[str, Chunk | int] = {}
         held_bytes = 0
-        for start in range(0, len(ids), _CHUNK_HEADERS):
-            part = ids[start : start + _CHUNK_HEADERS]
-            headers = await self._headers(self._orthanc, part, known)
+        for start in range(0, len(instances), _CHUNK_HEADERS):
+            part = instances[start : start + _CHUNK_HEADERS]
+            headers = await self._headers(series_id, part, known)
             for members in _cut(headers):
                 chunk = await finish_in_thread(partial(_made, members))
                 name = f"{series_id}/{_digest(chunk.members)}"
                 is_kept = await self._keep(series_id, name, chunk)
                 held_bytes += len(chunk.piece.body)
-                made[name] = None if is_kept and held_bytes > _HELD_BYTES else chunk
+                made[name] = chunk.piece.size if is_kept and held_bytes > _HELD_BYTES else chunk
         return made
 
     async def _headers(
-        self,
-        orthanc: Orthanc,
-        instances: Sequence[tuple[str, str]],
-        known: KnownElements,
-    ) -> list[tuple[tuple[str, str], bytes]]:
+        self, series_id: str, instances: Sequence[_Instance], known: KnownElements
+    ) -> list[tuple[_Instance, bytes]]:
+        """Make headers, of those instances that are still there, in their order."""
+        arrived = {
+            one: header
+            for one in instances
+            if (header := self.arrived.find(series_id, one)) is not None
+        }
+        made = await finish_in_thread(self._made_of, arrived, known) if arrived else {}
+        missing = [one for one in instances if one not in made]
+        if missing:
+            made |= await self._read_all(missing, known)
+        return [(one, made[one]) for one in instances if one in made]
+
+    def _made_of(
+        self, arrived: Mapping[_Instance, ArrivedHeader], known: KnownElements
+    ) -> dict[_Instance, bytes]:
+        made = {}
+        for instance, header in arrived.items():
+            try:
+                made[instance] = self._parse(
+                    known, io.BytesIO(header.beginning), header.file_size_bytes
+                )
+            except FileRejected as exc:
+                _log.warning("header of %s can't be read: %s", instance[0], exc.code)
+                made[instance] = b""
+        return made
+
+    async def _read_all(
+        self, instances: Sequence[_Instance], known: KnownElements
+    ) -> dict[_Instance, bytes]:
+        if self._orthanc is None:
+            raise PacsDisabled
+        orthanc = self._orthanc
         stored = {
-            file.instance_id: file
-            for file in await orthanc.client.stored_files(
-                [instance_id for instance_id, _ in instances]
-            )
+            (file.instance_id, file.revision): file
+            for file in await orthanc.client.stored_files([one for one, _ in instances])
         }
 
-        async def read(instance: tuple[str, str]) -> bytes | None:
-            file = stored.get(instance[0])
-            # The instance was replaced or removed a moment ago.
-            if file is None or file.revision != instance[1]:
+        async def read(instance: _Instance) -> bytes | None:
+            file = stored.get(instance)
+            # What was replaced or removed a moment ago is not what was asked for.
+            if file is None:
                 return None
             try:
                 return await self._header(orthanc, file, known)
@@ -266,11 +356,11 @@ class SeriesHeaders:
                 return None
 
         headers = await wait_for_all(read(instance) for instance in instances)
-        return [
-            (instance, header)
+        return {
+            instance: header
             for instance, header in zip(instances, headers, strict=True)
             if header is not None
-        ]
+        }
 
     async def _header(self, orthanc: Orthanc, file: StoredFile, known: KnownElements) -> bytes:
         try:
@@ -279,8 +369,8 @@ class SeriesHeaders:
             _log.warning("header of %s can't be read: %s", file.instance_id, exc.code)
             return b""
 
-    def _parse(self, known: KnownElements, file: BinaryIO, _: int | None) -> bytes:
-        return header_bytes(header_json(file, self._limits, known=known))
+    def _parse(self, known: KnownElements, file: BinaryIO, file_size: int | None) -> bytes:
+        return with_bulk_path(header_text(file, self._limits, known=known, file_size=file_size))
 
     async def _keep(self, series_id: str, name: str, chunk: Chunk) -> bool:
         """Write a chunk; return whether it is stored now."""
@@ -312,43 +402,25 @@ class SeriesHeaders:
         return True
 
 
-def header_bytes(model: Mapping[str, Any]) -> bytes:
-    """Encode a header as JSON; addresses of bulk data get the path of the instance.
+def with_bulk_path(content: bytes) -> bytes:
+    """Give the addresses of bulk data in a header the path of the instance.
 
-    They still begin with `BULK_ROOT`, which is replaced by the address of the service as the client
-    reaches it.
+    They begin with `BULK_ROOT` still: the caller replaces that by the address under which
+    the caller reaches the service.
+
+    Args:
+        content: What `header_text` returned.
     """
-    content = b"".join(_written(model))
     root = BULK_ROOT.encode()
     if root not in content:
         return content
+    model = orjson.loads(content)
     study, series, instance = (
         str(model.get(tag, {}).get("Value", [""])[0])
         for tag in ("0020000D", "0020000E", "00080018")
     )
     path = f"studies/{study}/series/{series}/instances/{instance}/bulkdata/"
     return content.replace(root, root + path.encode())
-
-
-def _written(model: Mapping[str, Any]) -> Iterator[bytes]:
-    """Encode elements in pieces, because orjson holds the interpreter lock during a call."""
-    separator = b"{"
-    for tag, element in model.items():
-        items = element.get("Value", ())
-        if element["vr"] != "SQ" or len(items) <= _WRITTEN_ITEMS:
-            yield separator + orjson.dumps(tag) + b":" + orjson.dumps(element)
-        else:
-            yield separator + orjson.dumps(tag) + b':{"vr":"SQ","Value":['
-            for start in range(0, len(items), _WRITTEN_ITEMS):
-                part = orjson.dumps(items[start : start + _WRITTEN_ITEMS])[1:-1]
-                yield (b"," if start else b"") + part
-            yield b"]}"
-        separator = b","
-    yield b"}" if separator == b"," else b"{}"
-
-
-_WRITTEN_ITEMS = 512
-"""Items of a sequence in one call: about a megabyte of functional groups."""
 
 
 def revisions_digest(series: Iterable[tuple[str, Mapping[str, str]]]) -> str:
@@ -363,6 +435,19 @@ def revisions_digest(series: Iterable[tuple[str, Mapping[str, str]]]) -> str:
 def _digest(instances: Iterable[tuple[str, str]]) -> str:
     text = "\n".join(f"{instance_id}/{revision}" for instance_id, revision in sorted(instances))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _grouped(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Divide chunks into groups that are read at once, by the bytes of their JSON."""
+    groups: list[list[str]] = []
+    size = _READ_BYTES
+    for name, bytes_ in sizes.items():
+        if size + bytes_ > _READ_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += bytes_
+    return groups
 
 
 def _cut(

@@ -175,4 +175,5 @@ def _record(file: StoredFile, checked: CheckedFile, ids: OrthancIds) -> IndexRec
         file_size_bytes=file.file_size_bytes,
         number_of_frames=checked.number_of_frames,
         not_renderable_reason=checked.not_renderable_reason,
+        beginning=checked.beginning,
     )

@@ -1,7 +1,9 @@
 """WADO-RS frames and rendered pictures on real stores."""
 
 import io
+from collections.abc import Mapping
 from email.parser import BytesParser
+from typing import Any
 
 import cv2
 import httpx
@@ -12,7 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 
+from models import InstanceDocument
+from services.auth.scope import ALL
+from services.dicomweb.resources import Resources
 from services.embedded.orthanc import EmbeddedOrthanc
+from services.errors import NotFound
 from tests.real.dicomweb_stage import ROOT, file_named, slices, store
 from tests.servers import RunningServer
 
@@ -60,6 +66,45 @@ def parts_of(answer: httpx.Response) -> list[tuple[str, bytes]]:
         parts.append((header.decode().removeprefix("\r\nContent-Type: "), body[:-2]))
     assert answer.content.endswith(f"--{boundary}--\r\n".encode())
     return parts
+
+
+async def test_instances_of_a_series_are_looked_up_together(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = [pydicom.dcmread(io.BytesIO(file)) for file in slices("TOGETHER", 8)]
+    await store(server, slices("TOGETHER", 8))
+    asked: list[str] = []
+    actual = Resources._instances_of
+
+    async def counting(self: Resources, series_id: str) -> dict[str, Mapping[str, Any]]:
+        asked.append(series_id)
+        return await actual(self, series_id)
+
+    async def find(resources: Resources, dataset: Dataset) -> InstanceDocument:
+        uids = dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
+        return await resources.instance(*uids, ALL)
+
+    monkeypatch.setattr(Resources, "_instances_of", counting)
+    resources = Resources(max_seconds=60, clock=lambda: 0.0)
+    found = [await find(resources, dataset) for dataset in datasets]
+    assert [one.sop_instance_uid for one in found] == [one.SOPInstanceUID for one in datasets]
+    assert found[0].model_dump(exclude=UNUSED) == (await find(resources, datasets[0])).model_dump(
+        exclude=UNUSED
+    )
+    assert len(asked) == 1
+    for dataset in datasets:
+        await find(server.runtime.resources, dataset)
+    await server.runtime.indexer.remove([found[7].id])
+    with pytest.raises(NotFound):
+        await find(server.runtime.resources, datasets[7])
+    assert (await find(server.runtime.resources, datasets[6])).id == found[6].id
+
+
+UNUSED = {
+    *("study_attributes", "series_attributes"),
+    *("stack_key", "grouped_stack_key", "time_key", "number_key"),
+}
+"""Fields that are not read of many."""
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,13 @@ from pydicom.sequence import Sequence
 from services.auth.roles import Principal, Role
 from services.auth.scope import Scope
 from services.dicom.json_model import header_json
+from services.embedded.orthanc import EmbeddedOrthanc
 from services.orthanc.answers import StoredFile
 from services.orthanc.beginning import FileBeginnings
+from services.query import series_headers
+from services.tasks import cancel_and_wait
 from tests.real.dicomweb_stage import ROOT, file_named, made, slices, store, uid
+from tests.real.sync_stage import eventually, modality_client
 from tests.servers import RunningServer
 
 P1 = f"{ROOT}/studies/{uid('P1')}"
@@ -30,6 +34,14 @@ def by_uid(models: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def expected(files: list[bytes]) -> dict[str, dict[str, Any]]:
     return by_uid([header_json(io.BytesIO(file)) for file in files])
+
+
+def forget_arrivals(server: RunningServer) -> None:
+    """Let headers be read from the files, as after a restart."""
+    arrived = server.runtime.series_headers.arrived
+    for series_id in arrived.quiet(0):
+        arrived.discard(series_id)
+    assert arrived.size_bytes == 0
 
 
 async def stored_chunks(server: RunningServer) -> int:
@@ -94,6 +106,7 @@ async def test_many_who_ask_at_once_have_it_made_once(
 ) -> None:
     files = slices("P1", 20)
     await store(server, files)
+    forget_arrivals(server)
     read: list[str] = []
     actual = FileBeginnings.read
 
@@ -107,6 +120,42 @@ async def test_many_who_ask_at_once_have_it_made_once(
     models = expected(files)
     assert all(by_uid(answer.json()) == models for answer in answers)
     assert len(read) == 20
+
+
+@pytest.mark.parametrize("is_sent_here", [True, False])
+async def test_headers_are_made_of_what_was_read_to_index_them(
+    server: RunningServer,
+    orthanc: EmbeddedOrthanc,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_sent_here: bool,
+) -> None:
+    files = slices("P1", 70)
+    if is_sent_here:
+        await store(server, files)
+    else:
+        await arrive(server, orthanc, files)
+    for name in ("_QUIET_SECONDS", "_LOOK_SECONDS"):
+        monkeypatch.setattr(series_headers, name, 0.0)
+    monkeypatch.setattr(server.runtime.series_headers, "_orthanc", None)
+    making = asyncio.create_task(server.runtime.series_headers.run())
+
+    async def are_made() -> bool:
+        return not server.runtime.series_headers.arrived.size_bytes
+
+    await eventually(are_made)
+    await cancel_and_wait(making)
+    assert await stored_chunks(server) == 2
+    answer = await server.http.get(f"{SERIES}/metadata")
+    assert by_uid(answer.json()) == expected(files)
+
+
+async def arrive(server: RunningServer, orthanc: EmbeddedOrthanc, files: list[bytes]) -> None:
+    """Store files in Orthanc, as a modality does, and index them."""
+    assert server.runtime.sync is not None
+    async with modality_client(orthanc) as http:
+        ids = [(await http.post("/instances", content=file)).json()["ID"] for file in files]
+    await server.runtime.sync.reconciler.reconcile(ids)
 
 
 async def test_what_was_deleted_is_in_no_header(server: RunningServer) -> None:

@@ -60,6 +60,7 @@ class IndexedInstance:
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
     has_complex_display: bool = False
+    file_size_bytes: int = 1_000
 
 
 class NoCrashes(CrashRecords):

@@ -26,7 +26,10 @@ from tests.patience import PATIENCE_SECONDS
 
 PIXELS = np.array([[[0], [50], [100]], [[150], [200], [250]]], np.uint16)
 STORED = PIXELS.astype("<u2").tobytes()
-"""As Orthanc gives the bytes of the frame: `GET /instances/{id}/frames/0/raw`."""
+"""As Orthanc gives the bytes of one of several frames: `GET /instances/{id}/frames/0/raw`."""
+
+FILE = dicom_file(PIXELS)
+"""Of one frame: it is sent whole, and the frame is cut out here."""
 
 FOLLOWER_IDS = [INSTANCE_ID[:-1] + digit for digit in "0123456789"]
 
@@ -50,7 +53,7 @@ def url(
 
 
 async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) -> None:
-    orthanc.get(RAW_PATH).respond(content=STORED)
+    orthanc.get(FILE_PATH).respond(content=FILE)
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 200
@@ -66,7 +69,7 @@ async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) 
 
 
 async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.MockRouter) -> None:
-    route = orthanc.get(RAW_PATH).respond(content=STORED)
+    route = orthanc.get(FILE_PATH).respond(content=FILE)
     async with open_stage(IndexedInstance()) as stage:
         first = await stage.http.get(url(stage))
         second = await stage.http.get(url(stage))
@@ -151,7 +154,7 @@ async def test_a_file_that_can_not_be_read_is_415(orthanc: respx.MockRouter) -> 
 
 
 async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRouter) -> None:
-    orthanc.get(RAW_PATH).respond(content=STORED)
+    orthanc.get(FILE_PATH).respond(content=FILE)
     async with open_stage(IndexedInstance()) as stage:
         variant = FrameVariant(picture_format=PictureFormat.JPEG)
         answer = await stage.http.get(url(stage, variant=variant))
@@ -161,7 +164,7 @@ async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRout
 
 
 async def test_an_orthanc_that_is_away_is_503_with_retry_after(orthanc: respx.MockRouter) -> None:
-    orthanc.get(RAW_PATH).mock(side_effect=httpx.ConnectError("refused"))
+    orthanc.get(FILE_PATH).mock(side_effect=httpx.ConnectError("refused"))
     async with open_stage(IndexedInstance()) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 503
@@ -174,8 +177,8 @@ async def test_a_frame_that_orthanc_can_not_cut_is_cut_out_of_the_file_which_is_
     answer: httpx.Response, orthanc: respx.MockRouter
 ) -> None:
     cut = orthanc.get(RAW_PATH).mock(return_value=answer)
-    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS))
-    async with open_stage(IndexedInstance()) as stage:
+    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(np.stack([PIXELS, PIXELS])))
+    async with open_stage(IndexedInstance(number_of_frames=2)) as stage:
         shown = await stage.http.get(url(stage))
         again = await stage.http.get(url(stage, variant=FrameVariant(full_range=True)))
     assert (shown.status_code, again.status_code) == (200, 200)
@@ -200,8 +203,8 @@ async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on
     orthanc: respx.MockRouter,
 ) -> None:
     cut = orthanc.get(RAW_PATH).mock(side_effect=httpx.ReadError("reset"))
-    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS))
-    async with open_stage(IndexedInstance()) as stage:
+    whole = orthanc.get(FILE_PATH).respond(content=dicom_file(np.stack([PIXELS, PIXELS])))
+    async with open_stage(IndexedInstance(number_of_frames=2)) as stage:
         away = await stage.http.get(url(stage))
         back = await stage.http.get(url(stage))
     assert (away.status_code, back.status_code) == (503, 200)
@@ -210,7 +213,7 @@ async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on
 
 async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.MockRouter) -> None:
     """Many renderings of one instance: so many a second, and others are served meanwhile."""
-    orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
+    orthanc.get(url__regex=r".*/file").respond(content=FILE)
     other = IndexedInstance(id=FOLLOWER_IDS[0])
     async with open_stage(IndexedInstance(), other) as stage:
         template = stage.frames.signer.frame_template(
@@ -235,7 +238,7 @@ async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.Mo
 async def test_what_orthanc_would_answer_elsewhere_too_is_not_asked_elsewhere(
     status: int, orthanc: respx.MockRouter
 ) -> None:
-    orthanc.get(RAW_PATH).respond(status)
+    orthanc.get(FILE_PATH).respond(status)
     async with open_stage(IndexedInstance()) as stage:
         assert (await stage.http.get(url(stage))).status_code == status
 
@@ -268,9 +271,9 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
     def answer(request: httpx.Request) -> httpx.Response:
         if FOLLOWER_IDS[7] in request.url.path:
             rendered_ahead.set()
-        return httpx.Response(200, content=STORED)
+        return httpx.Response(200, content=FILE)
 
-    route = orthanc.get(url__regex=r".*/frames/0/raw").mock(side_effect=answer)
+    route = orthanc.get(url__regex=r".*/file").mock(side_effect=answer)
     followers = [IndexedInstance(id=follower) for follower in FOLLOWER_IDS]
     async with open_stage(IndexedInstance(), *followers) as stage:
         await stage.http.get(url(stage))
@@ -282,10 +285,10 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
 async def test_nothing_is_rendered_ahead_of_thumbnails_and_of_what_is_switched_off(
     orthanc: respx.MockRouter,
 ) -> None:
-    route = orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
+    route = orthanc.get(url__regex=r".*/file").respond(content=FILE)
     follower = IndexedInstance(id=FOLLOWER_IDS[0], use_orthanc_preview=False)
     async with open_stage(IndexedInstance(), follower) as stage:
         await stage.http.get(url(stage, variant=FrameVariant(max_size=2)))
         await stage.http.get(url(stage))
         await asyncio.sleep(0.1)
-    assert [call.request.url.path for call in route.calls] == [RAW_PATH, RAW_PATH]
+    assert [call.request.url.path for call in route.calls] == [FILE_PATH, FILE_PATH]

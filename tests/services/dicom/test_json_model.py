@@ -12,7 +12,14 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ImplicitVRLittleEndian
 
-from services.dicom.json_model import BULK_ROOT, KnownElements, bulk_value, header_json
+from services.dicom.checking import check_file
+from services.dicom.json_model import (
+    BULK_ROOT,
+    KnownElements,
+    bulk_value,
+    header_json,
+    header_text,
+)
 
 
 def test_every_good_header_has_a_json_model(good_files: list[Path]) -> None:
@@ -150,6 +157,19 @@ def test_known_elements_change_nothing(good_files: list[Path]) -> None:
     for path in good_files * 2:
         content = io.BytesIO(path.read_bytes())
         assert header_json(content, known=known) == header_json(content), path.name
+
+
+def test_the_beginning_of_a_file_has_all_of_its_header(good_files: list[Path]) -> None:
+    checked = 0
+    for path in good_files:
+        content = io.BytesIO(path.read_bytes())
+        found = check_file(content, is_stored=True)
+        if found.beginning is not None:
+            beginning = io.BytesIO(found.beginning)
+            size = found.layout.file_size
+            assert header_text(beginning, file_size=size) == header_text(content), path.name
+            checked += 1
+    assert checked > len(good_files) // 2
 
 
 def test_shared_models_of_lut_data_depend_on_their_descriptor() -> None:
