@@ -72,7 +72,8 @@ clean: ## Remove the environment and what the tools left; the data in .data stay
 # A second run costs nothing: the stamp is newer than what it was made from.
 $(SETUP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3"; exit 1; }
+	  { echo "Python 3.11 or newer is needed: sudo apt-get install python3 python3-venv"; \
+	    echo "If it is elsewhere: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "The module venv is missing: sudo apt-get install python3-venv"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -387,7 +387,9 @@ def _request(
         raise faults.unknown_host(peer.name) from exc
     if link._association is None:  # noqa: SLF001  # this module's own
         fault = None if entity.opened is None else entity.opened.tls_fault
-        if isinstance(fault, ssl.SSLError):
+        if isinstance(fault, TimeoutError):
+            raise faults.silent(peer.name, entity.connection_timeout)
+        if fault is not None:
             raise faults.no_encryption(peer.name, fault)
         waited = time.monotonic() - begun
         if waited >= entity.connection_timeout:

@@ -61,8 +61,13 @@ def closed(name: str, *, is_encrypted: bool = False) -> ModalityUnreachable:
     )
 
 
-def no_encryption(name: str, fault: ssl.SSLError) -> ModalityRejected:
+def no_encryption(name: str, fault: OSError) -> ModalityError:
     """The two sides did not agree on TLS."""
+    if not isinstance(fault, ssl.SSLError) or isinstance(fault, ssl.SSLEOFError):
+        return ModalityUnreachable(
+            f"{name} closed the connection instead of beginning TLS. Look at its log, and check "
+            "that it uses TLS on this port, or declare it without `useTls`."
+        )
     if isinstance(fault, ssl.SSLCertVerificationError):
         return ModalityRejected(
             f"The certificate of {name} is not trusted: {fault.verify_message}. Check its "

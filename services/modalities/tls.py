@@ -27,10 +27,10 @@ class TlsSocket(ssl.SSLSocket):
 
     fault: OSError | None = None
 
-    def connect(self, addr: object) -> None:
-        """Connect, and keep the fault, which pynetdicom only logs."""
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002  # of `ssl`
+        """Do the handshake, and keep its fault, which pynetdicom only logs."""
         try:
-            super().connect(addr)  # type: ignore[arg-type]  # of any family
+            super().do_handshake(block)
         except OSError as exc:
             self.fault = exc
             raise

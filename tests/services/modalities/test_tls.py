@@ -96,6 +96,9 @@ async def test_a_peer_without_tls_is_told_apart_from_a_silent_one(
     with running_peer([Verification]) as port:
         code, message = await refusal(network, port, tls)
     assert (code, "does not speak TLS" in message) == ("MODALITY_REJECTED", True)
+    async with silent_peer(closes=True) as peer:
+        code, message = await refusal(network, peer.port, tls)
+    assert (code, "uses TLS on this port" in message) == ("MODALITY_UNREACHABLE", True)
     async with silent_peer() as peer:
         code, _ = await refusal(network, peer.port, tls)
     assert code == "MODALITY_TIMED_OUT"
