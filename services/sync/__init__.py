@@ -1,1 +1,1 @@
-"""In step with Orthanc: following its change feed, comparing, reporting what changed."""
+"""Keeps the index in step with Orthanc: change feed, comparison, events."""

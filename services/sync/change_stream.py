@@ -35,17 +35,17 @@ async def follow_changes(
     on_open: Callable[[], Awaitable[None]] = _do_nothing,
     on_unsupported: Callable[[], None] = lambda: None,
 ) -> None:
-    """Follow a change stream until an event is set; every failure but a missing replica set ends.
+    """Follow a change stream until an event is set, through all failures but a missing replica set.
 
     PyMongo often swallows a cancellation within a change stream, so the event ends the loop.
 
     Args:
-        name: Of what changes, for the log and the heartbeat.
+        name: Of the objects that change, for the log and the heartbeat.
         open_stream: Opens the stream after a token of MongoDB; None: from now on.
-        step: Takes the next changes; returns soon also when there are none.
-        ended: Ends the following.
+        step: Reads the next changes; returns soon also if there are none.
+        ended: Ends the function.
         on_open: Awaited whenever the stream has been opened.
-        on_unsupported: Called when MongoDB is no replica set; then nothing more happens.
+        on_unsupported: Called if MongoDB is not a replica set; the function then ends.
     """
     resume_after: Any = None
     with heartbeat(name) as alive:
@@ -89,7 +89,7 @@ class SharedStream:
     """One change stream for all listeners of this process, open only while there are any.
 
     Args:
-        name: Of what changes, for the log and the supervisor.
+        name: Of the objects that change, for the log and the supervisor.
         open_stream: As for `follow_changes`.
         step: Likewise.
         supervisor: Of the background tasks of this process.
@@ -127,7 +127,7 @@ class SharedStream:
         """Keep the stream open; every change from here on reaches `step`.
 
         Raises:
-            EventsUnavailable: MongoDB is no replica set.
+            EventsUnavailable: MongoDB is not a replica set.
         """
         self._users += 1
         try:

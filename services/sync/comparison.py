@@ -1,18 +1,16 @@
-"""The full comparison: a few list calls, and a level down only where something differs.
+"""The comparison with Orthanc: a few list calls, and details only of studies that differ.
 
 Orthanc lists every study with the time of its last arrival (`LastUpdate`) and counts all instances.
-A study is in agreement when that time and the version of our own document are those of the last
-comparison that looked inside. A deletion within a study moves no time, but it changes the count:
-when the counts differ after all studies are dealt with (see `CountCheck`), the lists of
-instances of all series are compared.
+A study agrees if that time and the version of our own document are those of the last comparison
+of its instances. A deletion within a study does not change the time, but the count: if the counts
+differ after all studies are compared (see `CountCheck`), the instances of all series are compared.
 
-While the counts agree, a slice of the studies at a time is enough: what the change feed reports is
-indexed from there, and a deletion that nobody reported shows in the counts. `run_slice` therefore
-costs little whatever is stored, and goes round all studies once an hour while files arrive.
+While the counts agree, it is enough to compare one slice of the studies at a time: arrivals are
+indexed from the change feed, and an unreported deletion changes the counts. The cost of `run_slice`
+is therefore independent of the store. While files arrive, it compares all studies once an hour.
 
-What could not be indexed is on record (see `services.sync.faults`): it is tried again by itself
-when its time has come. It is left out where instances are counted, so that it causes no expensive
-comparison.
+Instances that could not be indexed are recorded (see `services.sync.faults`) and tried again later.
+They are not counted, so that they cause no expensive comparison.
 """
 
 import asyncio
@@ -55,12 +53,11 @@ class SyncReport:
 
     Attributes:
         indexed: Instances that Orthanc holds and that were missing or replaced.
-        removed: Instances that Orthanc has no more.
-        recounted: Studies that were not what their instances make them: they had a wrong count, or
-            said what no file says; likewise of their series and patients. A patient without any
-            study counts as one.
-        faults: Reasons by instance id of what Orthanc holds and could not be indexed; what was
-            skipped because it failed before is reported only where nothing was repaired.
+        removed: Instances that Orthanc does not have any more.
+        recounted: Studies with a wrong count or attribute, also of their series and patients. A
+            patient without any study counts as one.
+        faults: Reasons by instance id why instances could not be indexed; those that were skipped
+            because they failed before are only reported if nothing was repaired.
     """
 
     indexed: int = 0
@@ -75,7 +72,7 @@ class SyncReport:
 
 
 class Repairs:
-    """Carries out what a comparison finds; without `repair` it only counts."""
+    """Repairs the differences that a comparison finds; without `repair` it only counts them."""
 
     def __init__(
         self, reconciler: Reconciler, isolation: PoisonIsolator, roll_ups: RollUps, *, repair: bool
@@ -96,17 +93,17 @@ class Repairs:
         return self._repair
 
     async def reconcile(self, instance_ids: Iterable[str], *, patience: int = PATIENCE) -> bool:
-        """Deal with instances that may differ.
+        """Repair instances that may differ.
 
         Args:
             instance_ids: The instances in question.
             patience: As in `PoisonIsolator.reconcile`.
 
         Returns:
-            Whether they were in agreement and none is faulty.
+            Whether they agreed and none is faulty.
         """
         is_same = True
-        # In an order of their own: a batch that fails is known again by its first instance.
+        # Sorted: a batch that failed before is recognized by its first instance.
         for batch in batches(sorted(instance_ids), BATCH_INSTANCES):
             beat(HANGING_SECONDS)
             is_same &= await (
@@ -115,7 +112,7 @@ class Repairs:
         return is_same
 
     async def roll_up(self, study_ids: Collection[str], *, with_series: bool = True) -> bool:
-        """Deal with studies whose counts or attributes may be wrong.
+        """Repair studies whose counts or attributes may be wrong.
 
         Args:
             study_ids: The studies in question.
@@ -131,7 +128,7 @@ class Repairs:
         return not wrong
 
     async def roll_up_patients(self) -> None:
-        """Deal with patients that do not count their studies right."""
+        """Repair patients whose number of studies is wrong."""
         self._recounted |= await self._roll_ups.roll_up_patients(dry_run=not self._repair)
 
     def report(self) -> SyncReport:
@@ -161,19 +158,19 @@ class Repairs:
 
 
 PAGE_STUDIES = 1_000
-"""Studies asked for at once: Orthanc answers so many in 50 ms, one megabyte."""
+"""Studies in one call: Orthanc answers it in 50 ms, with one megabyte."""
 
 _PAGES_AT_ONCE = 5
 """Pages of studies of which a whole comparison asks at once whether they are still there."""
 
 PAGE_SERIES = 500
-"""Series asked for at once when instances are counted: their ids come along."""
+"""Series in one call when instances are compared; the answer includes their instance ids."""
 
 CONCURRENT_STUDIES = 4
-"""Studies looked into at once."""
+"""Studies that are compared in detail at the same time."""
 
 _SLICES = 60
-"""A round of slices over a large store has so many."""
+"""Slices of one round over a large store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +190,7 @@ WHOLE = Part()
 
 
 class Comparison:
-    """Compares MongoDB with Orthanc and repairs; keeps nothing but where the next slice begins."""
+    """Compares MongoDB with Orthanc and repairs differences; its only state is the next slice."""
 
     def __init__(
         self,
@@ -218,14 +215,14 @@ class Comparison:
         """Compare everything, or a part of the studies that Orthanc holds.
 
         Args:
-            repair: False only reports what would be done.
+            repair: Whether to repair; False only reports the differences.
             part: Which pages of studies. The first part takes out as well what Orthanc does not
                 hold; the numbers of instances are compared by the whole alone.
             is_thorough: Check that every study and patient says what its files say, also where
                 nothing was written since the last comparison.
 
         Raises:
-            OrthancUnavailable: Orthanc does not answer; what was done until then stays.
+            OrthancUnavailable: Orthanc does not answer; repairs until then remain.
             DatabaseUnavailable: MongoDB does not answer.
         """
         work = Repairs(self._reconciler, self._isolation, self.roll_ups, repair=repair)
@@ -243,9 +240,9 @@ class Comparison:
         return work.report()
 
     async def run_slice(self) -> SyncReport:
-        """Compare the next slice of the studies; all of them where they are few.
+        """Compare the next slice of the studies; all of them if they are few.
 
-        The first slice begins anywhere, so that every study has its turn although processes end.
+        The first slice begins at a random place, so that restarts do not exclude any study.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer; the slice is compared again.
@@ -268,7 +265,7 @@ class Comparison:
         return work.report()
 
     async def has_outdated_records(self) -> bool:
-        """Return whether studies were compared by an earlier release, which read files differently.
+        """Return whether an earlier release, which read files differently, compared any study.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -278,7 +275,7 @@ class Comparison:
             return await self._compared.find_one(outdated, {"_id": 1}) is not None
 
     async def _retry_faults(self, work: Repairs) -> None:
-        """Try again what failed before and has waited long enough."""
+        """Try again the instances that failed before and have waited long enough."""
         faults, begun = self._reconciler.faults, datetime.now(UTC)
         while due := await faults.due(begun, BATCH_INSTANCES):
             await work.reconcile(due, patience=0)
@@ -301,7 +298,7 @@ class Comparison:
         return len(page)
 
     async def _known_studies(self, study_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
-        """Return version and number of series of those of the studies that are indexed."""
+        """Return the version and the number of series of the studies that are indexed."""
         with translated_database_faults():
             cursor = self._studies.find(
                 {"_id": {"$in": list(study_ids)}}, {"version": 1, _NUMBER_OF_SERIES: 1}
@@ -313,7 +310,7 @@ class Comparison:
     async def _suspicious(
         self, page: Sequence[StudyListing], known: Mapping[str, tuple[str, int]]
     ) -> list[tuple[StudyListing, str | None]]:
-        """Return the studies to look into, with the version of our document as it was."""
+        """Return the studies to compare in detail, with the version of our document."""
         with translated_database_faults():
             compared = {
                 record["_id"]: (record[_LAST_UPDATE], record[_STUDY_VERSION])
@@ -363,10 +360,10 @@ class Comparison:
     async def _compare_study(
         self, listing: StudyListing, version: str | None, work: Repairs
     ) -> str | None:
-        """Bring one study in step.
+        """Compare and repair one study.
 
         Returns:
-            The version of our document when the study may be passed by next time.
+            The version of our document if the next comparison may skip the study.
         """
         try:
             series = await self._orthanc.study_series(listing.study_id)
@@ -375,7 +372,7 @@ class Comparison:
         held = {instance for entry in series for instance in entry.instance_ids}
         is_same = await work.reconcile(held | await self._indexed_in_study(listing.study_id))
         is_right = await work.roll_up([listing.study_id])
-        # While a study still grows, its LastUpdate may stay the same for a second.
+        # LastUpdate has a resolution of one second, in which a study may still grow.
         return version if is_same and is_right and listing.is_stable else None
 
     async def _indexed_in_study(self, study_id: str) -> set[str]:
@@ -384,15 +381,15 @@ class Comparison:
             return {instance["_id"] async for instance in cursor}
 
     async def _look_for_gone(self, after: str, work: Repairs, limit: int) -> str | None:
-        """Take out studies that Orthanc does not hold, after asking for each of their instances.
+        """Remove studies that Orthanc does not have, after asking for each of their instances.
 
         Args:
-            after: Look at the indexed studies whose ids follow this one.
-            work: What repairs.
+            after: Check the indexed studies whose ids follow this one.
+            work: Repairs differences.
             limit: Most studies that are looked at.
 
         Returns:
-            The last id that was looked at; None at the end.
+            The last id that was checked; None at the end.
         """
         with translated_database_faults():
             cursor = self._studies.find({"_id": {"$gt": after}}, {"_id": 1})
@@ -411,8 +408,8 @@ class Comparison:
     async def _compare_instances(self, work: Repairs) -> None:
         """Compare the instances of all series, page by page.
 
-        The next page begins where this one ended, whatever it held: a deletion moves the later
-        series by a place, so that a page may repeat some, and miss some until the next comparison.
+        Pages are by position: a deletion during the comparison moves the later series, so that a
+        page may repeat some of them, and miss some until the next comparison.
         """
         since = 0
         while page := await self._orthanc.series(since, PAGE_SERIES):

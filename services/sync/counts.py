@@ -1,4 +1,4 @@
-"""Counting what is stored and what is indexed: cheap signs that something was missed."""
+"""Compares the numbers of stored and indexed instances, a cheap sign of missed changes."""
 
 import asyncio
 from typing import Any
@@ -18,18 +18,18 @@ _NUMBER_OF_INSTANCES = stored_name(StudyDocument.number_of_instances)
 
 _READINGS = 4
 _PAUSE_SECONDS = 0.7
-"""Together longer than the feed takes to index what has just arrived."""
+"""Pauses between counts, in all longer than the feed takes to index recent arrivals."""
 
 _PAGE_CHANGES = 1_000
 _PAGE_FILES = 1_000
-"""Instances asked for at once: an answer of a megabyte."""
+"""Instances in one call: an answer of a megabyte."""
 
 _MAX_PAGES = 5
 """So many changes within seconds are more than Orthanc can store."""
 
 
 class CountCheck:
-    """Checks whether a deletion or loss within a study was missed."""
+    """Checks whether a deletion within a study, or a loss, was missed."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class CountCheck:
         self.indexed = CollectionCount(self._instances)
 
     async def differs(self, *, is_exact: bool = True) -> bool:
-        """Compare the numbers of instances, without those that are on record as faults.
+        """Compare the numbers of instances, without those that are recorded as faults.
 
-        While instances arrive the index is always a little behind, and that hides as many
-        deletions. So what arrived since the beginning is left out on both sides then.
+        While instances arrive the index is always a little behind, which would hide as many
+        deletions, so recent arrivals are then left out on both sides.
 
         Args:
-            is_exact: Add up what all studies say. Otherwise take MongoDB's own count, which costs
-                the same whatever is stored.
+            is_exact: Add up the counts of all studies. Otherwise use MongoDB's own count, which
+                costs the same however many there are.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer.
@@ -87,7 +87,7 @@ class CountCheck:
         return int(groups[0]["total"]) if groups else 0
 
     async def _held_and_faulty(self) -> set[str]:
-        """Return what Orthanc holds and cannot be indexed: a call per thousand, none without."""
+        """Return the faulty instances that Orthanc has, with one call for each thousand."""
         on_record = await self._faults.on_record()
         found: set[str] = set()
         for ids in batches((fault.instance_id for fault in on_record), _PAGE_FILES):

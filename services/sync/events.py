@@ -35,7 +35,7 @@ _REMOVED_AT = stored_name(FormerLabel.removed_at)
 
 
 BURST_SECONDS = 1.0
-"""Least time between two events of one study: 500 arriving images redraw a worklist once."""
+"""Shortest time between two events of one study: 500 arriving images redraw a worklist once."""
 
 
 class StudyChangeKind(Enum):
@@ -53,9 +53,9 @@ class StudyChange:
 
     Attributes:
         study_id: Orthanc's id of the study.
-        document: The study as stored, None when it is deleted.
-        labels: Of the study; when it is deleted, the last ones that it had.
-        labels_before: Those that it had before the change, where MongoDB remembers them.
+        document: The stored study; None if it was deleted.
+        labels: Of the study; if it was deleted, its last ones.
+        labels_before: Its labels before the change, if MongoDB has them.
     """
 
     kind: StudyChangeKind
@@ -68,7 +68,7 @@ class StudyChange:
 
 @dataclass(slots=True)
 class _Tracked:
-    """A study that changed lately; times are those of the caller's clock, in seconds."""
+    """A study that changed recently; times are those of the caller's clock, in seconds."""
 
     change: StudyChange
     changed_at: float
@@ -77,14 +77,14 @@ class _Tracked:
 
 
 class EventDebouncer:
-    """Holds changes back until they are due. Has no clock of its own."""
+    """Delays changes until they are due. The clock is an argument."""
 
     def __init__(self, stable_seconds: float) -> None:
         self._stable_seconds = stable_seconds
         self._tracked: dict[str, _Tracked] = {}
 
     def add(self, change: StudyChange | None, at: float) -> None:
-        """Take a change in.
+        """Add a change.
 
         Args:
             change: What happened; None is ignored.
@@ -99,7 +99,7 @@ class EventDebouncer:
         self._tracked[change.study_id] = _Tracked(change, at, is_pending=True, sent_at=sent_at)
 
     def expect_stable(self, change: StudyChange, changed_at: float) -> None:
-        """Add a study that changed before there were listeners: only STABLE is sent.
+        """Add a study that changed before there were listeners, to send only STABLE.
 
         Args:
             change: The study as it is.
@@ -136,16 +136,16 @@ def _merged(held_back: StudyChange, newer: StudyChange) -> StudyChange:
     if newer.kind is StudyChangeKind.UPDATED and held_back.kind is StudyChangeKind.CREATED:
         return replace(newer, kind=StudyChangeKind.CREATED)
     if newer.kind is StudyChangeKind.CREATED and held_back.kind is StudyChangeKind.DELETED:
-        # Deleted and stored again within a second: a client that shows it sees a change.
+        # Deleted and stored again within a second: a change for clients that show the study.
         return replace(newer, kind=StudyChangeKind.UPDATED)
     return newer
 
 
 def seen_within(scope: Scope, change: StudyChange) -> StudyChange | None:
-    """Return what a caller of a scope sees of a change; None: nothing.
+    """Return a change as a caller of a scope sees it; None: not at all.
 
-    A study that loses the label by which it was seen is deleted for the caller, and one that gets
-    such a label is new.
+    A study that loses the label by which it was visible is deleted for the caller, and one that
+    gets such a label is new.
 
     Args:
         scope: Of the caller.
@@ -168,12 +168,12 @@ LISTENER_MAX_EVENTS = 1_000
 """Events that wait for one listener: one that is further behind gets an error."""
 
 _MISSED_MAX = 1_000
-"""Studies of each kind that a client is told of when it comes back: a list of them is no longer."""
+"""Most missed events of each kind, deletions and others; a list of studies is not longer."""
 
 _CLOCKS_SECONDS = 15.0
 
 TICK_SECONDS = 0.25
-"""How often held-back events are looked at."""
+"""Interval at which delayed events are checked."""
 
 
 class Listener:
@@ -181,7 +181,7 @@ class Listener:
 
     Args:
         study_instance_uid: Only this study; None for all.
-        scope: Of the caller: what lies outside takes no place among the events that wait.
+        scope: Of the caller; changes of other studies are not queued.
     """
 
     def __init__(self, study_instance_uid: str | None, scope: Scope = ALL) -> None:
@@ -192,7 +192,7 @@ class Listener:
         self._something = asyncio.Event()
 
     def add(self, event: StudyChange) -> None:
-        """Queue an event; one too many ends the listening."""
+        """Queue an event; fail if too many wait."""
         if self._error is not None:
             return
         if self._study_instance_uid not in (None, event.study_instance_uid):
@@ -213,13 +213,13 @@ class Listener:
         return len(self._events)
 
     def fail(self, error: Error) -> None:
-        """End the listening with an error; events that wait are let go."""
+        """End the listener with an error; waiting events are dropped."""
         self._error = error
         self._events.clear()
         self._something.set()
 
     async def events(self) -> AsyncGenerator[StudyChange, None]:
-        """Yield events as they come.
+        """Yield events as they happen.
 
         Raises:
             LimitExceeded: The listener was too slow.
@@ -249,7 +249,7 @@ class StudyEvents:
 
         Args:
             database: Where the studies are.
-            stable_seconds: A study is stable when nothing new came for so long, in seconds.
+            stable_seconds: Seconds without a change after which a study is stable.
             supervisor: Of the background tasks of this process; None: one of its own.
         """
         self._database = database
@@ -287,7 +287,7 @@ class StudyEvents:
         """
         listener = Listener(study_instance_uid, scope)
         if not self._listeners:
-            # What was held back for listeners that have gone is old.
+            # Events that were delayed for former listeners are old.
             self._pacing = EventDebouncer(self._stable_seconds)
         self._listeners.add(listener)
         try:
@@ -299,19 +299,19 @@ class StudyEvents:
     async def missed(
         self, since: datetime, study_instance_uid: str | None = None, *, scope: Scope = ALL
     ) -> list[StudyChange]:
-        """Return what happened since a moment: an event for each study, as it is now.
+        """Return what happened since a time: one event for each study, in its current state.
 
         A study that lost the label by which the caller saw it, or came back without it, is deleted.
 
         Args:
-            since: When the caller heard last, with its time zone. What happened up to
+            since: Time of the caller's last event, with its time zone. What happened up to
                 `_CLOCKS_SECONDS` before is included, because the clocks of servers differ.
             study_instance_uid: Only this study; None for all.
             scope: Only studies in it.
 
         Raises:
-            InvalidInput: Deletions are not remembered for so long.
-            LimitExceeded: Too much happened: the caller reads its lists anew.
+            InvalidInput: Deletions are not kept for so long.
+            LimitExceeded: Too much happened: the caller has to read its lists again.
             DatabaseUnavailable: MongoDB does not answer.
         """
         if datetime.now(UTC) - since > timedelta(days=DELETIONS_KEPT_DAYS):
@@ -351,7 +351,7 @@ class StudyEvents:
         await self._stream.close()
 
     async def _step(self, stream: ChangeStream) -> None:
-        """Wait a tick for a change and send what is due."""
+        """Wait a tick for a change, and send the events that are due."""
         clock = asyncio.get_running_loop().time
         change = await stream.try_next()
         if change is not None:
@@ -359,11 +359,11 @@ class StudyEvents:
         for event in self._pacing.due(clock()):
             for listener in tuple(self._listeners):
                 listener.add(event)
-        # A burst comes in one answer of MongoDB: listeners read in between.
+        # A burst arrives in one answer of MongoDB: let listeners read in between.
         await asyncio.sleep(0)
 
     async def _expect_stable(self) -> None:
-        """Take in the studies that changed shortly before: they become stable while we watch."""
+        """Add the studies that changed shortly before: they will become stable."""
         now = datetime.now(UTC)
         since = now - timedelta(seconds=self._stable_seconds)
         async for document in self._studies.find({_UPDATED_AT: {"$gte": since}}):
@@ -374,7 +374,7 @@ class StudyEvents:
             )
 
     async def _allow_pre_images(self) -> None:
-        """Let MongoDB keep deleted studies for a moment: events of deletions need the UID."""
+        """Make MongoDB keep deleted studies for a moment, because their events need the UID."""
         try:
             await self._database.command(
                 "collMod",
@@ -397,7 +397,7 @@ class StudyEvents:
 
 
 def _study_change(change: Mapping[str, Any]) -> StudyChange | None:
-    """Read an event of MongoDB's change stream; None when its study is gone without a trace."""
+    """Read an event of MongoDB's change stream; None if its study is not known any more."""
     if change["operationType"] == "delete":
         before = change.get("fullDocumentBeforeChange")
         return _make_change(StudyChangeKind.DELETED, before) if before else None

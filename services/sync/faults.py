@@ -1,4 +1,4 @@
-"""Instances on record because they can't be indexed: passed by for a while, tried again later."""
+"""Records instances that can't be indexed; they are skipped for a while and tried again later."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ _RETRY_AT = stored_name(IndexFaultDocument.retry_at)
 
 
 MAX_ATTEMPTS = 3
-"""An instance that fails so often is passed by for a while."""
+"""An instance that fails so often is skipped for a while."""
 
 _HOUR_MS = 3_600_000
 _PAUSES_MS = (0, 0, 0, _HOUR_MS, 4 * _HOUR_MS, 24 * _HOUR_MS)
-"""How long a file is passed by, by the number of its failures: the last one for all that follow.
-The first failures may be a bad moment of Orthanc's disk; a reading that times out takes half a
-minute, and one that stops Orthanc takes it from everybody."""
+"""How long a file is skipped, by the number of its failures; the last value for all further ones.
+The first failures may be a temporary problem of Orthanc's disk. Reading a file that times out takes
+half a minute, and one that crashes Orthanc makes it unavailable for all."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFault:
-    """An instance on record.
+    """An instance that could not be indexed.
 
     Attributes:
         revision: Of the file that failed.
-        reason: For the log and for people.
+        reason: For the log and for users.
     """
 
     instance_id: str
@@ -43,7 +43,7 @@ class IndexFault:
 
 
 class IndexFaults:
-    """Keeps what could not be indexed and why. A replaced file starts at one attempt again."""
+    """Stores which instances could not be indexed, and why. A replaced file starts again at one."""
 
     def __init__(self, database: AsyncDatabase[dict[str, Any]]) -> None:
         self._faults = database[IndexFaultDocument.Settings.name]
@@ -54,9 +54,9 @@ class IndexFaults:
         """Count a failure of each file that has a reason.
 
         Args:
-            files: As Orthanc holds them, the faulty ones among them.
+            files: As Orthanc has them, including the faulty ones.
             reasons: By instance id.
-            least_attempts: Count at least so many, for what must not be tried again soon.
+            least_attempts: Count at least so many, so that they are not tried again soon.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -76,7 +76,7 @@ class IndexFaults:
                 await self._faults.bulk_write(writes, ordered=False)
 
     async def passed_by(self, files: Sequence[StoredFile]) -> set[str]:
-        """Return those whose very file failed so often that it has to wait.
+        """Return the instances whose present file failed so often that it has to wait.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -90,7 +90,7 @@ class IndexFaults:
         return {fault.instance_id for fault in of_these(files, waiting)}
 
     async def due(self, at: datetime, limit: int) -> list[str]:
-        """Return instances whose pause is over and that did not fail since.
+        """Return instances whose pause is over and that did not fail after a time.
 
         Args:
             at: In UTC.
@@ -104,7 +104,7 @@ class IndexFaults:
         return [fault.instance_id for fault in await self._find(is_due, limit)]
 
     async def on_record(self) -> list[IndexFault]:
-        """Return all, also those of files that have been indexed or deleted since.
+        """Return all records, also of files that were indexed or deleted since.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -112,7 +112,7 @@ class IndexFaults:
         return await self._find({})
 
     async def count(self) -> int:
-        """Return how many instances are on record.
+        """Return the number of recorded instances.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -121,11 +121,11 @@ class IndexFaults:
             return await self._faults.count_documents({})
 
     async def settle(self, instance_ids: Sequence[str], since: datetime) -> None:
-        """Forget instances that were tried again and did not fail.
+        """Delete the records of instances that were tried again and did not fail.
 
         Args:
-            instance_ids: What was tried.
-            since: When that began, in UTC.
+            instance_ids: The instances that were tried.
+            since: When they were tried, in UTC.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -135,7 +135,7 @@ class IndexFaults:
             await self._faults.delete_many({"_id": {"$in": instance_ids}, _FAILED_AT: before})
 
     async def make_due(self) -> None:
-        """Let everything be tried again now, as if it had never failed.
+        """Make all instances due, as if they had never failed.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -155,7 +155,7 @@ class IndexFaults:
 
 
 def of_these(files: Iterable[StoredFile], faults: Iterable[IndexFault]) -> list[IndexFault]:
-    """Return the faults of these very files: those of replaced files say nothing."""
+    """Return the faults of the present files, without those of files that were replaced."""
     revisions = {file.instance_id: file.revision for file in files}
     return [fault for fault in faults if revisions.get(fault.instance_id) == fault.revision]
 

@@ -1,4 +1,4 @@
-"""Following Orthanc's change feed: what arrives there is indexed here."""
+"""Follows Orthanc's change feed and indexes what arrives there."""
 
 import logging
 from collections.abc import Callable
@@ -28,17 +28,17 @@ _RESOURCE_ID = stored_name(FeedCursorDocument.resource_id)
 _CURSOR = "changes"
 
 NEW_INSTANCE = "NewInstance"
-"""The change of an arrival; all others follow from it."""
+"""The change that announces an arrival; all other changes of an arrival follow from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedPosition:
-    """A place in the change feed.
+    """A position in the change feed.
 
     Attributes:
-        sequence: Sequence number of the last change that is applied.
+        sequence: Sequence number of the last change that was applied.
         change_date: Orthanc's date of that change, `""` when it is not known.
-        resource_id: What that change was about, `""` when it is not known.
+        resource_id: The resource of that change, `""` when it is not known.
     """
 
     sequence: int
@@ -54,7 +54,7 @@ class FeedPosition:
         return cls(max(page.last, newest.sequence), newest.date, newest.resource_id)
 
     def is_contradicted_by(self, change: Change) -> bool:
-        """Return whether the change of this number is of another database of Orthanc."""
+        """Return whether the change with this number belongs to another database of Orthanc."""
         return bool(self.change_date) and (
             (self.change_date, self.resource_id) != (change.date, change.resource_id)
         )
@@ -88,7 +88,7 @@ class FeedCursor:
         )
 
     async def claim(self, token: int) -> FeedPosition | None:
-        """Shut out every former holder of the lease and return the position.
+        """Exclude former holders of the lease, and return the position.
 
         Args:
             token: Fencing token of the lease.
@@ -107,7 +107,7 @@ class FeedCursor:
         return position
 
     async def move(self, position: FeedPosition, token: int) -> None:
-        """Move the cursor, because everything up to a position is applied.
+        """Move the cursor, after everything up to a position was applied.
 
         Args:
             position: The new position; smaller than the old one when Orthanc was replaced.
@@ -130,27 +130,27 @@ class FeedCursor:
                     {"_id": _CURSOR, "token": {"$lte": token}}, {"$set": moved}, upsert=True
                 )
             except DuplicateKeyError as exc:
-                # A cursor with a greater token stands there: the upsert tried to insert another.
+                # The stored cursor has a greater token, so the upsert tried to insert another one.
                 raise LeaseLost from exc
 
 
 _log = logging.getLogger(__name__)
 
 PAGE_CHANGES = 1_000
-"""Changes asked for at once: Orthanc answers so many in 15 ms."""
+"""Changes in one call, which Orthanc answers in 15 ms."""
 
 MAX_BACKOFF_SECONDS = 5.0
-"""Longest pause while Orthanc or MongoDB is away: both are served again soon after their return."""
+"""Longest pause while Orthanc or MongoDB is unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowerState:
-    """What the follower of this process knows about itself.
+    """The state of the follower of this process.
 
     Attributes:
         position: Sequence number of the last change applied, None before the first.
-        caught_up_at: When nothing more was waiting, None when that never was.
-        last_error: Why it does not get on, None when it does.
+        caught_up_at: When all changes were applied last, None if they never were.
+        last_error: Why it makes no progress, None when it does.
     """
 
     position: int | None = None
@@ -159,7 +159,7 @@ class FollowerState:
 
 
 class Follower:
-    """Reads page after page and moves the cursor behind each that is applied."""
+    """Reads the feed page by page, applies each page, and then moves the cursor."""
 
     def __init__(
         self,
@@ -174,11 +174,11 @@ class Follower:
         """Start nothing yet: `follow` does.
 
         Args:
-            orthanc: Where the feed is read.
-            cursor: Where the position is kept.
-            isolation: What indexes, whatever single instances do to Orthanc.
-            roll_ups: What checks the counts.
-            poll_seconds: Pause between two looks at a feed that says nothing new, in seconds.
+            orthanc: Has the feed.
+            cursor: Stores the position.
+            isolation: Indexes instances, also if some of them crash Orthanc.
+            roll_ups: Checks the counts.
+            poll_seconds: Pause before a feed without new changes is read again, in seconds.
             on_gap: Called when the feed may lack changes, so that a comparison is needed.
         """
         self._orthanc = orthanc
@@ -192,7 +192,7 @@ class Follower:
         self.state = FollowerState()
 
     def wake(self) -> None:
-        """Look at the feed at once."""
+        """Read the feed at once."""
         self._alarm.ring()
 
     async def follow(self, token: int) -> None:
@@ -224,7 +224,7 @@ class Follower:
                 await self._alarm.wait(pause)
 
     async def _resume(self, token: int) -> FeedPosition:
-        """Return the stored position, or the feed's end when there is none that fits."""
+        """Return the stored position, or the feed's end if there is none or it does not fit."""
         stored = await self._cursor.claim(token)
         self._detect_other_primary()
         if stored is not None and not await self._is_of_another_database(stored):
@@ -242,7 +242,7 @@ class Follower:
         same = next((c for c in page.changes if c.sequence == position.sequence), None)
         if same is not None:
             return position.is_contradicted_by(same)
-        # The change went with what it was about: nothing is proven, a comparison costs little.
+        # The change was deleted with its resource, which proves nothing; a comparison is cheap.
         self._on_gap()
         return False
 
@@ -262,10 +262,10 @@ class Follower:
         return position, page.is_last_page
 
     def _detect_other_primary(self) -> bool:
-        """Ask for a comparison when MongoDB was restarted or failed over since the last look.
+        """Demand a comparison if MongoDB was restarted or failed over since the last check.
 
-        The index is written faster than MongoDB's journal, and PyMongo repeats a command that a
-        crash broke: nothing else shows that the writes before it are lost, removals among them.
+        The index is written before MongoDB's journal, and PyMongo repeats a command after a crash,
+        so nothing else shows that earlier writes, such as removals, were lost.
         """
         elected, known = self._cursor.election, self._election
         if elected is None or elected == known:

@@ -1,4 +1,4 @@
-"""Reconciling although single instances stop Orthanc whenever their header is read."""
+"""Reconciles batches with instances that crash Orthanc whenever their header is read."""
 
 import asyncio
 import logging
@@ -20,10 +20,10 @@ from services.tasks import HANGING_SECONDS, beat
 _log = logging.getLogger(__name__)
 
 PATIENCE = 3
-"""A batch that breaks Orthanc's answer so often holds an instance that stops it: find which."""
+"""A batch that breaks Orthanc's answer so often contains an instance that crashes it."""
 
 _RETURN_SECONDS = 30.0
-"""Orthanc is waited for so long after it stopped, then the caller learns it."""
+"""Longest wait for Orthanc after a crash; then the caller gets an error."""
 
 _MAX_PAUSE_SECONDS = 5.0
 
@@ -31,12 +31,12 @@ _STOPS_ORTHANC = "Orthanc stops when its header is read."
 
 
 class PoisonIsolator:
-    """Finds the instances of a batch that stop Orthanc, puts them on record and goes on.
+    """Finds the instances of a batch that crash Orthanc, records them and continues.
 
     Args:
-        orthanc: Asked whether it is back.
-        reconciler: What reconciles.
-        pause_seconds: Between two such questions, longer each time.
+        orthanc: Asked whether it answers again.
+        reconciler: Reconciles batches.
+        pause_seconds: Between two such requests, longer each time.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class PoisonIsolator:
         """Reconcile a batch; see `Reconciler.reconcile`.
 
         Args:
-            instance_ids: The batch. One that failed is known again by its first instance.
-            patience: After so many broken answers the batch is tried in ever smaller parts; 0 for
-                instances that are suspects already.
+            instance_ids: The batch. A batch that failed before is recognized by its first instance.
+            patience: After so many broken answers the batch is tried in smaller and smaller parts;
+                0 for instances that are already suspected.
 
         Raises:
-            OrthancUnavailable: Orthanc does not answer, or stopped for the first few times.
+            OrthancUnavailable: Orthanc does not answer, or crashed less than `patience` times.
             DatabaseUnavailable: MongoDB does not answer.
         """
         if not instance_ids:
@@ -70,7 +70,7 @@ class PoisonIsolator:
             else:
                 done = await self._in_halves(instance_ids)
         except OrthancTimedOut:
-            # A slow Orthanc is no broken one.
+            # A slow Orthanc has not crashed.
             raise
         except OrthancOutcomeUnknown:
             self._broken[batch] += 1
@@ -100,10 +100,10 @@ class PoisonIsolator:
         return Reconciliation(faults=reasons)
 
     async def _until_orthanc_answers(self) -> None:
-        """Wait for its return.
+        """Wait until Orthanc answers.
 
         Raises:
-            OrthancUnavailable: It stays away.
+            OrthancUnavailable: It does not answer in time.
         """
         pause = self._pause_seconds
         try:

@@ -1,4 +1,4 @@
-"""A lease in MongoDB: of all processes one does the job, and another takes over when it dies."""
+"""A lease in MongoDB: one of all processes does a job, and another takes over when it dies."""
 
 import asyncio
 import logging
@@ -23,23 +23,23 @@ _EXPIRES_AT = stored_name(LeaseDocument.expires_at)
 _log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 9.0
-"""After so long a dead holder is replaced; with `RENEW_SECONDS` that is well under 15 s."""
+"""Time after which a dead holder is replaced; with `RENEW_SECONDS` it is well below 15 s."""
 
 RENEW_SECONDS = 3.0
-"""A third of the lease: two renewals may fail before it is lost."""
+"""A third of the lease, so that two renewals may fail."""
 
 _WAIT_SECONDS = 0.2
 
 
 class LeaseLost(Error):
-    """Another process has taken the lease over."""
+    """Another process has taken over the lease."""
 
     code = "LEASE_LOST"
     default_message = "Another process has taken over this job."
 
 
 class Lease:
-    """One process's hold on a job. All times are MongoDB's, so clocks need not agree."""
+    """The lease of a job, held by one process. All times are MongoDB's, so clocks may differ."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Lease:
         self.is_held = False
 
     async def hold(self, work: Callable[[int], Awaitable[None]]) -> None:
-        """Do the work whenever the lease is ours, until cancelled; then let the lease go.
+        """Do the work while this process has the lease, until cancelled; then release the lease.
 
         Args:
             work: Called with the fencing token; cancelled when the lease is lost.
@@ -138,7 +138,7 @@ class Lease:
         await self.hold(work)
 
     async def acquire(self) -> int | None:
-        """Take or renew the lease in one atomic command.
+        """Acquire or renew the lease with one atomic command.
 
         Returns:
             The fencing token, None while another process holds the lease.
@@ -155,7 +155,7 @@ class Lease:
                     return_document=ReturnDocument.AFTER,
                 )
             except DuplicateKeyError:
-                # Two processes made the very first lease at once, and the other was faster.
+                # Two processes created the first lease at the same time, and the other was faster.
                 lease = None
         self.is_held = lease is not None and lease["holder"] == self._holder
         return int(lease["token"]) if lease is not None and self.is_held else None
@@ -189,7 +189,7 @@ class Lease:
                 await asyncio.sleep(1)
 
     async def _renew(self, token: int) -> None:
-        """Renew until the lease is lost, which includes not knowing for as long as it lasts."""
+        """Renew until the lease is lost, or until its state is unknown for its whole duration."""
         clock = asyncio.get_running_loop().time
         renewed_at = clock()
         while True:
@@ -205,7 +205,7 @@ class Lease:
                     raise LeaseLost("MongoDB did not answer for as long as the lease.") from exc
 
     async def _release(self) -> None:
-        """Let another process begin at once; without MongoDB the lease runs out by itself."""
+        """Let another process start at once; if MongoDB does not answer, the lease expires."""
         try:
             async with asyncio.timeout(2):
                 with translated_database_faults():
@@ -218,7 +218,7 @@ class Lease:
 
 
 def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
-    """Return the update that takes a free, expired or own lease and leaves another's alone."""
+    """Return the update that acquires a free, expired or own lease, but no other."""
     is_own = {"$eq": ["$holder", holder]}
     is_free = {"$lte": [{"$ifNull": [f"${_EXPIRES_AT}", "$$NOW"]}, "$$NOW"]}
     may_take = {"$or": [is_own, is_free]}
@@ -227,7 +227,7 @@ def _acquisition(holder: str, lease_seconds: float) -> list[dict[str, Any]]:
     return [
         {
             "$set": {
-                # One stage: all of these are computed from the lease as it was.
+                # One stage, so that all fields are computed from the former lease.
                 "token": {"$cond": [may_take, next_token, "$token"]},
                 "holder": {"$cond": [may_take, holder, "$holder"]},
                 _EXPIRES_AT: {"$cond": [may_take, expires_at, f"${_EXPIRES_AT}"]},

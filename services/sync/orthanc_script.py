@@ -1,11 +1,11 @@
-"""The Lua script by which Orthanc reports each deletion at once."""
+"""The Lua script with which Orthanc reports each deletion immediately."""
 
 import re
 
 from services.errors import InvalidInput
 
 EVENTS_PATH = "/internal/orthanc-events"
-"""Where Orthanc calls us."""
+"""The route that the script calls."""
 
 SECRET_HEADER = "X-Orthanc-Events-Secret"  # noqa: S105  # a header's name
 
@@ -21,7 +21,7 @@ end
 
 
 _URL = re.compile(r"https?://[A-Za-z0-9._~:/\[\]%-]+")
-"""What may stand between the quotes of the script."""
+"""The text that may be inserted into the strings of the script."""
 
 
 def deletion_script(base_url: str, secret: str) -> str:
@@ -32,7 +32,7 @@ def deletion_script(base_url: str, secret: str) -> str:
         secret: Authenticates Orthanc's calls: letters and digits.
 
     Raises:
-        InvalidInput: One of them would break out of its quotes.
+        InvalidInput: A value would end its string in the script.
     """
     if _URL.fullmatch(base_url) is None:
         raise InvalidInput("Give the address as http://host:port, as Orthanc reaches this server.")

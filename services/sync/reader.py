@@ -31,7 +31,7 @@ from services.tasks import HANGING_SECONDS, beat, wait_for_all
 _log = logging.getLogger(__name__)
 
 _CONTROLS = 3
-"""Instances of other series that are read to find out whether Orthanc sends any file at all."""
+"""Instances of other series that are read to find out whether Orthanc sends any file."""
 
 _TOO_SLOW = "Orthanc takes too long to read its header."
 
@@ -50,7 +50,7 @@ class Reading:
 
     Attributes:
         entries: Records for the index. Instances that no longer exist are left out.
-        faults: Reasons by instance id, for the log and for people.
+        faults: Reasons by instance id, for the log and for users.
     """
 
     entries: list[IndexRecord] = field(default_factory=list)
@@ -67,7 +67,7 @@ async def read_entries(
     """Read the headers of stored instances from their files.
 
     Args:
-        orthanc: Where they are.
+        orthanc: Has the instances.
         beginnings: Reads their files.
         files: The instances with their metadata (`POST /tools/bulk-content`).
         limits: The largest structure that is accepted, the same as for uploads.
@@ -107,7 +107,7 @@ class _FileReader:
         """Read one instance; None when it no longer exists or can't be read."""
         try:
             checked = await self._checked(file)
-            # A thousand files of a slow Orthanc take long: each one read is a sign of life.
+            # A thousand files of a slow Orthanc take long; each file that was read is progress.
             beat(HANGING_SECONDS)
             return _record(file, checked, await self._ids(file, checked.header))
         except OrthancTimedOut as exc:

@@ -1,4 +1,4 @@
-"""Bringing the index to what Orthanc holds, for given instances: the one repair of everything."""
+"""Reconciles the index with Orthanc for given instances; all repairs of instances are made here."""
 
 import asyncio
 import logging
@@ -47,15 +47,15 @@ async def index_each(
     """Index all entries at once, or each alone when one of them can't be written.
 
     Args:
-        indexer: What writes.
+        indexer: Writes the entries.
         entries: Of any number of studies.
 
     Returns:
-        Reasons by instance id of those that can't be written, such as a record beyond what
-        MongoDB holds; and the studies that have to be rolled up, see `Indexer.index`.
+        Reasons by instance id of the entries that can't be written, such as a record that is too
+        large for MongoDB; and the studies that have to be rolled up, see `Indexer.index`.
 
     Raises:
-        DatabaseUnavailable: MongoDB does not answer; it may be half done.
+        DatabaseUnavailable: MongoDB does not answer; the entries may be partly written.
     """
     try:
         return {}, {*await indexer.index(entries)}
@@ -95,7 +95,7 @@ _PIPELINE: Sequence[Mapping[str, Any]] = [
     {"$project": {"documentKey": 1}},
 ]
 _GATHER_SECONDS = 0.5
-"""A study of thousands goes in few steps, each of which looks into folders."""
+"""Time for which removals are collected: a large study then needs few calls of `discard`."""
 
 Discard = Callable[[Collection[str]], None]
 
@@ -106,11 +106,11 @@ async def following_removals(
 ) -> AsyncIterator[None]:
     """Report removed and replaced instances while the block runs; needs a replica set.
 
-    Changes are missed when MongoDB is unavailable for longer than its oplog reaches.
+    Changes are missed if MongoDB is unavailable for longer than its oplog covers.
 
     Args:
         database: Where the instances are.
-        discard: Is given Orthanc's identifiers.
+        discard: Called with Orthanc's identifiers.
         supervisor: Of the background tasks of this process.
     """
     ended = asyncio.Event()
@@ -141,21 +141,21 @@ async def _follow(
 
 
 async def _gather(stream: ChangeStream) -> list[str]:
-    """Return what was removed in the next moment."""
+    """Wait a moment, and return the instances that were removed."""
     ends = asyncio.get_running_loop().time() + _GATHER_SECONDS
     gone: list[str] = []
     while (change := await stream.try_next()) is not None:
         gone.append(change["documentKey"]["_id"])
         if asyncio.get_running_loop().time() >= ends:
             break
-        # A burst comes in one answer of MongoDB: yield to the event loop in between.
+        # A burst arrives in one answer of MongoDB: yield to the event loop in between.
         await asyncio.sleep(0)
     return gone
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedInstance:
-    """What the index says of an instance."""
+    """An instance as it is indexed."""
 
     revision: str
     study_id: str
@@ -169,7 +169,7 @@ class Differences:
     Attributes:
         missing: In Orthanc with a revision that is not indexed, or not by this version of the code.
         gone: Indexed, and not in Orthanc.
-        unchanged_studies: Studies of the instances that are in agreement.
+        unchanged_studies: Studies of the instances that agree.
     """
 
     missing: Sequence[StoredFile]
@@ -187,7 +187,7 @@ def find_differences(
 
     Args:
         instance_ids: The instances in question.
-        held: Those of them that Orthanc holds.
+        held: Those of them that Orthanc has.
         indexed: Those of them that are indexed, by instance id.
     """
     by_id = {file.instance_id: file for file in held}
@@ -224,13 +224,13 @@ def batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 BATCH_INSTANCES = 1_000
-"""Instances asked for in one call: an answer of a megabyte, written as one batch."""
+"""Instances in one call: an answer of a megabyte, written as one batch."""
 
 LANDING_SECONDS = 1.0
-"""Uploads of this process are waited for so long: they are indexed within a few tenths."""
+"""Longest wait for uploads of this process, which are indexed within a few tenths of a second."""
 
 _ROUNDS = 3
-"""What was written is compared again; what still changes is left to the next run."""
+"""Written instances are compared again so often; further changes are left to the next run."""
 
 
 @dataclass(slots=True)
@@ -238,9 +238,9 @@ class Reconciliation:
     """What was done.
 
     Attributes:
-        indexed: Instances written, new ones and replaced ones.
-        removed: Instances taken out, because Orthanc has them no more.
-        faults: Reasons by instance id of what Orthanc holds and could not be indexed.
+        indexed: Instances that were written, new ones and replaced ones.
+        removed: Instances that were removed, because Orthanc does not have them any more.
+        faults: Reasons by instance id why instances of Orthanc could not be indexed.
         unchanged_studies: Studies of instances that were indexed already, by a process that may
             have died before the counts were right.
         postponed_studies: Studies of instances of large series, which are not rolled up yet.
@@ -253,7 +253,7 @@ class Reconciliation:
     postponed_studies: set[str] = field(default_factory=set)
 
     def add(self, other: "Reconciliation") -> None:
-        """Take another's findings in."""
+        """Add the results of another batch."""
         self.indexed |= other.indexed
         self.removed |= other.removed
         self.faults |= other.faults
@@ -262,7 +262,7 @@ class Reconciliation:
 
 
 class Reconciler:
-    """Asks Orthanc about instances and makes the index say the same.
+    """Asks Orthanc about instances, and updates the index accordingly.
 
     Attributes:
         faults: What can't be indexed.
@@ -291,19 +291,19 @@ class Reconciler:
             OrthancUnavailable: Orthanc does not answer.
             DatabaseUnavailable: MongoDB does not answer.
         """
-        # Orthanc first: what is uploaded between the two is then indexed, not gone.
+        # Orthanc first: an instance that is uploaded in between must not seem to be deleted.
         held = await self._orthanc.stored_files(list(instance_ids))
         return find_differences(instance_ids, held, await self._indexed(instance_ids))
 
     async def reconcile(self, instance_ids: Iterable[str]) -> Reconciliation:
-        """Index what Orthanc holds of these instances and remove what it has no more.
+        """Index the instances that Orthanc has, and remove the others from the index.
 
-        What was written is compared once more, so that an instance that comes or goes in between
-        is neither lost nor left as a ghost. Doing it twice, or at once in two processes, is safe.
-        What an upload of this process is about to index comes last, when it is done.
+        Written instances are compared again, so that no instance is lost that arrives or is deleted
+        in between. Repeating it, or doing it in two processes at once, is safe. Instances that an
+        upload of this process is about to index are reconciled last, after the upload.
 
         Args:
-            instance_ids: The instances in question, known or not, there or not.
+            instance_ids: The instances in question, whether they are indexed and exist or not.
 
         Raises:
             OrthancUnavailable: Orthanc does not answer.

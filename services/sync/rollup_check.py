@@ -1,4 +1,4 @@
-"""Finding and repairing parents that are not what their children make them."""
+"""Finds and repairs parents whose counts or attributes do not match their children."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ from services.tasks import HANGING_SECONDS, beat
 _log = logging.getLogger(__name__)
 
 _STUDIES_AT_ONCE = 50
-"""Their instances are aggregated by one command, which MongoDB ends after 20 s."""
+"""Studies in one roll-up: one command aggregates their instances, and may take 20 s."""
 
 
 class RollUps:
@@ -29,7 +29,7 @@ class RollUps:
     async def roll_up(
         self, study_ids: Collection[str], *, with_series: bool = True, dry_run: bool = False
     ) -> set[str]:
-        """Make studies, their series and their patients what their children make them.
+        """Recompute studies, their series and their patients from their children.
 
         Args:
             study_ids: The studies in question.
@@ -37,7 +37,7 @@ class RollUps:
             dry_run: Write nothing.
 
         Returns:
-            Those of the studies that had a parent which was not right.
+            The studies that were wrong, or whose series or patient was wrong.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -53,13 +53,13 @@ class RollUps:
         return wrong
 
     async def roll_up_patients(self, *, dry_run: bool = False) -> set[str]:
-        """Make the patients right that have another number of studies than they say.
+        """Repair the patients whose number of studies is wrong.
 
         Args:
             dry_run: Write nothing.
 
         Returns:
-            The ids of these patients, of all there are.
+            The ids of these patients.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -90,7 +90,7 @@ class RollUps:
             if len(study_ids) == 1:
                 _log.error("a study can't be rolled up again", exc_info=exc)
                 return set(study_ids)
-            # One study that MongoDB refuses must not keep the others wrong.
+            # A study that MongoDB refuses must not prevent the repair of others.
             alone = [
                 await self._roll_up([study_id], with_series=with_series, dry_run=dry_run)
                 for study_id in study_ids

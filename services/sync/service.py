@@ -1,4 +1,4 @@
-"""Everything that keeps MongoDB in step with Orthanc, put together."""
+"""The service that keeps MongoDB in step with Orthanc."""
 
 import asyncio
 import logging
@@ -36,21 +36,21 @@ FOLLOWING = "follow-orthanc"
 """Name of the lease."""
 
 SKIPPED_COMPARISONS = 9
-"""So many comparisons in a row may be passed by because no figure moved; then one is done."""
+"""Most consecutive comparisons that are skipped because no figure changed."""
 
 _RETRY_SECONDS = 5.0
-"""Pause after a comparison that failed: shorter than the interval, for a quick recovery."""
+"""Pause after a failed comparison, shorter than the interval for a quick recovery."""
 
 _NOTICE_SECONDS = 0.2
-"""Notices of deletions are gathered for so long: a study's come one by one, in a burst."""
+"""Time for which notices of deletions are collected: those of a study arrive in a burst."""
 
 _STATUS_SECONDS = 3.0
-"""Load balancers ask for the status: a server that hangs must not make them wait."""
+"""Longest wait for the status: load balancers must not wait for a store that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Figures:
-    """What moves when anything changes: cheap to ask, compared with the figures before."""
+    """Figures that change with the stores; they are cheap to read."""
 
     last_change: int
     held: int
@@ -58,7 +58,7 @@ class _Figures:
 
 
 class SyncService:
-    """Follows, compares and answers how far it is."""
+    """Follows the change feed, compares, and reports its progress."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class SyncService:
         """Start nothing yet: `run` does.
 
         Args:
-            orthanc: What to be in step with.
+            orthanc: Has the files.
             beginnings: Reads the files of this Orthanc.
-            database: Where the index is.
-            indexer: What writes it.
-            poll_seconds: Pause between two looks at a quiet change feed, in seconds.
+            database: Has the index.
+            indexer: Writes the index.
+            poll_seconds: Pause before a feed without new changes is read again, in seconds.
             interval_seconds: Pause between two comparisons, in seconds.
-            limits: What a file may ask for, as with uploads.
-            lease_seconds: After so long without a sign of life another process takes over.
+            limits: Limits of a file's structure, as for uploads.
+            lease_seconds: Time without a renewal after which another process takes over.
         """
         self._orthanc = orthanc
         self._interval_seconds = interval_seconds
@@ -116,13 +116,13 @@ class SyncService:
         await _together(tasks)
 
     async def synchronize(self, part: Part = WHOLE) -> SyncReport:
-        """Compare everything with Orthanc now and repair it, in whichever process.
+        """Compare everything with Orthanc now and repair it, with or without the lease.
 
         Args:
             part: What this process compares; others may compare the other parts meanwhile.
 
         Raises:
-            OrthancUnavailable: Orthanc does not answer; what was done until then stays.
+            OrthancUnavailable: Orthanc does not answer; repairs until then remain.
             DatabaseUnavailable: MongoDB does not answer.
         """
         async with self._comparing:
@@ -140,16 +140,16 @@ class SyncService:
         return await self.comparison.run(repair=False, is_thorough=True, part=part)
 
     def notice_deleted(self, instance_ids: Iterable[str]) -> None:
-        """Take note of instances that Orthanc says it deleted; they are looked into soon.
+        """Note instances that Orthanc reports as deleted; they are checked soon.
 
         Args:
-            instance_ids: From outside; what is no identifier is left out.
+            instance_ids: From outside; invalid identifiers are left out.
         """
         self._noticed.update(filter(is_orthanc_id, instance_ids))
         self._notice.ring()
 
     def wake(self) -> None:
-        """Look at the change feed at once."""
+        """Read the change feed at once."""
         self._follower.wake()
 
     async def status(self) -> FeedStatus:
@@ -256,7 +256,7 @@ class SyncService:
 
 
 async def _together(tasks: list[asyncio.Task[None]]) -> None:
-    """Run tasks until one fails or the caller is cancelled; leave none behind."""
+    """Run tasks until one fails or the caller is cancelled; then cancel the others."""
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -12,13 +12,13 @@ _ORTHANC_DATE = "%Y%m%dT%H%M%S"
 
 @dataclass(frozen=True, slots=True)
 class FeedStatus:
-    """Where the change feed stands, for people and for load balancers.
+    """The state of the change feed, for users and load balancers.
 
     Attributes:
         is_following: This process follows it; another one may do so instead.
         behind_changes: Changes in Orthanc that are not applied, None when that is unknown.
         behind_seconds: Age of the oldest of them, in seconds, None when that is unknown.
-        last_error: Why it does not get on, None when it does.
+        last_error: Why it makes no progress, None when it does.
     """
 
     is_following: bool
@@ -37,7 +37,7 @@ class FeedStatus:
 
 
 def seconds_behind(waiting: ChangePage, now: datetime) -> float:
-    """Return the age of the oldest change that waits, 0 when none does or its date makes no sense.
+    """Return the age of the oldest waiting change; 0 if there is none or its date is invalid.
 
     Args:
         waiting: The page of changes after the cursor.
