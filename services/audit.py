@@ -1,20 +1,20 @@
-"""The audit trail: who did what, when, with which outcome. Records are added and read, no more.
+"""The audit trail: who did what, when, with which outcome. Records are only added and read.
 
-Nothing in this program changes or removes a record; MongoDB drops those that were written with an
-end of their retention. To hold the server itself to that, let its MongoDB user have a role with
-`find`, `insert` and `createIndex` on the collection `audit`, without `update` and `remove`.
+This program never changes or removes a record; MongoDB deletes records whose retention has ended.
+To enforce this, give the server's MongoDB user a role with `find`, `insert` and `createIndex` on
+the collection `audit`, without `update` and `remove`.
 
-Three ways in:
+There are three ways to add a record:
 
-- `Audit.record` writes before it returns: for what changes something, ahead of its answer.
-- `Audit.record_or_queue` writes before it returns as well, but leaves the record in the queue below
-  while MongoDB is away: for uploads, whose answer says what happened to each file.
-- `Audit.enqueue` puts the record into a bounded queue that is written within a second: for views
-  and minted URLs. A full queue makes callers wait, and fails them when it stays full: nothing is
-  shown without a record.
+- `Audit.record` writes it before it returns, for changes, before they are answered.
+- `Audit.record_or_queue` also writes it before it returns, but puts it into the queue below while
+  MongoDB is unavailable: for uploads, whose answer contains the result of each file.
+- `Audit.enqueue` puts it into a bounded queue that is written within a second, for views and signed
+  URLs. If the queue is full, callers wait, and fail if it stays full: no data is shown without a
+  record.
 
-Strangers can cause any number of refusals, so those without a credential are counted: the first of
-a kind in a minute has a record at once, all further ones share a record at the end of the minute.
+Callers without a credential can cause any number of refusals, so these are counted: the first of a
+kind in a minute has its own record, the others share a record at the end of the minute.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ _IDS = {"orthanc_patient_ids", "orthanc_study_ids"}
 
 
 OK = "ok"
-"""The outcome of what went well; otherwise it is the code of the error."""
+"""The outcome of a success; otherwise it is the code of the error."""
 
 
 class Action(StrEnum):
@@ -61,9 +61,9 @@ class Action(StrEnum):
 
     UPLOAD = "upload"
     VIEW = "view"
-    """Also searches that found nobody, and the URLs that the answer holds."""
+    """Also searches without a result, and the signed URLs of the answer."""
     MINT = "mint"
-    """Only URLs, of patients whose view has a record already."""
+    """Only signed URLs, of patients whose view is recorded already."""
     ARCHIVE = "archive"
     DELETE = "delete"
     SYNCHRONIZE = "synchronize"
@@ -81,8 +81,8 @@ class Action(StrEnum):
     BACKUP = "backup"
     """Also the check of one."""
     JOB = "job"
-    """A job was cancelled or retried. What a job does has a record when it is started, and one
-    when it ends."""
+    """A job was cancelled or retried. A job also has a record when it is started, and one when it
+    ends."""
     MODALITY = "modality"
     """A modality was declared, changed, removed or tested."""
     WORKLIST = "worklist"
@@ -92,20 +92,20 @@ class Action(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class AuditEvent:
-    """What happened; filled in while it happens.
+    """An action, described while it is performed.
 
     Attributes:
         action: What was done or refused.
-        principal: Who; None when nobody could be identified.
+        principal: Who did it; None if the caller could not be identified.
         correlation_id: Of the request, as in the log.
         client_address: Peer of the connection.
         detail: Name of the fields or the route; no patient data.
         outcome: `OK` or the code of an error.
         patient_ids: Orthanc's identifiers of the patients concerned.
         study_ids: Orthanc's identifiers of the studies concerned.
-        number_of_objects: How many objects (files, instances, refusals) it stands for.
-        minted_urls: How many signed URLs the answer holds; None: none.
-        searched: What was searched for, as typed; None: nothing.
+        number_of_objects: Number of objects (files, instances, refusals).
+        minted_urls: Number of signed URLs in the answer; None: none.
+        searched: The search as typed; None: it was not a search.
     """
 
     action: Action
@@ -129,7 +129,7 @@ def describe_event(
     Args:
         event: What happened.
         now: When, with time zone.
-        retention: How long it is kept, None: for ever.
+        retention: How long it is kept; None: it is never deleted.
     """
     principal = event.principal
     document: dict[str, Any] = AuditRecord.model_construct(
@@ -155,7 +155,7 @@ def describe_event(
 
 
 def _object_id(now: datetime) -> PydanticObjectId:
-    """Make an identifier that begins with a second, which need not be the present one."""
+    """Make an identifier that begins with the second of a time."""
     return PydanticObjectId(struct.pack(">I", int(now.timestamp())) + ObjectId().binary[4:])
 
 
@@ -165,7 +165,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSearch:
-    """Which records; what is None does not narrow.
+    """Criteria of records; None matches all.
 
     Attributes:
         since: Not older than this, with time zone.
@@ -183,11 +183,11 @@ class AuditSearch:
 
 
 def parse_since(text: str, *, now: datetime) -> datetime:
-    """Read a moment in the past.
+    """Read a time in the past.
 
     Args:
-        text: A span before now as `90s`, `15m`, `36h`, `2d`, `4w`, or an ISO 8601 date or time;
-            one without a zone is UTC.
+        text: A duration before now such as `90s`, `15m`, `36h`, `2d`, `4w`, or an ISO 8601 date or
+            time; UTC if it has no zone.
         now: The time, with time zone.
 
     Raises:
@@ -200,16 +200,16 @@ def parse_since(text: str, *, now: datetime) -> datetime:
         moment = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError) as exc:
         raise InvalidInput(
-            f'"{text}" is no time. Write a span as 2d or 36h, or a date as 2026-01-31.'
+            f'"{text}" is not a time. Write a duration as 2d or 36h, or a date as 2026-01-31.'
         ) from exc
     return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
 
 
 async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
-    """Read records, newest last, in batches as they are taken.
+    """Read records, newest last, in batches.
 
     Args:
-        search: Which.
+        search: Which records.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer.
@@ -220,7 +220,7 @@ async def read_audit(search: AuditSearch) -> AsyncIterator[AuditRecord]:
 
 
 def _order(search: AuditSearch) -> list[str]:
-    """Return the order, oldest first, so that MongoDB takes the index that the search needs.
+    """Return the order, oldest first, so that MongoDB uses the index that the search needs.
 
     In the order of `_id` it might read the whole trail for the records of one patient.
     """
@@ -258,18 +258,18 @@ def _period(search: AuditSearch) -> dict[str, Any]:
 _log = logging.getLogger(__name__)
 
 _QUEUE_SIZE = 10_000
-"""Records that wait; at 500 bytes each, 5 MB."""
+"""Most records that wait; at 500 bytes each, 5 MB."""
 _BATCH_SIZE = 500
 _FLUSH_SECONDS = 0.5
 _WAIT_SECONDS = 5.0
-"""Longest wait for room in the queue, and for the last records when the server stops."""
+"""Longest wait for a place in the queue, and for the last records when the server stops."""
 _DUPLICATE_KEY = 11000
 
 _SLOT_SECONDS = 60.0
-"""How long refusals of strangers are counted before the counts are written."""
+"""How long refusals without a credential are counted before the counts are written."""
 _MOST_KINDS = 50
-"""Kinds of refusals that are counted apart in one slot: so strangers cause two records a second at
-most. Each kind is a route or field, a code and an address."""
+"""Most kinds of refusals that are counted separately in one slot, so that callers without a
+credential cause at most two records a second. A kind is a route or field, a code and an address."""
 
 Document = dict[str, Any]
 
@@ -294,9 +294,9 @@ class RefusalCounts:
         return self._monotonic() - self._begun >= _SLOT_SECONDS
 
     def is_first(self, event: AuditEvent) -> bool:
-        """Tell whether a refusal is the first of its kind in this slot, and open its count.
+        """Return whether a refusal is the first of its kind in this slot, and start its count.
 
-        One that is must have a record of its own, or be added.
+        The first one must have its own record, or be added.
         """
         kind = _kind_of(event)
         if kind in self._counted or len(self._counted) >= _MOST_KINDS:
@@ -305,7 +305,7 @@ class RefusalCounts:
         return True
 
     def add(self, event: AuditEvent) -> None:
-        """Count refusals; those beyond the kinds of this slot are counted together."""
+        """Count refusals; if there are too many kinds, further ones are counted together."""
         counted = self._counted.get(_kind_of(event))
         if counted is None:
             others = replace(
@@ -320,7 +320,7 @@ class RefusalCounts:
         counted.number_of_objects += event.number_of_objects
 
     def drain(self) -> list[AuditEvent]:
-        """End the slot; answers what was counted in it beside the first ones."""
+        """End the slot; return the counts of refusals other than the first ones."""
         counted = [event for event in self._counted.values() if event.number_of_objects]
         self._counted = {}
         self._begun = self._monotonic()
@@ -347,7 +347,7 @@ class Audit:
 
     Args:
         database: Where the collection is.
-        retention: How long new records are kept, None: for ever.
+        retention: How long new records are kept; None: they are never deleted.
         queue_size: Records that may wait to be written.
         now: The clock, with time zone.
         monotonic: A clock that never goes back, in seconds.
@@ -378,24 +378,24 @@ class Audit:
 
         Raises:
             DatabaseUnavailable: It can't be written now; it is written as soon as it can be.
-            Exception: Whatever else writing it raised, likewise.
+            Exception: Any other error of writing it, likewise.
         """
         waits = await self._recording.submit(self._describe(await self._completed(event)))
         if waits is not None:
             raise waits.reason
 
     async def record_or_queue(self, event: AuditEvent) -> None:
-        """Write a record before returning, or as soon as MongoDB is back.
+        """Write a record before returning, or as soon as MongoDB is available again.
 
         Raises:
-            DatabaseUnavailable: MongoDB is away, the queue is full and the record is lost.
+            DatabaseUnavailable: MongoDB is unavailable, the queue is full and the record is lost.
         """
         waits = await self._recording.submit(self._describe(await self._completed(event)))
         if waits is not None:
             _log.warning("an audit record waits: %s", waits)
 
     async def enqueue(self, event: AuditEvent) -> None:
-        """Have a record written within a second; refusals of strangers are counted.
+        """Queue a record for the next second; refusals without a credential are counted.
 
         Raises:
             DatabaseUnavailable: The queue is full and stays so.
@@ -408,9 +408,9 @@ class Audit:
             self._strangers.add(event)
 
     async def _completed(self, event: AuditEvent) -> AuditEvent:
-        """Add the patients of the studies to an event that names none: trails are read by patient.
+        """Add the patients of the studies to an event without patients, to find it by patient.
 
-        While MongoDB is away, and of studies that are not indexed any more, they are unknown.
+        They are unknown while MongoDB is unavailable, and for studies that are no longer indexed.
         """
         if event.study_ids and not event.patient_ids:
             studies = self._database[StudyDocument.Settings.name]
@@ -420,7 +420,7 @@ class Audit:
         return event
 
     async def follow(self) -> None:
-        """Write what is handed over, until cancelled."""
+        """Write queued records, until cancelled."""
         with heartbeat("audit") as alive:
             while True:
                 alive.beat(_FLUSH_SECONDS + HANGING_SECONDS)
@@ -434,7 +434,7 @@ class Audit:
                     _log.warning("%d audit records wait: %s", self.waiting, reason)
 
     async def flush(self) -> None:
-        """Write everything that waits.
+        """Write all records that wait.
 
         Raises:
             DatabaseUnavailable: Nothing is lost; the next call tries again.
@@ -449,13 +449,13 @@ class Audit:
             self._unwritten = []
 
     async def aclose(self) -> None:
-        """Wait for what is being recorded; the counts of refusals are left in the queue."""
+        """Wait for records that are being written; the counts of refusals are left in the queue."""
         await self._recording.aclose()
         self._enqueue_counts()
 
     @property
     def waiting(self) -> int:
-        """How many records are not written yet."""
+        """Number of records that are not written yet."""
         return self._queue.qsize() + len(self._unwritten)
 
     def _describe(self, event: AuditEvent) -> Document:
@@ -471,7 +471,7 @@ class Audit:
             raise DatabaseUnavailable(detail="the audit queue is full") from exc
 
     def _enqueue_counts(self) -> None:
-        """End the slot; where the queue is full, its counts go on in the next one."""
+        """End the slot; if the queue is full, its counts are added to the next one."""
         counted = self._strangers.drain()
         for event in counted:
             if self._queue.full():
@@ -482,10 +482,10 @@ class Audit:
     async def _insert_together(
         self, documents: Sequence[Document]
     ) -> Sequence["_Waits | Exception | None"]:
-        """Write what is recorded at the same time by one command, or leave it in the queue.
+        """Write simultaneous records with one command, or leave them in the queue.
 
-        What the records tell of is done: they must follow whatever the reason is, and whether or
-        not their callers still wait. A record that is written already is recognized by its `_id`.
+        The actions were performed, so their records must be written after any error, and also if
+        their callers were cancelled. A record that is already written is recognized by its `_id`.
         """
         try:
             await self._insert(documents)
@@ -501,7 +501,7 @@ class Audit:
         return _Waits(reason)
 
     async def _insert_each(self, documents: Sequence[Document]) -> None:
-        """Write records one by one: one that MongoDB does not take must not stop the others."""
+        """Write records one by one, because one that MongoDB refuses must not affect the others."""
         for document in documents:
             try:
                 await self._insert([document])
@@ -517,7 +517,7 @@ class Audit:
                 faults = exc.details.get("writeErrors", [])
                 if not faults or any(fault.get("code") != _DUPLICATE_KEY for fault in faults):
                     raise
-                # A try whose answer got lost had written these.
+                # An earlier attempt, whose answer was lost, had written these.
 
 
 @asynccontextmanager
@@ -527,11 +527,11 @@ async def open_audit(
     retention: timedelta | None = None,
     supervisor: Supervisor | None = None,
 ) -> AsyncIterator[Audit]:
-    """Keep the trail while inside; what waits is written before leaving.
+    """Open the audit trail; records that wait are written before it is closed.
 
     Args:
         database: An open database, with its indexes.
-        retention: How long new records are kept, None: for ever.
+        retention: How long new records are kept; None: they are never deleted.
         supervisor: Of the background tasks of this process; None: one of its own.
     """
     audit = Audit(database, retention=retention)

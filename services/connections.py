@@ -1,4 +1,4 @@
-"""How a process reaches MongoDB and Orthanc: the given ones, or embedded ones that it runs."""
+"""Finds MongoDB and Orthanc: those of the settings, or embedded ones that this process runs."""
 
 import os
 import secrets
@@ -42,9 +42,9 @@ class WorkerGroup:
     """What the worker processes of one server have in common.
 
     Attributes:
-        connections: The stores, which the parent of the workers runs where they are embedded.
-        events_secret: Proves that a notice of a deletion comes from their Orthanc.
-        workers: How many they are: each takes its share of the limits of a process.
+        connections: The stores; embedded ones are run by the parent of the workers.
+        events_secret: Authenticates notices of deletions from their Orthanc.
+        workers: Their number; each has a share of the limits of a process.
     """
 
     connections: Connections
@@ -53,7 +53,7 @@ class WorkerGroup:
 
 
 def share_of(settings: Settings, workers: int) -> Settings:
-    """Return the settings of one of several workers: together they take what one process would."""
+    """Return the settings of one of several workers, with its share of the limits of a process."""
     processors = os.cpu_count() or 1
     return settings.model_copy(
         update={
@@ -70,13 +70,13 @@ def share_of(settings: Settings, workers: int) -> Settings:
 async def open_connections(
     settings: Settings, *, address: str | None, events_secret: str
 ) -> AsyncIterator[Connections]:
-    """Find both stores, and run those that the settings do not name.
+    """Find both stores, and run those that are not in the settings.
 
     Args:
-        settings: Name the stores, or leave them embedded.
-        address: Where this process serves HTTP. None for a command, which beside a running server
-            uses that server's embedded stores.
-        events_secret: Proves to this server that a notice comes from its Orthanc.
+        settings: All settings.
+        address: Where this process serves HTTP. None for a command, which uses the embedded stores
+            of a running server, if there is one.
+        events_secret: Authenticates notices of Orthanc to this server.
 
     Raises:
         DataDirInUse: Another server uses the data directory.
@@ -150,7 +150,7 @@ def _connections(settings: Settings, stores: Stores) -> Connections:
 
 
 def make_events_secret(settings: Settings) -> str:
-    """Return what proves that a notice comes from the Orthanc of this server."""
+    """Return the secret that authenticates notices from the Orthanc of this server."""
     given = settings.orthanc_events_secret
     return given.get_secret_value() if given else secrets.token_hex(16)
 
@@ -169,8 +169,8 @@ def can_have_credentials(settings: Settings) -> bool:
 async def open_database_alone(settings: Settings) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
     """Open the database for a command that needs nothing else.
 
-    It is the one that MONGODB_URL names, else that of the server on this data directory, else the
-    embedded one, started for as long as it is used.
+    It is that of MONGODB_URL, otherwise that of the running server on this data directory,
+    otherwise the embedded one, which is started for as long as it is used.
 
     Args:
         settings: All settings.

@@ -1,4 +1,4 @@
-"""MongoDB: opened once, its faults translated once."""
+"""Opens MongoDB, translates its errors, and counts documents."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -27,20 +27,20 @@ from services.observability.metrics import MONGODB_SECONDS
 from services.observability.tracing import TRACING
 
 _SERVER_SELECTION_MS = 3_000
-"""A replica set elects a primary in less; a person waits no longer for "it does not answer"."""
+"""Longest wait for a server: a replica set elects a primary in less time."""
 
 _HEARTBEAT_MS = 2_000
-"""A MongoDB that hangs is known to be away after this and a connection's time together: before the
-time of a query is up, so that its caller gets the reason."""
+"""A MongoDB that hangs is detected after this and the time of a connection, which is before the
+time limit of a query, so that the caller gets the reason."""
 
 _SOCKET_MS = 60_000
-"""Above every `maxTimeMS` and every wait of a change stream: only a dead connection lasts."""
+"""Longer than every `maxTimeMS` and every wait of a change stream: only for dead connections."""
 
 _QUEUE_MS = 10_000
-"""A command that finds all connections in use for so long fails. Without a limit it would wait for
-ever when PyMongo loses count of them, and the end of the server with it."""
+"""Longest wait for a connection. Without a limit a command, and the shutdown of the server, would
+wait forever if PyMongo lost count of its connections."""
 
-_REFUSED = "The database could not carry this out. Try again; the server's log says more."
+_REFUSED = "The database could not perform this. Try again; the server's log has the reason."
 
 _TOO_LARGE = frozenset({10334, 17419, 17420})
 """MongoDB's codes of documents beyond 16 MB: sent, after an update, after an upsert."""
@@ -49,23 +49,23 @@ _BREAKS_RULES = frozenset({121, 171})
 """MongoDB's codes of documents that an administrator's rules or an index forbid."""
 
 _CAN_NOT_BE_ENCODED = (InvalidDocument, InvalidStringData, OverflowError, UnicodeEncodeError)
-"""What PyMongo raises, and Python itself, about values that BSON does not have."""
+"""The exceptions of PyMongo, and of Python, for values that BSON can't represent."""
 
 _LOST_LOCK = "un-acquired lock"
-"""Of the message of asyncio's conditions whose lock another task has released."""
+"""Part of the message of asyncio's conditions if another task has released their lock."""
 
-_NOT_TAKEN = "This can't be indexed: the database does not take its record."
+_NOT_TAKEN = "This can't be indexed: the database does not accept its record."
 
 
 @contextmanager
 def translated_database_faults() -> Iterator[None]:
-    """Turn PyMongo's faults into ours.
+    """Translate PyMongo's errors into ours.
 
-    The detail holds no message of MongoDB's: those quote documents.
+    The detail has no message of MongoDB, which may quote documents.
 
     Raises:
         DatabaseUnavailable: MongoDB does not answer, is too slow, or refuses the command.
-        RecordRefused: A document is larger than MongoDB takes, or holds a value that BSON lacks.
+        RecordRefused: A document is too large for MongoDB, or has a value that BSON lacks.
     """
     try:
         yield
@@ -89,7 +89,7 @@ def translated_database_faults() -> Iterator[None]:
 
 @contextmanager
 def translated_index_faults() -> Iterator[None]:
-    """Turn PyMongo's faults into ours where records of the index are written.
+    """Translate PyMongo's errors into ours where records of the index are written.
 
     Raises:
         DatabaseUnavailable: As `translated_database_faults`.
@@ -106,7 +106,7 @@ def translated_index_faults() -> Iterator[None]:
 
 
 def _codes(failure: OperationFailure) -> set[int | None]:
-    """Return the code of a command, and those of its writes when it is a bulk of them."""
+    """Return the code of a command, and those of its writes if it is a bulk write."""
     writes = (failure.details or {}).get("writeErrors", [])
     return {failure.code, *(write.get("code") for write in writes)}
 
@@ -117,7 +117,7 @@ async def open_database(
 ) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
     """Connect, bind the document classes and create their indexes.
 
-    Datetimes come back in UTC, with their zone.
+    Datetimes are read with the zone UTC.
 
     Args:
         url: Connection string.
@@ -125,7 +125,7 @@ async def open_database(
         observe: Time every command, for metrics and traces.
 
     Raises:
-        DatabaseUnavailable: MongoDB does not answer or does not let us in.
+        DatabaseUnavailable: MongoDB does not answer or does not accept the credentials.
     """
     client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(
         url,
@@ -139,7 +139,7 @@ async def open_database(
         waitQueueTimeoutMS=_QUEUE_MS,
     )
     async with client:
-        # Writes depend on what is read: only the primary is up to date. See `readable`.
+        # Writes depend on reads, and only the primary is up to date. See `readable`.
         database = client.get_database(name, read_preference=Primary())
         with translated_database_faults():
             await init_beanie(database=database, document_models=list(DOCUMENTS))
@@ -147,9 +147,9 @@ async def open_database(
 
 
 def elected_primary(client: AsyncMongoClient[dict[str, Any]]) -> object:
-    """Return what made the present primary one; None while there is none, or behind a mongos.
+    """Return the election of the present primary; None while there is none, or behind a mongos.
 
-    It changes at each election, also at that after a crash. PyMongo knows it without a request.
+    It changes at each election, also after a crash. PyMongo knows it without a request.
     """
     servers = client.topology_description.server_descriptions()
     primaries = (server for server in servers.values() if server.is_writable)
@@ -162,19 +162,19 @@ _Stored = TypeVar("_Stored", bound=Mapping[str, Any])
 def readable(collection: AsyncCollection[_Stored]) -> AsyncCollection[_Stored]:
     """Return a collection for reads whose answer may be a second old: lists, trees and pictures.
 
-    While there is no primary, a secondary answers them. What decides on a write reads from the
+    While there is no primary, a secondary answers them. Reads on which writes depend go to the
     primary.
     """
     return collection.with_options(read_preference=PrimaryPreferred())
 
 
 class CollectionCount:
-    """The number of documents of a collection, from MongoDB's own count of it.
+    """The number of documents of a collection, from MongoDB's own count.
 
-    That count costs the same however many there are. A crash of MongoDB leaves it wrong by a
-    constant, and an election follows the crash: so the documents are counted one by one once after
-    each election. Where no election can be seen (a standalone server, a sharded cluster, a set
-    without a primary) they are counted each time.
+    The cost of that count does not depend on the number. After a crash of MongoDB it is wrong by a
+    constant. A crash is followed by an election, so the documents are counted one by one once after
+    each election. If elections are not visible (a standalone server, a sharded cluster, a set
+    without a primary), they are counted each time.
 
     Args:
         collection: What to count, on the primary.
@@ -192,7 +192,7 @@ class CollectionCount:
         self._correction: _Correction | None = None
 
     async def read(self, *, max_milliseconds: int | None = None) -> int:
-        """Return the number of documents; of too many for a caller who waits, MongoDB's own count.
+        """Return the number of documents; if counting takes too long, MongoDB's own count.
 
         Args:
             max_milliseconds: Longest time of each of at most three commands.
@@ -218,14 +218,14 @@ class CollectionCount:
             counted - estimate,
             counted - await self.estimate(max_milliseconds=max_milliseconds),
         )
-        # Where something was written meanwhile, the difference may be that.
+        # If documents were written meanwhile, they may be the difference.
         difference = 0 if min(before, after) <= 0 <= max(before, after) else after
         until = float("inf") if before == after else self._clock() + _UNSURE_SECONDS
         self._correction = _Correction(election, difference, until)
         return counted
 
     async def estimate(self, *, max_milliseconds: int | None = None) -> int:
-        """Return MongoDB's own count, which moves with every change.
+        """Return MongoDB's own count, which changes with every write.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer in time.
@@ -250,7 +250,7 @@ _UNKNOWN_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """What is added to MongoDB's own count, until a time of the clock."""
+    """The number to add to MongoDB's own count, until a time of the clock."""
 
     election: object
     difference: int
@@ -289,7 +289,7 @@ CLOCK_TOLERANCE_SECONDS = 10.0
 
 
 def describe_clock_difference(database_time: datetime, now: datetime) -> str | None:
-    """Say how far this machine's clock is from MongoDB's; None when it is near enough.
+    """Describe the difference of this machine's clock from MongoDB's; None if it is small.
 
     Two servers whose clocks differ refuse each other's signed URLs, and both have the same
     MongoDB to compare with.

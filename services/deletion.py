@@ -1,4 +1,4 @@
-"""Deleting patients, studies, series and instances: in Orthanc first, then here."""
+"""Deletes patients, studies, series and instances, first in Orthanc, then in the index."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,7 +21,7 @@ _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
 
 
 class Level(Enum):
-    """DICOM's levels, by the name of Orthanc's collections."""
+    """DICOM's levels, by the names of Orthanc's collections."""
 
     PATIENT = "patients"
     STUDY = "studies"
@@ -72,11 +72,11 @@ class Deletion:
         self._reconciler = reconciler
 
     async def find(self, level: Level, resource_id: str) -> DeletionPlan:
-        """Find what a deletion would remove; an empty plan when it was deleted before.
+        """Find what a deletion would remove; the plan is empty if it was deleted before.
 
         Args:
-            level: What it is.
-            resource_id: Orthanc's identifier of it.
+            level: Level of the resource.
+            resource_id: Orthanc's identifier of the resource.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -95,24 +95,24 @@ class Deletion:
         )
 
     async def delete(self, plan: DeletionPlan) -> Mapping[Level, frozenset[str]]:
-        """Delete a resource with everything in it; parents that become empty go too.
+        """Delete a resource with everything in it, and parents that become empty.
 
         Args:
             plan: From `find`.
 
         Returns:
-            Orthanc's identifiers of what was removed from the index, by level.
+            Orthanc's identifiers of the objects that were removed from the index, by level.
 
         Raises:
-            OrthancUnavailable: Orthanc does not answer: nothing was taken out of the index.
-            DatabaseUnavailable: MongoDB does not answer; what Orthanc deleted until then is found
-                by the next comparison.
+            OrthancUnavailable: Orthanc does not answer; nothing was removed from the index.
+            DatabaseUnavailable: MongoDB does not answer; the next comparison removes what Orthanc
+                has deleted.
         """
         await self._delete(plan.level, plan.resource_id)
-        # Instances that arrived between the two were deleted with the others.
+        # Instances that arrived in between were deleted with the others.
         late = await self.find(plan.level, plan.resource_id)
         if plan.level is Level.PATIENT:
-            # Orthanc has a patient of its own for each padded form of the PatientID.
+            # Orthanc has a separate patient for each padded form of the PatientID.
             for study_id in sorted(plan.study_ids | late.study_ids):
                 await self._delete(Level.STUDY, study_id)
         done = await self._reconciler.reconcile(plan.instance_ids | late.instance_ids)
@@ -131,7 +131,7 @@ class Deletion:
         return identifiers - {document["_id"] async for document in left}
 
     async def _delete(self, level: Level, resource_id: str) -> None:
-        # It was deleted before, perhaps by a call that broke off: the index remains to be updated.
+        # It was deleted before, possibly by an interrupted call: the index must still be updated.
         with suppress(OrthancNotFound):
             await self._orthanc.delete(level.value, resource_id)
 

@@ -46,12 +46,13 @@ from typing import ClassVar
 
 
 class Error(Exception):
-    """What went wrong, in two texts: `message` for the caller, `detail` for the log.
+    """The root of all errors, with two texts: `message` for the caller, `detail` for the log.
 
     Attributes:
         code: A stable name for programs.
-        message: A sentence for people: safe to show, says what to do where something can be done.
-        detail: What the log should know besides.
+        message: A sentence for users: without private data, with what to do if something can be
+            done.
+        detail: Further information for the log.
     """
 
     code: ClassVar[str] = "INTERNAL_ERROR"
@@ -67,8 +68,8 @@ class InvalidInput(Error):
     """An argument makes no sense.
 
     Attributes:
-        argument: Its name in the API, of a part of an input object as `filter.text`; None where
-            no single one is at fault.
+        argument: Its name in the API, for a field of an input object as `filter.text`; None if no
+            single argument is wrong.
     """
 
     code = "INVALID_INPUT"
@@ -113,13 +114,13 @@ class RecordRefused(LimitExceeded):
 
 
 class TooManyRequests(LimitExceeded):
-    """One client holds as much at once as it may: wait until some of it has ended."""
+    """One client uses as much at once as it may, and has to wait until some of it has ended."""
 
     code = "TOO_MANY_REQUESTS"
 
 
 class FileRejected(Error):
-    """A file that is not stored, with the reason; its code says which."""
+    """A file that is not stored; the code identifies the reason."""
 
     code = "NOT_DICOM"
 
@@ -174,18 +175,18 @@ class FrameNotFound(FrameError):
 
 
 class AmbiguousStudy(FrameError):
-    """One StudyInstanceUID stands for studies of several patients."""
+    """Several patients have a study with one StudyInstanceUID."""
 
     code = "AMBIGUOUS_STUDY"
     default_message = (
-        "Several patients have a study of this StudyInstanceUID. Choose one by GraphQL, where each "
+        "Several patients have a study with this StudyInstanceUID. Choose one by GraphQL: each "
         "frame has a `url`: { studies(first: 10, filter: {studyInstanceUIDs: [...]}) { nodes { "
         "patient { patientID } series { instances { frames { url } } } } } }"
     )
 
 
 class FrameNotRenderable(FrameError):
-    """The frame is there and can't be made a picture."""
+    """The frame exists and can't be shown as a picture."""
 
     code = "FRAME_NOT_RENDERABLE"
     default_message = "This frame can't be shown as a picture."
@@ -220,7 +221,7 @@ class RendererCrashed(RendererUnavailable):
 
 
 class ModalityError(Error):
-    """A DICOM application of the network did not do what it was asked for.
+    """A DICOM application of the network did not perform a request.
 
     Attributes:
         dimse_status: Its status (PS3.7 C) as four hex digits, such as `A801`; None where it gave
@@ -293,7 +294,7 @@ class DownloadsBusy(OrthancUnavailable):
 
 
 class OrthancOutcomeUnknown(OrthancUnavailable):
-    """The connection broke after the request went out: it may have been carried out."""
+    """The connection broke after the request was sent: it may have been performed."""
 
     code = "ORTHANC_OUTCOME_UNKNOWN"
 
@@ -306,11 +307,11 @@ class OrthancBusy(OrthancUnavailable):
 
 
 class OrthancAborted(OrthancOutcomeUnknown):
-    """This server broke the call off: its caller has gone."""
+    """This server cancelled the call, because its caller was cancelled."""
 
 
 class OrthancTimedOut(OrthancOutcomeUnknown):
-    """Orthanc took the request and did not answer in time: no sign that it died."""
+    """Orthanc received the request and did not answer in time; it has not crashed."""
 
 
 class OrthancAuthenticationFailed(OrthancError):

@@ -1,4 +1,4 @@
-"""Some bytes of a file on this machine, read by position or handed to the system to be sent."""
+"""Local files: private files and folders, and ranges of files that are read or sent."""
 
 import errno
 import io
@@ -16,7 +16,7 @@ from typing import BinaryIO
 from services.errors import Error, FileRejected
 
 _PASSWORD_BYTES = 32
-"""256 bits: beyond guessing, and short enough for every configuration format."""
+"""256 bits can't be guessed, and are short enough for every configuration format."""
 
 
 def make_private_folder(folder: Path) -> None:
@@ -25,10 +25,10 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600, whole or not at all.
+    """Write a file with mode 0600 atomically.
 
-    The text goes to a neighbour first that is renamed, so that a reader or a crash never meets
-    half of it, and it is private before the first byte is in it.
+    The text is written to another file that is then renamed, so that a reader never sees a part of
+    it, also after a crash. The file is private before the first byte is written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     draft.unlink(missing_ok=True)
@@ -41,7 +41,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def keep_password(path: Path) -> str:
-    """Read the password of a file, generated there the first time.
+    """Read a password from a file; the first call generates it.
 
     Returns:
         64 hexadecimal digits: they need no escaping in a URL, in JSON or in a key file of mongod.
@@ -92,7 +92,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class FileRangeReader(io.RawIOBase):
-    """A part of a file as a file of its own, read by position, so that threads need no turns.
+    """A part of a file as a file object, read by position, so that several threads can read.
 
     Attributes:
         descriptor: Of the whole file; stays open when this is closed.
@@ -124,7 +124,7 @@ class FileRangeReader(io.RawIOBase):
         """Choose the byte to read next, as files of the system do."""
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            # As files of the system do: `zipfile` counts on it.
+            # As operating system files do; `zipfile` relies on it.
             raise OSError(errno.EINVAL, "negative seek position")
         self._position = start + offset
         return self._position
@@ -152,15 +152,15 @@ class FileRange:
         return self.end - self.begin
 
     def send(self, to: socket.socket) -> None:
-        """Send them without a copy in this process, which costs a quarter of reading them; blocks.
+        """Send them with `sendfile`, which costs a quarter of reading them; blocks.
 
         Raises:
             FileRejected: TRUNCATED when the file has become shorter.
-            TimeoutError: The other end takes nothing for as long as the socket's timeout.
+            TimeoutError: The receiver reads nothing for as long as the socket's timeout.
             OSError: As the socket raises it.
         """
         if isinstance(to, ssl.SSLSocket):
-            # What is encrypted has to be here.
+            # Encryption needs the bytes in this process.
             for chunk in self._chunks():
                 to.sendall(chunk)
             return
@@ -186,7 +186,7 @@ class FileRange:
 
 
 def extent_of(file: BinaryIO, begin: int, end: int) -> FileRange | None:
-    """Return where bytes of a file are on the disk; None when it can't be sent that way.
+    """Return a range of a file for `sendfile`; None if the file can't be sent that way.
 
     Args:
         file: Open for reading.
@@ -204,12 +204,12 @@ def extent_of(file: BinaryIO, begin: int, end: int) -> FileRange | None:
 
 
 def became_shorter() -> FileRejected:
-    """Return what is wrong with a file that ends earlier than it did."""
+    """Return the error of a file that became shorter."""
     return FileRejected("TRUNCATED", "The file became shorter while it was read.")
 
 
 def became_longer() -> FileRejected:
-    """Return what is wrong with a file that has more bytes than it had."""
+    """Return the error of a file that became longer."""
     return FileRejected("TRUNCATED", "The file became longer while it was read.")
 
 

@@ -1,4 +1,4 @@
-"""Every setting in one frozen class, read from the environment, `.env` and the command line."""
+"""All settings in one frozen class, read from the environment, `.env` and the command line."""
 
 from datetime import timedelta
 from ipaddress import ip_network
@@ -25,7 +25,7 @@ from services.embedded.orthanc_configuration import TlsFiles
 
 
 def none_if_blank(value: object) -> object:
-    """Return a setting as it is, or None when it is text without a character that shows."""
+    """Return a setting, or None if it is a blank text."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return None if isinstance(text, str) and not text.strip() else value
 
@@ -49,7 +49,7 @@ def _parts(value: object) -> object:
 
 
 def _networks(value: list[str]) -> list[str]:
-    # A slip of the pen would otherwise be a proxy that is silently not believed.
+    # Otherwise a typing error would be a proxy that is silently not trusted.
     return [str(ip_network(part)) for part in value]
 
 
@@ -57,7 +57,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 """Without a slash at its end."""
 
 ProviderUrl = Annotated[str, AfterValidator(_provider_url)]
-"""As it was given: an issuer is compared letter by letter."""
+"""Unchanged, because an issuer is compared character by character."""
 
 CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
 """A list without blanks around its parts and without empty ones."""
@@ -111,7 +111,7 @@ class LabelRule(BaseModel):
 class Settings(BaseSettings):
     """Settings; the environment variable is the field's name in capitals.
 
-    Secrets have no default. Units stand in the names.
+    Secrets have no default. Names contain their unit.
     """
 
     model_config = SettingsConfigDict(
@@ -138,14 +138,14 @@ class Settings(BaseSettings):
     orthanc_read_urls: HttpUrls = Field(
         default=[],
         description="More Orthancs on the database and storage of ORTHANC_URL, comma-separated: "
-        "they answer with pictures, files and archives, so that ORTHANC_URL stores and searches. "
+        "pictures, files and archives are read from them; ORTHANC_URL stores and searches. "
         "Empty: none.",
     )
     orthanc_username: str = Field(default="", description="Orthanc's user name.")
     orthanc_password: SecretStr = Field(default=SecretStr(""), description="Orthanc's password.")
     enable_pacs_integration: bool = Field(
         default=True,
-        description="false: metadata is served; uploads and frames answer that PACS is off.",
+        description="false: metadata is served; uploads and frames are refused.",
     )
     orthanc_dicom_port: int | None = Field(
         default=None, ge=1, le=65535, description="DICOM port of the embedded Orthanc; empty: off."
@@ -155,8 +155,8 @@ class Settings(BaseSettings):
         min_length=1,
         max_length=16,
         pattern=r"^[A-Za-z0-9_.\- ]+$",
-        description="AE title of the embedded Orthanc, and of this server when it asks "
-        "modalities; empty: ORTHANC, or the one of the Orthanc at ORTHANC_URL.",
+        description="AE title of the embedded Orthanc, and of this server when it calls "
+        "modalities; empty: ORTHANC, or that of the Orthanc at ORTHANC_URL.",
     )
     dicom_unknown_may_store: bool = Field(
         default=False,
@@ -164,8 +164,8 @@ class Settings(BaseSettings):
     )
     dicom_check_host: bool = Field(
         default=True,
-        description="false: the embedded Orthanc knows a declared modality by its AE title alone, "
-        "whatever address it comes from.",
+        description="false: the embedded Orthanc identifies a declared modality only by its AE "
+        "title, not also by its address.",
     )
     dicom_tls_certificate: Path | None = Field(
         default=None,
@@ -187,8 +187,8 @@ class Settings(BaseSettings):
     orthanc_memory_bytes: int = Field(
         default=5 * _GIB,
         ge=1 * _GIB,
-        description="Most memory of the embedded Orthanc, in bytes; it is restarted beyond that. "
-        "Storing a file takes 3.3 times its size.",
+        description="Most memory of the embedded Orthanc, in bytes; it is restarted if it needs "
+        "more. Storing a file takes 3.3 times its size.",
     )
     worklist_folder: Path | None = Field(
         default=None,
@@ -203,14 +203,14 @@ class Settings(BaseSettings):
         default=True, description="Put a few public studies into embedded stores that are empty."
     )
 
-    # How the outside sees us
+    # Addresses and origins
     public_url: HttpUrl | None = Field(
         default=None, description="Scheme, host and path that signed URLs start with."
     )
     cors_allowed_origins: CommaSeparated | None = Field(
         default=None,
         description="Origins of front ends, comma-separated, as `https://viewer.example.org`; "
-        "empty: any localhost port when all stores are embedded, none otherwise.",
+        "empty: any port of localhost if all stores are embedded, otherwise none.",
     )
     cors_allowed_headers: CommaSeparated = Field(
         default=[],
@@ -221,24 +221,24 @@ class Settings(BaseSettings):
         default=[],
         description="Names under which a server without credentials answers, besides localhost and "
         "127.0.0.1, comma-separated, as `192.168.1.20`: for a development server that forwards the "
-        "requests of other devices. Whoever reaches it there may do everything.",
+        "requests of other devices. Everyone who can reach it is allowed everything.",
     )
     frame_url_keys: SecretStr | None = Field(
         default=None,
         description="kid:key pairs, comma-separated, keys of 32 bytes or more in base64url; the "
-        "first signs, all verify. Generated into DATA_DIR for embedded stores, else required.",
+        "first signs, all verify. Generated into DATA_DIR for embedded stores, otherwise required.",
     )
     trusted_proxies: Networks = Field(
         default=[],
         description="Addresses and networks of proxies, comma-separated, as "
-        "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are believed; "
+        "`10.0.0.5,10.1.0.0/16`: their X-Forwarded-For and X-Forwarded-Proto are trusted; "
         "empty: none.",
     )
 
-    # Who may do what
+    # Credentials and permissions
     tokens_file: Path | None = Field(
         default=None,
-        description="File of tokens of an earlier release, taken over into MongoDB at the start; "
+        description="File of tokens of an earlier release, imported into MongoDB at the start; "
         "empty: tokens.json in DATA_DIR.",
     )
     oidc_issuer: ProviderUrl | None = Field(
@@ -251,22 +251,22 @@ class Settings(BaseSettings):
     )
     oidc_jwks_url: ProviderUrl | None = Field(
         default=None,
-        description="Address of the provider's keys; empty: as its discovery document says.",
+        description="Address of the provider's keys; empty: that of its discovery document.",
     )
     oidc_role_claim: str = Field(
         default="realm_access.roles",
         min_length=1,
-        description="Claim that holds the roles, a string or a list; dots lead into objects.",
+        description="Claim with the roles, a string or a list; dots separate nested names.",
     )
     oidc_roles: dict[str, Literal["viewer", "uploader", "admin"]] = Field(
         default={"viewer": "viewer", "uploader": "uploader", "admin": "admin"},
-        description="Our role by the provider's name of it, as JSON object.",
+        description="Roles of this server by the names of the provider, as JSON object.",
     )
     oidc_label_claim: str | None = Field(
         default=None,
-        description="Claim that holds labels, a string or a list; dots lead into objects. Its "
-        "holder sees studies with one of these labels only, and is at most an uploader; without "
-        "the claim only administrators see anything. Empty: nobody is limited.",
+        description="Claim with labels, a string or a list; dots separate nested names. A user "
+        "with it sees only studies with one of these labels, and is at most an uploader; without "
+        "the claim only administrators see studies. Empty: users are not limited.",
     )
     label_rules: list[LabelRule] = Field(
         default=[],
@@ -279,14 +279,14 @@ class Settings(BaseSettings):
     )
     ohif_url: HttpUrl | None = Field(
         default=None,
-        description="Where an OHIF viewer with the data source `dicomwebproxy` stands, as "
-        "`https://ohif.example.org`: shares then have a link to it, and its pages may ask this "
+        description="Address of an OHIF viewer with the data source `dicomwebproxy`, as "
+        "`https://ohif.example.org`: shares then have a link to it, and its pages may use this "
         "server. Empty: none.",
     )
     audit_retention_days: int | None = Field(
         default=None,
         gt=0,
-        description="Days after which MongoDB drops new audit records; empty: never.",
+        description="Days after which MongoDB deletes new audit records; empty: never.",
     )
 
     # Jobs
@@ -301,33 +301,32 @@ class Settings(BaseSettings):
     )
     export_folder: Path | None = Field(
         default=None,
-        description="Folder of this machine that administrators may export studies to; empty: "
-        "none.",
+        description="Local folder to which administrators may export studies; empty: none.",
     )
     job_retention_days: int = Field(
-        default=30, gt=0, description="Days after which jobs that have ended are dropped."
+        default=30, gt=0, description="Days after which jobs that have ended are deleted."
     )
 
-    # How it ends
+    # Shutdown
     shutdown_delay_seconds: float = Field(
         default=0,
         ge=0,
-        description="After SIGTERM `/readyz` answers 503 for so long while everything is still "
+        description="Time after SIGTERM in which `/readyz` answers 503 and everything is still "
         "served; 5 behind a load balancer.",
     )
     shutdown_seconds: int = Field(
         default=30,
         ge=0,
-        description="Then running requests have so long to end before they are cut, in seconds.",
+        description="Time that running requests then have before they are cancelled, in seconds.",
     )
 
-    # How it is watched
+    # Monitoring
     metrics_port: int | None = Field(
         default=None,
         ge=1,
         le=65535,
-        description="Port of `/metrics` for Prometheus, without credentials; further workers take "
-        "the ports after it. Empty: off.",
+        description="Port of `/metrics` for Prometheus, without credentials; further workers use "
+        "the next ports. Empty: off.",
     )
     metrics_host: str = Field(
         default="127.0.0.1",
@@ -352,30 +351,30 @@ class Settings(BaseSettings):
     # Events for other systems
     webhook_urls: WebhookUrls = Field(
         default=[],
-        description="Where events of studies are posted to, comma-separated; empty: nowhere.",
+        description="Addresses that get events of studies, comma-separated; empty: none.",
     )
     webhook_secret: SecretStr | None = Field(
         default=None,
-        description="Signs what is posted: `whsec_` and 24 to 64 bytes in base64; several, "
-        "comma-separated, while a receiver changes from one to the other.",
+        description="Signs the events: `whsec_` and 24 to 64 bytes in base64; several, "
+        "comma-separated, while a receiver changes from one to another.",
     )
     webhook_hours: float = Field(
-        default=72, gt=0, description="An event that can't be delivered for so long is dropped."
+        default=72, gt=0, description="Hours after which an undelivered event is dropped."
     )
 
-    # In step with Orthanc
+    # Synchronization with Orthanc
     sync_poll_seconds: float = Field(
-        default=0.5, gt=0, le=60, description="Pause between two looks at a quiet change feed."
+        default=0.5, gt=0, le=60, description="Pause before an unchanged feed is read again."
     )
     sync_interval_seconds: float = Field(
         default=60, gt=0, description="Pause between two comparisons with Orthanc."
     )
     study_stable_seconds: float = Field(
-        default=30, gt=0, description="A study with nothing new for so long counts as stable."
+        default=30, gt=0, description="Time without a change after which a study is stable."
     )
     orthanc_events_secret: SecretStr | None = Field(
         default=None,
-        description="Letters and digits by which Orthanc's Lua script proves itself at "
+        description="Letters and digits with which Orthanc's Lua script authenticates at "
         "/internal/orthanc-events; generated for an embedded Orthanc.",
     )
 
@@ -406,14 +405,14 @@ class Settings(BaseSettings):
         default=1000, gt=0, description="Most files in one GraphQL upload."
     )
     upload_idle_seconds: float = Field(
-        default=30, gt=0, description="A request that stops arriving for so long is cut."
+        default=30, gt=0, description="Longest time without data of a request."
     )
     upload_concurrency: int = Field(
-        default=6, gt=0, description="Files of one upload that go to Orthanc at once."
+        default=6, gt=0, description="Files of one upload that are sent to Orthanc at once."
     )
     zip_max_members: int = Field(default=10_000, gt=0, description="Most members of a ZIP.")
     zip_max_bytes: int = Field(
-        default=20 * _GIB, gt=0, description="Most bytes that a ZIP may unpack to."
+        default=20 * _GIB, gt=0, description="Largest unpacked size of a ZIP, in bytes."
     )
     zip_max_ratio: int = Field(default=100, gt=0, description="Highest compression of a member.")
     sequence_max_depth: int = Field(
@@ -437,8 +436,8 @@ class Settings(BaseSettings):
     websockets_per_client: int = Field(
         default=200,
         gt=0,
-        description="Most WebSockets of one client address; behind a proxy set TRUSTED_PROXIES, or "
-        "all its clients are one.",
+        description="Most WebSockets of one client address; behind a proxy set TRUSTED_PROXIES, "
+        "because otherwise all its clients count as one.",
     )
     archives_per_client: int = Field(
         default=4,
@@ -451,7 +450,7 @@ class Settings(BaseSettings):
         default=64_000_000, gt=0, description="Largest frame that is rendered, in pixels."
     )
     frame_decode_seconds: float = Field(
-        default=10, gt=0, description="Longest fetch, and longest decoding, of a frame."
+        default=10, gt=0, description="Longest fetching, and longest decoding, of a frame."
     )
     renderer_processes: int | None = Field(
         default=None,
@@ -469,14 +468,14 @@ class Settings(BaseSettings):
     )
     frame_cross_origin_resource_policy: Literal["same-origin", "same-site", "cross-origin"] = Field(
         default="cross-origin",
-        description="Which origins' pages may show frames; the signature is what protects them.",
+        description="Origins whose pages may show frames; the signature protects the frames.",
     )
     operation_seconds: float = Field(default=10, gt=0, description="Longest time of a query.")
     modality_seconds: float = Field(
         default=30,
         gt=0,
         le=600,
-        description="Longest time of a query at a modality; what has come by then is answered.",
+        description="Longest query of a modality; the answers until then are returned.",
     )
     remote_answers_max: int = Field(
         default=500, gt=0, description="Most answers of a query at a modality."
@@ -526,7 +525,7 @@ class Settings(BaseSettings):
 
     @property
     def oidc_rules(self) -> OidcRules | None:
-        """Which JWTs are accepted, None for none."""
+        """Which JWTs are accepted; None: none."""
         if self.oidc_issuer is None or self.oidc_audience is None:
             return None
         return OidcRules(

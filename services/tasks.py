@@ -26,7 +26,7 @@ _Arguments = TypeVarTuple("_Arguments")
 
 
 class Alarm:
-    """A pause that can be cut short; a ring without a waiter is kept."""
+    """A pause that can be ended early; a ring without a waiter ends the next wait."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
@@ -54,7 +54,7 @@ class Alarm:
 
 
 async def wait_for_all(calls: Iterable[Awaitable[_T]]) -> list[_T]:
-    """Wait for all calls, then raise the first error: none is left running behind the caller.
+    """Wait for all calls, then raise the first error, so that no call outlives the caller.
 
     Args:
         calls: What to wait for, at once.
@@ -184,18 +184,18 @@ async def cancel_and_wait(*tasks: "asyncio.Future[Any]") -> None:
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-"""Following Orthanc or the tokens must not stand still for longer than this after a failure."""
+"""Longest pause before a failed background task is started again."""
 
 _STEADY_SECONDS = 10.0
-"""A task that has run for this long since its last failure counts as well again."""
+"""A task that has run for so long since its last failure counts as healthy again."""
 
 
 HANGING_SECONDS = 300.0
-"""A loop whose step takes so long hangs: no call of Orthanc or MongoDB may last half as long."""
+"""A loop whose step takes so long hangs; no call of Orthanc or MongoDB lasts half as long."""
 
 
 class Heartbeat:
-    """The sign of life of one loop: `beat` says when the next one is due.
+    """The signs of life of one loop: `beat` sets when the next one is due.
 
     Args:
         name: Of the loop, for the log.
@@ -207,7 +207,7 @@ class Heartbeat:
         self.is_overdue = False
 
     def beat(self, seconds: float) -> None:
-        """Show that the loop goes on.
+        """Report that the loop is running.
 
         Args:
             seconds: The next sign of life comes within this time, or the loop counts as hanging
@@ -221,7 +221,7 @@ class Heartbeat:
         self._timer = loop.call_later(seconds, self._log_overdue, seconds)
 
     def stop(self) -> None:
-        """Expect nothing any more."""
+        """End the heartbeat."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -234,7 +234,7 @@ class Heartbeat:
 
 @dataclass(slots=True)
 class _Supervised:
-    """One background task: how often in a row it failed, and since when it runs."""
+    """One background task: its consecutive failures, and since when it runs."""
 
     failures: int = 0
     started_at: float = 0.0
@@ -250,8 +250,8 @@ _heartbeat: ContextVar[Heartbeat | None] = ContextVar("heartbeat", default=None)
 def heartbeat(name: str) -> Iterator[Heartbeat]:
     """Open the heartbeat of a loop for as long as the loop runs.
 
-    A heartbeat that is overdue makes the background task in which the loop runs not well; see
-    `Supervisor.failing`. A loop outside of any background task only logs it.
+    If a heartbeat is overdue, the background task of the loop counts as failing; see
+    `Supervisor.failing`. For a loop outside of background tasks it is only logged.
 
     Args:
         name: Unique among the loops that run in one background task.
@@ -271,10 +271,10 @@ def heartbeat(name: str) -> Iterator[Heartbeat]:
 
 
 def beat(seconds: float) -> None:
-    """Show that the loop around the caller goes on; see `Heartbeat.beat`.
+    """Report that the loop around the caller is running; see `Heartbeat.beat`.
 
-    For long work of which a loop is one step. Without a loop that has a heartbeat, for example in
-    a command, nothing happens.
+    It is for long work within one step of a loop. Without a heartbeat, for example in a command,
+    nothing happens.
     """
     current = _heartbeat.get()
     if current is not None:
@@ -322,10 +322,10 @@ class Supervisor:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """Why each task is not well, by name: the class of its last error, or which loop hangs.
+        """Why tasks fail, by name: the class of the last error, or the loop that hangs.
 
-        A task is well again when it has run for 10 s without a failure, and when each of its loops
-        has given a sign of life.
+        A task is healthy again when it has run for 10 s without a failure, and each of its loops
+        has shown a sign of life.
         """
         now = self._clock()
         failing = {}
@@ -382,14 +382,15 @@ class _Waiting(Generic[_Item, _Answer]):
 
 
 class Coalescer(Generic[_Item, _Answer]):
-    """Gathers items while a batch is worked on; the next batch takes all of them.
+    """Collects items while a batch is processed; the next batch contains all of them.
 
     Args:
-        work: Works on a batch and returns an answer per item, in their order; an exception as an
-            answer is raised to that item's caller. What it raises itself reaches every caller.
-        max_weight: Most weight of one batch; an item that weighs more is a batch of its own.
+        work: Processes a batch and returns a result for each item, in their order. A result that
+            is an exception is raised to the caller of the item; exceptions that it raises are
+            raised to all callers.
+        max_weight: Most weight of one batch; an item that weighs more is a batch by itself.
         weigh: Returns an item's weight, 1 by default.
-        gather: Awaited before each batch, which grows by what comes during it; None: no pause.
+        gather: Awaited before each batch, to which items are added meanwhile; None: no pause.
     """
 
     def __init__(
@@ -408,9 +409,9 @@ class Coalescer(Generic[_Item, _Answer]):
         self._worker: asyncio.Task[None] | None = None
 
     async def submit(self, item: _Item) -> _Answer:
-        """Have an item worked on.
+        """Process an item with the next batch.
 
-        Cancelling a caller does not cancel the work of others, and perhaps not even its own.
+        If a caller is cancelled, its item may still be processed; other callers are not affected.
         """
         done: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(item, done))
@@ -419,7 +420,7 @@ class Coalescer(Generic[_Item, _Answer]):
         return await done
 
     async def aclose(self) -> None:
-        """Wait for what is being worked on."""
+        """Wait for the batch that is being processed."""
         if self._worker is not None:
             await asyncio.wait([self._worker])
 
@@ -440,7 +441,7 @@ class Coalescer(Generic[_Item, _Answer]):
                 _resolve(waiting.done, answer)
 
     def _take_batch(self) -> list[_Waiting[_Item, _Answer]]:
-        """Take items up to the limit, one at least."""
+        """Take items up to the limit, at least one."""
         weight = count = 0
         for waiting in self._waiting:
             weight += self._weigh(waiting.item)

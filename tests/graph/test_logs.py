@@ -32,7 +32,7 @@ def test_what_mongodb_says_of_a_document_is_not_logged(capsys: pytest.CaptureFix
     text = logged(raised.value, capsys)
     assert CANARY not in text
     assert "BulkWriteError\n" in text
-    assert "services.errors.DatabaseUnavailable: The database could not carry this out." in text
+    assert "services.errors.DatabaseUnavailable: The database could not perform this." in text
     assert __file__ in text
     assert "services/database.py" in text
 

@@ -598,7 +598,7 @@ async def test_what_mongodb_does_not_take_does_not_fail_its_neighbours(
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [frozenset, RecordRefused, frozenset]
-    assert str(outcomes[1]) == "This can't be indexed: the database does not take its record."
+    assert str(outcomes[1]) == "This can't be indexed: the database does not accept its record."
     stored = await dump(database)
     assert {study["studyInstanceUID"] for study in stored["studies"]} == {"1.2.1", "1.2.3"}
     assert len(stored["instances"]) == 2

@@ -385,5 +385,5 @@ def test_since_is_a_span_or_a_date(text: str, expected: datetime) -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "d", "-2d", "yesterday", "999999w", "2d 3h"])
 def test_another_since_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="is no time"):
+    with pytest.raises(InvalidInput, match="is not a time"):
         parse_since(text, now=NOW)
