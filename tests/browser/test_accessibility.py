@@ -1,56 +1,105 @@
-"""axe-core's rules on every view; nothing serious or critical is accepted."""
+"""axe-core's rules on every screen; nothing is accepted."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from playwright.async_api import Page, expect
 
-import graph.web
-from tests.browser.conftest import Tab, sent_file
+from tests.browser.conftest import Scheme, Tab, sent_file
 
-_AXE = Path(graph.web.__file__).parent / "node_modules/axe-core/axe.min.js"
-_RUN = """async (impacts) => (await axe.run()).violations
-  .filter((found) => impacts.includes(found.impact))
+_AXE = Path(__file__).parents[1] / "frontend/node_modules/axe-core/axe.min.js"
+_RUN = """async () => (await axe.run()).violations
   .map((found) => `${found.id}: ${found.nodes.map((node) => node.html).join(" | ")}`)"""
 
 
-async def findings(page: Page, *, serious_only: bool = True) -> list[str]:
+async def findings(page: Page) -> list[str]:
     """Return what axe-core finds on a page."""
     await page.evaluate(_AXE.read_text(encoding="utf-8"))
-    impacts = ["serious", "critical"] + ([] if serious_only else ["minor", "moderate"])
-    found: list[str] = await page.evaluate(_RUN, impacts)
+    found: list[str] = await page.evaluate(_RUN)
     return found
 
 
+class _Eye:
+    """Looks at screens and keeps what axe-core finds, by their names."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[str]] = {}
+
+    async def look(self, screen: str, page: Page) -> None:
+        if told := await findings(page):
+            self.found[screen] = told
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_the_worklist_can_be_used_by_everybody(
-    tab: Tab, scheme: Literal["dark", "light"]
+async def test_every_screen_can_be_used_by_everybody(
+    tab: Tab, guarded_tab: tuple[Tab, str], scheme: Scheme
 ) -> None:
+    """The list and the study are looked at in test_appearance as well, at all sizes."""
+    eye = _Eye()
     await tab.page.emulate_media(color_scheme=scheme)
+    await _look_at_lists(tab, eye)
+    await _look_at_a_study(tab, eye)
+    await _look_at_the_network(tab, eye)
+    page = guarded_tab[0].page
+    await page.emulate_media(color_scheme=scheme)
+    await guarded_tab[0].open()
+    await expect(page.locator("#sign-in")).to_be_visible()
+    await eye.look("sign-in", page)
+    assert eye.found == {}
+
+
+async def _look_at_lists(tab: Tab, eye: _Eye) -> None:
     page = await tab.open("#order=PATIENT_NAME+ASC")
     await expect(page.locator("#studies tr").first).to_be_visible()
-    assert await findings(page) == []
+    await page.locator("#file-input").set_input_files([sent_file("a.txt", b"no DICOM")])
+    await expect(page.locator(".upload .problems li")).to_be_visible()
+    await eye.look("list with an upload", page)
+    await page.get_by_role("button", name="Close").click()
+    await tab.open("#q=nobody")
+    await expect(page.get_by_text("No study matches these filters.")).to_be_visible()
+    await eye.look("empty list", page)
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-async def test_the_study_page_can_be_used_by_everybody(
-    tab: Tab, scheme: Literal["dark", "light"]
-) -> None:
-    await tab.page.emulate_media(color_scheme=scheme)
+async def _look_at_a_study(tab: Tab, eye: _Eye) -> None:
     page = await tab.open("#q=THORAX")
+    await expect(page.locator("#studies tr")).to_have_count(1)
     await page.locator("#studies a").first.click()
     await expect(page.locator(".image")).to_be_visible()
     await page.keyboard.press("t")
     await expect(page.locator("#tags tbody tr").first).to_be_visible()
-    assert await findings(page) == []
+    await eye.look("study", page)
+    await page.keyboard.press("?")
+    await expect(page.locator("#keys")).to_be_visible()
+    await eye.look("keys", page)
+    await page.keyboard.press("Escape")
+    await page.locator("#open-share").click()
+    share = page.locator("#share")
+    await share.get_by_label("For whom or what").fill("axe")
+    await share.get_by_role("button", name="Create link").click()
+    await expect(share.locator("#share-list li").first).to_be_visible()
+    await eye.look("share", page)
+    await share.get_by_role("button", name="Revoke axe").click()
+    await expect(share.locator("#share-existing")).to_be_hidden()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="More actions").click()
+    await page.get_by_role("button", name="Delete this study").click()
+    await expect(page.locator("#delete")).to_be_visible()
+    await eye.look("deletion", page)
+    await page.keyboard.press("Escape")
 
 
-async def test_a_result_list_can_be_used_by_everybody(tab: Tab) -> None:
-    page = await tab.open()
-    await page.locator("#file-input").set_input_files([sent_file("a.txt", b"no DICOM")])
-    await expect(page.locator(".upload .problems li")).to_be_visible()
-    assert await findings(page) == []
+async def _look_at_the_network(tab: Tab, eye: _Eye) -> None:
+    page = await tab.open("#tab=jobs")
+    await expect(page.locator("#tabs a")).to_have_text(["Remote", "Jobs", "Worklist"])
+    await expect(page.locator(".jobs")).to_be_attached()
+    await eye.look("jobs", page)
+    await page.get_by_role("link", name="Remote").click()
+    await expect(page.get_by_text("No other archive is known.")).to_be_visible()
+    await eye.look("remote", page)
+    await page.get_by_role("link", name="Worklist").click()
+    await page.get_by_text("Plan an examination").click()
+    await expect(page.get_by_role("form", name="Plan an examination")).to_be_visible()
+    await eye.look("worklist", page)
 
 
 @pytest.mark.parametrize("width", [360, 768, 3840])

@@ -7,7 +7,6 @@ that is meant, remove them and run this module: it writes what is missing, and f
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -15,12 +14,10 @@ import numpy.typing as npt
 import pytest
 from playwright.async_api import Browser, Page, ViewportSize, expect
 
-from tests.browser.conftest import Tab, opened_tab
+from tests.browser.conftest import Scheme, Tab, opened_tab
 from tests.browser.phantoms import Phantom
 from tests.browser.test_accessibility import findings
 from tests.server_process import Served
-
-Scheme = Literal["dark", "light"]
 
 _KEPT = Path(__file__).parent / "appearance"
 _KEPT_WIDTH = 160
@@ -35,6 +32,8 @@ _DESK: ViewportSize = {"width": 1400, "height": 900}
 _WALL: ViewportSize = {"width": 2560, "height": 1440}
 _SIZES = {"phone": _PHONE, "tablet": _TABLET, "desk": _DESK, "wall": _WALL}
 _TOUCHED = {"phone", "tablet"}
+_EXAMINED = {"phone", "desk"}
+"""By axe-core: the others have the same elements, with more room."""
 
 _SMALL_CONTROLS = """() => [...document.querySelectorAll("button, select, a, label > span")]
   .filter((control) => control.checkVisibility({ visibilityProperty: true }))
@@ -79,7 +78,8 @@ async def _open_study(tab: Tab, study: Phantom) -> None:
 
 
 async def _check(page: Page, size: str) -> None:
-    assert await findings(page, serious_only=False) == []
+    if size in _EXAMINED:
+        assert await findings(page) == []
     assert max(await page.evaluate(_SIDEWAYS)) <= 0
     tools = page.locator("#tools")
     if await tools.is_visible():

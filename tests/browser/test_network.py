@@ -61,7 +61,7 @@ async def test_a_study_of_another_archive_is_found_and_fetched(tab: Tab) -> None
     row = page.locator(".found tbody tr")
     await expect(row).to_contain_text("PHANTOM-REMOTE")
     await expect(row).to_contain_text("Fetched CT")
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await row.get_by_role("button", name="Fetch").click()
     await row.get_by_role("link", name="Open").click()
     await expect(page.locator(".image")).to_be_visible()
@@ -148,7 +148,7 @@ async def test_a_study_is_sent_and_copied_without_names(tab: Tab, samples: Serve
     await expect(page.locator(".image")).to_be_visible()
     await page.get_by_role("button", name="More actions").click()
     await page.get_by_role("button", name="Make an anonymous copy …").click()
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await page.get_by_label("Patient ID of the copy").fill("ANON-1")
     await page.get_by_role("button", name="Make the copy").click()
     copy = page.locator(".job", has_text="Anonymise").first
@@ -182,7 +182,7 @@ async def test_an_examination_is_planned_and_done(tab: Tab) -> None:
     row = page.locator(".found tbody tr")
     await expect(row).to_contain_text("Anna Huber")
     await expect(row).to_contain_text("planned")
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await page.get_by_role("button", name="Done P-1").click()
     await expect(row).to_have_count(0)
     await page.get_by_label("Show finished ones too").check()

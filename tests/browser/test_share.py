@@ -37,6 +37,12 @@ async def test_a_link_shows_one_study_until_it_is_revoked(tab: Tab) -> None:
 
     await dialog.get_by_role("button", name="Revoke Dr. Huber").click()
     await expect(dialog.locator("#share-existing")).to_be_hidden()
+    await expect(dialog.get_by_label("For whom or what")).to_be_focused()
+    # Escape closes the dialog alone, wherever the focus is.
+    await page.evaluate("document.activeElement.blur()")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await expect(page.locator("#study-view")).to_be_visible()
     tab.expected_errors += ["401", "410"]
     ended = other.locator("#ended")
     for _ in range(20):

@@ -85,7 +85,7 @@ function mouse() {
 function isOurs(event) {
   if (byId("study-view").hidden || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return false;
   const { target } = event;
-  if (target.closest("dialog")) return false;
+  if (document.querySelector("dialog[open]")) return false; // The focus may be outside, on nothing.
   if (event.key === "Escape" && document.querySelector("[popover]:popover-open")) return false;
   const movesIt = /^(Arrow|Page|Home|End)/.test(event.key);
   if (target.matches('input[type="range"], input[type="radio"]')) return !movesIt && event.key !== " ";

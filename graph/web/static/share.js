@@ -78,6 +78,7 @@ function line(share) {
   const revoke = async () => {
     await graphql(REVOKE, { id: share.id });
     await list();
+    (byId("share-list").querySelector("button") ?? byId("share-name")).focus(); // The button in use is gone.
   };
   const button = el("button", {
     type: "button",
