@@ -94,7 +94,7 @@ async def _look_at_the_network(tab: Tab, eye: _Eye) -> None:
     await expect(page.locator(".jobs")).to_be_attached()
     await eye.look("jobs", page)
     await page.get_by_role("link", name="Remote").click()
-    await expect(page.get_by_text("No other archive is known.")).to_be_visible()
+    await expect(page.get_by_text("No archive is declared that may be asked.")).to_be_visible()
     await eye.look("remote", page)
     await page.get_by_role("link", name="Worklist").click()
     await page.get_by_text("Plan an examination").click()

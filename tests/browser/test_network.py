@@ -86,7 +86,7 @@ async def test_a_modality_is_declared_tried_changed_and_removed(tab: Tab, archiv
         ("Port", str(archive.port)),
     ):
         await form.get_by_label(label, exact=True).fill(value)
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await form.get_by_label("Encrypt (TLS)").check()
     await form.get_by_role("button", name="Declare").click()
     await expect(form.get_by_role("alert")).to_contain_text("DICOM_TLS_CERTIFICATE")
@@ -105,7 +105,7 @@ async def test_a_modality_is_declared_tried_changed_and_removed(tab: Tab, archiv
     await expect(page.get_by_label("Archive").locator("option")).to_have_count(2)
     await row.get_by_role("button", name="Test second").click()
     await expect(row).to_contain_text("answered")
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await row.get_by_role("button", name="Remove second").click()
     await form.get_by_role("button", name="Remove").click()
     await expect(row).to_have_count(0)
@@ -122,7 +122,7 @@ async def test_chosen_studies_are_one_download(tab: Tab) -> None:
     await rows.nth(2).click()
     bar = page.locator("#choices")
     await expect(bar).to_contain_text("2 studies chosen")
-    assert await findings(page, serious_only=False) == []
+    assert await findings(page) == []
     await bar.get_by_role("button", name="Export", exact=True).click()
     job = page.locator(".job", has_text="Export").first
     await expect(job.locator(".state")).to_have_text("done")
