@@ -112,20 +112,28 @@ class BatchLoader(Generic[K, V]):
         self._load = load
         self._turns = turns
         self._values: dict[K, asyncio.Future[V]] = {}
-        self._wanted: dict[K, asyncio.Future[V]] = {}
+        self._waiters: dict[K, list[asyncio.Future[V]]] = {}
+        self._wanted: list[K] = []
         self._loading: set[asyncio.Task[None]] = set()
 
     def load(self, key: K) -> Awaitable[V]:
-        """Return an awaitable for the value of a key."""
-        value = self._values.get(key)
-        if value is None or value.cancelled():
-            value = self._values[key] = asyncio.get_running_loop().create_future()
+        """Return an awaitable for the value of a key, which resumes its caller in a turn.
+
+        Each caller has a future of its own: a shared one would resume all ten thousand instances
+        of a series in one iteration of the event loop.
+        """
+        if (loaded := self._values.get(key)) is not None:
+            return loaded
+        waiter: asyncio.Future[V] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(key, [])
+        waiters.append(waiter)
+        if len(waiters) == 1:
             if not self._wanted:
                 task = asyncio.create_task(self._load_wanted())
                 self._loading.add(task)
                 task.add_done_callback(self._loading.discard)
-            self._wanted[key] = value
-        return value
+            self._wanted.append(key)
+        return waiter
 
     async def load_many(self, keys: Iterable[K]) -> list[V]:
         """Return the values of keys, in their order."""
@@ -133,22 +141,27 @@ class BatchLoader(Generic[K, V]):
 
     async def _load_wanted(self) -> None:
         await self._turns.wait_idle()
-        wanted, self._wanted = self._wanted, {}
+        wanted, self._wanted = self._wanted, []
         # The operation may have ended in between, by its time limit or with its connection.
-        wanted = {key: value for key, value in wanted.items() if not value.cancelled()}
-        if not wanted:
+        given_up = {key for key in wanted if all(one.done() for one in self._waiters[key])}
+        for key in given_up:
+            del self._waiters[key]
+        keys = [key for key in wanted if key not in given_up]
+        if not keys:
             return
         try:
-            values = await self._load(list(wanted))
+            values = await self._load(keys)
         except Exception as exc:  # noqa: BLE001  # raised to all waiting callers
-            for value in wanted.values():
-                if not value.done():
-                    value.set_exception(exc)
+            for key in keys:
+                for waiter in self._waiters.pop(key):
+                    if not waiter.done():
+                        waiter.set_exception(exc)
             return
-        for key, loaded in zip(wanted, values, strict=True):
-            await self._turns.yield_to_loop()
-            if not wanted[key].done():
-                wanted[key].set_result(loaded)
+        for key, value in zip(keys, values, strict=True):
+            self._values[key] = loaded = asyncio.get_running_loop().create_future()
+            loaded.set_result(value)
+            for waiter in self._waiters.pop(key):
+                self._turns.deliver(waiter, value)
 
 
 class Loaders:

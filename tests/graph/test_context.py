@@ -1,6 +1,12 @@
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
-from graph.context import AccessLog, Level
+from graph.context import AccessLog, BatchLoader, Level
+from services.errors import DatabaseUnavailable
+from services.query import turns
+from services.query.turns import CooperativeExecution
 
 PATIENT = {"_id": "p1"}
 STUDY = {"_id": "s1", "orthancPatientId": "p1"}
@@ -62,3 +68,57 @@ def test_a_view_is_new_once_for_each_study() -> None:
 
 def test_nobody_seen_is_no_view() -> None:
     assert not AccessLog(fields=["server"], number_of_objects=1).is_new_view
+
+
+async def test_those_who_wait_for_one_value_go_on_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.0)
+    loads: list[list[str]] = []
+
+    async def load(keys: list[str]) -> Sequence[str]:
+        loads.append(keys)
+        return [key.upper() for key in keys]
+
+    loader = BatchLoader(load, CooperativeExecution())
+    values: list[str] = []
+
+    async def want(key: str) -> None:
+        values.append(await loader.load(key))
+
+    wanting = [asyncio.create_task(want(key)) for key in ("a", "b") for _ in range(20)]
+    in_iterations = []
+    while not all(task.done() for task in wanting):
+        before = len(values)
+        await asyncio.sleep(0)
+        in_iterations.append(len(values) - before)
+    assert max(in_iterations) == 1
+    assert values == ["A"] * 20 + ["B"] * 20
+    # What is known is at hand, and nothing is loaded twice.
+    assert await loader.load_many(["b", "c", "a"]) == ["B", "C", "A"]
+    assert loads == [["a", "b"], ["c"]]
+
+
+async def test_a_caller_who_gives_up_takes_the_value_from_nobody_else() -> None:
+    loads: list[list[str]] = []
+
+    async def load(keys: list[str]) -> Sequence[str]:
+        loads.append(keys)
+        return keys
+
+    loader = BatchLoader(load, CooperativeExecution())
+    waiting = [asyncio.ensure_future(loader.load(key)) for key in ("a", "a", "b")]
+    waiting[0].cancel()
+    waiting[2].cancel()
+    assert await waiting[1] == "a"
+    assert loads == [["a"]]
+    # Whoever asks for what was given up gets it.
+    assert await loader.load("b") == "b"
+
+
+async def test_a_load_that_fails_is_told_to_all_who_wait() -> None:
+    async def load(_keys: list[str]) -> Sequence[str]:
+        raise DatabaseUnavailable
+
+    loader = BatchLoader(load, CooperativeExecution())
+    asked = [loader.load(key) for key in ("a", "a", "b")]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(one) for one in outcomes] == [DatabaseUnavailable] * 3
