@@ -7,7 +7,10 @@ SETUP := $(VENV)/.setup-done
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup orthanc newer-orthanc web chromium frontend run check static test test-orthanc fuzz bench docs format constraints clean
+.PHONY: help setup orthanc newer-orthanc web chromium frontend run check static formatted linted typed \
+  layered collected test test-orthanc fuzz bench docs format constraints clean
+# Images of Python set it; each of the hundred processes of a test run would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,16 +33,34 @@ TEST_PROCESSES ?= 3
 # A test that hangs ends and says where it waits; on a busy machine some take minutes.
 PYTEST := $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --timeout 600
 
+# What uses one processor, and the other is free for.
+STATIC := typed formatted linted layered collected
+IN_TURNS := $(MAKE) --no-print-directory --jobs 2 --output-sync=target
+
 static: setup
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	@$(IN_TURNS) $(STATIC)
+
+typed:
 	$(BIN)/mypy
+
+formatted:
+	$(BIN)/ruff format --check .
+
+linted:
+	$(BIN)/ruff check .
+
+layered:
 	$(BIN)/lint-imports
+
+# Compiles the tests once, and not in each process.
+collected:
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || $(BIN)/python -m pytest --collect-only -qq
 
 check: static ## What to run after each change: format, lint, types, import directions, pure tests
 	$(PYTEST) -q tests/graph tests/models tests/services tests/test_*.py
 
-test: static chromium frontend ## Every check: the static ones, then all tests with coverage
+test: setup ## Every check: the static ones, then all tests with coverage
+	@$(IN_TURNS) $(STATIC) chromium frontend
 	$(PYTEST) --durations 25 --cov
 
 # ROOT: what services/embedded/fetch-orthanc.sh made, another root file system, or a binary.

@@ -205,6 +205,16 @@ async def runtime(settings: Settings) -> Runtime:
     )
 
 
+@pytest.fixture(scope="module")
+def schema(settings: Settings) -> strawberry.Schema:
+    return build_schema(settings)
+
+
+@pytest.fixture(scope="module")
+def fields(schema: strawberry.Schema) -> dict[str, GraphQLField]:
+    return dict(root_fields(schema))
+
+
 class _Nothing:
     """Has every attribute; none of them does anything."""
 
@@ -288,8 +298,8 @@ def refusal_in(errors: list[dict[str, Any]]) -> str | None:
     return next((code for code in codes if code in ("UNAUTHENTICATED", "FORBIDDEN")), None)
 
 
-def test_every_root_field_has_its_role(settings: Settings) -> None:
-    assert {path for path, _ in root_fields(build_schema(settings))} == set(FIELDS)
+def test_every_root_field_has_its_role(fields: dict[str, GraphQLField]) -> None:
+    assert set(fields) == set(FIELDS)
 
 
 def test_every_route_has_its_role(settings: Settings) -> None:
@@ -307,12 +317,14 @@ def test_every_route_has_its_role(settings: Settings) -> None:
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("path", [path for path in FIELDS if not path.startswith("Subscription")])
 async def test_queries_and_mutations_let_their_roles_in(
-    app: ASGIApp, settings: Settings, tokens: dict[str, str], path: str, caller: str
+    app: ASGIApp,
+    fields: dict[str, GraphQLField],
+    tokens: dict[str, str],
+    path: str,
+    caller: str,
 ) -> None:
-    field = dict(root_fields(build_schema(settings)))[path]
-    response = await send(
-        app, "POST", "/graphql", tokens.get(caller), json={"query": operation(path, field)}
-    )
+    query = operation(path, fields[path])
+    response = await send(app, "POST", "/graphql", tokens.get(caller), json={"query": query})
     errors = response.json().get("errors", [])
     assert "GRAPHQL_VALIDATION_FAILED" not in str(errors)
     assert refusal_in(errors) == expected_refusal(CALLERS[caller], FIELDS[path])
@@ -321,17 +333,19 @@ async def test_queries_and_mutations_let_their_roles_in(
 @pytest.mark.parametrize("caller", [name for name in CALLERS if name != "wrong token"])
 @pytest.mark.parametrize("path", [path for path in FIELDS if path.startswith("Subscription")])
 async def test_subscriptions_let_their_roles_in(
-    settings: Settings, runtime: Runtime, path: str, caller: str
+    schema: strawberry.Schema,
+    fields: dict[str, GraphQLField],
+    runtime: Runtime,
+    path: str,
+    caller: str,
 ) -> None:
-    schema = build_schema(settings)
-    field = dict(root_fields(schema))[path]
     role = CALLERS[caller]
     context = Context(
         runtime=runtime,
         principal=None if role is None else Principal("x", role),
         base_url="http://localhost",
     )
-    result: Any = await schema.subscribe(operation(path, field), context_value=context)
+    result: Any = await schema.subscribe(operation(path, fields[path]), context_value=context)
     first = await anext(result) if hasattr(result, "__anext__") else result
     errors = [
         {
