@@ -8,6 +8,7 @@ import socket
 import traceback
 import warnings
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -23,6 +24,28 @@ def pytest_configure() -> None:
     # Hypothesis measures each example by the clock, which says nothing on a busy machine.
     hypothesis.settings.register_profile("tests", deadline=None)
     hypothesis.settings.load_profile("tests")
+
+
+_CLIENTS = [Path(__file__).parent / name for name in ("browser", "frontend")]
+"""Folders whose tests are clients of servers in processes of their own."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests of browsers and front ends, without coverage, which sees nothing there.
+
+    pytest-xdist gives each process a part of the list, and takes from its end for those that have
+    nothing left: so one process starts these servers, and stops them long before the others end.
+    """
+    items.sort(key=_place)
+    for item in items:
+        if _place(item) < len(_CLIENTS):
+            item.add_marker("no_cover")
+
+
+def _place(item: pytest.Item) -> int:
+    places = (place for place, folder in enumerate(_CLIENTS) if folder in item.path.parents)
+    return next(places, len(_CLIENTS))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -81,7 +81,7 @@ def sent_file(name: str, content: bytes) -> FilePayload:
     return {"name": name, "mimeType": "application/octet-stream", "buffer": content}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def samples(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """A server with its own stores, which hold the sample studies; open to everybody."""
     async with serve(tmp_path_factory.mktemp("samples")) as served:
@@ -146,7 +146,7 @@ async def without_ct(tidied: None) -> bytes:
     return await asyncio.to_thread(Path(path).read_bytes)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def guarded(
     samples: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Served, str]]:
@@ -165,7 +165,7 @@ async def run_chromium() -> AsyncIterator[Browser]:
         await chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser() -> AsyncIterator[Browser]:
     async with run_chromium() as chromium:
         yield chromium

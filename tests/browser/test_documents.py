@@ -9,6 +9,7 @@ import numpy as np
 from playwright.async_api import expect
 
 from tests.browser.conftest import Tab
+from tests.patience import PATIENCE_SECONDS
 from tests.real.dicomweb_stage import file_named
 from tests.real.test_downloads import document, video
 from tests.server_process import Served
@@ -46,7 +47,7 @@ async def test_a_pdf_stands_in_a_frame_and_can_be_saved(tab: Tab, samples: Serve
     page = await tab.open(f"#study={study}")
     await expect(page.locator(".document h2")).to_have_text("Encapsulated PDF Storage")
     await expect(page.locator(".document iframe")).to_be_visible()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         # Chromium's viewer is a frame of its own inside ours.
         while not any(frame.url.startswith("chrome-extension:") for frame in page.frames):  # noqa: ASYNC110  # no event says so
             await asyncio.sleep(0.02)

@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Request, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import Tab
+from tests.patience import PATIENCE_SECONDS
 from tests.server_process import Served
 
 _LIVE = "#live"
@@ -113,9 +114,9 @@ async def test_an_event_during_a_request_is_looked_after_later(
     await page.wait_for_load_state("networkidle")
     await page.route("**/graphql", hold)
     await page.locator("#search").fill("1CT1")
-    await asyncio.wait_for(answered.wait(), 10)
+    await asyncio.wait_for(answered.wait(), PATIENCE_SECONDS)
     await _upload(samples, without_ct)
-    await asyncio.wait_for(told.wait(), 10)
+    await asyncio.wait_for(told.wait(), PATIENCE_SECONDS)
     await page.wait_for_timeout(300)  # The look that the event asks for comes to nothing now.
     release.set()
     await expect(page.locator(_ROWS)).to_have_count(1)
@@ -140,7 +141,7 @@ async def test_a_list_behind_a_study_asks_nothing_until_it_is_shown(
     await page.wait_for_load_state("networkidle")
     page.on("request", lambda request: asked.append(request.post_data or ""))
     await _upload(samples, without_ct)
-    await asyncio.wait_for(told.wait(), 10)
+    await asyncio.wait_for(told.wait(), PATIENCE_SECONDS)
     await page.wait_for_timeout(300)  # The look that the event asks for waits as well.
     assert not any("query Worklist" in one for one in asked)
     await page.keyboard.press("Escape")
@@ -194,7 +195,7 @@ async def test_a_subscription_that_ends_begins_again(
     again = asyncio.Event()
     await tab.page.route_web_socket("**/graphql", _ending_first(ending, again))
     page = await tab.open("#q=1CT1")
-    await asyncio.wait_for(again.wait(), 10)
+    await asyncio.wait_for(again.wait(), PATIENCE_SECONDS)
     await expect(page.locator(_LIVE)).to_have_text("Live")
     await _upload(samples, without_ct)
     await expect(page.locator(_ROWS)).to_have_count(1)
@@ -210,4 +211,4 @@ async def test_a_subscription_that_lost_its_token_asks_for_one(tab: Tab) -> None
     assert not again.is_set()
     await page.locator("#sign-in").get_by_label("Token").fill("another")
     await page.keyboard.press("Enter")
-    await asyncio.wait_for(again.wait(), 10)
+    await asyncio.wait_for(again.wait(), PATIENCE_SECONDS)

@@ -8,6 +8,7 @@ from playwright.async_api import Download, Locator, Page, Request, Route, expect
 
 from services.frames.signing import FrameUrlSigner, load_or_create_keys
 from tests.browser.conftest import Tab
+from tests.patience import PATIENCE_SECONDS
 from tests.server_process import Served
 
 _CINE = "#q=204"
@@ -240,7 +241,7 @@ async def test_a_neighbour_that_comes_later_leaves_the_picture_on_the_screen(tab
     await page.route("**/frames/**", refuse_neighbours)
     tab.expected_errors.append("503")
     await page.keyboard.press("2")
-    await asyncio.wait_for(refused.wait(), 10)
+    await asyncio.wait_for(refused.wait(), PATIENCE_SECONDS)
     source = re.compile(f"/{wanted}/.*/full.png$")
     await expect(page.locator(".image")).to_have_attribute("data-source", source)
     await page.wait_for_load_state("networkidle")
@@ -297,7 +298,7 @@ async def test_a_late_answer_for_the_study_before_changes_nothing(
     await tab.page.route("**/graphql", _answering_late(operation, release, held, failing=failing))
     page = await tab.open("#q=CompressedSamples")
     await page.locator("#studies a", has_text="RG1").click()
-    await asyncio.wait_for(held.wait(), 10)
+    await asyncio.wait_for(held.wait(), PATIENCE_SECONDS)
     await page.keyboard.press("Escape")
     await page.locator("#studies a", has_text="MR2").click()
     await expect(page.locator(".image")).to_be_visible()
@@ -320,7 +321,7 @@ async def test_a_failed_header_request_leaves_the_header_of_a_later_one(tab: Tab
     page = await _open_study(tab, _MR_SERIES)
     await page.route("**/graphql", _answering_late("query Tags", release, held, failing=True))
     await page.keyboard.press("t")
-    await asyncio.wait_for(held.wait(), 10)
+    await asyncio.wait_for(held.wait(), PATIENCE_SECONDS)
     await page.keyboard.press("ArrowDown")
     rows = page.locator("#tags tbody tr")
     await expect(rows.first).to_be_visible()

@@ -174,6 +174,7 @@ async def test_reference_lines_and_linked_stacks_know_the_patient(
     await expect(page.locator(".corner-series").nth(1)).to_contain_text("Coronal")
     await page.keyboard.press("x")
     line = page.locator(".viewport").nth(1).locator(".reference-lines line")
+    await expect(page.locator(".image").nth(1)).to_have_attribute("data-width", re.compile(r"\d"))
     await expect(line).to_have_count(1)
     height = float(str(await line.get_attribute("y1")))
     await page.keyboard.press("ArrowDown")

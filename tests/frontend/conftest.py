@@ -58,7 +58,7 @@ class Workshop:
                 await process.communicate()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def client_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of clients/js as npm would install it: packed, and unpacked again."""
     folder = tmp_path_factory.mktemp("client")
@@ -81,14 +81,14 @@ async def client_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "package"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     """A server with the sample studies, open to everybody on this machine."""
     async with serve(tmp_path_factory.mktemp("front-ends")) as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def guarded(
     served: Served, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Served, str]]:
@@ -97,7 +97,7 @@ async def guarded(
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def browser() -> AsyncIterator[Browser]:
     """A browser."""
     async with run_chromium() as chromium:

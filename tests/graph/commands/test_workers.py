@@ -7,6 +7,7 @@ from typing import cast
 import pytest
 
 from graph.commands.workers import Handover, Worker, WorkerFailed, WorkerServer, WorkerSlot
+from tests.patience import PATIENCE_SECONDS
 
 
 class FakeWorker:
@@ -63,7 +64,7 @@ async def test_a_place_is_taken_again_also_when_the_next_worker_does_not_start()
     keeping = asyncio.create_task(slot.keep())
     await turns()
     first.kill()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while slot.worker is not cast("Worker", second):  # noqa: ASYNC110  # the slot tells nobody
             await asyncio.sleep(0.01)
     keeping.cancel()

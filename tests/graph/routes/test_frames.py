@@ -228,6 +228,7 @@ async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.Mo
         signed = stage.frames.signer.frame_path(other.id, REVISION, 0, now=time.time())
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert (await stage.http.get(signed.path)).status_code == 200
+        assert not all(one.done() for one in flood)
         statuses = Counter(answer.status_code for answer in await asyncio.gather(*flood))
         seconds = time.monotonic() - begun
     assert set(statuses) <= {200, 503}
@@ -256,7 +257,7 @@ async def test_frames_after_the_one_asked_for_are_rendered_ahead(orthanc: respx.
     )
     async with open_stage(IndexedInstance(number_of_frames=4)) as stage:
         await stage.http.get(url(stage))
-        await asyncio.wait_for(rendered_ahead.wait(), 5)
+        await asyncio.wait_for(rendered_ahead.wait(), PATIENCE_SECONDS)
         before = route.call_count
         for frame_index in range(4):
             assert (await stage.http.get(url(stage, frame_index))).status_code == 200
@@ -277,7 +278,7 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
     followers = [IndexedInstance(id=follower) for follower in FOLLOWER_IDS]
     async with open_stage(IndexedInstance(), *followers) as stage:
         await stage.http.get(url(stage))
-        await asyncio.wait_for(rendered_ahead.wait(), 5)
+        await asyncio.wait_for(rendered_ahead.wait(), PATIENCE_SECONDS)
     asked = [call.request.url.path.split("/")[2] for call in route.calls]
     assert asked == [INSTANCE_ID, *FOLLOWER_IDS[:8]]
 

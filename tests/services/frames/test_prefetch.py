@@ -82,7 +82,7 @@ async def test_no_frame_of_an_instance_that_ended_a_renderer_is_rendered_unasked
     )
     running = asyncio.create_task(ahead.run())
     ahead.follow(FrameKey(INSTANCE_ID, REVISION, 0, FrameVariant()))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await judged.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -13,6 +13,7 @@ from services.health.descriptors import (
     describe_descriptors,
     raise_descriptor_limit,
 )
+from tests.patience import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ async def test_exhaustion_is_logged_once_a_minute_and_forgotten_when_it_is_over(
     watch = DescriptorWatch()
     with caplog.at_level(logging.ERROR, "services.health.descriptors"):
         running = asyncio.create_task(watch.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await over.wait()
             while watch.warning is not None:  # noqa: ASYNC110  # the watch has no event
                 await asyncio.sleep(0)

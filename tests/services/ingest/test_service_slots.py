@@ -11,6 +11,7 @@ import pytest
 from services.ingest.archives import ArchiveLimits
 from services.ingest.results import StoreResult, StoreStatus
 from services.ingest.service import Ingest, SentFile
+from tests.patience import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from services.ingest.storing import FileStorage
@@ -69,7 +70,7 @@ async def test_one_caller_takes_half_of_the_threads_however_many_calls_they_make
         await asyncio.sleep(0)
     other = SentFile("theirs", lambda: io.BytesIO(b"x"))
     calls.append(asyncio.create_task(ingest.store([other], caller="other")))
-    await asyncio.wait_for(enough.wait(), 10)
+    await asyncio.wait_for(enough.wait(), PATIENCE_SECONDS)
     assert busy.count("mine") == 3
     for call in calls:
         call.cancel()

@@ -181,7 +181,7 @@ async def test_a_cancelled_caller_closes_the_connection_at_once(network: Network
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 40
 
 
 async def test_hanging_peers_leave_threads_for_others(network: Network) -> None:
