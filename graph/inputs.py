@@ -29,7 +29,7 @@ After = Annotated[
 NodeId = Annotated[strawberry.ID, strawberry.argument(name="id", description="Its field `id`.")]
 
 
-@strawberry.input(description="A range of days; both ends belong to it, a missing end is open.")
+@strawberry.input(description="A range of days including both ends; a missing end is open.")
 class DateRange:
     """Days, both inclusive."""
 
@@ -200,8 +200,7 @@ class PatientFilter:
     )
     patient_name: str | None = strawberry.field(
         default=None,
-        description="Beginnings of words of the name, in any order; case and accents do not "
-        "matter.",
+        description="Prefixes of words of the name, in any order, ignoring case and accents.",
     )
 
     def to_criteria(self, scope: Scope) -> PatientCriteria:
@@ -297,9 +296,7 @@ class RemoteFilter:
 class CreateShareInput:
     """What a new share shows, and for how long."""
 
-    name: str = strawberry.field(
-        description="For people: for whom or what it is made; 1 to 128 characters."
-    )
+    name: str = strawberry.field(description="Who or what it is for; 1 to 128 characters.")
     study_ids: list[strawberry.ID] = strawberry.field(
         description="The `id`s of the studies that it shows; 1 to 100."
     )
@@ -500,24 +497,26 @@ class AnonymizeInput:
 
     patient_id: str | None = strawberry.field(
         default=None,
-        description="Written as PatientID; made up when absent, always the same for one patient, "
-        "so that the patient's studies stay together. It must not be a real patient's.",
+        description="PatientID of the copy. Default: a generated one, always the same for one "
+        "patient, so that the patient's studies stay together. It must not be that of a real "
+        "patient.",
     )
     patient_name: str | None = strawberry.field(
-        default=None, description="Written as PatientName; the PatientID when absent."
+        default=None, description="PatientName of the copy. Default: the PatientID."
     )
     keep: list[str] | None = strawberry.field(
         default=None,
-        description="Keywords that stay, as `StudyDate`, where their values hold no word of the "
-        "patient's identity. Names, identifiers, dates of birth and UIDs can't stay.",
+        description="Keywords of attributes to keep, such as `StudyDate`, if their values contain "
+        "no word of the patient's identity. Names, identifiers, dates of birth and UIDs can't "
+        "be kept.",
     )
     replace: list[TagValue] | None = strawberry.field(
         default=None, description="Attributes with new values."
     )
     confirm_burned_in: bool = strawberry.field(
         default=False,
-        description="Somebody has looked at the images that may show the patient's name, and there "
-        "is none. Without it such a study is refused: `BURNED_IN_ANNOTATION`.",
+        description="A person has looked at the images that may show the patient's name, and they "
+        "do not. Without it such a study is refused: `BURNED_IN_ANNOTATION`.",
     )
 
     def to_options(self) -> AnonymizationOptions:

@@ -14,7 +14,7 @@ from services.orthanc.identifiers import is_orthanc_id
 from services.query.paging import ListCount, Page
 
 
-@strawberry.interface(description="An object that `node` finds again by its `id`.")
+@strawberry.interface(description="An object that `node` finds by its `id`.")
 class Node:
     """What the four DICOM levels have in common."""
 
@@ -102,12 +102,12 @@ def require_node_id(type_name: TypeName, node_id: str) -> str:
 NodeT = TypeVar("NodeT")
 
 
-@strawberry.type(description="Where a page stands in its list.")
+@strawberry.type(description="The position of a page in its list.")
 class PageInfo:
-    """Where a page stands in its list."""
+    """The position of a page in its list."""
 
-    has_next_page: bool = strawberry.field(description="There is more behind this page.")
-    has_previous_page: bool = strawberry.field(description="There is more before this page.")
+    has_next_page: bool = strawberry.field(description="Whether there is a next page.")
+    has_previous_page: bool = strawberry.field(description="Whether there is a previous page.")
     start_cursor: str | None = strawberry.field(
         description="Cursor of the first object, for `before`; null when the page is empty."
     )
@@ -121,7 +121,7 @@ class Edge(Generic[NodeT]):
     """An object of a list."""
 
     cursor: str = strawberry.field(
-        description="Opaque name of this place; of use in the same list in the same order only."
+        description="Opaque position, valid only in the same list in the same order."
     )
     node: NodeT = strawberry.field(description="The object.")
 
@@ -133,7 +133,9 @@ class Connection(Generic[NodeT]):
     edges: list[Edge[NodeT]] = strawberry.field(
         description="The objects of the page with their cursors."
     )
-    page_info: PageInfo = strawberry.field(description="How to go on.")
+    page_info: PageInfo = strawberry.field(
+        description="Whether there are further pages, and their cursors."
+    )
     count: strawberry.Private[Callable[[], Awaitable[ListCount]]]
 
     @strawberry.field(description="The objects of the page.")
@@ -142,16 +144,16 @@ class Connection(Generic[NodeT]):
         return [edge.node for edge in self.edges]
 
     @strawberry.field(
-        description="How many objects the whole list has. Counted when it is asked for: leave it "
-        "out where it isn't shown."
+        description="Number of objects of the whole list. It is counted when it is requested: "
+        "leave it out if it is not shown."
     )
     async def total_count(self) -> int:
         """Count the list."""
         return (await self.count()).number
 
     @strawberry.field(
-        description="False: the list has at least `totalCount` objects. Of the matches of a filter "
-        "100,000 are counted."
+        description="False: the list has at least `totalCount` objects. At most 100,000 matches "
+        "of a filter are counted."
     )
     async def total_count_is_exact(self) -> bool:
         """Return whether the count is exact, and not only a lower bound."""

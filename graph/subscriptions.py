@@ -24,12 +24,12 @@ from services.sync.events import StudyChange, StudyChangeKind
 strawberry.enum(
     StudyChangeKind,
     name="StudyEventKind",
-    description="CREATED: its first images came. UPDATED: something in it changed. STABLE: nothing "
-    "new came for a while. DELETED: it is gone.",
+    description="CREATED: its first images arrived. UPDATED: it changed. STABLE: it did not "
+    "change for a while. DELETED: it was deleted.",
 )
 
 
-@strawberry.type(description="Something happened to a study.")
+@strawberry.type(description="An event of a study.")
 class StudyEvent:
     """An event."""
 
@@ -71,8 +71,8 @@ class Subscription:
     """The root of all subscriptions."""
 
     @strawberry.subscription(
-        description="What happens to studies from now on, at most one event per study and second. "
-        "A client that reads too slowly gets an error and the subscription ends."
+        description="Events of studies from now on, at most one for each study and second. A "
+        "client that reads too slowly gets an error, and the subscription ends."
     )
     async def study_events(
         self,

@@ -12,7 +12,7 @@ from graph.mutations.sharing import SharingMutation
 from graph.mutations.worklist import WorklistMutation
 
 
-@strawberry.type(description="Everything that changes something.")
+@strawberry.type(description="The root of all mutations.")
 class Mutation(
     ArchiveMutation,
     AnonymizationMutation,
@@ -23,4 +23,4 @@ class Mutation(
     ModalitiesMutation,
     BackupMutation,
 ):
-    """Everything that changes something."""
+    """The root of all mutations."""

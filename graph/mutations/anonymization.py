@@ -62,7 +62,7 @@ class AnonymizationMutation:
             list[TagValue], strawberry.argument(description="Attributes with their new values.")
         ],
         remove: Annotated[
-            list[str] | None, strawberry.argument(description="Keywords of attributes that go.")
+            list[str] | None, strawberry.argument(description="Keywords of attributes to remove.")
         ] = None,
         *,
         delete_source: Annotated[

@@ -47,8 +47,8 @@ class ArchiveMutation:
 
     @strawberry.mutation(
         description="Store DICOM files and ZIP archives of them, by the GraphQL multipart request "
-        "specification. Every file has its own result; one bad file never fails the others. With a "
-        "header `Upload-Id`, `uploadProgress` follows it.",
+        "specification. Every file has its own result; an invalid file does not affect the "
+        "others. With a header `Upload-Id`, `uploadProgress` follows it.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def upload_dicom(
@@ -103,7 +103,7 @@ class ArchiveMutation:
         return await _delete(info, "Patient", node_id)
 
     @strawberry.mutation(
-        description="Delete a study, in Orthanc and here; an empty patient goes too.",
+        description="Delete a study, in Orthanc and here, and its patient if it becomes empty.",
         extensions=[RequiresRole(Role.ADMIN)],
     )
     async def delete_study(self, info: Info, node_id: NodeId) -> DeletePayload:
@@ -111,7 +111,7 @@ class ArchiveMutation:
         return await _delete(info, "Study", node_id)
 
     @strawberry.mutation(
-        description="Delete a series, in Orthanc and here; empty parents go too.",
+        description="Delete a series, in Orthanc and here, and parents that become empty.",
         extensions=[RequiresRole(Role.ADMIN)],
     )
     async def delete_series(self, info: Info, node_id: NodeId) -> DeletePayload:
@@ -119,7 +119,7 @@ class ArchiveMutation:
         return await _delete(info, "Series", node_id)
 
     @strawberry.mutation(
-        description="Delete an instance, in Orthanc and here; empty parents go too.",
+        description="Delete an instance, in Orthanc and here, and parents that become empty.",
         extensions=[RequiresRole(Role.ADMIN)],
     )
     async def delete_instance(self, info: Info, node_id: NodeId) -> DeletePayload:
@@ -127,8 +127,7 @@ class ArchiveMutation:
         return await _delete(info, "Instance", node_id)
 
     @strawberry.mutation(
-        description="Give a study labels; those that it has already change nothing. Callers who "
-        "are limited to labels can use these only.",
+        description="Add labels to a study. Callers who are limited to labels can only use these.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def add_labels(self, info: Info, node_id: NodeId, labels: StudyLabels) -> Study:
@@ -136,7 +135,7 @@ class ArchiveMutation:
         return await _label(info, "addLabels", node_id, labels)
 
     @strawberry.mutation(
-        description="Take labels from a study; those that it does not have change nothing.",
+        description="Remove labels from a study.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def remove_labels(self, info: Info, node_id: NodeId, labels: StudyLabels) -> Study:

@@ -196,8 +196,8 @@ class ModalitiesMutation:
         return Job.of(job)
 
     @strawberry.mutation(
-        description="Try whether a modality is there (C-ECHO). A failed one is an answer that says "
-        "what to look at, no error.",
+        description="Test the connection to a modality (C-ECHO). A failure is a result that says "
+        "what to check, not an error.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def echo_modality(self, info: Info, name: Name) -> Echo:

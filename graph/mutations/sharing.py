@@ -23,8 +23,8 @@ class SharingMutation:
     """Root fields that make and end shares."""
 
     @strawberry.mutation(
-        description="Make a link that shows some studies to whoever has it. The token in it is "
-        "shown once.",
+        description="Create a link to some studies. Everyone who has the link can see them. Its "
+        "token is shown once.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def create_share(
@@ -68,8 +68,9 @@ class SharingMutation:
         )
 
     @strawberry.mutation(
-        description="End a share: within 2 seconds neither its link nor the URLs of pictures and "
-        "files that were made for it work. Its maker and administrators may do it.",
+        description="End a share: within 2 seconds its link, and the URLs of pictures and files "
+        "that were signed for it, stop working. Only its creator and administrators may do "
+        "this.",
         extensions=[RequiresRole(Role.UPLOADER)],
     )
     async def revoke_share(self, info: Info, node_id: NodeId) -> Share:

@@ -10,7 +10,7 @@ from graph.queries.sharing import SharingQuery
 from graph.queries.worklist import WorklistQuery
 
 
-@strawberry.type(description="Everything that can be read.")
+@strawberry.type(description="The root of all queries.")
 class Query(
     ArchiveQuery,
     SharingQuery,
@@ -19,4 +19,4 @@ class Query(
     ModalitiesQuery,
     BackupQuery,
 ):
-    """Everything that can be read."""
+    """The root of all queries."""

@@ -52,8 +52,7 @@ class ArchiveQuery:
         return await _node(info, node_id)
 
     @_viewer_field(
-        "Objects by their global `id`, in the order asked for; null where there is none. At most "
-        "500."
+        "Objects by their global `id`, in the given order; null where there is none. At most 500."
     )
     async def nodes(
         self,
@@ -188,7 +187,7 @@ class ArchiveQuery:
         return _found(info, Instance, await info.context.tree.instance(sop_instance_uid))
 
     @strawberry.field(
-        description="Who is asking: the credential of this request.",
+        description="The caller: the credential of this request.",
         extensions=[RequiresRole(Role.VIEWER)],
     )
     def viewer(self, info: Info) -> Viewer:

@@ -14,17 +14,16 @@ class Backup:
 
     name: str = strawberry.field(description="Name of its folder: when it was begun, in UTC.")
     created_at: datetime = strawberry.field(
-        description="When it was begun: what was stored before is in it."
+        description="When it was started; it contains what was stored before."
     )
     number_of_studies: int = strawberry.field(description="Studies that it restores.")
     number_of_instances: int = strawberry.field(description="Instances that it restores.")
     bytes: float = strawberry.field(
-        description="Size of all its files. Files that did not change take up room once for all "
-        "backups."
+        description="Size of all its files. Unchanged files use disk space once for all backups."
     )
     includes_orthanc: bool = strawberry.field(
-        description="Whether Orthanc's files are in it. Those of an Orthanc that is not embedded "
-        "are saved by its own tools."
+        description="Whether it contains Orthanc's files. Those of an external Orthanc are saved "
+        "by its own tools."
     )
     verified_at: datetime | None = strawberry.field(
         description="When `verifyBackup` last found no fault; null: never."

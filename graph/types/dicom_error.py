@@ -14,9 +14,7 @@ class DicomError:
     code: str = strawberry.field(
         description="Stable, for programs, such as `MODALITY_REJECTED` or `ORTHANC_UNAVAILABLE`."
     )
-    message: str = strawberry.field(
-        description="A sentence for a person that says what to look at."
-    )
+    message: str = strawberry.field(description="A sentence for users that says what to check.")
     dimse_status: str | None = strawberry.field(
         description="Status of the peer (PS3.7 C), as `A801`; null when there was none."
     )

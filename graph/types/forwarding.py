@@ -74,8 +74,8 @@ class ForwardingRule:
         return None if found is None else Modality.of(found)
 
     @strawberry.field(
-        description="Its queue: SEND jobs that have not ended, the oldest first; at most 200. "
-        "Those that wait for a modality that is down have an `error` and a `nextAttemptAt`."
+        description="Its queue: unfinished SEND jobs, the oldest first; at most 200. Jobs that "
+        "wait for a modality that is down have an `error` and a `nextAttemptAt`."
     )
     async def jobs(self, info: Info) -> list[Job]:
         """Read the queue."""

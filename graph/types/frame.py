@@ -19,7 +19,7 @@ _DEFAULT_VARIANT = FrameVariant()
 strawberry.enum(
     PictureFormat,
     description="How a picture is encoded. JPEG is lossy: for previews, thumbnails, and cine on "
-    "slow lines.",
+    "slow connections.",
 )
 
 
@@ -133,7 +133,7 @@ class Frame(Node):
         full_range: Annotated[  # noqa: FBT002  # resolvers are called by name
             bool,
             strawberry.argument(
-                description="Show the frame's own minimum to maximum and ignore every window."
+                description="Show the frame's values from minimum to maximum, without any window."
             ),
         ] = False,  # an argument of the API, always given by name
         max_size: Annotated[
@@ -159,8 +159,8 @@ class Frame(Node):
         return info.context.base_url + self._path(info, variant)
 
     @strawberry.field(
-        description="`url` without arguments, without scheme and host: for pages that reach this "
-        "server through a proxy of their own."
+        description="`url` without arguments, scheme and host, for pages that use their own proxy "
+        "to this server."
     )
     def path(self, info: Info) -> str:
         """Mint the path; no I/O."""

@@ -44,7 +44,7 @@ class Instance(FromStored, Node):
     orthanc_series_id: str = strawberry.field(description="Orthanc's identifier of the series.")
     orthanc_study_id: str = strawberry.field(description="Orthanc's identifier of the study.")
     use_orthanc_preview: bool = strawberry.field(
-        description="False: Orthanc is never asked for this instance's pictures."
+        description="False: this instance's pictures are never requested from Orthanc."
     )
     sop_instance_uid: str = strawberry.field(description="SOPInstanceUID (0008,0018).")
     sop_class_uid: str | None = strawberry.field(description="SOPClassUID (0008,0016).")
@@ -153,8 +153,7 @@ class Instance(FromStored, Node):
         "structure sets, PDF ...) or can't be shown."
     )
     not_renderable_reason: str | None = strawberry.field(
-        description="Why there is nothing to show, as a sentence for a person; null when "
-        "`isRenderable`."
+        description="Why no frame can be shown, as a sentence for users; null when `isRenderable`."
     )
     revision: strawberry.Private[str]
     acquisition_date_time: strawberry.Private[str | None]

@@ -34,8 +34,8 @@ strawberry.enum(
 )
 strawberry.enum(
     CommitmentState,
-    description="What a peer says about keeping what was sent to it (PS3.4 J). UNANSWERED: it did "
-    "not say anything in time.",
+    description="Whether a peer confirms that it keeps what was sent to it (PS3.4 J). UNANSWERED: "
+    "it did not answer in time.",
 )
 
 

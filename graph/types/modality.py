@@ -12,7 +12,7 @@ from models.modality import DicomService, EchoRecord, ModalityDocument, Retrieve
 from services.auth.roles import Role
 
 strawberry.enum(
-    DicomService, description="What a modality may be asked for, and what it may do here."
+    DicomService, description="What may be requested from a modality, and what it may do here."
 )
 strawberry.enum(
     RetrieveMethod,
@@ -27,9 +27,7 @@ class Echo:
     at: datetime = strawberry.field(description="When it was tried.")
     succeeded: bool = strawberry.field(description="Whether the modality answered as it should.")
     milliseconds: int = strawberry.field(description="How long it took.")
-    error: DicomError | None = strawberry.field(
-        description="What to look at; null when it succeeded."
-    )
+    error: DicomError | None = strawberry.field(description="What to check; null if it succeeded.")
 
     @classmethod
     def of(cls, record: EchoRecord) -> Self:

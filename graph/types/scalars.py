@@ -57,8 +57,8 @@ _RFC_3339 = "https://www.rfc-editor.org/rfc/rfc3339#section-5.6"
 SCALARS: dict[object, ScalarDefinition] = {
     Date: strawberry.scalar(
         name="Date",
-        description="A date in ISO 8601, as `2026-03-31`. Null where the DICOM value is absent or "
-        "no date.",
+        description="A date in ISO 8601, as `2026-03-31`. Null if the DICOM value is absent or "
+        "not a date.",
         specified_by_url=_RFC_3339,
         serialize=str,
         parse_value=_parse_date,

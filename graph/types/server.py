@@ -17,7 +17,7 @@ from services.sync.status import FeedStatus
 DISTRIBUTION = "orthanc-graphql"
 
 
-@strawberry.type(description="Where Orthanc's change feed was read up to.")
+@strawberry.type(description="The position in Orthanc's change feed.")
 class Feed:
     """Where the change feed stands."""
 
@@ -28,9 +28,11 @@ class Feed:
         description="Changes that are not applied; null when that is unknown."
     )
     is_following: bool = strawberry.field(
-        description="This process follows the feed; of many only one does."
+        description="Whether this process follows the feed; only one of all processes does."
     )
-    message: str | None = strawberry.field(description="Why it does not get on; null when it does.")
+    message: str | None = strawberry.field(
+        description="Why it makes no progress; null when it does."
+    )
 
     @classmethod
     def of(cls, status: FeedStatus) -> Self:
@@ -43,7 +45,7 @@ class Feed:
         )
 
 
-@strawberry.enum(description="How the server and its stores are.")
+@strawberry.enum(description="The state of the server and its stores.")
 class ServerStatus(Enum):
     """As `Health.status`."""
 
@@ -103,13 +105,14 @@ class Server:
         "studies. `warnings` says more."
     )
     warnings: list[str] = strawberry.field(
-        description="What an administrator should see to, as sentences; empty for callers who see "
+        description="What an administrator should check, as sentences; empty for callers who see "
         "only some studies."
     )
 
     @strawberry.field(
-        description="How far behind Orthanc's change feed the data is; null when PACS integration "
-        "is off, and for callers who see only some studies: it shows how busy the others are."
+        description="How far the index is behind Orthanc's change feed; null when PACS "
+        "integration is off, and for callers who see only some studies, because it shows the "
+        "activity of others."
     )
     async def feed(self, info: Info) -> Feed | None:
         """Ask how far behind it is."""

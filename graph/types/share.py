@@ -71,7 +71,7 @@ class Share(Node):
         return [Study.from_stored(stored) for stored in studies]
 
 
-@strawberry.type(description="A new share, with what is shown only now.")
+@strawberry.type(description="A new share, with its token, which is shown only once.")
 class CreateSharePayload:
     """A new share."""
 

@@ -7,16 +7,14 @@ import strawberry
 from services.sync import comparison
 
 
-@strawberry.type(description="The outcome of a deletion; deleting again answers 0.")
+@strawberry.type(description="The result of a deletion; repeating a deletion returns 0.")
 class DeletePayload:
     """The outcome of a deletion."""
 
-    deleted_instances: int = strawberry.field(
-        description="Instances that are gone, with the parents that became empty."
-    )
+    deleted_instances: int = strawberry.field(description="Number of deleted instances.")
     deleted_ids: list[strawberry.ID] = strawberry.field(
-        description="The `id` of everything that is gone, instances, series, studies and patients, "
-        "so that caches can remove it."
+        description="The `id` of all deleted instances, series, studies and patients, so that "
+        "caches can remove them."
     )
 
 
