@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
@@ -182,6 +183,7 @@ class Link:
     def __init__(self, peer: Peer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.peer = peer
         self.is_expired = False
+        self.rejection: A_ASSOCIATE_RJ | None = None
         self._clock = clock
         self._lock = threading.Lock()
         self._heard_at: float | None = None
@@ -233,6 +235,14 @@ class Link:
     def has_begun(self) -> bool:
         """Whether its thread is there."""
         return self._heard_at is not None
+
+    def note(self, pdu: object) -> None:
+        """Keep a rejection.
+
+        pynetdicom drops it if the peer closed the connection before the requesting thread runs.
+        """
+        if isinstance(pdu, A_ASSOCIATE_RJ):
+            self.rejection = pdu
 
     def give_up(self, fault: ModalityError | None = None) -> None:
         """Close the connection; every wait of the thread ends. Does not block; of any thread.
@@ -336,6 +346,7 @@ def associated(
     watched = [
         *handlers,
         (evt.EVT_DATA_RECV, lambda event: link.received(len(event.data), most)),
+        (evt.EVT_PDU_RECV, lambda event: link.note(event.pdu)),
         (evt.EVT_DIMSE_RECV, lambda _: link.message_ended()),
     ]
     association = _request(link, contexts, watched, negotiation)
@@ -403,11 +414,12 @@ def _require_established(link: Link, association: Association, what: str) -> Non
         return
     peer = link.peer
     answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
+    rejection = link.rejection
+    if rejection is not None:
         raise faults.rejected(
             peer.name,
-            source=answer.result_source or 0,
-            diagnostic=answer.diagnostic or 0,
+            source=rejection.source or 0,
+            diagnostic=rejection.reason_diagnostic or 0,
             calling=peer.calling,
             called=peer.ae_title,
         )

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from pynetdicom.acse import ACSE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     CTImageStorage,
     Verification,
@@ -57,6 +58,23 @@ async def test_an_ae_title_is_not_known(network: Network) -> None:
         error = await failure(network, port, ae_title="WRONG")
     assert error.code == "MODALITY_REJECTED"
     assert "is not called WRONG" in error.message
+
+
+async def test_a_rejection_that_comes_at_once_is_a_rejection(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom takes a connection for failed that the peer has closed before it looks."""
+    send = ACSE.send_request
+
+    def send_and_wait(self: ACSE) -> None:
+        send(self)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(ACSE, "send_request", send_and_wait)
+    with running_peer([Verification], requires_calling=["OTHER"]) as port:
+        error = await failure(network, port)
+    assert error.code == "MODALITY_REJECTED"
+    assert "does not know the AE title ORTHANC" in error.message
 
 
 async def test_the_service_is_not_offered(network: Network) -> None:
