@@ -150,11 +150,18 @@ async def test_what_cannot_be_shown_says_why(tab: Tab) -> None:
     await expect(page.locator("#tags tbody tr").first).to_be_visible()
 
 
-async def test_a_study_that_is_not_there_is_a_sentence(tab: Tab) -> None:
-    page = await tab.open("#study=1.2.3.4")
+async def test_a_study_that_is_not_there_is_a_sentence_and_nothing_of_another_patient_stays(
+    tab: Tab,
+) -> None:
+    page = await _open_study(tab, "#q=THORAX")
+    await page.evaluate("location.hash = 'StudyInstanceUID=1.2.3.4'")
     await expect(page.locator(".reason")).to_have_text(
         "There is no such study. It may have been deleted."
     )
+    await expect(page.locator(".image")).to_be_hidden()
+    for part in ("#identity", "#strip", ".corner-patient"):
+        await expect(page.locator(part).first).to_be_empty()
+    assert "RG1" not in await page.title()
 
 
 async def test_the_study_downloads_as_a_zip(tab: Tab) -> None:

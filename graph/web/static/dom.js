@@ -24,11 +24,13 @@ function filled(element, attributes = {}, children = []) {
 
 const NOTICE_TIME = 8_000; // Milliseconds: long enough to read two sentences.
 
-/** Show a message for a few seconds. */
+/** Show a message for a few seconds, or until another place is shown. */
 export function notify(sentence) {
   const notice = el("p", { class: "toast", role: "alert" }, sentence);
   document.body.append(notice);
-  setTimeout(() => notice.remove(), NOTICE_TIME);
+  const remove = () => notice.remove();
+  setTimeout(remove, NOTICE_TIME);
+  addEventListener("hashchange", remove, { once: true });
 }
 
 /** Debounce: run `action` after `milliseconds` without another call. */

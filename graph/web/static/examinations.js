@@ -81,7 +81,7 @@ function entryRow(entry, canUpload, read) {
   return el(
     "tr",
     {},
-    cell(dateTime(entry.scheduledProcedureStepStartDate, entry.scheduledProcedureStepStartTime)),
+    el("td", { class: "date" }, dateTime(entry.scheduledProcedureStepStartDate, entry.scheduledProcedureStepStartTime)),
     cell(entry.patientDisplayName || "No name", [entry.patientID, entry.patientBirthDate].filter(Boolean).join(" · ")),
     cell(entry.modality, entry.scheduledStationAETitle),
     cell(entry.scheduledProcedureStepDescription, `Accession ${entry.accessionNumber}`),

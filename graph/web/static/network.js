@@ -33,7 +33,7 @@ export async function showNetwork({ tab }) {
     byId("tabs").replaceChildren(...allowed.map(([key, { title }]) =>
       el("a", { href: hashOf({ tab: key }), "aria-current": key === name ? "page" : null }, title)));
     const { dicom } = server;
-    byId("listener").textContent = dicom ? `This server: AE title ${dicom.aeTitle}, port ${dicom.port}${dicom.isWorklistServed ? ", worklist" : ""}` : "";
+    byId("listener").textContent = dicom ? `This server: AE title ${dicom.aeTitle}, ${dicom.port ? `port ${dicom.port}` : "no DICOM port"}${dicom.isWorklistServed ? ", worklist" : ""}` : "";
     leaveTabs();
     await TABS[name].show(panel, viewer);
   } catch (error) {

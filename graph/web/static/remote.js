@@ -103,7 +103,7 @@ function studyRow(modality, remote) {
     "tr",
     {},
     cell(remote.patientDisplayName || "No name", [remote.patientID, remote.patientBirthDate].filter(Boolean).join(" · ")),
-    cell(dateTime(remote.studyDate, remote.studyTime)),
+    el("td", { class: "date" }, dateTime(remote.studyDate, remote.studyTime)),
     cell(remote.modalitiesInStudy.join(" ")),
     cell(remote.studyDescription, remote.accessionNumber && `Accession ${remote.accessionNumber}`),
     cell(remote.numberOfInstances === null ? "" : String(remote.numberOfInstances)),

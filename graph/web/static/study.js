@@ -49,6 +49,11 @@ function showAll() {
 export async function showStudy(asked) {
   const mine = (wanted = asked);
   const isCurrent = () => wanted === mine;
+  // At once: whatever comes of the question, nothing of another patient is seen under this address.
+  if (study && !isAskedFor(asked)) {
+    leaveStudy();
+    wanted = mine;
+  }
   try {
     const place = await withId(asked);
     if (!isCurrent() || !place) return;
@@ -71,6 +76,9 @@ export async function showStudy(asked) {
     else showNothing(error.message);
   }
 }
+
+const isAskedFor = ({ study: id, StudyInstanceUID, AccessionNumber }) =>
+  id === study.id || StudyInstanceUID === study.studyInstanceUID || AccessionNumber === study.accessionNumber;
 
 const firstSeries = ({ series }) => series.find(({ numberOfFrames }) => numberOfFrames > 0) ?? series[0];
 
