@@ -67,20 +67,26 @@ class RunningServer:
 
 
 @asynccontextmanager
+async def run_uvicorn(config: uvicorn.Config, listener: socket.socket) -> AsyncIterator[None]:
+    """Answer the requests of a socket for as long as the context is open."""
+    server = uvicorn.Server(config)
+    # `serve` would replace the signal handlers of the tests, and look for its end every 0.1 s.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup([listener])
+    await server.on_tick(0)
+    try:
+        yield
+    finally:
+        await server.shutdown([listener])
+
+
+@asynccontextmanager
 async def run_server(settings: Settings, runtime: Runtime) -> AsyncIterator[RunningServer]:
     """Serve `runtime` over real HTTP for as long as the context is open."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         app = create_app(settings, runtime=runtime)
         stopping = settings.model_copy(update={"shutdown_seconds": 2})
-        server = uvicorn.Server(server_config(app, stopping))
-        # `serve` would replace the signal handlers of the tests, and look for its end every 0.1 s.
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup([listener])
-        await server.on_tick(0)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with http_client(url) as http:
-            try:
-                yield RunningServer(url, runtime, http)
-            finally:
-                await server.shutdown([listener])
+        async with run_uvicorn(server_config(app, stopping), listener), http_client(url) as http:
+            yield RunningServer(url, runtime, http)

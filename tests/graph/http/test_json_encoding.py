@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from graph.http import json_encoding
 from graph.http.json_encoding import PIECE_VALUES, encode_json, json_pieces
+from tests.examples import examples
 
 INSTANCE = {"id": "SW5zdGFuY2U6", "rows": 512, "window": None, "frames": [{"url": "/frames/ü"}]}
 
@@ -40,7 +41,7 @@ JSON = st.recursive(
 
 @pytest.mark.no_cover
 @given(value=JSON, piece_values=st.integers(0, 20))
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 def test_any_text_is_that_of_orjson(value: object, piece_values: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_encoding, "PIECE_VALUES", piece_values)

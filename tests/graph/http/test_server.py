@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -19,6 +18,7 @@ from graph.http import server as http_server
 from graph.http.server import server_config
 from services.settings import Settings
 from tests.patience import PATIENCE_SECONDS
+from tests.servers import run_uvicorn
 
 ENDED = asyncio.Event()
 """An endless answer has stopped."""
@@ -84,15 +84,8 @@ async def serving(*trusted_proxies: str) -> AsyncIterator[str]:
     app.state.ended = ENDED
     ENDED.clear()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(server_config(app, settings))
-        task = asyncio.create_task(server._serve([listener]))
-        while not (server.started or task.done()):  # noqa: ASYNC110  # uvicorn tells nobody
-            await asyncio.sleep(0.01)
-        try:
+        async with run_uvicorn(server_config(app, settings), listener):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await task
 
 
 @pytest.mark.parametrize(

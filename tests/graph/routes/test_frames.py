@@ -211,6 +211,7 @@ async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on
     assert (cut.call_count, whole.call_count) == (1, 1)
 
 
+@pytest.mark.no_cover
 async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.MockRouter) -> None:
     """Many renderings of one instance: so many a second, and others are served meanwhile."""
     orthanc.get(url__regex=r".*/file").respond(content=FILE)

@@ -1,6 +1,5 @@
 """A small real OpenID provider: discovery and keys over HTTP, and JWTs that it signs."""
 
-import asyncio
 import json
 import socket
 import time
@@ -15,6 +14,8 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from tests.servers import run_uvicorn
 
 AUDIENCE = "orthanc-graphql"
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -82,12 +83,5 @@ async def run_issuer() -> AsyncIterator[Issuer]:
                 Route("/keys", issuer.jwks),
             ]
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
-        task = asyncio.create_task(server._serve([listener]))
-        while not server.started and not task.done():  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.01)
-        try:
+        async with run_uvicorn(uvicorn.Config(app, log_config=None, ws="none"), listener):
             yield issuer
-        finally:
-            server.should_exit = True
-            await task

@@ -12,6 +12,7 @@ from pydicom.data import get_testdata_file
 from services.dicom.checking import check_file
 from services.dicom.layout import WalkLimits
 from services.errors import FileRejected
+from tests.examples import examples
 
 
 def test_every_file_that_is_good_is_accepted(good_files: list[Path]) -> None:
@@ -64,7 +65,8 @@ def test_an_identifier_that_is_none_is_rejected(ct_bytes: bytes, uid: bytes, cod
     assert caught.value.code == code
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.no_cover
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_damage_is_rejected_or_accepted_but_never_an_error(
     good_files: list[Path], data: st.DataObject
@@ -79,14 +81,14 @@ def test_random_damage_is_rejected_or_accepted_but_never_an_error(
         check_file(io.BytesIO(bytes(damaged)), limits=WalkLimits(header_max_elements=50_000))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(content=st.binary(max_size=400))
 def test_random_bytes_are_rejected(content: bytes) -> None:
     with pytest.raises(FileRejected):
         check_file(io.BytesIO(content))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(content=st.binary(max_size=400))
 def test_random_bytes_behind_a_header_are_rejected(content: bytes) -> None:
     with pytest.raises(FileRejected):

@@ -18,6 +18,7 @@ from services.dicom.json_model import KnownElements, header_json
 from services.dicom.layout import WalkLimits
 from services.dicom.parser import walk
 from services.errors import FileRejected
+from tests.examples import examples
 
 _LIMITS = WalkLimits(sequence_max_depth=8, header_max_elements=20_000, max_fragments=20_000)
 _SMALL_BYTES = 40_000
@@ -193,13 +194,13 @@ def _damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(damaged)
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(_files())
 def test_any_structure_is_read_or_refused(content: bytes) -> None:
     _check(content)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=2_000))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     _check(content)
@@ -212,7 +213,7 @@ def small_files(good_files: list[Path]) -> list[bytes]:
     return [path.read_bytes() for path in good_files if path.stat().st_size < _SMALL_BYTES]
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused(small_files: list[bytes], data: st.DataObject) -> None:
     _check(data.draw(_damaged(data.draw(st.sampled_from(small_files)))))

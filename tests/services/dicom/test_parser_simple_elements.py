@@ -17,6 +17,7 @@ from services.dicom.layout import WalkLimits
 from services.dicom.parser import walk
 from services.dicom.reading import HEADER_TAGS
 from services.errors import FileRejected
+from tests.examples import examples
 
 _PIXEL_DATA_AT = 6288
 _SMALL_BYTES = 40_000
@@ -66,8 +67,7 @@ def test_good_files_are_read_the_same(good_files: list[Path]) -> None:
 
 
 @pytest.mark.no_cover
-@pytest.mark.no_cover
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused_the_same(
     small_files: list[tuple[bytes, list[int]]], data: st.DataObject

@@ -131,6 +131,7 @@ def test_flags_and_observers_are_read() -> None:
     )
 
 
+@pytest.mark.no_cover
 def test_a_report_of_too_many_items_says_that_it_is_cut() -> None:
     line = item("TEXT", "Finding", t0040A160=["x"])
     assert not report(*[line] * 5_000).is_cut

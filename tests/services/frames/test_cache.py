@@ -74,6 +74,7 @@ async def test_the_least_recently_used_goes_first_and_the_bytes_stay_bounded() -
     assert cache.size_bytes <= 4_100
 
 
+@pytest.mark.no_cover
 async def test_5000_frames_take_no_more_memory_than_is_counted() -> None:
     cache = FrameCache(1_500_000)
     tracemalloc.start()

@@ -93,6 +93,7 @@ def test_items_that_are_cut_off_are_refused() -> None:
         read_fragments(io.BytesIO(content[:15] + b"\xff\xff\xff"), 4)
 
 
+@pytest.mark.no_cover
 @given(
     st.lists(st.integers(1, 4), min_size=1, max_size=6),
     st.lists(st.integers(0, 200), max_size=8),

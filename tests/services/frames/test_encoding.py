@@ -16,6 +16,7 @@ def decoded(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.asarray(shown, np.uint8)
 
 
+@pytest.mark.no_cover
 @given(
     hnp.arrays(np.uint8, st.tuples(_SIDES, _SIDES) | st.tuples(_SIDES, _SIDES, st.just(3))),
     st.booleans(),

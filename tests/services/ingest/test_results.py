@@ -4,6 +4,8 @@ import gc
 import weakref
 from functools import partial
 
+import pytest
+
 from services.errors import FileRejected, OrthancUnavailable
 from services.ingest.results import StoreResult, StoreStatus, failed
 
@@ -25,6 +27,7 @@ def _result_of_failure(kept: list[weakref.ref[_Content]], error: Exception) -> S
     return None
 
 
+@pytest.mark.no_cover
 def test_a_result_keeps_no_local_variables_of_what_failed() -> None:
     for make in (partial(FileRejected, "NOT_DICOM", "No."), OrthancUnavailable, ValueError):
         kept: list[weakref.ref[_Content]] = []

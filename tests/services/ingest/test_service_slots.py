@@ -77,6 +77,7 @@ async def test_one_caller_takes_half_of_the_threads_however_many_calls_they_make
     await asyncio.gather(*calls, return_exceptions=True)
 
 
+@pytest.mark.no_cover
 async def test_a_caller_who_is_done_leaves_nothing_behind() -> None:
     class Storage:
         async def store(self, *_: object, **__: object) -> StoreResult:

@@ -78,6 +78,7 @@ async def test_a_listener_gets_what_it_asked_for() -> None:
     await events.aclose()
 
 
+@pytest.mark.no_cover
 async def test_a_listener_that_does_not_read_gets_an_error() -> None:
     listener = JobListener(None, None)
     for number in range(LISTENER_MAX_JOBS + 1):

@@ -41,6 +41,7 @@ async def opened() -> AsyncIterator[OrthancClient]:
         yield orthanc.client
 
 
+@pytest.mark.no_cover
 async def test_readers_that_take_nothing_keep_nobody_else_from_orthanc(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
