@@ -1,6 +1,6 @@
 """Deletes patients, studies, series and instances, first in Orthanc, then in the index."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +18,9 @@ from services.sync.reconciler import Reconciler
 _ORTHANC_PATIENT_ID = stored_name(InstanceDocument.orthanc_patient_id)
 _ORTHANC_SERIES_ID = stored_name(InstanceDocument.orthanc_series_id)
 _ORTHANC_STUDY_ID = stored_name(InstanceDocument.orthanc_study_id)
+
+_TOGETHER = 500
+"""Instances that are deleted in one call."""
 
 
 class Level(Enum):
@@ -123,6 +126,21 @@ class Deletion:
                 Level.SERIES: await self._gone(Level.SERIES, plan.series_ids | late.series_ids),
                 Level.INSTANCE: frozenset(done.removed),
             }
+
+    async def delete_instances(self, instance_ids: Collection[str]) -> None:
+        """Delete these instances and nothing else: what comes beside them meanwhile stays.
+
+        Args:
+            instance_ids: Orthanc's identifiers; those that are gone are removed from the index.
+
+        Raises:
+            OrthancUnavailable: Orthanc does not answer.
+            DatabaseUnavailable: MongoDB does not answer.
+        """
+        ids = sorted(instance_ids)
+        for begin in range(0, len(ids), _TOGETHER):
+            await self._orthanc.delete_instances(ids[begin : begin + _TOGETHER])
+        await self._reconciler.reconcile(ids)
 
     async def _gone(self, level: Level, identifiers: frozenset[str]) -> frozenset[str]:
         """Return those of them that are not indexed any more."""

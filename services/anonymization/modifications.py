@@ -1,6 +1,6 @@
 """Modifying studies: starting, running and undoing the jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -153,7 +153,8 @@ class ModifyHandler:
         await self._replacements.finish(job)
         (study_id,) = job.orthanc_study_ids
         if job.checkpoint.get(_IS_COMPLETE) and not await self._files.held(study_id):
-            await self._delete_source(job)
+            plan = await self._deletion.find(Level.STUDY, study_id)
+            await self._delete_source(job, plan.instance_ids)
             return
         # What came since an attempt broke off is copied before the source goes.
         study = await self._files.find(study_id, job.scope)
@@ -181,7 +182,7 @@ class ModifyHandler:
         if options.delete_source and not is_in_place and not job.failed:
             await self._require_unchanged(study, copied)
             await job.save({**job.checkpoint, _IS_COMPLETE: True})
-            await self._delete_source(job)
+            await self._delete_source(job, copied)
         else:
             await self._results.keep(job)
 
@@ -276,17 +277,16 @@ class ModifyHandler:
         file: BinaryIO
         async with self._files.rewritten(stored, change) as file:
             if is_changed:
-                await self._replacements.replace(stored.instance_id, file, job)
+                await self._replacements.replace(stored, file, job)
 
     async def _require_unchanged(self, study: SourceStudy, copied: Mapping[str, str]) -> None:
         """Require that Orthanc has nothing of the study but the files that were copied."""
         if await self._files.held(study.study_id) != copied:
             raise SourceChanged(_SOURCE_CHANGED)
 
-    async def _delete_source(self, job: RunningJob) -> None:
-        (study_id,) = job.orthanc_study_ids
-        plan = await self._deletion.find(Level.STUDY, study_id)
-        await self._deletion.delete(plan)
+    async def _delete_source(self, job: RunningJob, instance_ids: Collection[str]) -> None:
+        """Delete the files that were copied; one that comes at this moment stays."""
+        await self._deletion.delete_instances(instance_ids)
         count = job.total or 0
         job.progress(completed=count, total=count)
 

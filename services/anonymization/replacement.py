@@ -17,8 +17,9 @@ from models import REPLACEMENTS, JobDocument
 from services.database import translated_database_faults
 from services.errors import Error, OrthancNotFound
 from services.jobs.handler import JobError, RunningJob
+from services.orthanc.answers import StoredFile
 from services.orthanc.client import OrthancClient
-from services.study_files import StudyFiles
+from services.study_files import SourceChanged, StudyFiles
 from services.sync.lease import pause_of_replacements
 
 _SPOOL_BYTES = 16 * 1024 * 1024
@@ -55,26 +56,29 @@ class Replacements:
         self._orthanc = orthanc
         self._files = files
 
-    async def replace(self, instance_id: str, file: BinaryIO, job: RunningJob) -> None:
+    async def replace(self, stored: StoredFile, file: BinaryIO, job: RunningJob) -> None:
         """Replace a stored file.
 
         Args:
-            instance_id: Orthanc's identifier, the same of both.
-            file: The new one.
+            stored: The old one.
+            file: The new one, of the same instance.
             job: Finishes the replacement when this attempt can't.
 
         Raises:
             ReplacementUnfinished: The old file is gone; `finish` stores the new one.
+            SourceChanged: Somebody else replaced the old file, and theirs stays.
             Error: It is not replaced, and the old file is there.
         """
         with translated_database_faults():
             kept_id = await self._bucket.upload_from_stream(
-                instance_id, file, metadata={"job": job.id}
+                stored.instance_id, file, metadata={"job": job.id, "revision": stored.revision}
             )
         file.seek(0)
-        await self._exchange(instance_id, file, job)
+        is_done = await self._exchange(stored.instance_id, stored.revision, file, job)
         with translated_database_faults():
             await self._bucket.delete(kept_id)
+        if not is_done:
+            raise SourceChanged
 
     async def finish(self, job: RunningJob) -> None:
         """Store the files that attempts before this one have left on their way.
@@ -95,20 +99,32 @@ class Replacements:
         with translated_database_faults():
             left = await self._kept.find({"metadata.job": {"$in": sorted(job_ids)}}).to_list()
         for kept in left:
-            # Whether the old one was deleted already is unknown.
+            # Whether the old one was deleted already, and this one stored, is unknown.
             async with self._opened(kept["_id"]) as file:
-                await self._exchange(kept["filename"], file, job)
+                await self._exchange(kept["filename"], kept["metadata"]["revision"], file, job)
             with translated_database_faults():
                 await self._bucket.delete(kept["_id"])
 
-    async def _exchange(self, instance_id: str, file: BinaryIO, job: RunningJob | None) -> None:
+    async def _exchange(
+        self, instance_id: str, revision: str, file: BinaryIO, job: RunningJob | None
+    ) -> bool:
+        """Put a file in the place of the one of a revision.
+
+        Returns:
+            False when there is a third one, which stays: this file itself, stored by an attempt
+            that ended then, or what somebody else has stored meanwhile.
+        """
         await self._pause.until_free()
         try:
+            stored = await self._orthanc.stored_files([instance_id])
+            if any(one.revision != revision for one in stored):
+                return False
             with suppress(OrthancNotFound):
                 await self._orthanc.delete("instances", instance_id)
             await self._files.store(file, job)
         except Error as exc:
             raise ReplacementUnfinished(detail=f"{exc.code} {exc.detail}") from exc
+        return True
 
     @asynccontextmanager
     async def _opened(self, kept_id: object) -> AsyncIterator[BinaryIO]:

@@ -12,7 +12,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 from models import JobDocument
 from models.stored import stored_name
 from services.database import translated_database_faults
-from services.deletion import Deletion, Level
+from services.deletion import Deletion
 from services.jobs.handler import RunningJob
 from services.study_files import StudyFiles
 
@@ -52,8 +52,8 @@ class Results:
             DatabaseUnavailable: MongoDB does not answer.
         """
         if not job.checkpoint:
-            is_new = not await self._files.is_indexed(result)
-            await job.save({**more, RESULT: result, _IS_NEW: is_new})
+            is_there = await self._files.is_indexed(result) or await self._files.held(result)
+            await job.save({**more, RESULT: result, _IS_NEW: not is_there})
 
     async def keep(self, job: RunningJob) -> None:
         """Keep what was made so far, whatever becomes of the job: it is shown as its result."""
@@ -76,18 +76,9 @@ class Results:
         """
         if not job.checkpoint.get(_IS_NEW) or await self._is_of_others(job):
             return False
-        result = job.checkpoint[RESULT]
-        held = (await self._files.held(result)).keys()
-        if made is None or held <= set(made):
-            await self._delete(Level.STUDY, result)
-        else:
-            for instance_id in sorted(held & set(made)):
-                await self._delete(Level.INSTANCE, instance_id)
+        held = (await self._files.held(job.checkpoint[RESULT])).keys()
+        await self._deletion.delete_instances(held if made is None else held & set(made))
         return True
-
-    async def _delete(self, level: Level, resource_id: str) -> None:
-        plan = await self._deletion.find(level, resource_id)
-        await self._deletion.delete(plan)
 
     async def _is_of_others(self, job: RunningJob) -> bool:
         """Return whether another job, since this one was started, made or makes the same study."""

@@ -264,6 +264,19 @@ class OrthancClient:
         path = path_of(level, resource_id)
         await self._request("DELETE", path, only_reads=False, timeout=timeout_of(_LIST_SECONDS))
 
+    async def delete_instances(self, instance_ids: Sequence[str]) -> None:
+        """`POST /tools/bulk-delete`: delete instances in one call; those that are gone are fine.
+
+        Parents that become empty go too, and what is beside them stays.
+        """
+        await self._request(
+            "POST",
+            "/tools/bulk-delete",
+            only_reads=False,
+            json={"Resources": list(instance_ids)},
+            timeout=timeout_of(_LIST_SECONDS),
+        )
+
     async def change_label(self, method: str, study_id: str, label: str) -> None:
         """`PUT` or `DELETE /studies/{id}/labels/{label}`; doing it twice is doing it once.
 

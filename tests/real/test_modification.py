@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ from services.ingest.results import StoreResult
 from services.jobs.handler import RunningJob
 from services.runtime import Runtime
 from services.study_files import StudyFiles
-from services.sync.lease import pause_of_replacements
+from services.sync.lease import Lease, pause_of_replacements
 from tests.real.jobs_stage import ADMIN, ended, running_jobs
 from tests.real.sync_stage import eventually
 from tests.real.test_anonymization import files_of, ids_in, images, stored
@@ -200,19 +200,19 @@ async def test_what_came_before_a_late_deletion_of_the_source_is_not_lost(
     """Everything is copied, the deletion fails, more comes, and somebody retries days later."""
     *first, late = images(generate_uid(), 3)
     (study_id,) = await stored(runtime, *first)
-    delete = Deletion.delete
+    delete = Deletion.delete_instances
 
     async def failing(*_: object) -> None:
         raise OrthancUnavailable
 
-    monkeypatch.setattr(Deletion, "delete", failing)
+    monkeypatch.setattr(Deletion, "delete_instances", failing)
     monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
     async with running_jobs(runtime):
         options = {"replace": {"PatientID": "P9"}, "delete_source": True}
         failed = await modify(runtime, study_id, **options)
         assert failed.state is JobState.FAILED
         await stored(runtime, late)
-        monkeypatch.setattr(Deletion, "delete", delete)
+        monkeypatch.setattr(Deletion, "delete_instances", delete)
         await runtime.jobs.retry(failed.id, ADMIN)
         done = await ended(runtime, failed.id)
     assert done.state is JobState.SUCCEEDED
@@ -416,4 +416,51 @@ async def test_what_a_forgotten_job_has_left_is_stored_by_the_next(
         assert (await modify(runtime, other_id, **options)).state is JobState.SUCCEEDED
     (header,) = await headers_of(runtime, study_id)
     assert header.StudyID == "7"
+    assert await ids_in(runtime, "replacements.files") == 0
+
+
+async def test_what_comes_when_the_source_goes_is_not_deleted_with_it(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *first, late = images(generate_uid(), 3)
+    (study_id,) = await stored(runtime, *first)
+    delete = Deletion.delete_instances
+
+    async def arriving(self: Deletion, instance_ids: Collection[str]) -> None:
+        await stored(runtime, late)
+        await delete(self, instance_ids)
+
+    monkeypatch.setattr(Deletion, "delete_instances", arriving)
+    async with running_jobs(runtime):
+        done = await modify(runtime, study_id, replace={"PatientID": "P9"}, delete_source=True)
+    assert (done.state, done.completed) == (JobState.SUCCEEDED, 2)
+    assert uids_of(await headers_of(runtime, study_id)) == uids_of([late])
+    assert uids_of(await headers_of(runtime, done.result_study_ids[0])) == uids_of(first)
+    assert await ids_in(runtime, "instances") == 3
+
+
+async def test_a_file_that_somebody_else_replaces_at_that_moment_is_not_lost(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (source,) = images(generate_uid(), 1)
+    (study_id,) = await stored(runtime, source)
+    until_free, count = Lease.until_free, 0
+
+    async def replaced_meanwhile(self: Lease) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            assert runtime.orthanc is not None
+            await runtime.orthanc.delete("studies", study_id)
+            source.StudyDescription = "Newer"
+            await stored(runtime, source)
+        await until_free(self)
+
+    monkeypatch.setattr(Lease, "until_free", replaced_meanwhile)
+    monkeypatch.setattr(runtime.job_runner, "_limits", _hasty(runtime))
+    async with running_jobs(runtime):
+        done = await modify(runtime, study_id, replace={"StudyID": "7"}, delete_source=True)
+    assert (done.state, done.completed, count) == (JobState.SUCCEEDED, 1, 2)
+    (header,) = await headers_of(runtime, study_id)
+    assert (header.StudyDescription, header.StudyID) == ("Newer", "7")
     assert await ids_in(runtime, "replacements.files") == 0
