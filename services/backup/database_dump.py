@@ -27,6 +27,7 @@ _LEFT_OUT = frozenset({LeaseDocument.Settings.name, "system.profile"})
 """Who follows Orthanc now says nothing about a restored server."""
 
 _SUFFIX = ".bson.gz"
+_WRITE_ERRORS = ("writeErrors", "writeConcernErrors")
 _BATCH_BYTES = 4 * 1024 * 1024
 _BATCH_DOCUMENTS = 1000
 _COMPRESSION = 1
@@ -132,8 +133,11 @@ async def load_database(
                     documents += len(batch)
             except BulkWriteError as exc:
                 # Its message would quote documents.
-                codes = {error.get("code") for error in exc.details.get("writeErrors", ())}
-                raise BackupFailed(detail=f"{name}: codes {codes}") from None
+                errors = (exc.details.get(kind, ()) for kind in _WRITE_ERRORS)
+                codes = {error.get("code") for some in errors for error in some}
+                raise BackupFailed(
+                    f"The documents of {name} can't be restored: MongoDB answers codes {codes}."
+                ) from None
             finally:
                 await finish_in_thread(reading.close)
         if documents != collection.documents:

@@ -147,7 +147,8 @@ async def test_a_backup_during_an_import_is_restored_elsewhere(
         }
 
 
-REPLACED = 3
+REPLACED = 1
+"""Files: after a fault they are put back one after the other."""
 
 
 @asynccontextmanager
