@@ -1,1 +1,1 @@
-"""Who is asking: static tokens, JWTs of an OpenID provider, and what each may do."""
+"""Authentication and authorization: static tokens, JWTs of an OpenID provider, roles, scopes."""

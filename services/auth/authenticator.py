@@ -1,4 +1,4 @@
-"""From an `Authorization` header to a principal."""
+"""Identifies principals by an `Authorization` header."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +17,7 @@ from services.errors import DatabaseUnavailable
 from services.tasks import Supervisor
 
 _CREDENTIAL_MAX_CHARACTERS = 16 * 1024
-"""JWTs with many group claims reach 8 kB; longer credentials are refused unparsed."""
+"""Longest credential: JWTs with many group claims have up to 8 kB."""
 
 
 def _utc_now() -> datetime:
@@ -29,10 +29,10 @@ FindByShare = Callable[[str], Awaitable[Principal | None]]
 
 
 class Authenticator:
-    """Identifies callers. Why a credential is wrong is neither answered nor logged.
+    """Identifies callers. The reason why a credential is wrong is neither returned nor logged.
 
-    Wrong credentials cost a hash or one check of a signature and can't be guessed (256 bits), so
-    there is no lock-out: it would only let strangers shut users out.
+    A wrong credential costs one hash or one check of a signature, and credentials of 256 bits can't
+    be guessed. So there is no lock-out, which would only let attackers exclude users.
 
     Args:
         tokens: The static tokens.

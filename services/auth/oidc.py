@@ -50,7 +50,7 @@ class OidcRules:
 
 
 def is_safe_provider_url(url: str) -> bool:
-    """Return whether keys from a URL can be trusted: https, or http on this machine."""
+    """Return whether keys from a URL can be trusted: https, or http on the local machine."""
     try:
         parsed = urlsplit(url)
     except ValueError:
@@ -117,7 +117,7 @@ def _parse_key(entry: Mapping[str, Any]) -> SigningKey | None:
     except (jwt.PyJWTError, ValueError, TypeError):
         return None
     if not isinstance(key, PublicKey):
-        # A published private key proves nothing.
+        # Signatures of a published private key prove nothing.
         return None
     declared = entry.get("alg")
     algorithms = tuple(a for a in _algorithms(key) if declared in (None, a))
@@ -182,7 +182,7 @@ def principal_of_claims(
 
 
 def _moment(seconds: object) -> datetime | None:
-    """Read a NumericDate (RFC 7519, section 2); None where it is none, or beyond all calendars."""
+    """Read a NumericDate (RFC 7519, section 2); None if it is not one or out of range."""
     if not isinstance(seconds, int | float):
         return None
     try:
@@ -382,5 +382,5 @@ def _key_name(token: str) -> str | None:
     except (jwt.PyJWTError, TypeError, RecursionError) as exc:
         raise ValueError("no JWT") from exc
     if kid is not None and not isinstance(kid, str):
-        raise ValueError("the name of the key is no string")
+        raise ValueError("the name of the key is not a string")
     return kid

@@ -1,7 +1,7 @@
 """The open mode: a server without credentials, for one person on one machine.
 
-Everybody who reaches such a server is its admin, so it starts only where nothing says that others
-could reach it, and never where there were credentials before: lost ones must not open a server.
+Everyone who can reach such a server is its admin. So it does not start if a setting suggests that
+others can reach it, or if there were credentials before: losing them must not open a server.
 """
 
 import ipaddress
@@ -41,7 +41,7 @@ def reason_to_stay_closed(
         allowed_origins: CORS_ALLOWED_ORIGINS.
 
     Returns:
-        A clause for an error message; None when it may run so.
+        A clause for an error message; None if it may run without credentials.
     """
     public_host = urlsplit(public_url or "").hostname
     if public_host is not None and public_host not in LOOPBACK_NAMES:
@@ -65,9 +65,9 @@ def reason_to_stay_closed(
 
 
 def remember_credentials(data_dir: Path) -> None:
-    """Remember in the data directory that there were credentials. Blocks.
+    """Record in the data directory that there were credentials. Blocks.
 
-    Without a data directory that can be written, MongoDB alone remembers its tokens.
+    If the data directory is not writable, only the tokens in MongoDB show it.
     """
     mark = data_dir / MARK_NAME
     if mark.exists():
@@ -80,7 +80,7 @@ def remember_credentials(data_dir: Path) -> None:
 
 
 def refuse_open_start(closed_because: str | None, *, host: str) -> None:
-    """Refuse to start a server without credentials where others might reach it.
+    """Refuse to start a server without credentials that others might reach.
 
     Args:
         closed_because: As `reason_to_stay_closed` returns it.

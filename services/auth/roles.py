@@ -1,4 +1,4 @@
-"""Who may do what: one decision for fields, REST routes, subscriptions and minted URLs."""
+"""Roles and principals, and the authorization of fields, REST routes and subscriptions."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from services.errors import Forbidden, Unauthenticated
 
 
 class Role(IntEnum):
-    """Roles; each may do what the ones before it may."""
+    """Roles; each includes the permissions of the ones before it."""
 
     VIEWER = 1
     """Queries, frames, archives."""
@@ -21,16 +21,17 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking.
+    """The sender of a request.
 
     Attributes:
         name: The token's name, the subject of the provider or `share:` with the share's id; for
             the audit trail.
-        role: What they may do.
-        scope: Which studies they may know of. A principal with less than all is no administrator.
-        expires_at: When the credential ends, with time zone; None: when it is revoked.
-        share_id: The share that let them in; None for people and programs of their own.
-        may_download: Whether they may take archives and files away.
+        role: Their permissions.
+        scope: The studies that they may see. A principal with a limited scope is not an
+            administrator.
+        expires_at: When the credential expires, with time zone; None: it does not.
+        share_id: The share whose link they use; None for other credentials.
+        may_download: Whether they may download archives and files.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Principal:
     may_download: bool = True
 
     def __post_init__(self) -> None:
-        """Check that nobody administers what they can't see.
+        """Check that an administrator has an unlimited scope.
 
         Raises:
             ValueError: An administrator has a limited scope.
@@ -55,18 +56,18 @@ LOCAL_ADMIN = Principal(name="local", role=Role.ADMIN)
 
 
 def authorize(principal: Principal | None, needed: Role) -> Principal:
-    """Let a principal pass or refuse it.
+    """Require a role.
 
     Args:
-        principal: The caller, None when it could not be identified.
-        needed: The least role that may do it.
+        principal: The caller; None if it could not be identified.
+        needed: The lowest role that is sufficient.
 
     Returns:
         The principal.
 
     Raises:
         Unauthenticated: The caller could not be identified.
-        Forbidden: The role is too small.
+        Forbidden: The caller's role is not sufficient.
     """
     if principal is None:
         raise Unauthenticated

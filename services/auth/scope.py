@@ -1,7 +1,7 @@
-"""Which studies a principal may know of: one answer for every read.
+"""Scopes: the studies that a principal may see.
 
-Whatever lies outside a scope is answered as if it were not stored. Lists and look-ups take the
-scope into their queries (`services.query.visibility`), and events ask `Scope.covers`.
+Objects outside of a scope are treated as if they were not stored. Lists and look-ups add the scope
+to their queries (`services.query.visibility`), and events use `Scope.covers`.
 """
 
 from collections.abc import Iterable
@@ -37,10 +37,10 @@ class Scope:
         return self.labels is None or not self.labels.isdisjoint(labels)
 
     def visible_labels(self, labels: Iterable[str]) -> list[str]:
-        """Return those labels that its holder may know of, in their order.
+        """Return the labels that its holder may see, in their order.
 
-        Labels may name tenants and projects. Who is limited to labels sees these labels; who is
-        limited to studies, as the holder of a share, sees none.
+        Labels may be names of tenants and projects. A caller who is limited to labels sees these
+        labels; one who is limited to studies, such as the holder of a share, sees none.
         """
         if self.study_ids is not None:
             return []

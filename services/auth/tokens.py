@@ -35,14 +35,14 @@ TOKEN_PREFIX = "ogql_"  # noqa: S105  # what scanners for leaked secrets can loo
 SHARE_TOKEN_PREFIX = "ogqs_"  # noqa: S105  # likewise, of shares
 _TOKEN_BYTES = 32
 _NAME = re.compile(r"[\w.@-](?:[\w.@ -]{0,62}[\w.@-])?", re.ASCII)
-"""1 to 64 characters; no colon, which marks principals of the OpenID provider."""
+"""1 to 64 characters, without colons, which occur in principals of the OpenID provider."""
 
 _FRESH_SECONDS = 1.0
-"""How long the tokens that were read are used. A revoked token is refused after this time and one
-read of the collection, by every process: nothing has to be running for it."""
+"""How long tokens are used after they were read. Every process refuses a revoked token after this
+time and one read of the collection, without any background task."""
 
 _READ_SECONDS = 3.0
-"""Longest wait for MongoDB: after it, requests with a token are answered that it is away."""
+"""Longest wait for MongoDB, after which requests with a token get `DATABASE_UNAVAILABLE`."""
 
 
 def digest_of(token: str) -> str:
@@ -51,7 +51,7 @@ def digest_of(token: str) -> str:
 
 
 def is_token_name(name: str) -> bool:
-    """Tell whether a token may have this name."""
+    """Return whether a token may have this name."""
     return _NAME.fullmatch(name) is not None and name != LOCAL_ADMIN.name
 
 
@@ -77,11 +77,11 @@ class TokenStore:
         """Create a token.
 
         Args:
-            name: A name that no valid or expired token has; that of a revoked one is free again.
-            role: What its holder may do.
+            name: A name that no valid or expired token has; names of revoked tokens can be reused.
+            role: The permissions of its holder.
             now: The time, with time zone.
             lifetime: How long it is accepted; None: until it is revoked.
-            labels: Its holder sees studies with one of these only; None: all.
+            labels: Its holder sees only studies with one of these; None: all.
 
         Returns:
             The token. It can't be read again: only its hash is stored.
@@ -108,7 +108,7 @@ class TokenStore:
         )
         with translated_database_faults():
             try:
-                # Where a token of this name is not revoked, the upsert finds `_id` taken.
+                # If a token of this name is not revoked, the upsert fails because `_id` exists.
                 await self._collection.replace_one(
                     {"_id": name, _REVOKED_AT: {"$ne": None}}, _stored(token), upsert=True
                 )
@@ -132,7 +132,7 @@ class TokenStore:
             raise NotFound(f'There is no token "{name}".')
 
     async def read_all(self) -> tuple[TokenDocument, ...]:
-        """Read all tokens, revoked ones too, the oldest first.
+        """Read all tokens including revoked ones, the oldest first.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer within 3 seconds.
@@ -147,7 +147,7 @@ class TokenStore:
         """Add tokens whose names were never used.
 
         Args:
-            tokens: Where one of its name is there, revoked or not, a token is left out.
+            tokens: Those whose name exists already, revoked or not, are left out.
 
         Returns:
             The names that were added.
@@ -195,29 +195,29 @@ class TokenCache:
 
     @property
     def has_any(self) -> bool:
-        """Whether there is, or was, a token, as far as was read: then a credential is needed."""
+        """Whether any token is known, valid or not: then a credential is needed."""
         return self._has_any
 
     async def refresh(self) -> None:
-        """Read the tokens again unless that was done within the last second.
+        """Read the tokens again unless they were read within the last second.
 
-        Callers that come while they are read wait for the same reading.
+        Simultaneous callers share one read.
 
         Raises:
-            DatabaseUnavailable: They can't be read. What was read before must not be used.
+            DatabaseUnavailable: They can't be read; tokens that were read before are not used.
         """
         if self._monotonic() - self._read_at < _FRESH_SECONDS:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read())
-        # A caller that goes away must not end the reading of the others.
+        # A cancelled caller must not cancel the read for the others.
         await asyncio.shield(self._reading)
 
     def find(self, token: str, now: datetime) -> Principal | None:
-        """Return who holds a token; None when it is unknown, revoked or expired.
+        """Return the principal of a token; None if it is unknown, revoked or expired.
 
-        The key is a hash of what the caller sent: how long the look-up takes says something about
-        the hash and nothing about any token, so it needs no constant-time comparison.
+        The key is a hash of the text that the caller sent. The duration of the look-up reveals
+        nothing about tokens, so no constant-time comparison is needed.
 
         Args:
             token: What the caller sent.
@@ -235,12 +235,12 @@ class TokenCache:
         return Principal(name=found.id, role=role, scope=scope, expires_at=found.expires_at)
 
     async def aclose(self) -> None:
-        """End a reading that still runs."""
+        """Cancel a running read."""
         if self._reading is not None:
             await cancel_and_wait(self._reading)
 
     async def _read(self) -> None:
-        # What is revoked while MongoDB answers may be missing: the time before counts.
+        # The time before the read counts: a revocation during the read may be missing.
         begun = self._monotonic()
         tokens = await self._read_all()
         self._by_digest = {token.sha256: token for token in tokens}

@@ -1,4 +1,4 @@
-"""The file of tokens of earlier releases: taken over into MongoDB once."""
+"""The file of tokens of earlier releases, imported into MongoDB once."""
 
 import json
 import logging
@@ -51,7 +51,7 @@ async def take_over_tokens_file(path: Path, store: TokenStore) -> None:
     else:
         kept = f"it is now called {old.name}"
     _log.warning(
-        "Tokens are in MongoDB now: %d of %d tokens of the file %s were taken over. The file is "
+        "Tokens are in MongoDB now: %d of %d tokens of the file %s were imported. The file is "
         "not read again; %s.",
         len(added),
         len(tokens),
@@ -94,11 +94,11 @@ def _read(path: Path) -> tuple[TokenDocument, ...] | None:
 def _parse_entry(entry: Mapping[str, Any]) -> TokenDocument:
     role, digest = str(entry["role"]), str(entry["sha256"])
     if role.upper() not in Role.__members__:
-        raise ValueError(f'"{role}" is no role (viewer, uploader, admin)')
+        raise ValueError(f'"{role}" is not a role (viewer, uploader, admin)')
     if not _DIGEST.fullmatch(digest):
         raise ValueError("a sha256 is not 64 lower-case hex digits")
     if not is_token_name(str(entry["name"])):
-        raise ValueError("a name is empty, longer than 64 characters or has others than allowed")
+        raise ValueError("a name is empty, longer than 64 characters or has invalid characters")
     expires = entry.get("expires")
     token: TokenDocument = TokenDocument.model_construct(
         id=str(entry["name"]),

@@ -1,4 +1,4 @@
-"""Access that was withdrawn: what was begun with it does not go on."""
+"""Finds credentials that were withdrawn, so that jobs that were started with them are ended."""
 
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ _CLOCKS_DIFFER = timedelta(seconds=10)
 
 
 class Withdrawals:
-    """Knows whose access was withdrawn.
+    """Finds principals whose access was withdrawn.
 
     Who comes by OpenID is not known here: their sessions end at the provider. A token that expires
     ends no work, because nobody has withdrawn it.

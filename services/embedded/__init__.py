@@ -7,7 +7,7 @@ What the rest of the server uses:
 - `data_dir.DataDirInUse`: a second server on one data directory.
 - `mongod.run_mongod(folder)` and `orthanc.run_orthanc(folder)`: one store alone.
 
-The children listen on the loopback interface, have generated passwords, are started again when
-they die and are gone when this process is, even after SIGKILL. Run the event loop in the main
-thread: the kernel ends the children with the *thread* that started them.
+The children listen on the loopback interface, have generated passwords, are restarted when they die
+and end with this process, even after SIGKILL. Run the event loop in the main thread: the kernel
+ends the children with the *thread* that started them.
 """

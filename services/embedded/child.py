@@ -1,4 +1,4 @@
-"""A child process that is started again when it dies, and never outlives this process."""
+"""A child process that is restarted when it dies, and never outlives this process."""
 
 import asyncio
 import logging
@@ -19,12 +19,12 @@ from services.tasks import finish_in_thread
 _log = logging.getLogger(__name__)
 
 _READY_SECONDS = 60.0
-"""mongod replays its journal and Orthanc upgrades its index before they answer."""
+"""Longest start: mongod replays its journal and Orthanc upgrades its index before they answer."""
 _SHORT_LIFE_SECONDS = 2.0
-"""A child that dies sooner died of its start, and would again."""
+"""If a child dies sooner, its start failed, and would fail again."""
 _FIRST_DELAY_SECONDS = 0.1
 _LONGEST_DELAY_SECONDS = 5.0
-"""A store that stopped on a full disk is back soon after there is room."""
+"""Longest pause before a restart: a store that stopped on a full disk soon finds space again."""
 _STOP_SECONDS = 10.0
 _LOG_TAIL_BYTES = 2000
 
@@ -35,8 +35,8 @@ class ChildSpec:
 
     Attributes:
         name: For the log and for messages.
-        command: Program and arguments; never a secret, everybody can list them.
-        log_path: Takes both outputs; the log of the last start is kept beside it.
+        command: Program and arguments, without secrets, because all users can list them.
+        log_path: Gets stdout and stderr; the log of the previous start is kept beside it.
         on_restart: Called with the name after each restart.
         memory_bytes: Most address space that the system gives it, in bytes; None: no limit.
     """
@@ -95,7 +95,7 @@ class Child:
         try:
             self._process = await _spawn(self._spec)
         except OSError as exc:
-            # As while its package is upgraded: the old process still counts as ended at once.
+            # For example while its package is upgraded.
             _log.error("%s can't be started: %s", self._spec.name, exc)
             return
         self.restarts += 1
@@ -180,7 +180,7 @@ async def _spawn(spec: ChildSpec) -> Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=opened[0],
             stderr=asyncio.subprocess.STDOUT,
-            # A Ctrl-C in the terminal goes to its process group: we end the children, in order.
+            # Ctrl-C in a terminal signals its process group; the children are ended in order here.
             start_new_session=True,
             env=_environment(),
         )
@@ -195,8 +195,8 @@ async def _spawn(spec: ChildSpec) -> Process:
 def limit_memory(pid: int, memory_bytes: int) -> None:
     """Let the system refuse a process more address space than this.
 
-    A child that is refused memory answers with an error, or ends and is started again. Without a
-    limit the kernel would end whichever process it chooses when the machine is out of memory.
+    A child that is refused memory returns an error, or ends and is restarted. Without a limit, the
+    kernel could end any process when the machine is out of memory.
     The limit counts from the first moments of the process; its own children inherit it.
 
     Args:

@@ -19,7 +19,7 @@ from services.files import make_private_folder, write_private
 _LOCK_NAME = "lock"
 _STORES_NAME = "stores.json"
 _LOCK_SECONDS = 0.5
-"""A command that only looks holds the lock for microseconds; a server holds it for good."""
+"""Longest wait for the lock: a command holds it for microseconds, a server until it ends."""
 _LOCK_POLL_SECONDS = 0.02
 
 

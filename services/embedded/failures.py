@@ -1,4 +1,4 @@
-"""Why an embedded store does not start.
+"""Errors of embedded stores.
 
     EmbeddedStoreError     EMBEDDED_STORE
     ├── NotInstalled       NOT_INSTALLED        its program is not on this machine
@@ -17,7 +17,7 @@ class EmbeddedStoreError(Error):
 
 
 class NotInstalled(EmbeddedStoreError):
-    """A program that the embedded stores need is not on this machine, or too old."""
+    """A program that the embedded stores need is missing or too old."""
 
     code = "NOT_INSTALLED"
 

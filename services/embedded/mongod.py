@@ -16,11 +16,11 @@ from services.files import keep_password, make_private_folder
 from services.tasks import finish_in_thread
 
 _OPLOG_MEGABYTES = 256
-"""Change streams read the oplog; the default is 5 % of the disk."""
+"""Size of the oplog, which change streams read; the default would be 5 % of the disk."""
 
 
 _CACHE_BYTES = 256 * 1024**2
-"""WiredTiger's cache, the least that MongoDB takes."""
+"""WiredTiger's cache, the minimum of MongoDB."""
 
 _MEMORY_BYTES = _CACHE_BYTES + 6 * 1024**3
 """Limit of the address space: an idle mongod reserves 2.8 GiB and uses 0.13 of them."""
@@ -103,7 +103,7 @@ def mongod_command(binary: Path, folder: Path, *, port: int) -> list[str]:
     parameters = {
         # Statistics to disk every second, for MongoDB's own support.
         "diagnosticDataCollectionEnabled": "false",
-        # No other member could take over: waiting at the end has no use.
+        # No other member could take over, so waiting at the end is useless.
         "shutdownTimeoutMillisForSignaledShutdown": "0",
     }
     command = [str(binary), "--nounixsocket", "--quiet"]
@@ -118,12 +118,12 @@ def _prepare(folder: Path) -> tuple[Path, str, int]:
     program = find_mongod()
     make_private_folder(folder)
     make_private_folder(folder / "data")
-    # One secret, two uses: the user's password and the key file that access control asks for.
+    # One secret for two uses: the user's password, and the key file that access control requires.
     return program, keep_password(folder / "password"), keep_port(folder / "port")
 
 
 def _packaged_mongod() -> str | None:
-    # Never imported: the package `fiftyone`, where it is installed whole, starts a database.
+    # Not imported: a complete package `fiftyone` would start a database.
     spec = importlib.util.find_spec("fiftyone")
     for location in (spec.submodule_search_locations or []) if spec else []:
         binary = Path(location) / "db" / "bin" / "mongod"

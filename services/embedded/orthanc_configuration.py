@@ -21,7 +21,7 @@ GDCM to transcode files for DICOM peers that can't read JPEG 2000. GDCM stops at
 so it gets no other kind."""
 
 _SCU_SECONDS = 10
-"""Orthanc waits up to twice as long for a modality that hangs."""
+"""Orthanc waits up to twice this time for a modality that hangs."""
 
 _HTTP_THREADS = 64
 """A kept-alive connection holds a thread; more than all our clients open together."""
@@ -32,7 +32,7 @@ DEFAULT_AE_TITLE = "ORTHANC"
 
 @dataclass(frozen=True, slots=True)
 class DicomServer:
-    """Where the embedded Orthanc listens for modalities, and whom it lets in.
+    """Where the embedded Orthanc listens for modalities, and which ones it accepts.
 
     Attributes:
         port: TCP port, open to the network.
@@ -64,7 +64,7 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class OrthancOptions:
-    """What differs from one embedded Orthanc to the next.
+    """The options of an embedded Orthanc.
 
     Attributes:
         folder: Holds storage and index.
@@ -138,7 +138,7 @@ def _dicom_options(ae_title: str, server: DicomServer | None) -> dict[str, Any]:
         # With the default, Latin1, Orthanc drops what it can't write from names in queries, answers
         # and worklists.
         "DefaultEncoding": "Utf8",
-        # Otherwise a restart of Orthanc forgets whom it lets in.
+        # Otherwise a restart of Orthanc would forget its modalities.
         "DicomModalitiesInDatabase": True,
         "DicomScuTimeout": _SCU_SECONDS,
         "StorageCommitmentReportsSize": 1000,

@@ -28,7 +28,7 @@ def test_an_entry_is_read_whole() -> None:
         ("[]", "not a list of tokens"),
         ("{}", "'tokens' is missing"),
         ("[" * 5000, "not a list of tokens"),
-        (json.dumps({"tokens": [{**ENTRY, "role": "root"}]}), '"root" is no role'),
+        (json.dumps({"tokens": [{**ENTRY, "role": "root"}]}), '"root" is not a role'),
         (json.dumps({"tokens": [{**ENTRY, "sha256": "A" * 64}]}), "64 lower-case hex"),
         (json.dumps({"tokens": [{**ENTRY, "sha256": "secret"}]}), "64 lower-case hex"),
         (json.dumps({"tokens": [{**ENTRY, "created": "2026-01-02"}]}), "no time zone"),
