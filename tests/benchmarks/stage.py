@@ -98,6 +98,8 @@ async def open_stage(**environment: str) -> AsyncIterator[Stage]:
                 base_url=stores.orthanc_url or "",
                 auth=(stores.orthanc_username, stores.orthanc_password),
                 headers={"Accept-Encoding": "identity"},
+                # Orthanc closes what is idle for a second, and a request may cross that.
+                limits=httpx.Limits(keepalive_expiry=0.5),
                 timeout=600,
                 trust_env=False,
             ) as orthanc:
