@@ -4,7 +4,7 @@ Required attributes: PS3.18 10.6.3.3. All others of the index are answered when 
 them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -56,19 +56,15 @@ class Attribute:
     def element(self, document: Fields) -> dict[str, Any]:
         """Write the attribute of a document; without `Value` when it has none."""
         stored = document.get(self.field)
-        stored = stored if isinstance(stored, list) else [stored]
-        values = [_value(self.vr, one) for one in stored if one is not None and one != ""]
+        if stored is None or stored == "":
+            return {"vr": self.vr}
+        written = _WRITTEN.get(self.vr)
+        values = [
+            one if written is None else written(str(one))
+            for one in (stored if isinstance(stored, list) else [stored])
+            if one is not None and one != ""
+        ]
         return {"vr": self.vr, "Value": values} if values else {"vr": self.vr}
-
-
-def _value(vr: str, stored: Any) -> Any:  # noqa: ANN401  # text, number or name
-    if vr == "DA":
-        return str(stored).replace("-", "")
-    if vr == "TM":
-        return str(stored).replace(":", "")
-    if vr == "PN":
-        return person_name(str(stored))
-    return stored
 
 
 def person_name(text: str) -> dict[str, str]:
@@ -76,6 +72,13 @@ def person_name(text: str) -> dict[str, str]:
     groups = zip(("Alphabetic", "Ideographic", "Phonetic"), text.split("="), strict=False)
     return {name: group for name, group in groups if group}
 
+
+_WRITTEN: Mapping[str, Callable[[str], Any]] = {
+    "DA": lambda text: text.replace("-", ""),
+    "TM": lambda text: text.replace(":", ""),
+    "PN": person_name,
+}
+"""How values are written that are stored in another form, by their VR."""
 
 _STUDY, _SERIES, _INSTANCE = Level.STUDY, Level.SERIES, Level.INSTANCE
 
@@ -179,14 +182,18 @@ _IDENTIFIERS = frozenset({"StudyInstanceUID", "SeriesInstanceUID"})
 """Answered at the levels below too: without them clients can't retrieve what was found."""
 
 
-def write_model(documents: Mapping[Level, Fields], attributes: Iterable[Attribute]) -> Model:
+def write_model(
+    documents: Mapping[Level, Fields], attributes: Iterable[Attribute], *, address: str
+) -> Model:
     """Write what was found in the DICOM JSON model, with its tags in order.
 
     Args:
         documents: Of the levels that were read.
         attributes: What to answer.
+        address: RetrieveURL.
     """
-    model: Model = _SPECIFIC_CHARACTER_SET | _ONLINE
+    model: Model = {**_SPECIFIC_CHARACTER_SET, **_ONLINE}
+    model["00081190"] = {"vr": "UR", "Value": [address]}
     for attribute in attributes:
         element = attribute.element(documents[attribute.level])
         if attribute.keyword == "NumberOfFrames" and element.get("Value") == [0]:

@@ -141,7 +141,7 @@ def _pictures(stage: Stage, instances: Sequence[str]) -> list[Row]:
         cold = _in_turn(rivals, seen[1::2][::-1], rendered)
         stored = _in_turn(rivals, seen[0::2], frames)
         ours, theirs = (
-            _median_of_scrolling(partial(rival, form=rendered), part)
+            _median_of_scrolling(rival, part, rendered)
             for rival, part in zip(
                 rivals, (scrolled[:_SCROLLED], scrolled[_SCROLLED:]), strict=True
             )
@@ -195,11 +195,11 @@ def _in_turn(
     return statistics.median(ours), statistics.median(theirs)
 
 
-def _median_of_scrolling(ask: Callable[[str], float], instances: Sequence[str]) -> float:
+def _median_of_scrolling(rival: _Rival, instances: Sequence[str], form: _In) -> float:
     times = []
     due = time.perf_counter()
     for instance in instances:
         time.sleep(max(0.0, due - time.perf_counter()))
         due += 1 / _IMAGES_A_SECOND
-        times.append(ask(instance))
+        times.append(rival(instance, form))
     return statistics.median(times)
