@@ -8,7 +8,7 @@ import { leaveRemote, showRemote } from "./remote.js";
 
 const CALLER = `query NetworkPage {
   viewer { role canUpload }
-  server { dicom { aeTitle port isWorklistServed } }
+  server { dicom { aeTitle port isWorklistServed useTls } }
 }`;
 
 // `isAllowed` of the caller: searching other archives and planning need the role uploader.
@@ -33,13 +33,17 @@ export async function showNetwork({ tab }) {
     byId("tabs").replaceChildren(...allowed.map(([key, { title }]) =>
       el("a", { href: hashOf({ tab: key }), "aria-current": key === name ? "page" : null }, title)));
     const { dicom } = server;
-    byId("listener").textContent = dicom ? `This server: AE title ${dicom.aeTitle}, ${dicom.port ? `port ${dicom.port}` : "no DICOM port"}${dicom.isWorklistServed ? ", worklist" : ""}` : "";
+    byId("listener").textContent = dicom ? `This server: ${listenerOf(dicom).join(", ")}` : "";
     leaveTabs();
     await TABS[name].show(panel, viewer);
   } catch (error) {
     if (shown === mine) panel.replaceChildren(el("p", { class: "empty problem" }, error.message));
   }
 }
+
+/** What the other side must enter to reach this server. */
+const listenerOf = ({ aeTitle, port, isWorklistServed, useTls }) =>
+  [`AE title ${aeTitle}`, port ? `port ${port}` : "no DICOM port", port && useTls && "TLS", isWorklistServed && "worklist"].filter(Boolean);
 
 /** Stop what the tabs follow. */
 export function leaveNetwork() {

@@ -35,9 +35,11 @@ async def network() -> AsyncIterator[Network]:
         yield opened
 
 
-async def refusal(network: Network, port: int, tls: ssl.SSLContext | None) -> tuple[str, str]:
+async def refusal(
+    network: Network, port: int, tls: ssl.SSLContext | None, *, silence_seconds: float = 5.0
+) -> tuple[str, str]:
     with pytest.raises(Error) as caught:
-        await network.run(peer_at(port, tls=tls, silence_seconds=2), echo)
+        await network.run(peer_at(port, tls=tls, silence_seconds=silence_seconds), echo)
     return caught.value.code, caught.value.message
 
 
@@ -100,7 +102,7 @@ async def test_a_peer_without_tls_is_told_apart_from_a_silent_one(
         code, message = await refusal(network, peer.port, tls)
     assert (code, "uses TLS on this port" in message) == ("MODALITY_UNREACHABLE", True)
     async with silent_peer() as peer:
-        code, _ = await refusal(network, peer.port, tls)
+        code, _ = await refusal(network, peer.port, tls, silence_seconds=0.5)
     assert code == "MODALITY_TIMED_OUT"
 
 
