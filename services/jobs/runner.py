@@ -78,7 +78,9 @@ class AccessWithdrawn(JobError):
     """Who started a job may do nothing here any more."""
 
     code = "ACCESS_WITHDRAWN"
-    default_message = "The token or share that started this job was revoked."
+    default_message = (
+        "The token or share that started this job was revoked. Start it again with another one."
+    )
 
 
 class LeftoversRemain(JobError):
