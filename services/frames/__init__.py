@@ -1,1 +1,1 @@
-"""Frames as pictures: signed URLs, rendering, cache, and what protects Orthanc from bad frames."""
+"""Frames as pictures: signed URLs, rendering, cache, and quarantine of damaged frames."""

@@ -1,4 +1,4 @@
-"""Rendered frames in memory, bounded in bytes; one render however many ask for it."""
+"""Rendered frames in memory, bounded in bytes; simultaneous requests share one rendering."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ class RenderedFrame:
     def of(cls, content: bytes) -> "RenderedFrame":
         """Tag a picture by its content.
 
-        A tag is compared only with tags of the same frame, so a collision gives an attacker
-        nothing: two checksums and the length suffice, in a tenth of the time of a digest.
+        A tag is compared only with tags of the same frame, so a collision is of no use to an
+        attacker: two checksums and the length suffice, in a tenth of the time of a digest.
         """
         checksums = f"{zlib_ng.crc32(content):08x}{zlib_ng.adler32(content):08x}"
         return cls(content, f'"{checksums}{len(content):08x}"')
@@ -35,14 +35,14 @@ class RenderedFrame:
 InstanceFinder = Callable[[str], Awaitable[RenderableInstance | None]]
 
 KEPT_SECONDS = 2.0
-"""A player asks for all its frames of one instance; a changed `useOrthancPreview` waits no longer
-than this, and so does a removal by another process."""
+"""A player requests all frames of one instance. A changed `useOrthancPreview`, or a removal by
+another process, is noticed after this time."""
 
 _INSTANCES = 256
 
 
 class InstanceCache:
-    """Looks instances up, and does not ask again for 2 seconds.
+    """Looks up instances, and caches them for 2 seconds.
 
     Args:
         find: Asks the index.
@@ -56,7 +56,7 @@ class InstanceCache:
         )
 
     async def find(self, instance_id: str, revision: str) -> RenderableInstance | None:
-        """Return an instance if it is there in this revision.
+        """Return an instance if it is indexed with this revision.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -70,22 +70,22 @@ class InstanceCache:
         return instance
 
     def keep(self, instances: Iterable[RenderableInstance]) -> None:
-        """Keep instances as the index holds them now."""
+        """Cache instances as they are indexed now."""
         for instance in instances:
             self._instances[instance.id] = instance
 
     def discard(self, instance_id: str) -> None:
-        """Forget an instance that was removed or replaced."""
+        """Discard an instance that was removed or replaced."""
         self._instances.pop(instance_id, None)
 
 
 _ENTRY_BYTES = 1024
-"""What an entry costs besides its PNG, in bytes: the key with its texts, the tag, the places in the
-tables. CPython 3.11 takes 840 for the only frame of an instance, 615 for one of many."""
+"""Memory of an entry besides its picture, in bytes: the key with its texts, the tag, the places in
+the tables. CPython 3.11 needs 840 for the only frame of an instance, 615 for one of many."""
 
 
 class FrameKey(NamedTuple):
-    """Names a picture; `frame_index` is 0-based."""
+    """Identifies a picture; `frame_index` is 0-based."""
 
     instance_id: str
     revision: str
@@ -94,10 +94,10 @@ class FrameKey(NamedTuple):
 
 
 class FrameCache:
-    """Least recently used pictures go first; for one event loop.
+    """A cache that drops the least recently used pictures first; for one event loop.
 
     Args:
-        max_bytes: Memory for pictures, in bytes; 0 keeps none.
+        max_bytes: Memory for pictures, in bytes; 0 turns the cache off.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -109,7 +109,7 @@ class FrameCache:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is kept at all."""
+        """Whether pictures are kept."""
         return self._max_bytes > 0
 
     @property
@@ -118,23 +118,23 @@ class FrameCache:
         return self._bytes
 
     def find(self, key: FrameKey) -> RenderedFrame | None:
-        """Return a picture that is there, None otherwise."""
+        """Return a cached picture; None if there is none."""
         frame = self._frames.get(key)
         if frame is not None:
             self._frames.move_to_end(key)
         return frame
 
     def knows(self, key: FrameKey) -> bool:
-        """Whether a picture is there or being rendered; does not count as use."""
+        """Whether a picture is cached or being rendered; this does not count as use."""
         return key in self._frames or key in self._flights
 
     async def get(
         self, key: FrameKey, render: Callable[[], Awaitable[RenderedFrame]]
     ) -> RenderedFrame:
-        """Return a picture, rendered once for all who wait for it.
+        """Return a picture, which is rendered once for all waiting callers.
 
-        A waiter that is cancelled does not stop the others. Errors reach all waiters and are
-        not kept.
+        A cancelled caller does not affect the others. Errors are raised to all of them and are not
+        cached.
         """
         frame = self.find(key)
         if frame is not None:
@@ -147,14 +147,14 @@ class FrameCache:
         return await asyncio.shield(flight)
 
     def discard(self, instance_id: str) -> None:
-        """Forget the pictures of an instance; what is being rendered is not kept either."""
+        """Discard the pictures of an instance, also those that are being rendered."""
         for key in list(self._kept.get(instance_id, ())):
             self._drop(key)
         for key in [key for key in self._flights if key.instance_id == instance_id]:
             del self._flights[key]
 
     async def close(self) -> None:
-        """Stop what is being rendered."""
+        """Cancel the renderings in progress."""
         flights = list(self._flights.values())
         for flight in flights:
             flight.cancel()
@@ -194,6 +194,6 @@ def _cost(frame: RenderedFrame) -> int:
 
 
 def _mark_retrieved(flight: asyncio.Task[RenderedFrame]) -> None:
-    # Without this, a failure whose waiters have all gone is logged as never retrieved.
+    # Otherwise a failure without waiting callers is logged as never retrieved.
     if not flight.cancelled():
         flight.exception()

@@ -1,4 +1,4 @@
-"""Which fragments of encapsulated pixel data are which frame (PS3.5 A.4); pure functions."""
+"""Assigns fragments of encapsulated pixel data to frames (PS3.5 A.4); pure functions."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Fragment:
     """One fragment: its value from `begin` up to `end`, in bytes of the file.
 
     Attributes:
-        offset: Of its item behind the basic offset table, as that table counts (PS3.5 A.4).
+        offset: Of its item after the basic offset table, as in that table (PS3.5 A.4).
         mark: Its first bytes, at most 12.
     """
 
@@ -32,7 +32,7 @@ class Fragment:
 
 
 def read_fragments(file: BinaryIO, begin: int) -> tuple[list[int], list[Fragment]]:
-    """Read the basic offset table and find the fragments behind it; values are not read.
+    """Read the basic offset table and find the fragments after it; values are not read.
 
     Args:
         file: Seekable; its position is not kept.
@@ -66,12 +66,12 @@ def group_fragments(
 ) -> list[Sequence[Fragment]]:
     """Assign fragments to frames.
 
-    A table is believed only where it agrees with the fragments: every offset is that of a fragment
-    that begins an image.
+    A table is used only if it matches the fragments: every offset must be that of a fragment that
+    begins an image.
 
     Args:
         fragments: All fragments in their order.
-        table: The basic offset table; empty where the file has none.
+        table: The basic offset table; empty if the file has none.
         frames: Number of frames.
 
     Returns:
@@ -96,7 +96,7 @@ def group_fragments(
 def _starts_of_table(
     fragments: Sequence[Fragment], table: Sequence[int], frames: int
 ) -> list[int] | None:
-    """Return the first fragment of each frame, None where the table is absent or wrong."""
+    """Return the first fragment of each frame; None if the table is absent or wrong."""
     if len(table) != frames or table[0] != 0 or any(a >= b for a, b in zip(table, table[1:])):  # noqa: B905, RUF007  # neighbours
         return None
     offsets = [fragment.offset for fragment in fragments]

@@ -1,6 +1,7 @@
-"""What a viewer will likely ask for next, rendered when nothing else is to do.
+"""Renders the frames that a viewer will probably request next, while the queue is idle.
 
-The frames after the one that was asked for; of single-frame instances the neighbours in the series.
+These are the frames after a requested one, and for single-frame instances its neighbours in the
+series.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ _PLACES = 256
 
 
 class Neighbours:
-    """Finds what follows an instance, and keeps it for 2 seconds.
+    """Finds the instances after one in its series, and caches them for 2 seconds.
 
     Args:
         find: Asks the index.
@@ -63,7 +64,7 @@ class Neighbours:
         return following[:AHEAD]
 
     def clear(self) -> None:
-        """Forget all places: a series has changed."""
+        """Discard everything, because a series has changed."""
         self._following.clear()
 
     def _keep(self, instance: RenderableInstance, following: Sequence[RenderableInstance]) -> None:
@@ -122,7 +123,7 @@ class LookAhead:
         self._wake = asyncio.Event()
 
     def follow(self, key: FrameKey) -> None:
-        """Note that a frame was asked for."""
+        """Note that a frame was requested."""
         if not self._cache.is_on or key in self._followed:
             return
         self._followed[key] = True
@@ -132,7 +133,7 @@ class LookAhead:
         self._wake.set()
 
     def discard(self, instance_ids: Collection[str]) -> None:
-        """Drop what waits for instances that were removed or replaced."""
+        """Drop waiting frames of instances that were removed or replaced."""
         self._neighbours.clear()
         for key in [key for key in self._wanted if key.instance_id in instance_ids]:
             del self._wanted[key]

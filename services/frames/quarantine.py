@@ -1,4 +1,4 @@
-"""Frames that end their renderer: tried again once, and then not any more.
+"""Quarantine of frames that crash their renderer: they are tried again once.
 
 Each renderer decodes one frame at a time, so its end has one cause. A frame that ended two is
 quarantined until the revision of its instance changes, over restarts; an instance of which three
@@ -23,7 +23,7 @@ INSTANCE_FRAMES = 3
 """Frames of one instance that crash: then the others are of the same kind."""
 
 _FRESH_SECONDS = 5.0
-"""How long a frame that another process quarantined may still be tried by this one."""
+"""Time after which this process notices frames that another process quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Quarantine:
 
     @property
     def quarantined(self) -> int:
-        """How many frames are not rendered any more because of their own crashes."""
+        """Number of frames that are not rendered because they crashed their renderer."""
         return sum(crashes >= FRAME_CRASHES for crashes in self._crashes.values())
 
     async def load(self) -> None:
-        """Read what former and other processes found.
+        """Read the crashes that former and other processes recorded.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -76,7 +76,7 @@ class Quarantine:
         self._frames = Counter((one.instance_id, one.revision) for one in self._crashes)
 
     async def refresh(self) -> None:
-        """Read again what other processes found, unless that was some seconds ago."""
+        """Read the crashes of other processes again, at most every few seconds."""
         if self._clock() < self._fresh_until:
             return
         try:
@@ -98,7 +98,7 @@ class Quarantine:
             )
 
     def is_suspect(self, instance_id: str, revision: str) -> bool:
-        """Return whether a frame of an instance crashed: then none is rendered unasked."""
+        """Return whether a frame of an instance crashed; then none is rendered ahead."""
         return self._frames[instance_id, revision] > 0
 
     async def record_crash(self, frame: FrameId) -> None:
@@ -110,7 +110,7 @@ class Quarantine:
             _log.warning("a crash is known to this process only: no database")
 
     async def clear(self, frame: FrameId) -> None:
-        """Forget the crashes of a frame that was rendered."""
+        """Delete the crashes of a frame that was rendered."""
         if frame not in self._crashes:
             return
         del self._crashes[frame]

@@ -1,4 +1,4 @@
-"""Files of Orthanc, copied for a minute: for frames that Orthanc can't cut out of them."""
+"""Temporary copies of Orthanc's files, for frames that Orthanc can't cut out of them."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from services.orthanc.client import OrthancClient
 from services.tasks import finish_in_thread
 
 _KEPT_SECONDS = 60.0
-"""A cine is played and scrolled for about so long."""
+"""About the time for which a cine is played and scrolled."""
 
 _KEPT_BYTES = 2 * 1024**3
 """Disk for copies that are kept, in bytes; a larger file is copied for each of its frames."""
@@ -30,12 +30,12 @@ _WRITE_BYTES = 1024 * 1024
 
 
 class StoredCopy:
-    """A copy of one file, without a name; gone with the last reference to it.
+    """A copy of one file, without a name; it is deleted with the last reference to it.
 
     It is never closed while a thread reads it: the thread holds a reference.
 
     Args:
-        file: Takes over the descriptor of this file, which is closed by the caller.
+        file: Its descriptor is duplicated; the caller closes the file.
         layout: Of the file.
     """
 
@@ -54,7 +54,7 @@ class StoredCopy:
             As `FramePlaces.find`, with the bytes joined.
 
         Raises:
-            FrameNotRenderable: The frame is not there.
+            FrameNotRenderable: The file does not have the frame.
         """
         places, bit_offset = self._places.find(description, frame_index, frames)
         return b"".join(self._read(place) for place in places), bit_offset
@@ -72,7 +72,7 @@ class StoredCopies:
 
     Args:
         orthanc: Where the files are.
-        fetch_seconds: Longest silence of Orthanc, in seconds.
+        fetch_seconds: Longest time without data from Orthanc, in seconds.
     """
 
     def __init__(self, orthanc: OrthancClient, *, fetch_seconds: float) -> None:
@@ -90,9 +90,9 @@ class StoredCopies:
 
         Raises:
             FrameNotRenderable: The frame is not in the file, or the file can't be read.
-            OrthancNotFound: The file is not there.
+            OrthancNotFound: Orthanc does not have the file.
             OrthancUnavailable: Orthanc does not answer.
-            RendererUnavailable: There is no room for the copy.
+            RendererUnavailable: There is no disk space for the copy.
         """
         copy = await self._copy(instance)
         return await finish_in_thread(
@@ -101,7 +101,7 @@ class StoredCopies:
 
     async def _copy(self, instance: RenderableInstance) -> StoredCopy:
         key = (instance.id, instance.revision)
-        # All frames of a cine are asked for at once, and one copy serves them.
+        # All frames of a cine are requested at once; one copy serves them.
         async with self._fetching.setdefault(key, asyncio.Lock()):
             copy = self._copies.get(key)
             if copy is None:
@@ -119,7 +119,7 @@ class StoredCopies:
             raise FrameNotRenderable("Its file can't be read.", detail=exc.code) from exc
         except OSError as exc:
             raise RendererUnavailable(
-                "There is no room for a copy of this file.", detail=str(exc.strerror)
+                "There is no disk space for a copy of this file.", detail=str(exc.strerror)
             ) from exc
 
     async def _write(self, instance_id: str, file: BinaryIO) -> None:
@@ -141,7 +141,7 @@ class StoredCopies:
 
 
 def _read(file: BinaryIO) -> StoredCopy:
-    """Find the pixel data; what is deflated as a whole is inflated. Blocks."""
+    """Find the pixel data, and inflate a deflated data set. Blocks."""
     file.flush()
     limits = WalkLimits()
     layout = walk(file, limits)

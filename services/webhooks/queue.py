@@ -1,7 +1,7 @@
-"""What is to be delivered, in MongoDB: queued from the index, taken by the sender.
+"""The queue of deliveries in MongoDB, filled from the index and emptied by the sender.
 
-Studies are looked at again and again from a cursor. The cursor moves when everything before it is
-queued, so an event is delivered at least once, also when the process dies at any moment.
+Changed studies are read repeatedly from a cursor on. The cursor moves when everything before it is
+queued, so an event is delivered at least once, even if the process dies at any time.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ CREATED, UPDATED, STABLE, DELETED = "created", "updated", "stable", "deleted"
 
 _CURSOR = "webhooks"
 _OVERLAP = timedelta(seconds=30)
-"""Studies are looked at for this much longer: clocks of processes differ, and writes take time."""
+"""How far before the cursor studies are read: clocks differ, and writes take time."""
 
 _BURST = timedelta(seconds=1)
 """Changes within it are one event: 500 arriving images are not 500 deliveries."""
@@ -44,7 +44,7 @@ _SEEN = 100_000
 
 
 def receiver_of(url: str) -> str:
-    """Name a receiver: its URL may hold a secret."""
+    """Return a name for a receiver, because its URL may contain a secret."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -53,8 +53,8 @@ class WebhookQueue:
 
     Args:
         database: Where studies and deliveries are.
-        receivers: As `receiver_of` names them.
-        stable_seconds: A study is stable when nothing new came for so long, in seconds.
+        receivers: Their names, from `receiver_of`.
+        stable_seconds: Seconds without a change after which a study is stable.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class WebhookQueue:
         self._deliveries = database[WebhookDeliveryDocument.Settings.name]
         self._receivers = receivers
         self._stable = timedelta(seconds=stable_seconds)
-        # Changes that are queued already and lie in the overlap of the next look; another process
-        # queues them again.
+        # Changes in the overlap of the next read that are queued already; another process queues
+        # them again.
         self._seen: TTLCache[tuple[str, datetime], bool] = TTLCache(
             _SEEN, 4 * _OVERLAP.total_seconds()
         )
         self._known: TTLCache[str, bool] = TTLCache(_SEEN, 4 * _OVERLAP.total_seconds())
 
     async def start(self, now: datetime) -> None:
-        """Make the cursor where there is none, and drop what no receiver waits for.
+        """Create the cursor if there is none, and delete deliveries of former receivers.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -96,7 +96,7 @@ class WebhookQueue:
             now: The clock.
 
         Returns:
-            How many changes were new.
+            The number of new changes.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -114,7 +114,7 @@ class WebhookQueue:
         return count
 
     async def _pages(self, since: datetime) -> AsyncIterator[list[Mapping[str, Any]]]:
-        """Yield new changes, deletions first: what came back since is what it is now."""
+        """Yield new changes, deletions first, so that a study that was stored again exists."""
         page: list[Mapping[str, Any]] = []
         for collection, moment in ((self._deleted, _DELETED_AT), (self._studies, _UPDATED_AT)):
             shown = (_STUDY_INSTANCE_UID, _CREATED_AT, moment)
@@ -165,7 +165,7 @@ class WebhookQueue:
             ]
         kind: object = CREATED
         if study_id in self._known or change[_CREATED_AT] < since:
-            # What the receiver was not told of yet is still new to it.
+            # If the receiver did not get the creation yet, the study is still new to it.
             kind = {"$cond": [{"$eq": ["$kind", CREATED]}, CREATED, UPDATED]}
         due = {"$ifNull": [f"${_DUE_AT}", now + _BURST]}
         settled = max(now, _moment(change) + self._stable)
@@ -189,7 +189,7 @@ class WebhookQueue:
         ]
 
     async def due(self, receiver: str, now: datetime, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return what is to be delivered to a receiver now, the longest due first.
+        """Return the deliveries to a receiver that are due, the oldest first.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -199,7 +199,7 @@ class WebhookQueue:
             return await found.sort([(_DUE_AT, 1)]).limit(limit).to_list()
 
     async def remove(self, delivery: Mapping[str, Any]) -> None:
-        """Remove a delivery that is done or given up, unless something was merged into it since.
+        """Remove a delivery that has ended, unless another change was merged into it since.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -210,7 +210,7 @@ class WebhookQueue:
             )
 
     async def postpone(self, delivery: Mapping[str, Any], until: datetime) -> None:
-        """Note an attempt that failed.
+        """Record a failed attempt.
 
         Raises:
             DatabaseUnavailable: MongoDB does not answer.
@@ -223,7 +223,7 @@ class WebhookQueue:
 
 
 def _version_of(name: str, change: Mapping[str, Any]) -> str:
-    """Name what is delivered after a change: every process that finds the change names it so."""
+    """Return a version of a delivery, the same in every process that finds the change."""
     said = f"{name} {_moment(change).timestamp():.3f}"
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
