@@ -123,13 +123,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mutations",
         type=int,
-        default=int(os.environ.get("MUTATIONS", "200")),
+        default=int(os.environ.get("MUTATIONS", "80")),
         help="damaged files of each of three kinds that the hostile tests make; 667 are 2,000 in "
-        "all (default: MUTATIONS, else 200)",
+        "all (default: MUTATIONS, else 80)",
     )
     parser.addoption(
         "--fuzz-cases",
         type=int,
-        default=10,
+        default=4,
         help="cases that schemathesis makes for each operation",
     )

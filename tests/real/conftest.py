@@ -39,8 +39,9 @@ async def empty_orthanc(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
 
 async def emptied(orthanc: EmbeddedOrthanc) -> EmbeddedOrthanc:
     async with modality_client(orthanc) as http:
-        for patient in (await http.get("/patients")).json():
-            (await http.delete(f"/patients/{patient}")).raise_for_status()
+        if patients := (await http.get("/patients")).json():
+            answer = await http.post("/tools/bulk-delete", json={"Resources": patients})
+            answer.raise_for_status()
     return orthanc
 
 

@@ -29,6 +29,7 @@ from services.frames.variant import FrameVariant
 from services.runtime import Runtime, open_runtime
 from services.settings import Settings
 from tests.benchmarks.studies import ct_files
+from tests.patience import PATIENCE_SECONDS
 from tests.real.sync_stage import modality_client
 from tests.real.test_frames_renderer import hold_idle_workers, until
 
@@ -78,7 +79,7 @@ async def render_and_die(
 
 async def until_back(runtime: Runtime) -> None:
     assert runtime.orthanc is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 await runtime.orthanc.system()

@@ -19,6 +19,7 @@ from services.frames import renderer
 from services.frames.renderer import RendererLimits, RendererPool, open_renderers
 from services.frames.rendering import RenderRequest, render_frame
 from services.frames.variant import FrameVariant
+from tests.patience import PATIENCE_SECONDS
 
 LOSSLESS_JPEG_2000 = "1.2.840.10008.1.2.4.90"
 SIDE = 64
@@ -64,7 +65,7 @@ def workers_of(template: int) -> list[int]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110  # the kernel tells nobody
             await asyncio.sleep(0.01)
 
@@ -153,18 +154,26 @@ def test_the_filter_refuses_files_network_programs_and_other_processes() -> None
 async def test_a_killed_worker_costs_its_own_frame_only_and_is_back_at_once(
     pool: RendererPool,
 ) -> None:
-    await asyncio.gather(*(pool.render(request(seed)) for seed in range(8)))
-    (*_, held) = await hold_idle_workers(pool)
-    dying = asyncio.create_task(pool.render(request(1)))
-    await until(lambda: held not in pool.worker_pids)
-    os.kill(held, signal.SIGKILL)
-    killed_at = time.monotonic()
-    with pytest.raises(RendererCrashed):
-        await dying
-    for pid in pool.worker_pids:
-        os.kill(pid, signal.SIGCONT)
-    assert await pool.render(request(2)) == render_frame(request(2))
-    assert time.monotonic() - killed_at < 1.5
+    async def seconds_without_it() -> float:
+        await asyncio.gather(*(pool.render(request(seed)) for seed in range(8)))
+        (*_, held) = await hold_idle_workers(pool)
+        dying = asyncio.create_task(pool.render(request(1)))
+        await until(lambda: held not in pool.worker_pids)
+        os.kill(held, signal.SIGKILL)
+        killed_at = time.monotonic()
+        with pytest.raises(RendererCrashed):
+            await dying
+        for pid in pool.worker_pids:
+            os.kill(pid, signal.SIGCONT)
+        assert await pool.render(request(2)) == render_frame(request(2))
+        return time.monotonic() - killed_at
+
+    # A pause before the next worker would show each time; other processes show now and then.
+    for _ in range(3):
+        if await seconds_without_it() < 1.5:
+            break
+    else:
+        pytest.fail("The next worker comes late.")
 
 
 async def test_a_worker_that_was_killed_while_it_waited_costs_no_frame(pool: RendererPool) -> None:

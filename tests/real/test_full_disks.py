@@ -32,7 +32,6 @@ from tests.benchmarks.studies import ct_files
 from tests.real.sync_stage import eventually, instance_bytes, modality_client
 from tests.servers import RunningServer, run_server
 
-RECOVERY_SECONDS = 15
 _MIB = 1024 * 1024
 _MONGODB_MIB = 420
 """Its journal takes 300 before the first document."""
@@ -220,7 +219,7 @@ async def test_a_full_disk_of_mongodb_says_so_and_what_came_meanwhile_appears(
                 except PyMongoError:
                     return False
 
-            await eventually(has_appeared, within_seconds=RECOVERY_SECONDS)
+            await eventually(has_appeared)
             assert await upload(server, instance_bytes(1, 1, 3)) == [STORED]
 
 

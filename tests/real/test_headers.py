@@ -29,6 +29,7 @@ from services.ingest.results import StoreStatus
 from services.ingest.service import Ingest, SentFile
 from services.ingest.storing import FileStorage
 from services.orthanc.beginning import PIXEL_DATA_BYTES
+from tests.real.conftest import emptied
 from tests.real.sync_stage import Stage, open_stage
 
 NAMES = {
@@ -139,13 +140,23 @@ def _bytes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_config, "STORE_SEND_CHUNKED_DATASET", True)
 
 
-@pytest.fixture
-async def orthanc(tmp_path: Path) -> AsyncIterator[tuple[EmbeddedOrthanc, int]]:
+@pytest.fixture(scope="module")
+async def started(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[tuple[EmbeddedOrthanc, int]]:
     port = find_free_port()
+    folder = tmp_path_factory.mktemp("orthanc")
     async with run_orthanc(
-        tmp_path / "orthanc", dicom=DicomServer(port, unknown_may_store=True)
+        folder / "orthanc", dicom=DicomServer(port, unknown_may_store=True)
     ) as running:
         yield running, port
+
+
+@pytest.fixture
+async def orthanc(started: tuple[EmbeddedOrthanc, int]) -> tuple[EmbeddedOrthanc, int]:
+    """An empty Orthanc and the port of its DICOM server, where everybody may store."""
+    await emptied(started[0])
+    return started
 
 
 def _send(port: int, folder: Path) -> None:
@@ -188,8 +199,7 @@ async def test_two_hundred_files_say_the_same_by_upload_and_by_c_store(
         )
         assert {result.status for result in results} == {StoreStatus.STORED}
         uploaded = await _documents(stage)
-        for instance_id in await stage.held_ids():
-            await stage.http.delete(f"/instances/{instance_id}")
+        await emptied(server)
         await stage.indexer.remove(list(await stage.instance_ids()))
         assert not await stage.instance_ids()
         await asyncio.to_thread(_send, port, folder)

@@ -21,6 +21,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from services.embedded.data_dir import Stores, read_running_stores
+from tests.patience import PATIENCE_SECONDS
 from tests.real.shell import Served, Shell, served
 from tests.real.sync_stage import eventually, instance_bytes, modality_client
 
@@ -33,7 +34,7 @@ UPLOAD = """mutation ($files: [Upload!]!) { uploadDicom(files: $files) {
 _FILES_PER_REQUEST = 4
 _CLIENTS = 3
 _ACKNOWLEDGED_BEFORE_A_KILL = 8
-_AGREE_SECONDS = 10.0
+_AGREE_SECONDS = 10.0 if "KILL_ROUNDS" in os.environ else PATIENCE_SECONDS
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.embedded.ports import find_free_port
 from services.frames.signing import generate_key
+from tests.patience import PATIENCE_SECONDS
 from tests.tokens import write_tokens_file
 
 NAME, PATIENT_ID, BIRTH_DATE = "Zyxwvut^Canary", "PATKANARI4711", "19030407"
@@ -81,7 +82,7 @@ async def process(
 async def _until_ready(
     http: httpx.AsyncClient, child: asyncio.subprocess.Process, log: Path
 ) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             assert child.returncode is None, _read(log)
             try:
@@ -113,7 +114,7 @@ def _names(folder: Path) -> str:
 
 async def read_log(folder: Path, until: str) -> str:
     """Read the server's log; the line of a request follows its answer."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while until not in (log := await asyncio.to_thread(_read, folder / "server.log")):  # noqa: ASYNC110  # files give no notice
             await asyncio.sleep(0.01)
     return log

@@ -1,6 +1,6 @@
 """MongoDB without a primary, stopped, killed and slow, under queries, uploads and arrivals.
 
-FAULT_SECONDS sets how long MongoDB is out of order: 5 unless it is set.
+FAULT_SECONDS sets how long MongoDB is out of order, and lets the recovery be measured.
 """
 
 import asyncio
@@ -27,14 +27,18 @@ from services.errors import DatabaseUnavailable
 from services.runtime import open_runtime
 from services.settings import Settings
 from services.sync.follower import FeedCursor, FeedPosition
+from tests.patience import PATIENCE_SECONDS
 from tests.real.slow_proxy import SlowProxy, run_slow_proxy
 from tests.real.steady_load import steady
 from tests.real.sync_stage import eventually, instance_bytes, modality_client, open_stage, running
 from tests.servers import RunningServer, run_server
 
-FAULT_SECONDS = float(os.environ.get("FAULT_SECONDS", "5"))
+FAULT_SECONDS = float(os.environ.get("FAULT_SECONDS", "1"))
 LATENCY_SECONDS = 3
-RECOVERY_SECONDS = 15
+RECOVERY_SECONDS = 15 if "FAULT_SECONDS" in os.environ else PATIENCE_SECONDS
+_STEPPED_DOWN_SECONDS = max(5, round(FAULT_SECONDS))
+"""Long enough for `/api/status` to be asked meanwhile."""
+
 _HEALTH_SECONDS = 5
 
 TREE = """{ studies { totalCount nodes { numberOfInstances
@@ -150,7 +154,7 @@ def _url_through(proxy: SlowProxy, mongod: EmbeddedMongod) -> str:
 async def stepped_down(stage: Stage) -> AsyncIterator[None]:
     """There is no primary."""
     async with AsyncMongoClient[Answer](stage.mongod.url) as client:
-        await client.admin.command("replSetStepDown", round(FAULT_SECONDS), force=True)
+        await client.admin.command("replSetStepDown", _STEPPED_DOWN_SECONDS, force=True)
     yield
 
 

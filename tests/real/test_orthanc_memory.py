@@ -10,6 +10,7 @@ import pytest
 
 from services.embedded.mongod import run_mongod
 from services.embedded.orthanc import DEFAULT_MEMORY_BYTES, EmbeddedOrthanc, run_orthanc
+from tests.patience import PATIENCE_SECONDS
 from tests.real.hostile_files import content, peak_bytes, with_damaged_image
 from tests.real.sync_stage import modality_client
 
@@ -28,7 +29,7 @@ async def limited(tmp_path: Path) -> AsyncIterator[EmbeddedOrthanc]:
 
 async def answers(http: httpx.AsyncClient) -> None:
     """Wait until Orthanc answers; its restart takes about a second."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             try:
                 (await http.get("/system")).raise_for_status()
@@ -73,7 +74,7 @@ async def test_each_child_has_its_limit_also_after_a_restart(tmp_path: Path) -> 
         assert limit_of(orthanc.child.pid) == DEFAULT_MEMORY_BYTES
         assert 0 < limit_of(mongod.child.pid) < 8 * 1024**3
         orthanc.child._process.kill()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await restarted.wait()
         assert limit_of(orthanc.child.pid) == DEFAULT_MEMORY_BYTES
 

@@ -13,6 +13,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.frames.signing import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.real.raw_requests import (
     RawAnswer,
     answer_to_half,
@@ -123,7 +124,7 @@ async def test_a_query_whose_sender_goes_is_no_fault_of_the_server(
     with caplog.at_level(logging.INFO, "orthanc_graphql.access"):
         async with half_sent(server, "/graphql", headers, b'{"query": '):
             pass
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not caplog.records:  # noqa: ASYNC110  # the log gives no notice
                 await asyncio.sleep(0.01)
     assert [record.getMessage().split()[:3] for record in caplog.records] == [
@@ -149,7 +150,7 @@ async def send_all(server: RunningServer, path: str, headers: dict[str, str]) ->
     async with connected(server) as (_, writer):
         writer.write(head(path, headers | HUGE))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while sent < _GIB:
                     writer.write(chunk)
                     await writer.drain()

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -198,20 +197,18 @@ async def test_a_partial_retrieve_names_what_failed_and_a_retry_fetches_only_tha
     assert archive.requests == [("IMAGE", "1"), ("IMAGE", "1")]
 
 
-async def test_a_cancelled_retrieve_stops_the_archive_within_a_second(
+async def test_a_cancelled_retrieve_stops_the_archive(
     runtime: Runtime,
 ) -> None:
-    archive = archive_of([dataset(4, 1, number) for number in range(25)], delay_seconds=0.1)
+    archive = archive_of([dataset(4, 1, number) for number in range(25)], delay_seconds=0.3)
     with archive.running() as port:
         await declare(runtime, port)
         job_id = await retrieve(runtime, 4)
         await until(runtime, job_id, lambda job: job.completed >= 3)
-        begun = time.monotonic()
         await runtime.jobs.cancel(job_id, LOCAL_ADMIN)
         # pynetdicom makes no use of threads here that could be waited for.
-        await asyncio.get_running_loop().run_in_executor(None, archive.cancelled.wait, 5)
-        assert archive.cancelled.is_set()
-        assert time.monotonic() - begun < 5
+        loop = asyncio.get_running_loop()
+        assert await loop.run_in_executor(None, archive.cancelled.wait, PATIENCE_SECONDS)
         job = await ended(runtime, job_id)
         assert job.state is JobState.CANCELLED
         sent = len(archive.sent)

@@ -134,7 +134,7 @@ async def until_closed(client: ClientConnection, connection: WebSocketLimitsProt
         return connection.close_sent
 
     await eventually(has_given_up)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             await client.recv()
 

@@ -17,6 +17,7 @@ from services.embedded.orthanc import EmbeddedOrthanc
 from services.runtime import Runtime
 from services.settings import Settings
 from tests.databases import lent_database
+from tests.patience import PATIENCE_SECONDS
 from tests.real.bystander import Guarded, nobody_waits, serve_with_tokens
 from tests.server_process import Served
 from tests.servers import RunningServer, run_server, settings_on
@@ -66,7 +67,7 @@ def initialised(token: str | None) -> str:
 
 async def close_code(connection: ClientConnection) -> int | None:
     """Read to the end; answers its code."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         with suppress(ConnectionClosed):
             while True:
                 await connection.recv()

@@ -58,11 +58,11 @@ async def test_a_deletion_in_orthanc_shows_without_a_comparison(
             await stage.modality.delete(
                 f"/series/{(await stage.modality.get('/series')).json()[0]}"
             )
-            await eventually(stage.is_in_step, within_seconds=10)
+            await eventually(stage.is_in_step)
             await stage.modality.delete(
                 f"/studies/{(await stage.modality.get('/studies')).json()[0]}"
             )
-            await eventually(stage.is_in_step, within_seconds=10)
+            await eventually(stage.is_in_step)
             assert await stage.instance_ids() == set()
 
 

@@ -13,6 +13,7 @@ from services.settings import Settings
 from services.sync.reconciler import following_removals
 from services.tasks import Supervisor
 from tests.clients import http_client
+from tests.patience import PATIENCE_SECONDS
 from tests.real.shell import Shell, served
 from tests.real.sync_stage import eventually, instance_bytes
 
@@ -52,7 +53,7 @@ async def test_removals_and_replacements_are_told_and_nothing_else(runtime: Runt
         await instances.update_one({"_id": "0000"}, {"$set": {"useOrthancPreview": False}})
         await instances.update_one({"_id": "0001"}, {"$set": {"revision": "b"}})
         await instances.delete_many({"_id": {"$gte": "0002"}})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while len(set(told)) < 1200:  # noqa: ASYNC110  # MongoDB tells when it likes
                 await asyncio.sleep(0.05)
     assert sorted({*told}) == ["0001", *[f"{n:04}" for n in range(2, 1200)], "first"]
@@ -72,7 +73,7 @@ async def _until_told(
 ) -> None:
     """Replace an instance until that is told: from then on the stream is open."""
     await instances.insert_one({"_id": instance_id, "revision": 0})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while instance_id not in told:
             await instances.update_one({"_id": instance_id}, {"$inc": {"revision": 1}})
             await asyncio.sleep(0.05)

@@ -17,6 +17,7 @@ from services.embedded.mongod import EmbeddedMongod
 from services.frames.signing import generate_key
 from services.runtime import open_runtime
 from services.settings import Settings
+from tests.patience import PATIENCE_SECONDS
 from tests.servers import RunningServer, run_server
 
 BAD_REQUEST = 4400
@@ -54,7 +55,10 @@ async def closed_by(server: RunningServer, *messages: str | bytes) -> tuple[int,
     """Send messages; answers code and reason of the end."""
     protocols: Any = ["graphql-transport-ws"]
     url = server.url.replace("http", "ws") + "/graphql"
-    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+    async with (
+        connect(url, subprotocols=protocols, proxy=None) as opened,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         for message in messages:
             await opened.send(message)
         with suppress(ConnectionClosed):
@@ -96,7 +100,10 @@ async def test_text_that_is_no_utf_8_ends_the_connection_without_an_error_in_the
 ) -> None:
     protocols: Any = ["graphql-transport-ws"]
     url = server.url.replace("http", "ws") + "/graphql"
-    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+    async with (
+        connect(url, subprotocols=protocols, proxy=None) as opened,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         await opened.send(b'{"type": "\xff"}', text=True)
         with pytest.raises(ConnectionClosed):
             await opened.recv()
@@ -149,7 +156,10 @@ async def test_an_operation_that_is_refused_says_why(
 ) -> None:
     protocols: Any = ["graphql-transport-ws"]
     url = server.url.replace("http", "ws") + "/graphql"
-    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+    async with (
+        connect(url, subprotocols=protocols, proxy=None) as opened,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         await opened.send(INIT)
         await opened.recv()
         await opened.send(subscribing(query=query))
@@ -166,7 +176,10 @@ async def acknowledged(server: RunningServer) -> AsyncIterator[ClientConnection]
     """Open a connection that takes operations."""
     protocols: Any = ["graphql-transport-ws"]
     url = server.url.replace("http", "ws") + "/graphql"
-    async with connect(url, subprotocols=protocols, proxy=None) as opened, asyncio.timeout(10):
+    async with (
+        connect(url, subprotocols=protocols, proxy=None) as opened,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
         await opened.send(INIT)
         await opened.recv()
         yield opened
