@@ -12,7 +12,13 @@ from bson.errors import InvalidDocument, InvalidStringData
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, DocumentTooLarge, ExecutionTimeout, OperationFailure
+from pymongo.errors import (
+    ConnectionFailure,
+    DocumentTooLarge,
+    ExecutionTimeout,
+    NotPrimaryError,
+    OperationFailure,
+)
 from pymongo.monitoring import (
     CommandFailedEvent,
     CommandListener,
@@ -203,6 +209,15 @@ class CollectionCount:
         election = elected_primary(self._collection.database.client)
         if election is None:
             return await self._count_one_by_one(readable(self._collection), max_milliseconds)
+        try:
+            return await self._read_from_primary(election, max_milliseconds)
+        except DatabaseUnavailable as exc:
+            # It stepped down a moment ago, which PyMongo had not noticed yet.
+            if not isinstance(exc.__cause__, NotPrimaryError):
+                raise
+            return await self._count_one_by_one(readable(self._collection), max_milliseconds)
+
+    async def _read_from_primary(self, election: object, max_milliseconds: int | None) -> int:
         estimate = await self.estimate(max_milliseconds=max_milliseconds)
         known = self._correction
         if known is not None and known.election == election and self._clock() < known.until:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pymongo.errors import NotPrimaryError
 
 from services.database import (
     CollectionCount,
@@ -49,6 +50,7 @@ class Counted:
         self.election: object = "first"
         self.documents = 10
         self.error = 0
+        self.is_stepped_down = False
         self.written_while_counting = 0
         self.scans = 0
         client = SimpleNamespace(
@@ -64,6 +66,8 @@ class Counted:
         return self
 
     async def estimated_document_count(self, **_: Any) -> int:
+        if self.is_stepped_down:
+            raise NotPrimaryError("not primary")
         return self.documents + self.error
 
     async def count_documents(self, _filter: object, **_: Any) -> int:
@@ -94,6 +98,14 @@ async def test_a_whole_collection_is_counted_once_after_each_election() -> None:
     collection.election = None
     assert [await counted(), await counted()] == [13, 13]
     assert collection.scans == 4
+
+
+async def test_a_primary_that_has_just_stepped_down_fails_no_count() -> None:
+    collection = Counted()
+    counted = CollectionCount(cast("Any", collection)).read
+    assert await counted() == 10
+    collection.is_stepped_down, collection.documents = True, 12
+    assert (await counted(), collection.scans) == (12, 2)
 
 
 async def test_writes_during_the_count_are_no_error_and_it_is_repeated_later() -> None:
