@@ -1,6 +1,7 @@
 """Metrics have labels of closed sets, and cost a request next to nothing."""
 
 from collections.abc import Iterator
+from time import thread_time
 from timeit import repeat
 
 import pytest
@@ -97,6 +98,7 @@ def test_the_metrics_of_a_request_take_less_than_10_microseconds() -> None:
 
     one()
     number = 2_000
-    # The quickest of many rounds: other processes make the rest slower.
-    microseconds = min(repeat(one, number=number, repeat=10)) / number * 1_000_000
+    # The quickest of many rounds, in time of this thread: other processes make the rest slower.
+    seconds = min(repeat(one, number=number, repeat=10, timer=thread_time))
+    microseconds = seconds / number * 1_000_000
     assert microseconds < REQUEST_MICROSECONDS
