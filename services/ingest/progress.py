@@ -123,10 +123,13 @@ class UploadProgressRecords:
 
     async def _record(self, key: str, counts: UploadCounts, ended: asyncio.Event) -> None:
         written = UploadCounts()
-        while not ended.is_set():
+        is_last = False
+        while not is_last:
             with suppress(TimeoutError):
                 async with asyncio.timeout(WRITE_SECONDS):
                     await ended.wait()
+            # Read before the write: what is counted during it is written by the next one.
+            is_last = ended.is_set()
             now = replace(counts)
             if now != written:
                 with suppress(Error):

@@ -190,3 +190,26 @@ async def test_another_process_reads_what_is_counted_while_it_happens(served: Se
     stored = await database["uploadProgress"].find_one({"_id": "by-two-processes:anna"})
     assert stored is not None
     assert stored.keys() == {"_id", "received", "checked", "stored", "failed", "expiresAt"}
+
+
+async def test_what_is_counted_during_the_last_write_is_written_too(served: Served) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    class Slow(UploadProgressRecords):
+        async def _add(self, key: str, *, since: UploadCounts, now: UploadCounts) -> None:
+            begun.set()
+            await may_end.wait()
+            await super()._add(key, since=since, now=now)
+
+    database = served[0].runtime.database
+    anna = Principal("anna", Role.UPLOADER)
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        Slow(database).recorded("slowly-written", anna) as counts,
+    ):
+        counts.received = 1
+        await begun.wait()
+        counts.stored = 1
+        asyncio.get_running_loop().call_soon(may_end.set)
+    async with aclosing(UploadProgressRecords(database).follow("slowly-written", anna)) as changes:
+        assert await anext(changes) == UploadCounts(received=1, stored=1)
