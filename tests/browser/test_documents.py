@@ -1,14 +1,16 @@
 """Objects without pictures on the study page: a PDF in its frame, a report as text."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from playwright.async_api import expect
 
-from tests.browser.conftest import Tab
+from tests.browser.conftest import CHROMIUM, Tab, opened_tab, run_chromium
 from tests.patience import PATIENCE_SECONDS
 from tests.real.dicomweb_stage import file_named
 from tests.real.test_downloads import document, video
@@ -42,9 +44,18 @@ async def _delete(samples: Served, study: str) -> None:
     )
 
 
-async def test_a_pdf_stands_in_a_frame_and_can_be_saved(tab: Tab, samples: Served) -> None:
+@pytest.fixture
+async def tab_with_viewer(samples: Served) -> AsyncIterator[Tab]:
+    """A page of a browser that shows PDF documents."""
+    async with run_chromium(CHROMIUM) as chromium, opened_tab(chromium, samples) as opened:
+        yield opened
+
+
+async def test_a_pdf_stands_in_a_frame_and_can_be_saved(
+    tab_with_viewer: Tab, samples: Served
+) -> None:
     study = await _store(samples, document(_PDF, 1))
-    page = await tab.open(f"#study={study}")
+    page = await tab_with_viewer.open(f"#study={study}")
     await expect(page.locator(".document h2")).to_have_text("Encapsulated PDF Storage")
     await expect(page.locator(".document iframe")).to_be_visible()
     async with asyncio.timeout(PATIENCE_SECONDS):
