@@ -20,7 +20,7 @@ from services.embedded.child import ChildSpec, supervise
 from services.embedded.mongod import EmbeddedMongod
 from services.embedded.orthanc import EmbeddedOrthanc
 from services.embedded.orthanc_configuration import OrthancOptions, compose_configuration
-from services.embedded.orthanc_installation import find_orthanc
+from services.embedded.orthanc_installation import find_orthanc, find_plugins, usual_plugin_folders
 from services.embedded.ports import find_free_port
 from services.ingest.results import StoreStatus
 from services.ingest.service import SentFile
@@ -30,7 +30,10 @@ from tests.real.sync_stage import instance_bytes
 from tests.servers import settings_on
 
 _POSTGRESQL = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so")
+_ORTHANC = Path(os.environ.get("ORTHANC_BINARY", "/usr/sbin/Orthanc"))
+# A plugin of another release than Orthanc's stops it.
+_FOLDERS = [plugin.parent for plugin in find_plugins(usual_plugin_folders(_ORTHANC))]
+_PLUGIN = (_FOLDERS or [Path()])[0] / "libOrthancPostgreSQLIndex.so"
 
 pytestmark = pytest.mark.skipif(
     not (_POSTGRESQL and _PLUGIN.exists()),
