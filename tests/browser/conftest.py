@@ -44,7 +44,7 @@ _CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 """StudyInstanceUID of pydicom's CT_small.dcm."""
 _LONG_NAME = "Coronal reformatted from the thin slices of the portal venous ph"
 """As long as a SeriesDescription may be: 64 characters."""
-_PATIENCE_MS = 10_000
+_PATIENCE_MS = 30_000
 """For actions and expectations alike; on a busy machine the 5 s that are usual are too short."""
 _WIDE: ViewportSize = {"width": 1280, "height": 800}
 

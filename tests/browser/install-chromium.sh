@@ -28,4 +28,5 @@ echo "Installing ${missing[*]}"
 as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update || [[ "${missing[0]}" == "${shell}" ]]
 # One font: a machine without any shows boxes instead of letters.
 [[ "${missing[0]}" == "${shell}" ]] || install chromium fonts-dejavu-core
-install "${shell}" 2>/dev/null || echo "${shell} is not here: the browser tests use chromium alone"
+# A Chromium of another version is not given up for it.
+install --no-remove "${shell}" 2>/dev/null || echo "${shell} is not here: the browser tests use chromium alone"
