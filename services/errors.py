@@ -129,6 +129,19 @@ class FileRejected(Error):
         self.code = code  # type: ignore[misc]  # one class, many reasons
 
 
+class NotRequested(FileRejected):
+    """Another patient, study or instance than the one that an archive was asked for."""
+
+    code = "NOT_REQUESTED"
+    default_message = (
+        "The archive sent a file of another patient, study or instance than it was asked for. "
+        "It was not stored."
+    )
+
+    def __init__(self) -> None:
+        super().__init__(self.code, self.default_message)
+
+
 class PacsDisabled(Error):
     """ENABLE_PACS_INTEGRATION is false."""
 

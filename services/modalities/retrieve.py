@@ -26,12 +26,12 @@ from services.dicom.values import clean_identifier
 from services.errors import (
     DatabaseUnavailable,
     Error,
-    FileRejected,
     InvalidInput,
     ModalityError,
     ModalityUnreachable,
     ModalityUnsupported,
     NotFound,
+    NotRequested,
     OrthancFull,
     OrthancUnavailable,
     PacsDisabled,
@@ -375,7 +375,7 @@ def _require_listed(listed: ListedStudy, sop_instance_uid: str, header: Instance
     """Require that a file is what was asked for, and not one of another study or patient.
 
     Raises:
-        FileRejected: NOT_REQUESTED.
+        NotRequested: It is not.
     """
     patient_id = clean_identifier(header.patient.patient_id)
     if (
@@ -383,11 +383,7 @@ def _require_listed(listed: ListedStudy, sop_instance_uid: str, header: Instance
         or header.study.study_instance_uid != listed.study_instance_uid
         or listed.patient_id not in (None, patient_id)
     ):
-        message = (
-            "The archive sent a file of another patient, study or instance than it was asked for. "
-            "It was not stored."
-        )
-        raise FileRejected("NOT_REQUESTED", message)
+        raise NotRequested
 
 
 def _requests(study: _Study, *, is_whole: bool) -> Sequence[Request]:
