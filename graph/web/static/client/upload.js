@@ -1,10 +1,10 @@
 // Uploads files in batches, so that the first results arrive early and each request stays small.
 import { ServerError } from "./connection.js";
+import { Meter, Tally } from "./progress.js";
 
 const MOST_FILES = 40;
 const MOST_BYTES = 128 * 1024 * 1024;
 const PATIENCE = 500; // Milliseconds after which a batch that is being stored is followed: most are done before.
-const SMOOTHING = 0.2; // Share of the newest second in the rate that people see.
 
 const UPLOAD = `mutation Upload($files: [Upload!]!) {
   uploadDicom(files: $files) {
@@ -33,7 +33,6 @@ const PROGRESS = `subscription UploadProgress($id: ID!) {
  * @property {number} failed Files that are not.
  * @property {number} fraction Of the whole work, 0 to 1: sending is half of it, storing the other half.
  */
-/** @typedef {{received: number, checked: number, stored: number, failed: number}} Counts */
 /**
  * @typedef {object} UploadResult
  * @property {string} fileName
@@ -115,60 +114,6 @@ function newId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** What became of the files: by the answers of batches, and of the batch under way by what the server tells. */
-class Tally {
-  #ended = { received: 0, checked: 0, stored: 0, failed: 0 };
-  #now = /** @type {Counts | null} */ (null);
-  #batch = 0; // Files of the batch under way.
-  #before = 0; // Files of the batches before it, and after it.
-  #after;
-
-  /** @param {number} files */
-  constructor(files) {
-    this.#after = files;
-  }
-
-  /** @param {number} size */
-  begin(size) {
-    this.#batch = size;
-    this.#after -= size;
-  }
-
-  /** @param {Counts} counts */
-  follow(counts) {
-    this.#now = counts.received > 0 ? counts : null;
-  }
-
-  /** @param {UploadResult[]} results */
-  end(results) {
-    const stored = results.filter(({ status }) => status === "STORED" || status === "ALREADY_STORED").length;
-    this.#ended.received += results.length;
-    this.#ended.checked += results.length;
-    this.#ended.stored += stored;
-    this.#ended.failed += results.length - stored;
-    this.#before += this.#batch;
-    this.#batch = 0;
-    this.#now = null;
-  }
-
-  get counts() {
-    const ended = this.#ended;
-    const now = this.#now ?? { received: this.#batch, checked: 0, stored: 0, failed: 0 };
-    return {
-      files: ended.received + now.received + this.#after,
-      checked: ended.checked + now.checked,
-      stored: ended.stored + now.stored,
-      failed: ended.failed + now.failed,
-    };
-  }
-
-  get fraction() {
-    const now = this.#now;
-    const done = this.#before + (now ? (this.#batch * (now.stored + now.failed)) / now.received : 0);
-    return Math.min(1, done / Math.max(1, this.#before + this.#batch + this.#after));
-  }
-}
-
 /** Follows a batch that the server has and does not answer for at once. */
 class Follower {
   #start;
@@ -177,7 +122,7 @@ class Follower {
 
   /**
    * @param {import("./connection.js").Connection} connection @param {string} id
-   * @param {(counts: Counts) => void} onCounts
+   * @param {(counts: import("./progress.js").Counts) => void} onCounts
    */
   constructor(connection, id, onCounts) {
     const onData = ({ uploadProgress }) => onCounts(uploadProgress);
@@ -238,28 +183,4 @@ function post(connection, body, id, onSent, signal) {
     signal.addEventListener("abort", abort);
     request.send(body);
   });
-}
-
-class Meter {
-  #rate = 0;
-  #sent = 0;
-  #at = performance.now();
-
-  /** @param {number} total */
-  constructor(total) {
-    this.total = total;
-  }
-
-  /** @param {number} sent */
-  read(sent) {
-    const seconds = (performance.now() - this.#at) / 1000;
-    if (seconds >= 0.25) {
-      const now = (sent - this.#sent) / seconds;
-      this.#rate = this.#rate ? this.#rate + SMOOTHING * (now - this.#rate) : now;
-      this.#sent = sent;
-      this.#at = performance.now();
-    }
-    const left = this.#rate > 0 ? (this.total - sent) / this.#rate : null;
-    return { sent, total: this.total, rate: this.#rate, left };
-  }
 }
