@@ -29,7 +29,8 @@ _COLOUR_SAMPLES = 3
 
 _STARTS_SCAN = b"\xff\xda"
 _ENDS_JPEG = b"\xff\xd9"
-"""Markers SOS and EOI (ISO/IEC 10918-1 B.1.1.3); neither stands within the data of a scan."""
+"""Markers SOS and EOI of JPEG and JPEG-LS (ISO/IEC 10918-1 B.1.1.3, 14495-1 C.1.1); neither stands
+within the data of a scan."""
 
 _MORE_OF_A_SCAN = bytes(89 * n % 251 for n in range(256))
 """Data that a scan may hold: no marker is in it."""
@@ -217,6 +218,9 @@ def _jpeg_samples(
 def _jpeg_ls(frame: bytes, _description: PixelDescription, _: Codestream | None) -> Samples:
     from imagecodecs import jpegls_decode  # noqa: PLC0415
 
+    # CharLS refuses it as well, but sometimes after seconds.
+    if _ENDS_JPEG not in frame[frame.rfind(_STARTS_SCAN) :]:
+        raise FrameNotRenderable("The JPEG-LS image of this frame is cut off.")
     return np.asarray(jpegls_decode(frame))
 
 
