@@ -16,8 +16,8 @@ from services.database import translated_database_faults
 from services.errors import (
     InvalidInput,
     NotFound,
-    OrthancError,
-    OrthancUnavailable,
+    OrthancNotFound,
+    OrthancRefused,
 )
 from services.labels.service import Labels
 from services.orthanc.client import OrthancClient
@@ -155,9 +155,7 @@ class LabelRules:
             return None
         try:
             stored = await self._orthanc.stored_files([first["_id"]])
-        except OrthancUnavailable:
-            raise
-        except OrthancError as exc:
+        except (OrthancNotFound, OrthancRefused) as exc:
             # One study must not keep all others waiting.
             _log.warning("the sender of study %s is unknown: %s", study_id, exc.code)
             return None

@@ -34,8 +34,8 @@ from services.dicom.search_words import fold
 from services.dicom.values import clean_text
 from services.errors import (
     InvalidInput,
-    OrthancError,
-    OrthancUnavailable,
+    OrthancNotFound,
+    OrthancRefused,
     TooManyRequests,
 )
 from services.index.record import to_stored_precision
@@ -295,9 +295,7 @@ class Forwarding:
                     # Its queue is full: the rest waits.
                     is_full = True
                     break
-                except OrthancUnavailable:
-                    raise
-                except OrthancError as exc:
+                except (OrthancNotFound, OrthancRefused) as exc:
                     # One study must not keep all others waiting.
                     _log.warning("study %s is not forwarded: %s", study["_id"], exc.code)
                 reached = max(reached, study[_STUDY_UPDATED_AT])
@@ -334,7 +332,9 @@ class Forwarding:
         if before is not None and before.get(_LATEST_INDEXED_AT) == newest:
             return False
         senders = await self._sources.senders(study["_id"])
-        if not matches(rule, study, senders, origin) and not await self._is_correction(rule, study):
+        if not matches(rule, study, senders, origin) and (
+            senders or not await self._is_correction(rule, study)
+        ):
             return False
         destination = await self._modalities.find(rule.destination)
         is_return = destination is not None and await self._sources.has_all_from(
