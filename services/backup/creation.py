@@ -18,7 +18,7 @@ from typing import Any
 
 from pymongo.asynchronous.database import AsyncDatabase
 
-from models import REPLACEMENT_COLLECTIONS, InstanceDocument, StudyDocument
+from models import REPLACEMENT_COLLECTIONS, InstanceDocument, JobDocument, StudyDocument
 from services.auth.open_mode import MARK_NAME
 from services.backup import catalogue
 from services.backup.catalogue import (
@@ -135,7 +135,10 @@ async def _copy_orthanc(
     for _ in range(_PASSES):
         async with pause_of_replacements(database).kept():
             replacements = await dump_database(
-                database, partial / catalogue.MONGODB, only=REPLACEMENT_COLLECTIONS
+                # Of one moment: whether a job had ended decides about its files.
+                database,
+                partial / catalogue.MONGODB,
+                only=(*REPLACEMENT_COLLECTIONS, JobDocument.Settings.name),
             )
             await finish_in_thread(copy_index, source / "index", index)
         total = await finish_in_thread(count_files, index)
