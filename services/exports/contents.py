@@ -1,5 +1,6 @@
 """What an export holds, in MongoDB: written when its job ends, read by every process."""
 
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -116,7 +117,10 @@ class ExportContents:
     async def _read(
         self, job_id: str, fields: Mapping[str, int]
     ) -> AsyncIterator[Mapping[str, Any]]:
-        with translated_database_faults():
-            found = self._parts.find({_JOB_ID: job_id}, fields, sort=[("number", 1)], batch_size=1)
-            async for part in found:
-                yield part
+        for number in itertools.count():
+            # No cursor: it would expire while the reader takes its time.
+            with translated_database_faults():
+                part = await self._parts.find_one({"_id": f"{job_id}-{number}"}, fields)
+            if part is None:
+                return
+            yield part
