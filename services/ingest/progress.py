@@ -5,6 +5,7 @@ wait: a fault of MongoDB may leave them wrong, and never fails an upload.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +20,8 @@ from models.stored import stored_name
 from services.auth.roles import Principal
 from services.database import translated_database_faults
 from services.errors import Error, InvalidInput
+
+_log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 0.25
 """Least time between two writes of one request."""
@@ -99,7 +102,10 @@ class UploadProgressRecords:
         finally:
             # Never cancelled: whether a write that was cut off counted could not be known.
             ended.set()
-            await recording
+            try:
+                await recording
+            except Exception:  # noqa: BLE001  # what is stored is stored
+                _log.exception("the progress of an upload is not recorded")
 
     async def follow(self, upload_id: str, sender: Principal) -> AsyncGenerator[UploadCounts, None]:
         """Yield the counts as they are, then whenever they have changed.
