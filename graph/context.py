@@ -5,6 +5,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import strawberry
@@ -150,18 +151,24 @@ class BatchLoader(Generic[K, V]):
         if not keys:
             return
         try:
-            values = await self._load(keys)
-        except Exception as exc:  # noqa: BLE001  # raised to all waiting callers
-            for key in keys:
-                for waiter in self._waiters.pop(key):
-                    if not waiter.done():
-                        waiter.set_exception(exc)
+            values = list(zip(keys, await self._load(keys), strict=True))
+        except BaseException as exc:  # raised to all waiting callers, who would wait for ever
+            self._fail(keys, exc)
+            if not isinstance(exc, Exception):
+                raise
             return
-        for key, value in zip(keys, values, strict=True):
+        for key, value in values:
             self._values[key] = loaded = asyncio.get_running_loop().create_future()
             loaded.set_result(value)
             for waiter in self._waiters.pop(key):
                 self._turns.deliver(waiter, value)
+
+    def _fail(self, keys: Iterable[K], exc: BaseException) -> None:
+        for waiter in chain.from_iterable(map(self._waiters.pop, keys)):
+            if isinstance(exc, asyncio.CancelledError):
+                waiter.cancel()
+            elif not waiter.done():
+                waiter.set_exception(exc)
 
 
 class Loaders:

@@ -122,3 +122,21 @@ async def test_a_load_that_fails_is_told_to_all_who_wait() -> None:
     asked = [loader.load(key) for key in ("a", "a", "b")]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(one) for one in outcomes] == [DatabaseUnavailable] * 3
+
+
+async def test_nobody_waits_for_a_load_that_was_cancelled() -> None:
+    async def load(_: list[int]) -> list[int]:
+        raise asyncio.CancelledError
+
+    loader = BatchLoader(load, CooperativeExecution())
+    with pytest.raises(asyncio.CancelledError):
+        await loader.load(1)
+
+
+async def test_a_load_of_too_few_values_is_told_to_all_who_wait() -> None:
+    async def load(_: list[int]) -> list[int]:
+        return []
+
+    loader = BatchLoader(load, CooperativeExecution())
+    with pytest.raises(ValueError, match="shorter"):
+        await loader.load(1)
