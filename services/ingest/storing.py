@@ -142,8 +142,14 @@ class IndexBatch:
             file_size_bytes=stored.file_size_bytes,
             number_of_frames=checked.number_of_frames,
             not_renderable_reason=checked.not_renderable_reason,
-            beginning=checked.beginning if arrived.pushed.status is StoreStatus.STORED else None,
+            beginning=checked.beginning if _is_as_sent(arrived, stored) else None,
         )
+
+
+def _is_as_sent(arrived: ArrivedFile, stored: StoredFile) -> bool:
+    """Return whether Orthanc holds the file that was sent; it may be set to encode files anew."""
+    is_new = arrived.pushed.status is StoreStatus.STORED
+    return is_new and stored.file_size_bytes == arrived.checked.layout.file_size
 
 
 async def _no_names(_patient_id: str) -> Collection[str]:

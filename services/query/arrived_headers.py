@@ -79,7 +79,11 @@ class ArrivedHeaders:
         series = self._series.setdefault(series_id, _Series(0.0))
         series.last = self._clock()
         self._series.move_to_end(series_id)
-        if key not in series.headers:
+        kept = series.headers.get(key)
+        if kept is not None and kept != header:
+            # Two files in one revision: none is believed, and the stored one is read.
+            self.discard(series_id)
+        elif kept is None:
             series.headers[key] = header
             size = _ENTRY_BYTES + len(header.beginning)
             series.bytes_ += size

@@ -185,6 +185,9 @@ class SeriesHeaders:
                     except Error as exc:
                         _log.warning("headers of series %s are not made: %s", series_id, exc.code)
                         self.arrived.discard(series_id)
+                    except Exception:  # noqa: BLE001  # one must not keep all others waiting
+                        _log.exception("headers of series %s are not made", series_id)
+                        self.arrived.discard(series_id)
 
     async def _make_arrived(self, series_id: str) -> None:
         async with self._making.setdefault(series_id, asyncio.Lock()):

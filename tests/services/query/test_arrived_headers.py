@@ -43,6 +43,14 @@ def test_what_waits_longest_goes_first_and_long_headers_are_not_kept() -> None:
     assert headers.size_bytes == 0
 
 
+def test_of_two_files_in_one_revision_none_is_believed() -> None:
+    headers = ArrivedHeaders()
+    key = ("1", record().revision)
+    headers.add([arrival(1), arrival(1, beginning=b"another")])
+    assert headers.find(SERIES[0], key) is None
+    assert headers.size_bytes == 0
+
+
 async def test_waiting_ends_with_the_first_arrival() -> None:
     headers = ArrivedHeaders()
     waiting = asyncio.create_task(headers.wait())
