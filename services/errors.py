@@ -18,6 +18,7 @@
     │   ├── FrameNotFound         FRAME_NOT_FOUND
     │   ├── AmbiguousStudy        AMBIGUOUS_STUDY          several patients have a study of this UID
     │   ├── FrameNotRenderable    FRAME_NOT_RENDERABLE
+    │   │   └── FrameDamaged      FRAME_NOT_RENDERABLE     whatever is set or asked: its bytes are
     │   ├── FrameQuarantined      FRAME_QUARANTINED
     │   ├── RenderQueueFull       SERVER_BUSY
     │   └── RendererUnavailable   RENDERER_UNAVAILABLE     the processes that render are starting
@@ -203,6 +204,10 @@ class FrameNotRenderable(FrameError):
 
     code = "FRAME_NOT_RENDERABLE"
     default_message = "This frame can't be shown as a picture."
+
+
+class FrameDamaged(FrameNotRenderable):
+    """Its bytes are no picture, whatever the settings are and whoever asks."""
 
 
 class FrameQuarantined(FrameError):

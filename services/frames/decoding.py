@@ -18,7 +18,7 @@ from services.dicom.codestream import (
 from services.dicom.display import YBR_FULL_422, PixelDescription, ValueType
 from services.dicom.layout import EXPLICIT_VR_LITTLE_ENDIAN
 from services.dicom.pixel_support import codestream_fault
-from services.errors import FrameNotRenderable
+from services.errors import FrameDamaged, FrameNotRenderable
 
 Samples = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
@@ -26,6 +26,9 @@ RGB = "RGB"
 YBR_FULL = "YBR_FULL"
 _BYTE_BITS = 8
 _COLOUR_SAMPLES = 3
+
+_SMALL_BITS = 8 * 8 * 1024 * 1024
+"""Of a frame of 8 MiB: any decoder takes far less memory for it than a renderer may have."""
 
 _STARTS_SCAN = b"\xff\xda"
 _ENDS_JPEG = b"\xff\xd9"
@@ -76,7 +79,8 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
         bit_offset: Bits at the beginning that belong to the frame before (`FrameSpan`).
 
     Raises:
-        FrameNotRenderable: The bytes are too short, contradict the description, or are damaged.
+        FrameDamaged: The bytes are too short, contradict the description, or are damaged.
+        FrameNotRenderable: A large frame can't be decoded, for whatever reason.
     """
     kind = CODESTREAM_KINDS.get(description.transfer_syntax_uid)
     if kind is None:
@@ -84,17 +88,17 @@ def decode_frame(frame: bytes, description: PixelDescription, bit_offset: int = 
     if kind is CodestreamKind.DEFLATED:
         return _inflated(frame, description)
     codestream = read_codestream(frame, kind)
-    fault = codestream_fault(codestream, kind, description)
-    if fault is not None:
-        raise FrameNotRenderable(fault)
+    contradiction = codestream_fault(codestream, kind, description)
+    if contradiction is not None:
+        raise FrameDamaged(contradiction)
     try:
         samples = _DECODERS[kind](frame, description, codestream)
     except (FrameNotRenderable, MemoryError):
         raise
     except Exception as exc:  # imagecodecs raises one class for each codec and NumPy its own
-        raise FrameNotRenderable(
-            f"The {kind} image of this frame is damaged.", detail=str(exc)
-        ) from exc
+        # A large one may have met a limit of memory or threads.
+        fault = FrameDamaged if description.frame_bits <= _SMALL_BITS else FrameNotRenderable
+        raise fault(f"The {kind} image of this frame is damaged.", detail=str(exc)) from exc
     return _encapsulated(_shaped(samples, description), description, codestream)
 
 
@@ -181,7 +185,7 @@ def _shaped(samples: Samples, description: PixelDescription) -> Samples:
     elif samples.ndim > len(expected) and samples.shape[-1] == 1:
         samples = samples[..., 0]
     if samples.shape != expected:
-        raise FrameNotRenderable(
+        raise FrameDamaged(
             "The image of this frame does not have the size that its header says.",
             detail=f"{samples.shape} instead of {expected}",
         )
@@ -195,7 +199,7 @@ def _jpeg(frame: bytes, description: PixelDescription, codestream: Codestream | 
     # libjpeg makes up what is missing. Where nothing is, it makes nothing of what is added either.
     longer = frame.removesuffix(b"\xff") + _MORE_OF_A_SCAN
     if not np.array_equal(samples, _jpeg_samples(longer, description, codestream)):
-        raise FrameNotRenderable("The JPEG image of this frame is cut off.")
+        raise FrameDamaged("The JPEG image of this frame is cut off.")
     return samples
 
 
@@ -220,7 +224,7 @@ def _jpeg_ls(frame: bytes, _description: PixelDescription, _: Codestream | None)
 
     # CharLS refuses it as well, but sometimes after seconds.
     if _ENDS_JPEG not in frame[frame.rfind(_STARTS_SCAN) :]:
-        raise FrameNotRenderable("The JPEG-LS image of this frame is cut off.")
+        raise FrameDamaged("The JPEG-LS image of this frame is cut off.")
     return np.asarray(jpegls_decode(frame))
 
 
@@ -263,7 +267,7 @@ def _rle(frame: bytes, description: PixelDescription, _: Codestream | None) -> S
     for index, segment in enumerate(segments):
         decoded = np.frombuffer(packbits_decode(segment, out=output.data), np.uint8)
         if decoded.size < pixels:
-            raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+            raise FrameDamaged("The RLE image of this frame is shorter than one frame.")
         sample, place = divmod(index, word_bytes)
         planes[sample, :, word_bytes - 1 - place] = decoded[:pixels]
     # Planes whatever PlanarConfiguration says (PS3.5 G.2).
@@ -279,13 +283,13 @@ _LONGEST_RUN = 128
 def _rle_segments(frame: bytes, count: int) -> list[bytes]:
     """Cut a frame at the offsets of its header (PS3.5 G.5)."""
     if len(frame) < _RLE_HEADER_BYTES:
-        raise FrameNotRenderable("The RLE image of this frame is shorter than one frame.")
+        raise FrameDamaged("The RLE image of this frame is shorter than one frame.")
     declared, *offsets = np.frombuffer(frame, "<u4", _RLE_HEADER_BYTES // 4).tolist()
     if declared != count:
-        raise FrameNotRenderable("Its SamplesPerPixel is not that of its RLE image.")
+        raise FrameDamaged("Its SamplesPerPixel is not that of its RLE image.")
     places = [*offsets[:count], len(frame)]
     if places[0] < _RLE_HEADER_BYTES or places != sorted(places):
-        raise FrameNotRenderable("The RLE image of this frame is damaged.")
+        raise FrameDamaged("The RLE image of this frame is damaged.")
     return [frame[begin:end] for begin, end in pairwise(places)]
 
 
@@ -304,7 +308,7 @@ def _inflated(frame: bytes, description: PixelDescription) -> DecodedFrame:
     try:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(frame, native.frame_span(0).end)
     except zlib.error as exc:
-        raise FrameNotRenderable("The deflated image of this frame is damaged.") from exc
+        raise FrameDamaged("The deflated image of this frame is damaged.") from exc
     return _native(content, native, 0)
 
 
@@ -315,7 +319,7 @@ def _native(frame: bytes, description: PixelDescription, bit_offset: int) -> Dec
     """Read native samples without copying them where their bytes allow it (PS3.5 8.1.1, 8.2)."""
     needed = bit_offset + description.frame_bits
     if len(frame) * _BYTE_BITS < needed:
-        raise FrameNotRenderable("The pixel data of this frame is shorter than one frame.")
+        raise FrameDamaged("The pixel data of this frame is shorter than one frame.")
     order = ">" if description.is_big_endian else "<"
     shape = (description.rows, description.columns)
     if description.value_type is not ValueType.INTEGER:

@@ -271,7 +271,8 @@ class FramePipeline:
             None where neither works: the file has to be copied.
         """
         if _is_sent_whole(instance, description):
-            whole = partial(_use_only_frame, description=description, use=use)
+            size = instance.file_size_bytes
+            whole = partial(_use_only_frame, size=size, description=description, use=use)
             used = await self._frames.file(instance.id, whole)
             if used is not None:
                 return used
@@ -354,7 +355,12 @@ def _is_sent_whole(instance: RenderableInstance, description: PixelDescription) 
     return instance.file_size_bytes <= _ENCODED_BYTES
 
 
-def _use_only_frame(content: bytes, *, description: PixelDescription, use: _Use[_T]) -> _T | None:
+def _use_only_frame(
+    content: bytes, *, size: int, description: PixelDescription, use: _Use[_T]
+) -> _T | None:
+    if len(content) != size:
+        # Orthanc has another file already, and the index does not know it yet.
+        raise FrameNotFound
     frame = only_frame(content, description)
     return None if frame is None else use(frame[0], description, frame[1])
 

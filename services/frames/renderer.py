@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.errors import FrameNotRenderable, RendererCrashed, RendererUnavailable
+from services.errors import FrameDamaged, FrameNotRenderable, RendererCrashed, RendererUnavailable
 from services.frames.rendering import RenderRequest
 from services.frames.worker import ANSWER_HEAD, COMMAND, REPLY, REQUEST_HEAD, Command, Status
 from services.observability.metrics import FRAME_SECONDS, timed
@@ -325,7 +325,10 @@ class RendererPool:
         self._put_back(worker)
         if status == Status.RENDERED:
             return content
-        raise FrameNotRenderable(content.decode("utf-8", "replace") or None)
+        message = content.decode("utf-8", "replace") or None
+        if status == Status.DAMAGED:
+            raise FrameDamaged(message)
+        raise FrameNotRenderable(message)
 
     def _failure(self, worker: _Worker, exc: OSError) -> RendererUnavailable:
         """Return what the end of a worker means: its frame is to blame unless all ended."""

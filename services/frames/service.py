@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from services.errors import (
     DatabaseUnavailable,
+    FrameDamaged,
     FrameNotFound,
     FrameNotRenderable,
     NotFound,
@@ -310,7 +311,7 @@ class FrameService:
                 return await self._guarded(
                     frame, lambda pipeline: pipeline.render(instance, key.frame_index, key.variant)
                 )
-        except FrameNotRenderable as exc:
+        except FrameDamaged as exc:
             if instance.number_of_frames == 1:
                 await self._learn(instance, str(exc))
             raise

@@ -18,7 +18,7 @@ import sys
 from enum import IntEnum
 from typing import Any
 
-from services.errors import FrameNotRenderable
+from services.errors import FrameDamaged, FrameNotRenderable
 from services.frames.rendering import RenderRequest, decode, load_codecs, show
 from services.frames.sandbox import (
     die_with_parent,
@@ -54,6 +54,7 @@ class Status(IntEnum):
     RENDERED = 1
     NOT_RENDERABLE = 2
     OUT_OF_MEMORY = 3
+    DAMAGED = 4
 
 
 def run_template(control: socket.socket, *, memory_bytes: int, seconds: float) -> None:
@@ -132,6 +133,8 @@ class _Desk:
         try:
             request = pickle.loads(_receive(connection, size))  # noqa: S301  # the server made it
             return Status.RENDERED, self._render(request)
+        except FrameDamaged as exc:
+            return Status.DAMAGED, exc.message.encode()
         except FrameNotRenderable as exc:
             return Status.NOT_RENDERABLE, exc.message.encode()
         except MemoryError:

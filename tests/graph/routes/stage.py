@@ -20,7 +20,12 @@ from graph.http.client_slots import ClientSlots
 from graph.routes import archives, frames
 from services.audit import Audit
 from services.frames.records import CrashRecords, RenderableInstance
-from services.frames.service import FrameLimits, FrameService, open_frames
+from services.frames.service import (
+    FrameLimits,
+    FrameService,
+    NotRenderableWriter,
+    open_frames,
+)
 from services.frames.signing import FrameUrlKeys, FrameUrlSigner
 from services.orthanc.client import OrthancClient
 from services.orthanc.endpoints import Endpoint, Endpoints
@@ -91,6 +96,7 @@ async def open_stage(
     instance: RenderableInstance | None = None,
     *followers: RenderableInstance,
     records: CrashRecords | None = None,
+    mark_not_renderable: NotRenderableWriter | None = None,
 ) -> AsyncIterator[Stage]:
     """Run the routes; `instance` is what the index holds, `followers` what comes after it."""
     lookups: list[str] = []
@@ -118,6 +124,7 @@ async def open_stage(
                 find=find,
                 following=following,
                 find_study=find_study,
+                mark_not_renderable=mark_not_renderable,
                 records=records or NoCrashes(),
             ) as service,
             _client(service, audit := AsyncMock(spec=Audit)) as http,

@@ -2,6 +2,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from unittest.mock import AsyncMock
 
 import cv2
 import httpx
@@ -54,7 +55,7 @@ def url(
 
 async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) -> None:
     orthanc.get(FILE_PATH).respond(content=FILE)
-    async with open_stage(IndexedInstance()) as stage:
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE))) as stage:
         answer = await stage.http.get(url(stage))
     assert answer.status_code == 200
     shown = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -70,7 +71,7 @@ async def test_a_frame_is_a_png_with_all_its_headers(orthanc: respx.MockRouter) 
 
 async def test_a_warm_frame_asks_neither_orthanc_nor_the_index(orthanc: respx.MockRouter) -> None:
     route = orthanc.get(FILE_PATH).respond(content=FILE)
-    async with open_stage(IndexedInstance()) as stage:
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE))) as stage:
         first = await stage.http.get(url(stage))
         second = await stage.http.get(url(stage))
         head = await stage.http.head(url(stage))
@@ -148,14 +149,14 @@ async def test_what_the_index_refuses_never_reaches_orthanc(
 async def test_a_file_that_can_not_be_read_is_415(orthanc: respx.MockRouter) -> None:
     orthanc.get(RAW_PATH).respond(500)
     orthanc.get(FILE_PATH).respond(content=b"no DICOM")
-    async with open_stage(IndexedInstance()) as stage:
+    async with open_stage(IndexedInstance(file_size_bytes=len(b"no DICOM"))) as stage:
         refused = await stage.http.get(url(stage, variant=FrameVariant(40, 400)))
     assert problem_of(refused) == (415, "FRAME_NOT_RENDERABLE", "Its file can't be read.")
 
 
 async def test_a_frame_is_a_jpeg_where_that_is_asked_for(orthanc: respx.MockRouter) -> None:
     orthanc.get(FILE_PATH).respond(content=FILE)
-    async with open_stage(IndexedInstance()) as stage:
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE))) as stage:
         variant = FrameVariant(picture_format=PictureFormat.JPEG)
         answer = await stage.http.get(url(stage, variant=variant))
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
@@ -189,8 +190,9 @@ async def test_a_frame_that_orthanc_can_not_cut_is_cut_out_of_the_file_which_is_
 
 async def test_a_file_that_ends_too_early_is_415(orthanc: respx.MockRouter) -> None:
     orthanc.get(RAW_PATH).respond(500)
-    orthanc.get(FILE_PATH).respond(content=dicom_file(PIXELS[:1]))
-    async with open_stage(IndexedInstance()) as stage:
+    content = dicom_file(PIXELS[:1])
+    orthanc.get(FILE_PATH).respond(content=content)
+    async with open_stage(IndexedInstance(file_size_bytes=len(content))) as stage:
         answer = await stage.http.get(url(stage))
     assert problem_of(answer) == (
         415,
@@ -215,8 +217,8 @@ async def test_a_frame_at_which_orthanc_died_is_taken_from_the_file_from_then_on
 async def test_who_owns_one_url_can_not_keep_the_renderer_busy(orthanc: respx.MockRouter) -> None:
     """Many renderings of one instance: so many a second, and others are served meanwhile."""
     orthanc.get(url__regex=r".*/file").respond(content=FILE)
-    other = IndexedInstance(id=FOLLOWER_IDS[0])
-    async with open_stage(IndexedInstance(), other) as stage:
+    other = IndexedInstance(id=FOLLOWER_IDS[0], file_size_bytes=len(FILE))
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE)), other) as stage:
         template = stage.frames.signer.frame_template(
             INSTANCE_ID, REVISION, now=time.time()
         ).path.replace("{frame}", "0")
@@ -276,8 +278,10 @@ async def test_the_images_after_the_one_asked_for_are_rendered_ahead(
         return httpx.Response(200, content=FILE)
 
     route = orthanc.get(url__regex=r".*/file").mock(side_effect=answer)
-    followers = [IndexedInstance(id=follower) for follower in FOLLOWER_IDS]
-    async with open_stage(IndexedInstance(), *followers) as stage:
+    followers = [
+        IndexedInstance(id=follower, file_size_bytes=len(FILE)) for follower in FOLLOWER_IDS
+    ]
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE)), *followers) as stage:
         await stage.http.get(url(stage))
         await asyncio.wait_for(rendered_ahead.wait(), PATIENCE_SECONDS)
     asked = [call.request.url.path.split("/")[2] for call in route.calls]
@@ -289,8 +293,26 @@ async def test_nothing_is_rendered_ahead_of_thumbnails_and_of_what_is_switched_o
 ) -> None:
     route = orthanc.get(url__regex=r".*/file").respond(content=FILE)
     follower = IndexedInstance(id=FOLLOWER_IDS[0], use_orthanc_preview=False)
-    async with open_stage(IndexedInstance(), follower) as stage:
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE)), follower) as stage:
         await stage.http.get(url(stage, variant=FrameVariant(max_size=2)))
         await stage.http.get(url(stage))
         await asyncio.sleep(0.1)
     assert [call.request.url.path for call in route.calls] == [FILE_PATH, FILE_PATH]
+
+
+async def test_a_limit_of_the_server_is_not_learned_as_damage(orthanc: respx.MockRouter) -> None:
+    orthanc.get(url__regex=r".*/frames/0/raw").respond(content=STORED)
+    learned = AsyncMock()
+    large = IndexedInstance(rows=100_000, columns=100_000)
+    async with open_stage(large, mark_not_renderable=learned) as stage:
+        assert (await stage.http.get(url(stage))).status_code == 415
+    learned.assert_not_awaited()
+
+
+async def test_no_picture_is_made_of_a_file_that_the_index_does_not_know_yet(
+    orthanc: respx.MockRouter,
+) -> None:
+    orthanc.get(FILE_PATH).respond(content=FILE)
+    async with open_stage(IndexedInstance(file_size_bytes=len(FILE) + 2)) as stage:
+        answer = await stage.http.get(url(stage))
+    assert problem_of(answer)[:2] == (404, "FRAME_NOT_FOUND")
