@@ -1,12 +1,15 @@
 """Opens MongoDB, translates its errors, and counts documents."""
 
+import asyncio
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import pymongo.lock
 from beanie import init_beanie
 from bson.errors import InvalidDocument, InvalidStringData
 from pymongo import AsyncMongoClient
@@ -31,6 +34,23 @@ from models import DOCUMENTS
 from services.errors import DatabaseUnavailable, RecordRefused
 from services.observability.metrics import MONGODB_SECONDS
 from services.observability.tracing import TRACING
+
+_Awaited = TypeVar("_Awaited")
+
+
+async def _wait_for(awaitable: Awaitable[_Awaited], timeout: float | None) -> _Awaited:  # noqa: ASYNC109  # of `asyncio`
+    """Wait in the same task, as `asyncio.wait_for` does since Python 3.12.
+
+    Before, it makes a task of its own. PyMongo waits so for a server. If the caller is cancelled in
+    the moment in which that task takes the lock of the topology again, the lock is never released,
+    and every command of the process waits for ever.
+    """
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+if sys.version_info < (3, 12):
+    pymongo.lock.wait_for = _wait_for  # type: ignore[assignment,attr-defined]
 
 _SERVER_SELECTION_MS = 3_000
 """Longest wait for a server: a replica set elects a primary in less time."""

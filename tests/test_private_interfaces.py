@@ -8,6 +8,8 @@ import inspect
 import tomllib
 from pathlib import Path
 
+import pymongo.asynchronous.topology
+import pymongo.lock
 import pytest
 from graphql.execution.executor import Executor
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
@@ -153,6 +155,12 @@ def test_what_an_association_of_pynetdicom_is_asked_for_is_there() -> None:
     assert "self.msg_queue.get(" in inspect.getsource(DIMSEServiceProvider.get_msg)
 
 
+def test_what_waits_for_a_server_of_mongodb_waits_by_the_function_that_is_replaced() -> None:
+    source = inspect.getsource(pymongo.lock._async_cond_wait)
+    assert "await wait_for(condition.wait(), timeout)" in source
+    assert "_async_cond_wait(" in inspect.getsource(pymongo.asynchronous.topology)
+
+
 def test_a_file_set_keeps_its_temporary_folder_where_it_is_removed() -> None:
     assert 'self._stage["path"] = Path(self._stage["t"].name)' in inspect.getsource(
         FileSet.__init__
@@ -166,7 +174,15 @@ def test_the_data_dictionary_has_entries_of_five_in_the_known_order() -> None:
 
 @pytest.mark.parametrize(
     "library",
-    ["strawberry-graphql", "graphql-core", "uvicorn", "websockets", "pydicom", "pynetdicom"],
+    [
+        "strawberry-graphql",
+        "graphql-core",
+        "uvicorn",
+        "websockets",
+        "pydicom",
+        "pymongo",
+        "pynetdicom",
+    ],
 )
 def test_versions_are_bounded_where_private_parts_are_used(library: str) -> None:
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")

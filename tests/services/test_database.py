@@ -1,10 +1,12 @@
 """The clock of this machine beside that of MongoDB."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pymongo import lock
 from pymongo.errors import NotPrimaryError
 
 from services.database import (
@@ -13,6 +15,7 @@ from services.database import (
     translated_database_faults,
 )
 from services.errors import DatabaseUnavailable
+from tests.patience import PATIENCE_SECONDS
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -118,3 +121,27 @@ async def test_writes_during_the_count_are_no_error_and_it_is_repeated_later() -
     collection.written_while_counting = 0
     clock.now = 61.0
     assert (await counted(), await counted(), collection.scans) == (13, 13, 2)
+
+
+async def test_a_wait_for_a_server_that_is_cancelled_twice_leaves_no_lock_behind() -> None:
+    condition = lock._async_create_condition(lock._async_create_lock())
+
+    async def wait() -> None:
+        async with condition:
+            await lock._async_cond_wait(condition, PATIENCE_SECONDS)
+
+    async def go_on() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    waiting = asyncio.create_task(wait())
+    await go_on()
+    await condition.acquire()
+    waiting.cancel()
+    await go_on()
+    waiting.cancel()
+    condition.release()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await go_on()
+    assert not condition.locked()
