@@ -152,7 +152,7 @@ class BatchLoader(Generic[K, V]):
             return
         try:
             values = list(zip(keys, await self._load(keys), strict=True))
-        except BaseException as exc:  # raised to all waiting callers, who would wait for ever
+        except BaseException as exc:  # raised to all callers: otherwise they would never resume
             self._fail(keys, exc)
             if not isinstance(exc, Exception):
                 raise

@@ -12,7 +12,7 @@ DELETIONS_KEPT_DAYS = 7
 
 
 class FormerLabel(NamedModel):
-    """A label that was taken from a study: for whoever saw the study by it, the study is gone."""
+    """A label that was removed from a study. Callers who saw the study because of it see it no more."""
 
     label: str
     removed_at: datetime

@@ -1,4 +1,4 @@
-"""How far uploads are, for whoever sent them."""
+"""The progress of uploads, for their senders."""
 
 from datetime import datetime
 from typing import ClassVar

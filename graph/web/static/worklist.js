@@ -198,7 +198,7 @@ function followEvents(since) {
     variables: () => ({ since }),
     onData: look,
     onState: (isConnected) => {
-      if (isConnected && !since) look(); // What came meanwhile sent no event.
+      if (isConnected && !since) look(); // Changes before the connection sent no event.
       if (isConnected) since = null;
       connected = isConnected;
       live.textContent = connected ? "Live" : "";
