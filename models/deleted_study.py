@@ -12,7 +12,7 @@ DELETIONS_KEPT_DAYS = 7
 
 
 class FormerLabel(NamedModel):
-    """A label that was removed from a study. Callers who saw the study because of it see it no more."""
+    """A label that was removed from a study; callers who saw the study because of it do not now."""
 
     label: str
     removed_at: datetime
