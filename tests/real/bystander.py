@@ -175,7 +175,7 @@ async def nobody_waits(guarded: Guarded, attack: Attack, *, most_mebibytes: int)
 
     # The server gives memory back when it has been idle for a moment.
     await eventually(is_free)
-    assert waits == []
+    assert not waits, waits
 
 
 async def resident_bytes(guarded: Guarded) -> int:
